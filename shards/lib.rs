@@ -1,0 +1,7 @@
+//! The engine of RingMQ: executors and sockets, the log and its single writer, queues, index and recovery.
+//!
+//! It knows records, queues and bytes. It knows nothing of topics' configuration, consumer groups or request codes:
+//! those live in the crate `ringmq`.
+
+pub mod disk;
+pub mod types;

@@ -1,0 +1,1 @@
+//! RingMQ: the broker, the name server and their tools. See ARCHITECTURE.md for the map.

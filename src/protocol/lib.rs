@@ -1,0 +1,2 @@
+//! The RocketMQ remoting protocol and the bytes of stored messages: frames, headers, codes, properties, records,
+//! message ids and JSON bodies. No I/O, no clock, no threads.
