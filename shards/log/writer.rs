@@ -22,6 +22,7 @@ use ringmq_protocol::record;
 use super::limits::{PAGE_BYTES, PENDING_RECORDS_MAX, TURN_HEADROOM_BYTES};
 use super::view::LogView;
 use crate::queue::{ChunkPool, Queue, QueueEntry};
+use crate::types::{PhysicalOffset, QueueOffset, StoreTimestamp};
 
 /// When an acknowledgement may be given (RocketMQ `flushDiskType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +198,7 @@ pub struct WriterOptions {
 /// The single writer. See the module's text.
 pub struct Writer {
     view: Arc<LogView>,
-    pool: Arc<ChunkPool>,
+    pool: ChunkPool,
     options: WriterOptions,
     /// End of the last bound record.
     end: u64,
@@ -235,7 +236,7 @@ impl Writer {
     /// `tail_page` holds the bytes of the page that `end` lies in, from its start up to `end`.
     pub fn new(
         view: Arc<LogView>,
-        pool: Arc<ChunkPool>,
+        pool: ChunkPool,
         options: WriterOptions,
         end: u64,
         ready_end: u64,
@@ -501,19 +502,25 @@ impl Writer {
             return;
         }
         let safe = self.safe_end();
-        let count = self.pending.partition_point(|bound| bound.physical + u64::from(bound.size) <= safe);
-        if count > 0 {
-            let last = &self.pending[count - 1];
+        let mut count = 0;
+        let safe_count = self.pending.partition_point(|bound| bound.physical + u64::from(bound.size) <= safe);
+        if safe_count > 0 {
+            let last = &self.pending[safe_count - 1];
             self.last_written_record = Some((last.physical, last.store_timestamp));
             self.view.confirmed_store_timestamp.store(last.store_timestamp, Ordering::Relaxed);
             self.view.confirmed.store(last.physical + u64::from(last.size), Ordering::Release);
-            for bound in self.pending.range(..count) {
+            for bound in self.pending.range(..safe_count) {
                 let entry = QueueEntry {
-                    physical: bound.physical,
+                    physical: PhysicalOffset(bound.physical),
                     size: bound.size,
                     tags_code: bound.tags_code,
                 };
-                bound.queue.append(&self.pool, bound.queue_offset, entry, bound.store_timestamp);
+                // Without room in the tail the rest waits for the flush thread; it is safe, but not visible yet.
+                if bound.queue.append(&self.pool, entry, StoreTimestamp(bound.store_timestamp)).is_err() {
+                    break;
+                }
+                bound.queue.publish(QueueOffset(bound.queue_offset + 1));
+                count += 1;
             }
             // Pairs with the fence of a shard that parks a waiter: either it sees the new length, or we see its flag.
             fence(Ordering::SeqCst);
