@@ -4,4 +4,5 @@
 //! those live in the crate `ringmq`.
 
 pub mod disk;
+pub mod queue;
 pub mod types;
