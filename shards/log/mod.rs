@@ -5,8 +5,11 @@
 
 pub mod limits;
 pub mod ring;
+pub mod segment_table;
+pub mod segments;
 pub mod view;
 pub mod writer;
+pub mod zero_frontier;
 
 pub use ring::LogRing;
 pub use view::{LogView, PinSlot};

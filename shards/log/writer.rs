@@ -167,8 +167,8 @@ pub struct SyncOperation {
 pub trait SettleSink {
     /// A request has its verdict.
     fn settled(&mut self, settled: Settled);
-    /// A queue with waiters has new messages.
-    fn wake(&mut self, queue: &Arc<Queue>);
+    /// A queue has new messages and these shards, a bit each, hold requests that wait for them.
+    fn wake(&mut self, queue: &Arc<Queue>, shards: u64);
 }
 
 /// Where the log stands, consistently.
@@ -335,7 +335,7 @@ impl Writer {
         if self.pending.len() + records > PENDING_RECORDS_MAX {
             return Err(AppendError::RingFull);
         }
-        if !queue.can_append(records, &self.pool) {
+        if !queue.can_append(&self.pool, records as u64) {
             return Err(AppendError::QueueFull);
         }
         let segment_end = self.segment_of(self.end) + self.options.segment_bytes;
@@ -395,7 +395,7 @@ impl Writer {
         assert!(total == admission.length as u64 && !pieces.is_empty(), "the pieces fill the reservation");
         let store_timestamp = now_ms.max(self.last_store_timestamp);
         let first_physical = self.end;
-        let first_queue_offset = queue.next_offset();
+        let first_queue_offset = queue.take_offsets(pieces.len() as u64).0;
         let mut queue_offset = first_queue_offset;
         for (index, piece) in pieces.iter().enumerate() {
             // SAFETY: writer's thread; the range lies inside the reservation.
@@ -418,7 +418,6 @@ impl Writer {
             queue_offset += 1;
             self.end += u64::from(piece.size);
         }
-        queue.set_next_offset(queue_offset);
         self.last_store_timestamp = store_timestamp;
         self.turn_budget -= total;
     }
@@ -502,37 +501,31 @@ impl Writer {
             return;
         }
         let safe = self.safe_end();
-        let mut count = 0;
         let safe_count = self.pending.partition_point(|bound| bound.physical + u64::from(bound.size) <= safe);
         if safe_count > 0 {
             let last = &self.pending[safe_count - 1];
             self.last_written_record = Some((last.physical, last.store_timestamp));
             self.view.confirmed_store_timestamp.store(last.store_timestamp, Ordering::Relaxed);
             self.view.confirmed.store(last.physical + u64::from(last.size), Ordering::Release);
-            for bound in self.pending.range(..safe_count) {
-                let entry = QueueEntry {
-                    physical: PhysicalOffset(bound.physical),
-                    size: bound.size,
-                    tags_code: bound.tags_code,
-                };
-                // Without room in the tail the rest waits for the flush thread; it is safe, but not visible yet.
-                if bound.queue.append(&self.pool, entry, StoreTimestamp(bound.store_timestamp)).is_err() {
-                    break;
-                }
-                bound.queue.publish(QueueOffset(bound.queue_offset + 1));
-                count += 1;
+        }
+        for _ in 0..safe_count {
+            let Some(bound) = self.pending.front() else { break };
+            let entry =
+                QueueEntry { physical: PhysicalOffset(bound.physical), size: bound.size, tags_code: bound.tags_code };
+            // Without room in the tail the rest waits for the flush thread; it is safe, but neither visible nor answered.
+            if bound.queue.append(&self.pool, entry).is_err() {
+                break;
             }
-            // Pairs with the fence of a shard that parks a waiter: either it sees the new length, or we see its flag.
-            fence(Ordering::SeqCst);
-            for bound in self.pending.drain(..count) {
-                if bound.queue.has_waiters() {
-                    sink.wake(&bound.queue);
-                }
-                if let Some(ticket) = bound.ticket {
-                    sink.settled(settled(&bound, ticket, Verdict::Stored));
-                }
+            let length = QueueOffset(bound.queue_offset + 1);
+            let waiting_shards = bound.queue.publish(length, StoreTimestamp(bound.store_timestamp));
+            if waiting_shards != 0 {
+                sink.wake(&bound.queue, waiting_shards);
             }
-            self.early = self.early.saturating_sub(count);
+            if let Some(ticket) = bound.ticket {
+                sink.settled(settled(bound, ticket, Verdict::Stored));
+            }
+            self.pending.pop_front();
+            self.early = self.early.saturating_sub(1);
         }
         if self.options.flush_mode == FlushMode::Sync {
             self.settle_early(now_ms, sink);

@@ -4,13 +4,13 @@
 //! |---|---|
 //! | next offset, appended and published length, physical end, last store time | the log writer (recovery before it) |
 //! | flushed and minimum offset, file span | the flush thread (recovery before it) |
-//! | `has_waiters` | set by the shard that owns the queue's waiters, taken by the log writer |
+//! | `waiting_shards` | a bit is set by the shard that holds requests for the queue, taken by the log writer |
 //! | retired | whoever deletes the topic |
 //!
 //! Everything else only reads. No method here touches a file or takes a lock, but for the flush thread's own span.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex};
 
 use super::chunk::{ChunkArena, ChunkPool};
@@ -34,7 +34,7 @@ pub struct Queue {
     minimum: AtomicU64,
     physical_end: AtomicU64,
     last_store_timestamp: AtomicU64,
-    has_waiters: AtomicBool,
+    waiting_shards: AtomicU64,
     pub(crate) files: Mutex<FileSpan>,
 }
 
@@ -65,7 +65,7 @@ impl Queue {
             minimum: AtomicU64::new(0),
             physical_end: AtomicU64::new(0),
             last_store_timestamp: AtomicU64::new(0),
-            has_waiters: AtomicBool::new(false),
+            waiting_shards: AtomicU64::new(0),
             files: Mutex::new(FileSpan::default()),
         }
     }
@@ -132,33 +132,33 @@ impl Queue {
 
     /// Shows the entries below `length` to readers and puts the queue on the flush thread's list. Log writer only.
     ///
-    /// Returns whether the owner of the queue's waiters must be woken; the flag is taken, so one wake-up is enough until
-    /// the owner arms it again. The protocol (after Dekker): the writer stores the length, passes a sequentially
-    /// consistent fence and reads the flag; the owner sets the flag, passes such a fence and reads the length. Whichever
-    /// fence comes first, at least one of the two sees the other's store, so no message is slept through.
-    #[must_use = "true means that somebody waits"]
-    pub fn publish(&self, length: QueueOffset, last_store_timestamp: StoreTimestamp) -> bool {
+    /// Returns which shards hold requests that wait for the queue, a bit each; the bits are taken, so one wake-up is
+    /// enough until a shard arms its bit again. The protocol (after Dekker): the writer stores the length, passes a
+    /// sequentially consistent fence and reads the bits; a shard sets its bit, passes such a fence and reads the length.
+    /// Whichever fence comes first, at least one of the two sees the other's store, so no message is slept through.
+    #[must_use = "a bit means that somebody waits"]
+    pub fn publish(&self, length: QueueOffset, last_store_timestamp: StoreTimestamp) -> u64 {
         self.last_store_timestamp.store(last_store_timestamp.0, Ordering::Relaxed);
         self.tail.publish(length.0);
         fence(Ordering::SeqCst);
         self.dirty.mark(self.number);
-        self.has_waiters.load(Ordering::Relaxed) && self.has_waiters.swap(false, Ordering::Relaxed)
+        match self.waiting_shards.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.waiting_shards.swap(0, Ordering::Relaxed),
+        }
     }
 
     // The owner's side.
 
-    /// Announces that requests wait for entries at or above `seen`. Call it after parking them. Returns the published
-    /// length if it already lies above `seen`: then the writer may have missed the flag and the owner serves them itself.
-    pub fn arm_waiters(&self, seen: QueueOffset) -> Option<QueueOffset> {
-        self.has_waiters.store(true, Ordering::Relaxed);
+    /// Announces that requests of shard `shard` (below 64) wait for entries at or above `seen`. Call it after parking them.
+    /// Returns the published length if it already lies above `seen`: then the writer may have missed the bit and the shard
+    /// serves them itself.
+    pub fn arm_waiters(&self, shard: usize, seen: QueueOffset) -> Option<QueueOffset> {
+        assert!(shard < 64, "one bit per shard");
+        self.waiting_shards.fetch_or(1 << shard, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let published = self.tail.published();
         (published > seen.0).then_some(QueueOffset(published))
-    }
-
-    /// Takes the announcement back when nobody waits any more; saves the writer a wake-up.
-    pub fn disarm_waiters(&self) {
-        self.has_waiters.store(false, Ordering::Relaxed);
     }
 
     // Any thread.

@@ -25,6 +25,7 @@ use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::queue::Queue;
 use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::types::QueueOffset;
 
 use super::connection::{Connection, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
@@ -872,9 +873,9 @@ impl ShardCore {
         match self.held.hold(job) {
             Err(job) => self.answer_pull(&job, reading, None),
             Ok(id) => {
-                queue.add_waiter(self.settings.index);
-                // A message that was published between the read and the flag would wake nobody: look once more.
-                if queue.bounds().1.0 as i64 > reading.max
+                // A message that was published between the read and the announcement wakes nobody: serve it here.
+                let seen = QueueOffset(reading.max as u64);
+                if queue.arm_waiters(self.settings.index, seen).is_some()
                     && let Some(job) = self.held.remove(id)
                 {
                     self.execute_pull(job, true);
@@ -966,11 +967,8 @@ impl ShardCore {
             }
         }
         self.woken = woken;
-        if still_waiting {
-            queue.add_waiter(self.settings.index);
-            if queue.bounds().1 > max {
-                self.wake(queue);
-            }
+        if still_waiting && queue.arm_waiters(self.settings.index, max).is_some() {
+            self.wake(queue);
         }
     }
 
