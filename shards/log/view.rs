@@ -23,6 +23,8 @@ pub struct LogView {
     pub(super) ring: LogRing,
     /// Everything below is confirmed: readers may see it.
     pub(super) confirmed: AtomicU64,
+    /// Start of the last confirmed record; stored before `confirmed`. `u64::MAX` until there is one.
+    pub(super) last_record: AtomicU64,
     /// Ring memory holds `[floor, end)`; below it, read the files.
     pub(super) floor: AtomicU64,
     /// Everything below is known to be synced.
@@ -40,6 +42,7 @@ impl LogView {
         Arc::new(Self {
             ring,
             confirmed: AtomicU64::new(end),
+            last_record: AtomicU64::new(u64::MAX),
             floor: AtomicU64::new(end),
             synced: AtomicU64::new(end),
             minimum: AtomicU64::new(minimum),
@@ -51,6 +54,15 @@ impl LogView {
     /// Offset below which everything may be read.
     pub fn confirmed(&self) -> u64 {
         self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// The confirmed offset with the start of the record that ends there; `None` when nothing was confirmed since the
+    /// start, or the writer is just about to confirm more.
+    pub fn confirmed_record(&self) -> Option<(u64, u64)> {
+        let confirmed = self.confirmed();
+        let last_record = self.last_record.load(Ordering::Acquire);
+        // The record of a later confirmation begins at or behind the confirmed offset.
+        (last_record < confirmed).then_some((confirmed, last_record))
     }
 
     /// Offset below which everything is known to be on stable storage.

@@ -171,17 +171,6 @@ pub trait SettleSink {
     fn wake(&mut self, queue: &Arc<Queue>, shards: u64);
 }
 
-/// Where the log stands, consistently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WriterPosition {
-    /// Everything below has been written.
-    pub written: u64,
-    /// Start of the last record below `written`; `None` when nothing was written since the start.
-    pub last_record: Option<u64>,
-    /// Store time of that record, milliseconds.
-    pub store_timestamp: u64,
-}
-
 /// Settings of the writer.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
@@ -217,7 +206,6 @@ pub struct Writer {
     /// How many of `pending` are below `written` and were looked at for an early answer.
     early: usize,
     last_store_timestamp: u64,
-    last_written_record: Option<(u64, u64)>,
     /// Bytes appended since the turn began; the headroom bounds them.
     turn_budget: u64,
     failed: bool,
@@ -264,7 +252,6 @@ impl Writer {
             pending: VecDeque::with_capacity(4096),
             early: 0,
             last_store_timestamp,
-            last_written_record: None,
             turn_budget: 0,
             failed: false,
         }
@@ -504,8 +491,8 @@ impl Writer {
         let safe_count = self.pending.partition_point(|bound| bound.physical + u64::from(bound.size) <= safe);
         if safe_count > 0 {
             let last = &self.pending[safe_count - 1];
-            self.last_written_record = Some((last.physical, last.store_timestamp));
             self.view.confirmed_store_timestamp.store(last.store_timestamp, Ordering::Relaxed);
+            self.view.last_record.store(last.physical, Ordering::Release);
             self.view.confirmed.store(last.physical + u64::from(last.size), Ordering::Release);
         }
         for _ in 0..safe_count {
@@ -568,18 +555,17 @@ impl Writer {
         self.early = 0;
     }
 
+    /// Segments that end at or below this need neither a write nor a sync of this writer any more.
+    pub fn needed_from(&self) -> u64 {
+        match (self.options.flush_mode, self.options.write_kind) {
+            (FlushMode::Sync, WriteKind::Volatile) => self.synced,
+            _ => self.written,
+        }
+    }
+
     /// Whether a write or sync failed.
     pub fn has_failed(&self) -> bool {
         self.failed
-    }
-
-    /// Where the log stands, for the flush thread's sync and durable point.
-    pub fn position(&self) -> WriterPosition {
-        let (last_record, store_timestamp) = match self.last_written_record {
-            Some((physical, timestamp)) => (Some(physical), timestamp),
-            None => (None, self.last_store_timestamp),
-        };
-        WriterPosition { written: self.view.confirmed(), last_record, store_timestamp }
     }
 
     /// Whether everything that was bound has been confirmed.

@@ -36,7 +36,7 @@ impl ReceiveBuffers {
         let entries = map(Self::entries_bytes(count))?.cast::<BufRingEntry>();
         let memory = map(usize::from(count) * buffer_bytes)?;
         // SAFETY: the entry array is mapped, page-aligned, and lives as long as the ring (both are owned by `Ring`).
-        unsafe { ring.submitter().register_buf_ring(entries.as_ptr() as u64, count, BUFFER_GROUP)? };
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, BUFFER_GROUP, 0)? };
         let mut buffers = Self { entries, memory, count, buffer_bytes, tail: 0 };
         for id in 0..count {
             buffers.push(id);

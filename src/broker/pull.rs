@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use ringmq_protocol::bodies::MessageModel;
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::flags::{permission, pull};
 use ringmq_protocol::pull::PullHeader;
@@ -14,7 +15,8 @@ use ringmq_shards::types::{PhysicalOffset, QueueOffset};
 
 use super::filter::{TagFilter, is_tag_type};
 use super::names::check_group;
-use crate::server::serving::{Serving, ServingGroup, ServingTopic};
+use super::snapshot::GroupEntry;
+use crate::server::serving::{Serving, ServingTopic};
 
 /// Most messages of one answer while they are in memory (`maxTransferCountOnMessageInMemory`).
 pub const MEMORY_MESSAGES: usize = 32;
@@ -47,7 +49,9 @@ pub enum PullCheck<'a> {
         /// Topic.
         topic: &'a Arc<ServingTopic>,
         /// Group.
-        group: &'a Arc<ServingGroup>,
+        group: &'a Arc<GroupEntry>,
+        /// Name of the group.
+        group_name: &'a Arc<str>,
         /// Queue, below the topic's number of readable queues.
         queue_id: u32,
         /// What it wants of the queue.
@@ -72,7 +76,7 @@ pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>) -> Pu
     if code == request::LITE_PULL_MESSAGE && !serving.lite_pull {
         return refuse(response::NO_PERMISSION, Some(1), "the broker forbids lite pulls (litePullMessageEnable)");
     }
-    let Some(group) = serving.groups.get(header.consumer_group) else {
+    let Some((group_name, group)) = serving.groups.get_key_value(header.consumer_group) else {
         return match check_group(header.consumer_group) {
             Ok(()) => PullCheck::CreateGroup,
             Err(error) => refuse(
@@ -82,7 +86,7 @@ pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>) -> Pu
             ),
         };
     };
-    if !group.consume_enable {
+    if !group.config.consume_enable {
         return refuse(
             response::NO_PERMISSION,
             Some(2),
@@ -106,20 +110,19 @@ pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>) -> Pu
             ),
         );
     };
-    match subscription(serving, group, topic, header) {
-        Ok(filter) => PullCheck::Go { topic, group, queue_id, filter },
+    match subscription(group_name, group, topic, header) {
+        Ok(filter) => PullCheck::Go { topic, group, group_name, queue_id, filter },
         Err(refusal) => PullCheck::Refused(refusal),
     }
 }
 
 /// Step 8: the expression comes with the request, or from what the group's consumers have announced.
 fn subscription<'a>(
-    serving: &'a Serving,
-    group: &'a ServingGroup,
+    group_name: &str,
+    group: &'a GroupEntry,
     topic: &ServingTopic,
     header: &PullHeader<'_>,
 ) -> Result<Cow<'a, TagFilter>, PullRefusal> {
-    let _ = serving;
     let refusal = |code, forbidden_type, remark: String| PullRefusal { code, remark: remark.into(), forbidden_type };
     let not_tag = || {
         let remark = "The broker does not support consumer to filter message by SQL92".to_owned();
@@ -134,26 +137,26 @@ fn subscription<'a>(
         });
     }
     let Some(live) = &group.live else {
-        let remark = format!("the consumer's group info not exist, group: {}", group.name);
+        let remark = format!("the consumer's group info not exist, group: {group_name}");
         return Err(refusal(response::SUBSCRIPTION_NOT_EXIST, None, remark));
     };
-    if !group.broadcast_enable && live.is_broadcasting {
-        let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
+    if !group.config.consume_broadcast_enable && live.message_model == Some(MessageModel::Broadcasting) {
+        let remark = format!("the consumer group[{group_name}] can not consume by broadcast way");
         return Err(refusal(response::NO_PERMISSION, Some(4), remark));
     }
-    if group.forbidden_topics.iter().any(|name| *name == topic.name) {
-        let remark = format!("the consumer group[{}] is forbidden for topic[{}]", group.name, topic.name);
+    if group.is_read_forbidden(&topic.name) {
+        let remark = format!("the consumer group[{group_name}] is forbidden for topic[{}]", topic.name);
         return Err(refusal(response::NO_PERMISSION, Some(5), remark));
     }
-    let Some(subscription) = live.subscriptions.get(&topic.name) else {
-        let remark = format!("the consumer's subscription not exist, group: {}, topic: {}", group.name, topic.name);
+    let Some(subscription) = live.subscriptions.get(&*topic.name) else {
+        let remark = format!("the consumer's subscription not exist, group: {group_name}, topic: {}", topic.name);
         return Err(refusal(response::SUBSCRIPTION_NOT_EXIST, None, remark));
     };
-    if subscription.version < header.sub_version {
+    if subscription.data.sub_version < header.sub_version {
         let remark = "the consumer's subscription not latest".to_owned();
         return Err(refusal(response::SUBSCRIPTION_NOT_LATEST, None, remark));
     }
-    if !subscription.is_tag {
+    if !is_tag_type(Some(&subscription.data.expression_type)) {
         return Err(not_tag());
     }
     Ok(Cow::Borrowed(&subscription.filter))

@@ -284,7 +284,7 @@ fn check_retry(serving: &Serving, group: &str, header: &SendHeader<'_>) -> Resul
         let remark = format!("subscription group not exist, {group}");
         return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
     };
-    let most = header.max_reconsume_times.unwrap_or(group.retry_max_times);
+    let most = header.max_reconsume_times.unwrap_or(group.config.retry_max_times);
     if header.reconsume_times > most {
         return Err(Refusal::new(
             response::MESSAGE_ILLEGAL,

@@ -784,8 +784,8 @@ impl ShardCore {
             Ok(request) => request,
             Err(error) => return self.field_error(id, header, error),
         };
-        let (topic, group, queue_id, filter) = match pull::check(&serving, header.code, &request) {
-            PullCheck::Go { topic, group, queue_id, filter } => (topic, group, queue_id, filter),
+        let (topic, group, group_name, queue_id, filter) = match pull::check(&serving, header.code, &request) {
+            PullCheck::Go { topic, group, group_name, queue_id, filter } => (topic, group, group_name, queue_id, filter),
             PullCheck::CreateGroup => {
                 let connection = connection_number(self.settings.index, id);
                 let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec() };
@@ -806,9 +806,9 @@ impl ShardCore {
             return Progress::Done;
         };
         if request.sys_flag & ringmq_protocol::flags::pull::COMMIT_OFFSET != 0 {
-            let key = (Arc::as_ptr(&group.name).cast::<u8>() as usize, Arc::as_ptr(queue) as usize);
+            let key = (Arc::as_ptr(group_name).cast::<u8>() as usize, Arc::as_ptr(queue) as usize);
             let commit = self.commits.entry(key).or_insert_with(|| CarriedCommit {
-                group: Arc::clone(&group.name),
+                group: Arc::clone(group_name),
                 queue: Arc::clone(queue),
                 offset: 0,
             });
@@ -831,7 +831,7 @@ impl ShardCore {
             max_messages: usize::try_from(request.max_msg_nums).unwrap_or(0),
             filter: filter.into_owned(),
             topic_sys_flag: topic.sys_flag,
-            group_sys_flag: group.sys_flag,
+            group_sys_flag: group.config.group_sys_flag,
             deadline_ms: self.now_ms.saturating_add(hold_ms),
         };
         self.charge(id, whole.len());

@@ -1,13 +1,13 @@
 //! What every shard needs to know to serve sends and pulls: an immutable picture of topics, groups and subscriptions, made by
 //! the control thread and replaced as a whole.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringmq_shards::queue::Queue;
 
-use crate::broker::filter::TagFilter;
+use crate::broker::FastMap;
+use crate::broker::snapshot::GroupEntry;
 
 /// Who this broker is, as messages and answers say it.
 #[derive(Debug, Clone)]
@@ -44,50 +44,14 @@ pub struct ServingTopic {
     pub not_sendable: bool,
 }
 
-/// A subscription of a live group.
-pub struct ServingSubscription {
-    /// Compiled expression.
-    pub filter: TagFilter,
-    /// `subVersion`.
-    pub version: i64,
-    /// Whether it is a tag expression.
-    pub is_tag: bool,
-}
-
-/// A consumer group.
-pub struct ServingGroup {
-    /// Name.
-    pub name: Arc<str>,
-    /// `consumeEnable`.
-    pub consume_enable: bool,
-    /// `consumeBroadcastEnable`.
-    pub broadcast_enable: bool,
-    /// `groupSysFlag`.
-    pub sys_flag: i32,
-    /// `retryMaxTimes`.
-    pub retry_max_times: i32,
-    /// Topics that the group may not read (code 353).
-    pub forbidden_topics: Vec<Arc<str>>,
-    /// Present while a consumer of the group is connected.
-    pub live: Option<LiveGroup>,
-}
-
-/// What the connected consumers of a group have in common.
-pub struct LiveGroup {
-    /// Message model is `BROADCASTING`.
-    pub is_broadcasting: bool,
-    /// By topic.
-    pub subscriptions: HashMap<Arc<str>, ServingSubscription>,
-}
-
 /// The picture.
 pub struct Serving {
     /// Identity.
     pub identity: Arc<ServingIdentity>,
     /// By name.
-    pub topics: HashMap<Arc<str>, Arc<ServingTopic>>,
+    pub topics: FastMap<Arc<str>, Arc<ServingTopic>>,
     /// By name.
-    pub groups: HashMap<Arc<str>, Arc<ServingGroup>>,
+    pub groups: Arc<FastMap<Arc<str>, Arc<GroupEntry>>>,
     /// `brokerPermission`.
     pub broker_permission: i32,
     /// `maxMessageSize`, bytes.
