@@ -5,7 +5,8 @@ use super::error::ConfigError;
 use super::settings::Settings;
 use super::values::show_size;
 
-/// Largest part of a record besides its body: fixed fields, topic, properties (at most 32,767 bytes), addresses, with room.
+/// Largest part of a record besides its body: fixed fields, topic, properties (at most 32,767 bytes), addresses, with
+/// room.
 const RECORD_OVERHEAD_BYTES: u64 = 34 * 1024;
 
 /// Builds the typed configuration and refuses combinations that cannot work.

@@ -1,7 +1,7 @@
 //! The keys that RingMQ uses: one row each, from which both the table and the typed [`Config`] are made.
 //!
-//! A row reads: what the key is for; field and type; RocketMQ's name (`-` for a key of our own), its configuration object,
-//! kind, default, and when a change takes effect.
+//! A row reads: what the key is for; field and type; RocketMQ's name (`-` for a key of our own), its configuration
+//! object, kind, default, and when a change takes effect.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -60,7 +60,8 @@ macro_rules! honoured_keys {
             },
         )+)+];
 
-        /// The settings in use, one field per key, typed. Built once at start; live changes touch the fields of live keys.
+        /// The settings in use, one field per key, typed. Built once at start; live changes touch the fields of live
+        /// keys.
         #[derive(Debug, Clone)]
         pub struct Config {
             $($(
@@ -96,8 +97,8 @@ honoured_keys! {
         /// Address on which broker and name server listen. The default keeps a fresh install private to its machine;
         /// `0.0.0.0` opens it to the network, and everyone who can connect can then read, write and administrate.
         listen: IpAddr = "bindAddress", Netty, Kind::Ip, "127.0.0.1", Restart;
-        /// Address that clients are told to connect to and that is written into each record as its store host. A host name
-        /// is resolved once at start. Empty: the address of `listen`, or the machine's own if that is `0.0.0.0`.
+        /// Address that clients are told to connect to and that is written into each record as its store host. A host
+        /// name is resolved once at start. Empty: the address of `listen`, or the machine's own if that is `0.0.0.0`.
         advertise: String = "brokerIP1", Broker, Kind::Name, "", Restart;
         /// Port of the broker.
         broker_port: u16 = "listenPort", Broker, PORT, "10911", Restart;
@@ -121,7 +122,8 @@ honoured_keys! {
         /// Size of a connection's receive buffer in the kernel. 0: the kernel adapts it.
         server_socket_rcv_buf_size: u32 = "serverSocketRcvBufSize", Netty, bytes(0, GIB), "0", Restart;
         /// A connection that neither sends nor receives for this long is closed. Clients send heartbeats every 30 s.
-        server_channel_max_idle_time_seconds: u64 = "serverChannelMaxIdleTimeSeconds", Netty, seconds(1, 86_400), "120", Restart;
+        server_channel_max_idle_time_seconds: u64 = "serverChannelMaxIdleTimeSeconds", Netty,
+            seconds(1, 86_400), "120", Restart;
     }
     "Identity and registration" {
         /// Cluster that the broker says it belongs to.
@@ -142,21 +144,23 @@ honoured_keys! {
     "Cores and waiting" {
         /// Processors to run on. Empty: all that the process may use.
         cores: Vec<usize> = "-", Ringmq, Kind::Cores, "", Restart;
-        /// Shards, one pinned thread each. 0: one per processor of `cores`. More shards than processors only adds switches.
+        /// Shards, one pinned thread each. 0: one per processor of `cores`. More shards than processors only adds
+        /// switches.
         shards: u32 = "-", Ringmq, int(0, 256), "0", Restart;
-        /// How long an idle shard spins before it sleeps. Spinning answers in 7 us instead of 30 to 80, and burns a whole
-        /// processor; leave it at 0 on a shared machine.
-        spin_before_sleep_us: u64 = "-", Ringmq, Kind::Duration { unit: TimeUnit::Microseconds, min: 0, max: 1_000_000 }, "0", Restart;
+        /// How long an idle shard spins before it sleeps. Spinning answers in 7 us instead of 30 to 80, and burns a
+        /// whole processor; leave it at 0 on a shared machine.
+        spin_before_sleep_us: u64 = "-", Ringmq,
+            Kind::Duration { unit: TimeUnit::Microseconds, min: 0, max: 1_000_000 }, "0", Restart;
     }
     "Memory and limits" {
         /// Budget for ring, buffers, caches and requests in flight. `auto`: half of what machine and container allow;
         /// the other half is for the page cache.
         memory: Option<u64> = "-", Ringmq, Kind::AutoSize { min: 64 * MIB }, "auto", Restart;
-        /// Memory for the newest part of the commit log; consumers that keep up are served from it. It is touched at start, so
-        /// a large one makes the start slow.
+        /// Memory for the newest part of the commit log; consumers that keep up are served from it. It is touched at
+        /// start, so a large one makes the start slow.
         log_ring_bytes: u64 = "-", Ringmq, blocks(16 * MIB, 64 * GIB), "67108864", Restart;
-        /// Memory for reads of messages that are neither in the ring nor in the page cache. More lets a backlog drain faster and
-        /// disturb other clients more.
+        /// Memory for reads of messages that are neither in the ring nor in the page cache. More lets a backlog drain
+        /// faster and disturb other clients more.
         cold_read_bytes: u64 = "-", Ringmq, bytes(MIB, 64 * GIB), "67108864", Restart;
         /// Connections, all shards together. Each costs a descriptor and a few KiB; mind `ulimit -n`.
         max_connections: u64 = "-", Ringmq, int(1, 1_000_000), "20000", Live;
@@ -179,27 +183,29 @@ honoured_keys! {
     "Logging" {
         /// Least severe level that is logged: error, warn, info, debug or trace.
         log_level: LogLevel = "-", Ringmq, Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "info", Live;
-        /// `stderr` or the path of a file, which is appended to. Lines that the target cannot take in time are dropped and
-        /// counted, so logging never holds up messages.
+        /// `stderr` or the path of a file, which is appended to. Lines that the target cannot take in time are
+        /// dropped and counted, so logging never holds up messages.
         log_target: String = "-", Ringmq, Kind::Text, "stderr", Restart;
     }
     "Durability" {
-        /// ASYNC_FLUSH answers a send when its bytes survive the end of the process; SYNC_FLUSH when they also survive a power
-        /// cut, one sync for all that has gathered.
-        flush_disk_type: FlushDiskType = "flushDiskType", Store, Kind::Choice(&["ASYNC_FLUSH", "SYNC_FLUSH"]), "ASYNC_FLUSH", Restart;
-        /// How often the log is synced in ASYNC_FLUSH: what a power cut can take. Longer means fewer syncs and a larger loss.
+        /// ASYNC_FLUSH answers a send when its bytes survive the end of the process; SYNC_FLUSH when they also
+        /// survive a power cut, one sync for all that has gathered.
+        flush_disk_type: FlushDiskType = "flushDiskType", Store,
+            Kind::Choice(&["ASYNC_FLUSH", "SYNC_FLUSH"]), "ASYNC_FLUSH", Restart;
+        /// How often the log is synced in ASYNC_FLUSH: what a power cut can take. Longer means fewer syncs and a
+        /// larger loss.
         flush_interval_commit_log: u64 = "flushIntervalCommitLog", Store, ms(1, 60_000), "500", Live;
         /// How often queue files are synced. They can be made again from the log, so this only shortens recovery.
         flush_interval_consume_queue: u64 = "flushIntervalConsumeQueue", Store, ms(1, 600_000), "1000", Live;
-        /// How long a send waits for its sync in SYNC_FLUSH. Past it the answer is FLUSH_DISK_TIMEOUT: whether the message
-        /// is kept is unknown.
+        /// How long a send waits for its sync in SYNC_FLUSH. Past it the answer is FLUSH_DISK_TIMEOUT: whether the
+        /// message is kept is unknown.
         sync_flush_timeout: u64 = "syncFlushTimeout", Store, ms(1, 600_000), "5000", Live;
         /// How the log is written in ASYNC_FLUSH: through the page cache or with O_DIRECT. auto takes the page cache.
         async_write_path: WritePath = "-", Ringmq, Kind::Choice(&["auto", "page_cache", "direct"]), "auto", Restart;
         /// How the log is written in SYNC_FLUSH. auto takes O_DIRECT with O_DSYNC where the file system can.
         sync_write_path: WritePath = "-", Ringmq, Kind::Choice(&["auto", "page_cache", "direct"]), "auto", Restart;
-        /// Bytes after which the kernel is asked to start writing back the log. Smaller spreads the work, larger gathers it
-        /// into stalls.
+        /// Bytes after which the kernel is asked to start writing back the log. Smaller spreads the work, larger
+        /// gathers it into stalls.
         write_back_bytes: u64 = "-", Ringmq, blocks(64 * KIB, GIB), "8388608", Restart;
         /// How far ahead of the log's end a segment is zeroed in SYNC_FLUSH, so that a sync has no block to allocate.
         zero_ahead_bytes: u64 = "-", Ringmq, blocks(0, 4 * GIB), "67108864", Restart;
@@ -210,9 +216,11 @@ honoured_keys! {
         /// Directory of the commit log. Empty: `commitlog` in the data directory.
         store_path_commit_log: String = "storePathCommitLog", Store, Kind::Text, "", Restart;
         /// Size of a commit log file. A store that has files of another size is refused.
-        mapped_file_size_commit_log: u64 = "mappedFileSizeCommitLog", Store, blocks(64 * KIB, I32_MAX - 4095), "1073741824", Restart;
+        mapped_file_size_commit_log: u64 = "mappedFileSizeCommitLog", Store,
+            blocks(64 * KIB, I32_MAX - 4095), "1073741824", Restart;
         /// Size of a queue file, 20 bytes per message.
-        mapped_file_size_consume_queue: u64 = "mappedFileSizeConsumeQueue", Store, Kind::Size { min: 20, max: I32_MAX - 7, multiple_of: 20 }, "6000000", Restart;
+        mapped_file_size_consume_queue: u64 = "mappedFileSizeConsumeQueue", Store,
+            Kind::Size { min: 20, max: I32_MAX - 7, multiple_of: 20 }, "6000000", Restart;
         /// Whether messages are indexed by key and id, so that tools can look them up.
         message_index_enable: bool = "messageIndexEnable", Store, BOOL, "true", Restart;
         /// Hash slots of an index file, 4 bytes each.
@@ -220,7 +228,8 @@ honoured_keys! {
         /// Entries of an index file, 20 bytes each.
         max_index_num: u64 = "maxIndexNum", Store, int(2, 100_000_000), "20000000", Restart;
         /// How long log files are kept after their last write.
-        file_reserved_time: u64 = "fileReservedTime", Store, Kind::Duration { unit: TimeUnit::Hours, min: 0, max: 1_000_000 }, "72", Live;
+        file_reserved_time: u64 = "fileReservedTime", Store,
+            Kind::Duration { unit: TimeUnit::Hours, min: 0, max: 1_000_000 }, "72", Live;
         /// Hours of the day at which expired files are deleted. A full disk does not wait for them.
         delete_when: Vec<u8> = "deleteWhen", Store, Kind::Hours, "04", Live;
         /// Percent of the disk in use at which expired files are deleted at any hour.
@@ -237,7 +246,8 @@ honoured_keys! {
         delete_file_batch_max: u32 = "deleteFileBatchMax", Store, int(1, 10_000), "10", Live;
     }
     "Topics and groups" {
-        /// Whether sending to an unknown topic creates it. Convenient to begin with; in production a typo makes a topic.
+        /// Whether sending to an unknown topic creates it. Convenient to begin with; in production a typo makes a
+        /// topic.
         auto_create_topic_enable: bool = "autoCreateTopicEnable", Broker, BOOL, "true", Live;
         /// Queues of a topic that was created by sending, if the producer asks for no fewer.
         default_topic_queue_nums: u32 = "defaultTopicQueueNums", Broker, int(1, 1024), "8", Live;
@@ -254,7 +264,8 @@ honoured_keys! {
         /// Whether clients are told that this broker takes traces.
         trace_on: bool = "traceOn", Broker, BOOL, "true", Live;
         /// Whether tools are kept from changing system topics.
-        validate_system_topic_when_update_topic: bool = "validateSystemTopicWhenUpdateTopic", Broker, BOOL, "true", Live;
+        validate_system_topic_when_update_topic: bool = "validateSystemTopicWhenUpdateTopic", Broker,
+            BOOL, "true", Live;
         /// Whether deleting a topic also deletes the retry topics that belong to it.
         clear_retry_topic_when_delete_topic: bool = "clearRetryTopicWhenDeleteTopic", Broker, BOOL, "true", Live;
     }
@@ -264,13 +275,15 @@ honoured_keys! {
         /// A client that sends no heartbeat for this long is forgotten.
         channel_expired_timeout: u64 = "channelExpiredTimeout", Broker, ms(1_000, 86_400_000), "120000", Restart;
         /// A subscription that no heartbeat repeats for this long is forgotten.
-        subscription_expired_timeout: u64 = "subscriptionExpiredTimeout", Broker, ms(1_000, 86_400_000), "600000", Restart;
+        subscription_expired_timeout: u64 = "subscriptionExpiredTimeout", Broker,
+            ms(1_000, 86_400_000), "600000", Restart;
         /// Whether a pull that finds nothing waits as long as its client asks for.
         long_polling_enable: bool = "longPollingEnable", Broker, BOOL, "true", Live;
         /// How long such a pull waits when long polling is off.
         short_polling_time_mills: u64 = "shortPollingTimeMills", Broker, ms(1, 60_000), "1000", Live;
         /// Time in milliseconds since 1970 before which sends are refused.
-        start_accept_send_request_time_stamp: u64 = "startAcceptSendRequestTimeStamp", Broker, int(0, i64::MAX), "0", Live;
+        start_accept_send_request_time_stamp: u64 = "startAcceptSendRequestTimeStamp", Broker,
+            int(0, i64::MAX), "0", Live;
         /// Whether consumers that pull on their own account, without a heartbeat, are refused.
         reject_pull_consumer_enable: bool = "rejectPullConsumerEnable", Broker, BOOL, "false", Live;
         /// Whether tools reset offsets here, or by asking each consumer.
@@ -278,21 +291,26 @@ honoured_keys! {
         /// How often committed offsets are written to disk: what a crash makes consumers see again.
         flush_consumer_offset_interval: u64 = "flushConsumerOffsetInterval", Broker, ms(100, 600_000), "5000", Restart;
         /// Bytes of one answer to a pull, when they are in memory. At least one message is always sent.
-        max_transfer_bytes_on_message_in_memory: u64 = "maxTransferBytesOnMessageInMemory", Store, bytes(1, 16 * MIB), "262144", Live;
+        max_transfer_bytes_on_message_in_memory: u64 = "maxTransferBytesOnMessageInMemory", Store,
+            bytes(1, 16 * MIB), "262144", Live;
         /// Messages of one answer to a pull, when they are in memory.
-        max_transfer_count_on_message_in_memory: u32 = "maxTransferCountOnMessageInMemory", Store, int(1, 65_536), "32", Live;
-        /// Bytes of one answer to a pull, when they come from the disk. Fewer, so that a backlog does not crowd out the rest.
-        max_transfer_bytes_on_message_in_disk: u64 = "maxTransferBytesOnMessageInDisk", Store, bytes(1, 16 * MIB), "65536", Live;
+        max_transfer_count_on_message_in_memory: u32 = "maxTransferCountOnMessageInMemory", Store,
+            int(1, 65_536), "32", Live;
+        /// Bytes of one answer to a pull, when they come from the disk. Fewer, so that a backlog does not crowd out
+        /// the rest.
+        max_transfer_bytes_on_message_in_disk: u64 = "maxTransferBytesOnMessageInDisk", Store,
+            bytes(1, 16 * MIB), "65536", Live;
         /// Messages of one answer to a pull, when they come from the disk.
-        max_transfer_count_on_message_in_disk: u32 = "maxTransferCountOnMessageInDisk", Store, int(1, 65_536), "8", Live;
+        max_transfer_count_on_message_in_disk: u32 = "maxTransferCountOnMessageInDisk", Store,
+            int(1, 65_536), "8", Live;
         /// Messages of one answer to a pull, whatever the client asks for.
         pull_batch_max_message_count: u32 = "pullBatchMaxMessageCount", Store, int(1, 65_536), "160", Live;
         /// Messages that a look-up by key returns at most.
         default_query_max_num: u32 = "defaultQueryMaxNum", Store, int(1, 65_536), "32", Live;
         /// Messages that a look-up by key may ask for.
         max_msgs_num_batch: u32 = "maxMsgsNumBatch", Store, int(1, 65_536), "64", Live;
-        /// Keys that tools may not change while the broker runs, separated by `;`, besides `brokerConfigPath`, `rocketmqHome` and
-        /// this one.
+        /// Keys that tools may not change while the broker runs, separated by `;`, besides `brokerConfigPath`,
+        /// `rocketmqHome` and this one.
         config_black_list: String = "configBlackList", Broker, Kind::Text, "configBlackList;brokerConfigPath", Fixed;
     }
     "Name server" {

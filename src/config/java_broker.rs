@@ -1,6 +1,7 @@
-//! RocketMQ's keys that RingMQ knows and does not use: broker, network, authentication, JVM, name server and controller.
-//! Each row holds the name, the default of RocketMQ 5.3.3 (`None`: unset) and why the key means nothing here. A guarded
-//! row also lists the only values that RingMQ can live with; any other value asks for something it does not do.
+//! RocketMQ's keys that RingMQ knows and does not use: broker, network, authentication, JVM, name server and
+//! controller. Each row holds the name, the default of RocketMQ 5.3.3 (`None`: unset) and why the key means nothing
+//! here. A guarded row also lists the only values that RingMQ can live with; any other value asks for something it
+//! does not do.
 
 use super::keys::{JavaKey, Origin, Reason};
 

@@ -1,5 +1,5 @@
-//! The table of configuration keys. Everything that speaks of keys is derived from it: the typed `Config`, the annotated
-//! `ringmq.toml`, the text that tools read with request 26, the list of ignored keys and the reference.
+//! The table of configuration keys. Everything that speaks of keys is derived from it: the typed `Config`, the
+//! annotated `ringmq.toml`, the text that tools read with request 26, the list of ignored keys and the reference.
 //!
 //! Invariants: a name, in either spelling, belongs to one key; every default parses with its own kind. Both are tested.
 //! The rows are constants: nobody owns state here.
@@ -138,13 +138,13 @@ impl Reason {
             Reason::Controller => "controllers and DLedger are not served yet",
             Reason::Delay => "delayed and timed messages are not served yet",
             Reason::FastFailure => {
-                "pressure is answered by TCP first, then by a retryable code that names the limit; nothing is refused for \
-                 its time in a queue"
+                "pressure is answered by TCP first, then by a retryable code that names the limit; nothing is \
+                 refused for its time in a queue"
             }
             Reason::Filter => "SQL filters are not served yet",
             Reason::FlushPolicy => {
-                "writes and syncs are grouped by what has gathered, not by page counts; flush_interval_commit_log bounds \
-                 the time"
+                "writes and syncs are grouped by what has gathered, not by page counts; flush_interval_commit_log \
+                 bounds the time"
             }
             Reason::Layout => "it names a part of a Java installation",
             Reason::LightQueues => "light message queues and multi-dispatch are not served yet",
@@ -233,8 +233,8 @@ impl Entry {
     }
 }
 
-/// Which server's configuration a text belongs to: the flat name space of a broker or that of a name server, which share
-/// one name, `listenPort`.
+/// Which server's configuration a text belongs to: the flat name space of a broker or that of a name server, which
+/// share one name, `listenPort`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Service {
     /// `listenPort` is the broker's.
@@ -306,7 +306,8 @@ mod tests {
 
     #[test]
     fn every_java_key_is_known_with_its_default() {
-        // Goal: tools find every key of RocketMQ 5.3.3 and its default. Method: compare with the list its classes print.
+        // Goal: tools find every key of RocketMQ 5.3.3 and its default. Method: compare with the list its classes
+        // print.
         let ours_on_purpose = ["bindAddress", "storePathRootDir", "kvConfigPath", "configBlackList"];
         for line in JAVA_DEFAULTS.lines() {
             let (name, value) = line.split_once('=').expect("list has name=value lines");
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn processor_formulas_give_numbers() {
-        // Goal: defaults that depend on the machine are printed as numbers. Method: evaluate all of them for 8 processors.
+        // Goal: defaults that depend on the machine are printed as numbers. Method: evaluate all for 8 processors.
         for key in ignored() {
             let text = key.default_on(8, "/home/user").unwrap_or_default();
             assert!(!text.contains("cpu") && !text.contains("$HOME"), "{} = {text}", key.java);

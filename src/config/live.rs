@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn live_keys_change_at_once_and_others_wait() {
-        // Goal: each change says what became of it. Method: a live, a restart, a meaningless, an unknown and an equal value.
+        // Goal: each change says what became of it. Method: a live, a restart, a meaningless, an unknown and an equal
+        // value.
         let mut config = config();
         let text =
             "autoCreateTopicEnable=false\nlistenPort=12000\nsendMessageThreadPoolNums=9\nnoSuchKey=1\ndeleteWhen=04\n";
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn black_list_holds_in_both_spellings() {
-        // Goal: listed keys are refused as "no permission". Method: built-in ones, and a configured one spelled our way.
+        // Goal: listed keys are refused as "no permission". Method: built-in ones, a configured one spelled our way.
         let sets = vec!["configBlackList=configBlackList;brokerConfigPath;maxMessageSize".to_string()];
         let mut config = Layers { sets, ..Layers::default() }.build().expect("valid");
         for text in

@@ -1,5 +1,5 @@
-//! What the machine says about itself: name, memory, processors, addresses. Reading is separate from understanding, so that
-//! the latter is tested without a machine.
+//! What the machine says about itself: name, memory, processors, addresses. Reading is separate from understanding,
+//! so that the latter is tested without a machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
@@ -35,7 +35,8 @@ fn total_of_meminfo(text: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Files that may hold a limit for the groups of `/proc/self/cgroup`: version 2 for each level up to the root, version 1.
+/// Files that may hold a limit for the groups of `/proc/self/cgroup`: version 2 for each level up to the root,
+/// version 1.
 fn limit_files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -1,8 +1,8 @@
 //! Settings: one table of keys ([`keys`]), layers of values over its defaults ([`Layers`]), and the typed [`Config`].
 //!
-//! Invariants: an unknown key refuses the start and names the nearest one; a key of RocketMQ's that means nothing here is
-//! reported with its reason, and refused if its value asks for something that is not done. The control thread owns the
-//! configuration in use; other threads read copies.
+//! Invariants: an unknown key refuses the start and names the nearest one; a key of RocketMQ's that means nothing
+//! here is reported with its reason, and refused if its value asks for something that is not done. The control thread
+//! owns the configuration in use; other threads read copies.
 
 mod check;
 mod error;
@@ -233,8 +233,8 @@ impl Config {
         let anywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         self.listen.is_loopback().then(|| {
             format!(
-                "listening on {} only: to serve other machines set listen (bindAddress), for instance to {anywhere}, and \
-                 advertise (brokerIP1) to an address that they can reach",
+                "listening on {} only: to serve other machines set listen (bindAddress), for instance to {anywhere}, \
+                 and advertise (brokerIP1) to an address that they can reach",
                 self.listen
             )
         })

@@ -1,5 +1,5 @@
-//! Java's properties format: `key=value` lines, `#` and `!` comments, `:` or blanks as separators, continuation lines and
-//! `\uXXXX` escapes. Source: the documentation of `java.util.Properties.load`. Pure.
+//! Java's properties format: `key=value` lines, `#` and `!` comments, `:` or blanks as separators, continuation lines
+//! and `\uXXXX` escapes. Source: the documentation of `java.util.Properties.load`. Pure.
 
 /// A line that is not of the format.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn reads_everything_that_java_reads() {
         // Goal: a broker.conf means here what it means to Java. Method: one text with every feature of the format.
-        let text = "# comment\n! comment\n\n  a=1\nb : 2\r\nc 3\nd\t=\t4 \n e = x\\\n    y\\\\\nf\nke\\=y=va\\:l=ue\nu=\\u00e9\\uD83D\\uDE00\ng=\\t\\q\nh=tail\\";
+        let text = "# comment\n! comment\n\n  a=1\nb : 2\r\nc 3\nd\t=\t4 \n \
+                    e = x\\\n    y\\\\\nf\nke\\=y=va\\:l=ue\nu=\\u00e9\\uD83D\\uDE00\ng=\\t\\q\nh=tail\\";
         let expected = [
             pair("a", "1"),
             pair("b", "2"),

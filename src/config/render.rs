@@ -11,8 +11,9 @@ use super::values::{Kind, show_size};
 const WIDTH: usize = 110;
 
 impl Config {
-    /// The broker's configuration as a Java broker prints it (code 26): `key=value` lines in the order of their names. All
-    /// of RocketMQ's keys are there, those that mean nothing here with what was set or RocketMQ's default, and ours.
+    /// The broker's configuration as a Java broker prints it (code 26): `key=value` lines in the order of their
+    /// names. All of RocketMQ's keys are there, those that mean nothing here with what was set or RocketMQ's default,
+    /// and ours.
     pub fn broker_config_text(&self, processors: u64, home: &str) -> String {
         let origins = |origin: Origin| origin.is_listed_by_broker() || origin == Origin::Ringmq;
         lines(self.public_values(origins, processors, home))
@@ -59,11 +60,12 @@ impl Config {
         }
     }
 
-    /// One line for each key that was set and means nothing here, with the reason; for the log at start.
+    /// One line for each key that was set and means nothing here, with the reason; for the log at start. Keys with a
+    /// value that says what is done anyway are left out.
     pub fn ignored_report(&self) -> Vec<String> {
         let set = self.settings.all_ignored();
         set.filter_map(|(name, setting)| {
-            let key = keys::ignored().find(|key| key.java == name)?;
+            let key = keys::ignored().find(|key| key.java == name && key.only.is_none())?;
             Some(format!("{name} = {} ({}) is ignored: {}", setting.text, setting.source, key.reason.text()))
         })
         .collect()
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn shipped_file_is_not_stale() {
-        // Goal: the committed ringmq.toml says what the table says. Method: compare; `ringmq config toml` writes it anew.
+        // Goal: the committed ringmq.toml says what the table says. Method: compare; `config toml` writes it anew.
         let committed = include_str!("../../ringmq.toml");
         assert!(committed == example_toml(), "ringmq.toml is stale: run `ringmq config toml > ringmq.toml`");
     }
@@ -228,7 +230,8 @@ mod tests {
 
     #[test]
     fn code_26_lists_all_java_keys_in_order() {
-        // Goal: tools find what they look for. Method: every broker key of RocketMQ 5.3.3's own listing is there, sorted.
+        // Goal: tools find what they look for. Method: every broker key of RocketMQ 5.3.3's own listing is there,
+        // sorted.
         let mut config = Layers::default().build().expect("defaults");
         config.apply_live("sendMessageThreadPoolNums=9\nmaxMessageSize=1024").expect("known keys");
         let text = config.broker_config_text(8, "/home/user");

@@ -185,7 +185,8 @@ mod tests {
         // Goal: TOML takes numbers, flags, texts and lists, and nothing nested or doubled. Method: one text of each.
         let source = Source::File("r.toml".into());
         let mut settings = Settings::default();
-        let text = "broker_port = 7000\nnamesrv_addr = [\"a:1\", \"b:2\"]\nautoCreateTopicEnable = false\nlog_ring_bytes = \"32 MiB\"";
+        let text = "broker_port = 7000\nnamesrv_addr = [\"a:1\", \"b:2\"]\nautoCreateTopicEnable = false\n\
+                    log_ring_bytes = \"32 MiB\"";
         settings.set_toml(text, &source).expect("plain values");
         assert_eq!(settings.text("namesrv_addr"), "a:1;b:2");
         assert_eq!(settings.text("log_ring_bytes"), "33554432");

@@ -188,10 +188,10 @@ impl Kind {
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Text => "text".into(),
             Kind::Name => "a name without blanks, at most 255 bytes".into(),
-            Kind::Hours => "hours of the day, 00 to 23, separated by ;".into(),
+            Kind::Hours => "hours of the day, 00 to 23, separated by semicolons".into(),
             Kind::Ip => "a numeric IP address without a port".into(),
             Kind::OptionalSocket => "a numeric address with a port, or off".into(),
-            Kind::Addresses => "host:port, several separated by ;".into(),
+            Kind::Addresses => "host:port, several separated by semicolons".into(),
             Kind::Cores => format!("processor numbers up to {MAX_CORE} such as 0,2-3, or nothing for all"),
         }
     }
