@@ -199,6 +199,12 @@ impl JavaKey {
         JavaKey { java, origin, default, reason, only: Some(only) }
     }
 
+    /// Whether the value is a secret, which is neither logged nor shown to tools.
+    pub fn is_secret(&self) -> bool {
+        let secrets = ["initAuthenticationUser", "innerClientAuthenticationCredentials", "tls.server.keyPassword"];
+        secrets.contains(&self.java)
+    }
+
     /// The default as RocketMQ prints it on a machine with this many processors and this home directory.
     pub fn default_on(&self, processors: u64, home: &str) -> Option<String> {
         let text = self.default?;

@@ -33,7 +33,7 @@ impl Config {
         home: &str,
     ) -> BTreeMap<&'static str, String> {
         let mut values = BTreeMap::new();
-        for key in keys::ignored() {
+        for key in keys::ignored().filter(|key| !key.is_secret()) {
             let set = self.settings.ignored(key.java).map(|setting| setting.text.clone());
             let default = if wanted(key.origin) { key.default_on(processors, home) } else { None };
             if let Some(text) = set.filter(|_| wanted(key.origin)).or(default) {
@@ -66,7 +66,8 @@ impl Config {
         let set = self.settings.all_ignored();
         set.filter_map(|(name, setting)| {
             let key = keys::ignored().find(|key| key.java == name && key.only.is_none())?;
-            Some(format!("{name} = {} ({}) is ignored: {}", setting.text, setting.source, key.reason.text()))
+            let value = if key.is_secret() { "(hidden)" } else { setting.text.as_str() };
+            Some(format!("{name} = {value} ({}) is ignored: {}", setting.source, key.reason.text()))
         })
         .collect()
     }
@@ -258,6 +259,18 @@ mod tests {
                 && namesrv.contains("kvConfigPath=./ringmq-data/namesrv/kvConfig.json\n")
         );
         assert!(!namesrv.contains("brokerName"));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        // Goal: a credential in a broker.conf reaches neither log nor tools. Method: set one and look at every text.
+        let sets = vec!["innerClientAuthenticationCredentials={\"secretKey\":\"hush\"}".to_string()];
+        let config = Layers { sets, ..Layers::default() }.build().expect("a known key");
+        let report = config.ignored_report();
+        assert!(report.len() == 1 && report[0].contains("(hidden)"));
+        for text in [report.concat(), config.listing(), config.broker_config_text(1, "/")] {
+            assert!(!text.contains("hush"), "{text}");
+        }
     }
 
     #[test]
