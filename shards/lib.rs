@@ -5,7 +5,9 @@
 
 pub mod clock;
 pub mod disk;
+pub mod index;
 pub mod log;
+pub mod probe;
 pub mod queue;
 pub mod recovery;
 pub mod runtime;

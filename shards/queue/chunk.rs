@@ -176,8 +176,7 @@ impl ChunkPool {
             in_use: AtomicU32::new(0),
             progress: AtomicU64::new(0),
         };
-        let state =
-            PoolState { free: Vec::new(), owners: Vec::new(), hand: 0, next_sequence: 1, exhausted_at: None };
+        let state = PoolState { free: Vec::new(), owners: Vec::new(), hand: 0, next_sequence: 1, exhausted_at: None };
         Self { arena: Arc::new(arena), state: RefCell::new(state) }
     }
 

@@ -99,8 +99,11 @@ impl QueueStore {
             bytes.extend(entries[..count].iter().flat_map(|entry| entry.to_bytes()));
             let file = self.prepare_file(queue, &mut span, from)?;
             let path = || self.file_path(queue, file_start);
-            file.write_all_at(&bytes, entry_bytes(from) - file_start)
-                .map_err(|source| QueueError::Io { action: "write queue file", path: path(), source })?;
+            file.write_all_at(&bytes, entry_bytes(from) - file_start).map_err(|source| QueueError::Io {
+                action: "write queue file",
+                path: path(),
+                source,
+            })?;
             self.note_unsynced((queue.identity(), file_start), path);
             from += count as u64;
             span.filled = entry_bytes(from);
@@ -110,12 +113,7 @@ impl QueueStore {
     }
 
     /// The file that entry `offset` goes to, created if need be, with blanks up to the entry if it is the queue's first.
-    fn prepare_file(
-        &self,
-        queue: &Queue,
-        span: &mut FileSpan,
-        offset: u64,
-    ) -> Result<Arc<dyn DiskFile>, QueueError> {
+    fn prepare_file(&self, queue: &Queue, span: &mut FileSpan, offset: u64) -> Result<Arc<dyn DiskFile>, QueueError> {
         let start = self.file_start(offset);
         let key = (queue.identity(), start);
         if start >= span.first && start < span.end {
@@ -129,6 +127,8 @@ impl QueueStore {
         let directory = self.queue_directory(queue);
         if span.is_empty() {
             self.disk.create_directories(&directory).map_err(QueueError::io("create queue directory", &directory))?;
+        } else {
+            self.sync_previous(queue, start - self.file_bytes(), &directory)?;
         }
         let path = directory.join(file_name(start));
         let options = OpenOptions { create: true, ..OpenOptions::default() };
@@ -152,6 +152,19 @@ impl QueueStore {
         Ok(file)
     }
 
+    /// Before a queue gets another file its last one must be durable, with name and length: then a power cut leaves
+    /// neither a gap between files nor a short one before the last. Once per full file.
+    fn sync_previous(&self, queue: &Queue, start: u64, directory: &Path) -> Result<(), QueueError> {
+        let key = (queue.identity(), start);
+        if !self.is_unsynced(key) {
+            return Ok(());
+        }
+        let path = self.file_path(queue, start);
+        let file = self.handles.open(&*self.disk, key, &path)?;
+        file.sync_data().map_err(QueueError::io("sync queue file", &path))?;
+        self.disk.sync_directory(directory).map_err(QueueError::io("sync queue directory", directory))
+    }
+
     /// Writes blanks from a byte of the file up to the place of entry `offset`.
     fn fill_blanks(&self, file: &dyn DiskFile, path: &Path, from: u64, offset: u64) -> Result<(), QueueError> {
         let blanks = QueueEntry::BLANK.to_bytes().repeat(FLUSH_BATCH_ENTRIES as usize);
@@ -159,8 +172,7 @@ impl QueueStore {
         let mut position = from;
         while position < end {
             let length = (end - position).min(blanks.len() as u64);
-            file.write_all_at(&blanks[..length as usize], position)
-                .map_err(QueueError::io("fill queue file", path))?;
+            file.write_all_at(&blanks[..length as usize], position).map_err(QueueError::io("fill queue file", path))?;
             position += length;
         }
         Ok(())

@@ -231,8 +231,4 @@ impl Queue {
         self.next_offset.store(length, Ordering::Release);
         self.physical_end.store(physical_end.0, Ordering::Release);
     }
-
-    pub(crate) fn arena(&self) -> &Arc<ChunkArena> {
-        self.tail.arena()
-    }
 }

@@ -20,7 +20,7 @@ use super::files::{FileSpan, file_name};
 use super::limits::{ENTRY_BYTES, VERIFIED_ENTRIES, WIPE_WINDOW_BYTES};
 use super::queue::Queue;
 use super::store::QueueStore;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, OpenOptions};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 /// What a load found.
@@ -61,7 +61,10 @@ impl QueueStore {
                 let path = directory.join(&entry.name);
                 let number = entry.name.parse::<u32>().ok().filter(|number| number.to_string() == entry.name);
                 let Some(number) = number.filter(|_| entry.is_directory) else {
-                    return Err(damaged(path, "a topic's directory holds one directory per queue, named by its number"));
+                    return Err(damaged(
+                        path,
+                        "a topic's directory holds one directory per queue, named by its number",
+                    ));
                 };
                 self.load_queue(&topic.name, QueueId(number), &path, after_crash, &mut report)?;
             }
@@ -77,7 +80,7 @@ impl QueueStore {
         after_crash: bool,
         report: &mut LoadReport,
     ) -> Result<(), QueueError> {
-        let mut span = self.list_files(directory)?;
+        let mut span = self.list_files(directory, after_crash)?;
         let queue = self.get_or_create(topic, queue_id)?;
         report.queues += 1;
         report.files += (span.end - span.first) / self.file_bytes();
@@ -112,8 +115,9 @@ impl QueueStore {
         Ok(())
     }
 
-    /// The span of a queue directory; deletes an empty last file.
-    fn list_files(&self, directory: &Path) -> Result<FileSpan, QueueError> {
+    /// The span of a queue directory. An empty last file is deleted; after a crash a short last one is extended: its
+    /// length was never made durable.
+    fn list_files(&self, directory: &Path, after_crash: bool) -> Result<FileSpan, QueueError> {
         let entries = self.disk.list(directory).map_err(QueueError::io("list", directory))?;
         let mut span = FileSpan::default();
         let mut files = entries.iter().filter(|entry| !entry.is_directory).peekable();
@@ -128,7 +132,11 @@ impl QueueStore {
                 self.disk.remove_file(&path).map_err(QueueError::io("remove empty queue file", &path))?;
                 break;
             }
-            if entry.length != self.file_bytes() {
+            if after_crash && entry.length < self.file_bytes() && files.peek().is_none() {
+                let options = OpenOptions { write: true, ..OpenOptions::default() };
+                let file = self.disk.open(&path, options).map_err(QueueError::io("open queue file", &path))?;
+                file.set_length(self.file_bytes()).map_err(QueueError::io("extend queue file", &path))?;
+            } else if entry.length != self.file_bytes() {
                 let (found, wanted) = (entry.length, self.file_bytes());
                 return Err(damaged(path, &format!("it has {found} bytes instead of {wanted}")));
             }
@@ -346,9 +354,5 @@ fn damaged(path: PathBuf, reason: &str) -> QueueError {
 
 fn read_exactly(file: &dyn DiskFile, buffer: &mut [u8], offset: u64, path: &Path) -> Result<(), QueueError> {
     let read = file.read_at(buffer, offset).map_err(QueueError::io("read queue file", path))?;
-    if read == buffer.len() {
-        Ok(())
-    } else {
-        Err(damaged(path.to_path_buf(), "it became shorter while it was read"))
-    }
+    if read == buffer.len() { Ok(()) } else { Err(damaged(path.to_path_buf(), "it became shorter while it was read")) }
 }

@@ -13,9 +13,7 @@ use super::dirty::{DirtySet, QueueNumber};
 use super::entry::QueueEntry;
 use super::error::QueueError;
 use super::handles::{FileKey, HandleCache};
-use super::limits::{
-    DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES,
-};
+use super::limits::{DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES};
 use super::queue::Queue;
 use crate::disk::{Disk, OpenOptions};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};
@@ -287,10 +285,15 @@ impl QueueStore {
         locked(&self.unsynced).files.entry(key).or_insert_with(path);
     }
 
-    /// A new file: its directory, and those above that may be new, need a sync.
+    pub(crate) fn is_unsynced(&self, key: FileKey) -> bool {
+        locked(&self.unsynced).files.contains_key(&key)
+    }
+
+    /// A new file: its directory, and those above that may be new up to the store's, need a sync.
     pub(crate) fn note_new_directory_entry(&self, directory: PathBuf) {
         let unsynced = &mut *locked(&self.unsynced);
-        for directory in directory.ancestors().take_while(|path| path.starts_with(&self.root)) {
+        let top = self.root.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(&self.root);
+        for directory in directory.ancestors().take_while(|path| path.starts_with(top)) {
             if !unsynced.directories.insert(directory.to_path_buf()) {
                 break;
             }

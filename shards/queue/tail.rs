@@ -58,10 +58,6 @@ impl Tail {
         }
     }
 
-    pub(crate) fn arena(&self) -> &Arc<ChunkArena> {
-        &self.arena
-    }
-
     pub(crate) fn appended(&self) -> u64 {
         self.appended.load(Ordering::Relaxed)
     }
@@ -114,9 +110,8 @@ impl Tail {
 
     /// Whether the pool may take this chunk for somebody else. Writer's thread only.
     pub(crate) fn is_reclaimable(&self, chunk_index: u64, claim: Claim) -> bool {
-        let orphan = || {
-            self.directory().is_none_or(|slots| slot(slots, chunk_index).load(Ordering::Relaxed) != claim.raw())
-        };
+        let orphan =
+            || self.directory().is_none_or(|slots| slot(slots, chunk_index).load(Ordering::Relaxed) != claim.raw());
         let end = ((chunk_index + 1) * CHUNK_ENTRIES).min(self.appended());
         self.flushed() >= end || self.is_retired() || orphan()
     }
