@@ -1,7 +1,10 @@
 //! RingMQ: the broker, the name server and their tools. See ARCHITECTURE.md for the map.
 
+pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod namesrv;
+pub mod server;
 
 use std::process::ExitCode;
 

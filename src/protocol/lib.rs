@@ -2,6 +2,7 @@
 //! message ids and JSON bodies. No I/O, no clock, no threads.
 
 pub mod batch;
+pub mod bodies;
 pub mod codes;
 pub mod command;
 pub mod flags;
@@ -9,6 +10,7 @@ pub mod frame;
 pub mod fuzz;
 pub mod hash;
 pub mod header;
+pub mod json;
 pub mod language;
 mod lenient;
 pub mod message_id;
