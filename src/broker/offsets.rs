@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::FastMap;
-use super::limits;
-use super::topics::Version;
+use ringmq_protocol::bodies::DataVersion;
+
+use super::{FastMap, limits};
 
 /// Separator of topic and group in a key.
 const SEPARATOR: char = '@';
@@ -39,7 +39,7 @@ pub struct OffsetTable {
     resets: FastMap<String, Queues>,
     topics_of_group: FastMap<String, BTreeSet<String>>,
     groups_of_topic: FastMap<String, BTreeSet<String>>,
-    version: Version,
+    version: DataVersion,
     commits: u64,
     dirty: bool,
     written_ms: u64,
@@ -63,7 +63,7 @@ impl OffsetTable {
         }
         self.commits += 1;
         if self.commits.is_multiple_of(step.max(1)) {
-            self.version.next(now_ms);
+            self.version.bump(super::java_millis(now_ms));
         }
         self.dirty = true;
     }
@@ -200,12 +200,12 @@ impl OffsetTable {
     }
 
     /// Data version of the table.
-    pub fn version(&self) -> &Version {
+    pub fn version(&self) -> &DataVersion {
         &self.version
     }
 
     /// Takes over what a state file held.
-    pub fn load(&mut self, version: Version, rows: BTreeMap<String, BTreeMap<i32, i64>>) {
+    pub fn load(&mut self, version: DataVersion, rows: BTreeMap<String, BTreeMap<i32, i64>>) {
         self.version = version;
         for key in rows.keys() {
             self.index(key);
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn indexes() {
         let mut table = OffsetTable::default();
-        table.load(Version::default(), BTreeMap::from([("odd@key@form".to_owned(), BTreeMap::from([(0, 1)]))]));
+        table.load(DataVersion::default(), BTreeMap::from([("odd@key@form".to_owned(), BTreeMap::from([(0, 1)]))]));
         table.commit("g1", "T1", 0, 1, 500, 1);
         table.commit("g1", "T2", 0, 2, 500, 1);
         table.clone_offsets("g1", "g2", "T1");
