@@ -1,0 +1,151 @@
+//! [`Control`]: the tables of the control plane and the calls that the control thread makes. What each request does is in
+//! the feature files; this file only ties them together.
+//!
+//! Invariants: no clock, no sockets, no files; time comes in as an argument and must not run backwards by more than the
+//! wall clock does. A call that returns has applied all its changes; the effects tell what is left to do outside.
+
+use ringmq_protocol::bodies::DataVersion;
+use ringmq_protocol::codes::response;
+use ringmq_protocol::command::Command;
+
+use super::clients::ClientTable;
+use super::groups::GroupTable;
+use super::locks::LockTable;
+use super::offsets::{OffsetCommit, OffsetTable};
+use super::settings::{BrokerIdentity, ConfigAccess, ControlConfig, SealedConfig};
+use super::snapshot::Publisher;
+use super::store_reader::StoreReader;
+use super::topics::TopicTable;
+use super::{Answer, Effect, Peer, Refusal, Request, dispatch};
+
+/// The control plane of one broker.
+pub struct Control {
+    /// Topics.
+    pub topics: TopicTable,
+    /// Subscription groups.
+    pub groups: GroupTable,
+    /// Committed offsets.
+    pub offsets: OffsetTable,
+    /// Connected clients.
+    pub clients: ClientTable,
+    /// Orderly locks.
+    pub locks: LockTable,
+    /// Settings.
+    pub config: ControlConfig,
+    pub(crate) identity: BrokerIdentity,
+    pub(crate) access: Box<dyn ConfigAccess>,
+    /// Version of the configuration, sent with code 26.
+    pub(crate) config_version: DataVersion,
+    pub(crate) publisher: Publisher,
+    /// Whether a registration with every topic has been made.
+    pub(crate) fully_registered: bool,
+    /// Members of `consumerOffset.json` that this version does not know.
+    pub(crate) unknown_offset_members: std::collections::BTreeMap<String, ringmq_protocol::json::Value>,
+    last_scan_ms: Option<u64>,
+    last_registration_ms: Option<u64>,
+}
+
+impl Control {
+    /// A broker with the topics and groups of a first start.
+    pub fn new(identity: BrokerIdentity, config: ControlConfig) -> Control {
+        let mut control = Control {
+            topics: TopicTable::new(&identity, &config),
+            groups: GroupTable::new(),
+            offsets: OffsetTable::default(),
+            clients: ClientTable::default(),
+            locks: LockTable::new(config.lock_timeout.as_millis().try_into().unwrap_or(u64::MAX)),
+            config,
+            identity,
+            access: Box::new(SealedConfig),
+            config_version: DataVersion::default(),
+            publisher: Publisher::default(),
+            fully_registered: false,
+            unknown_offset_members: std::collections::BTreeMap::new(),
+            last_scan_ms: None,
+            last_registration_ms: None,
+        };
+        let groups: Vec<String> = control.groups.sorted().keys().cloned().collect();
+        groups.iter().for_each(|group| control.stale_group(group));
+        control
+    }
+
+    /// Attaches the configuration that codes 25 and 26 show and change.
+    #[must_use]
+    pub fn with_config_access(mut self, access: Box<dyn ConfigAccess>) -> Control {
+        self.access = access;
+        self
+    }
+
+    /// Who this broker is.
+    pub fn identity(&self) -> &BrokerIdentity {
+        &self.identity
+    }
+
+    /// Applies one request. The answer has the request's opaque and header form; a oneway request gets none.
+    pub fn handle(
+        &mut self,
+        command: &Command,
+        peer: &Peer,
+        now_ms: u64,
+        store: &dyn StoreReader,
+        effects: &mut Vec<Effect>,
+    ) -> Answer {
+        let handled = match dispatch::handler(command.code) {
+            Some(handler) => handler(self, &mut Request { command, peer, now_ms, store, effects }),
+            None => Err(unsupported(command.code)),
+        };
+        let answer = handled.unwrap_or_else(|refusal| Answer::Now(refusal.into_command()));
+        if command.is_oneway() {
+            return Answer::Nothing;
+        }
+        let (opaque, serialize_type) = (command.opaque, command.serialize_type);
+        match answer {
+            Answer::Now(answer) => Answer::Now(Command { opaque, serialize_type, ..answer }),
+            Answer::LookUp(look_up) => {
+                Answer::LookUp(Box::new(move |store| Command { opaque, serialize_type, ..look_up(store) }))
+            }
+            Answer::Nothing => Answer::Nothing,
+        }
+    }
+
+    /// Applies commits and pull positions that came with pulls. Groups and topics are not checked again: the pull was.
+    pub fn commit_offsets(&mut self, commits: impl IntoIterator<Item = OffsetCommit>, now_ms: u64) {
+        let step = self.config.offset_version_step;
+        for OffsetCommit { group, topic, queue_id, commit, pulled } in commits {
+            if let Some(offset) = pulled {
+                self.offsets.record_pull(&group, &topic, queue_id, offset);
+            }
+            if let Some(offset) = commit {
+                self.offsets.commit(&group, &topic, queue_id, offset, step, now_ms);
+            }
+        }
+    }
+
+    /// Periodic work; call it about once a second. The first call registers the broker.
+    pub fn tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let is_due = |last: Option<u64>, period: std::time::Duration| {
+            last.is_none_or(|last| u128::from(now_ms.saturating_sub(last)) >= period.as_millis())
+        };
+        if is_due(self.last_scan_ms, self.config.scan_period) {
+            self.last_scan_ms = Some(now_ms);
+            self.expire_clients(now_ms, effects);
+            self.locks.expire(now_ms);
+        }
+        if is_due(self.last_registration_ms, self.config.register_period_clamped()) {
+            self.start_versions(now_ms);
+            self.last_registration_ms = Some(now_ms);
+            effects.push(Effect::RegisterAll);
+        }
+    }
+
+    fn start_versions(&mut self, now_ms: u64) {
+        self.topics.start_version(now_ms);
+        self.groups.start_version(now_ms);
+        super::topics::start_version(&mut self.config_version, now_ms);
+    }
+}
+
+/// The answer to a code that nobody serves. Source: AdminBrokerProcessor.getUnknownCmdResponse.
+pub fn unsupported(code: i32) -> Refusal {
+    Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, format!(" request type {code} not supported"))
+}

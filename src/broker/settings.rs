@@ -1,0 +1,203 @@
+//! What the control plane needs to know of the broker's configuration: plain data with RocketMQ's defaults, and the seam
+//! through which codes 25 and 26 reach the configuration files.
+
+use std::time::Duration;
+
+use super::limits;
+
+/// Who this broker is. Fixed for the life of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerIdentity {
+    /// `brokerClusterName`.
+    pub cluster: String,
+    /// `brokerName`.
+    pub name: String,
+    /// `brokerId`; 0 is the master.
+    pub id: i64,
+    /// `brokerIP1:listenPort`: where clients connect.
+    pub address: String,
+    /// `brokerIP2:haListenPort`: where replicas connect.
+    pub ha_address: String,
+}
+
+/// Settings of the control plane. Names follow RocketMQ's keys, given in brackets; defaults are RocketMQ's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlConfig {
+    /// `autoCreateTopicEnable`.
+    pub auto_create_topic: bool,
+    /// `autoCreateSubscriptionGroup`.
+    pub auto_create_group: bool,
+    /// `enableCreateSysGroup`: system groups are made on demand even without the former.
+    pub create_system_group: bool,
+    /// `defaultTopicQueueNums`: queues of the template `TBW102`.
+    pub default_topic_queues: i32,
+    /// `clusterTopicEnable`.
+    pub cluster_topic: bool,
+    /// `brokerTopicEnable`.
+    pub broker_topic: bool,
+    /// `traceTopicEnable`.
+    pub trace_topic: bool,
+    /// `msgTraceTopicName`.
+    pub trace_topic_name: String,
+    /// `timerWheelEnable`: makes the timer's system topic.
+    pub timer_wheel: bool,
+    /// `reviveQueueNum`.
+    pub revive_queues: i32,
+    /// `validateSystemTopicWhenUpdateTopic`.
+    pub protect_system_topics: bool,
+    /// `enableMixedMessageType`.
+    pub mixed_message_type: bool,
+    /// `clearRetryTopicWhenDeleteTopic`.
+    pub clear_retry_topics: bool,
+    /// `notifyConsumerIdsChangedEnable`.
+    pub notify_consumers: bool,
+    /// `rejectPullConsumerEnable`.
+    pub reject_pull_consumers: bool,
+    /// `useServerSideResetOffset`.
+    pub server_side_reset: bool,
+    /// `enablePropertyFilter`.
+    pub property_filter: bool,
+    /// `brokerPermission`.
+    pub broker_permission: i32,
+    /// `channelExpiredTimeout`: a client without heartbeat for this long is removed.
+    pub client_timeout: Duration,
+    /// Period of the scan for expired clients and locks.
+    pub scan_period: Duration,
+    /// `rocketmq.broker.rebalance.lockMaxLiveTime`.
+    pub lock_timeout: Duration,
+    /// `registerNameServerPeriod`, between 10 and 60 s.
+    pub register_period: Duration,
+    /// `flushConsumerOffsetInterval`.
+    pub offset_write_period: Duration,
+    /// `consumerOffsetUpdateVersionStep`: commits per step of the offsets' data version.
+    pub offset_version_step: u64,
+    /// `startAcceptSendRequestTimeStamp`, milliseconds.
+    pub accept_sends_from_ms: i64,
+    /// `maxTopics`: see [`limits::DEFAULT_MAX_TOPICS`].
+    pub max_topics: usize,
+    /// `maxQueuesPerTopic`: see [`limits::DEFAULT_MAX_QUEUES_PER_TOPIC`].
+    pub max_queues_per_topic: i32,
+    /// `maxGroups`: see [`limits::DEFAULT_MAX_GROUPS`].
+    pub max_groups: usize,
+}
+
+impl Default for ControlConfig {
+    fn default() -> ControlConfig {
+        ControlConfig {
+            auto_create_topic: true,
+            auto_create_group: true,
+            create_system_group: true,
+            default_topic_queues: 8,
+            cluster_topic: true,
+            broker_topic: true,
+            trace_topic: false,
+            trace_topic_name: super::names::TRACE_TOPIC.to_owned(),
+            timer_wheel: true,
+            revive_queues: 8,
+            protect_system_topics: true,
+            mixed_message_type: false,
+            clear_retry_topics: true,
+            notify_consumers: true,
+            reject_pull_consumers: false,
+            server_side_reset: true,
+            property_filter: false,
+            broker_permission: 6,
+            client_timeout: Duration::from_secs(120),
+            scan_period: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(60),
+            register_period: Duration::from_secs(30),
+            offset_write_period: Duration::from_secs(5),
+            offset_version_step: 500,
+            accept_sends_from_ms: 0,
+            max_topics: limits::DEFAULT_MAX_TOPICS,
+            max_queues_per_topic: limits::DEFAULT_MAX_QUEUES_PER_TOPIC,
+            max_groups: limits::DEFAULT_MAX_GROUPS,
+        }
+    }
+}
+
+impl ControlConfig {
+    /// Period of the full registration: RocketMQ keeps it between 10 and 60 s.
+    pub fn register_period_clamped(&self) -> Duration {
+        self.register_period.clamp(Duration::from_secs(10), Duration::from_secs(60))
+    }
+
+    /// Takes over a changed key of the configuration; keys that the control plane does not use, and texts that do not
+    /// parse, change nothing. Returns whether the key is one of its own.
+    pub fn set(&mut self, key: &str, value: &str) -> bool {
+        fn put<T: std::str::FromStr>(target: &mut T, value: &str) {
+            if let Ok(parsed) = value.trim().parse() {
+                *target = parsed;
+            }
+        }
+        fn put_millis(target: &mut Duration, value: &str) {
+            if let Ok(milliseconds) = value.trim().parse() {
+                *target = Duration::from_millis(milliseconds);
+            }
+        }
+        match key {
+            "autoCreateTopicEnable" => put(&mut self.auto_create_topic, value),
+            "autoCreateSubscriptionGroup" => put(&mut self.auto_create_group, value),
+            "enableCreateSysGroup" => put(&mut self.create_system_group, value),
+            "validateSystemTopicWhenUpdateTopic" => put(&mut self.protect_system_topics, value),
+            "enableMixedMessageType" => put(&mut self.mixed_message_type, value),
+            "clearRetryTopicWhenDeleteTopic" => put(&mut self.clear_retry_topics, value),
+            "notifyConsumerIdsChangedEnable" => put(&mut self.notify_consumers, value),
+            "rejectPullConsumerEnable" => put(&mut self.reject_pull_consumers, value),
+            "useServerSideResetOffset" => put(&mut self.server_side_reset, value),
+            "enablePropertyFilter" => put(&mut self.property_filter, value),
+            "brokerPermission" => put(&mut self.broker_permission, value),
+            "channelExpiredTimeout" => put_millis(&mut self.client_timeout, value),
+            "registerNameServerPeriod" => put_millis(&mut self.register_period, value),
+            "flushConsumerOffsetInterval" => put_millis(&mut self.offset_write_period, value),
+            "consumerOffsetUpdateVersionStep" => put(&mut self.offset_version_step, value),
+            "startAcceptSendRequestTimeStamp" => put(&mut self.accept_sends_from_ms, value),
+            "maxTopics" => put(&mut self.max_topics, value),
+            "maxQueuesPerTopic" => put(&mut self.max_queues_per_topic, value),
+            "maxGroups" => put(&mut self.max_groups, value),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Why a change of the configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A key that requests may not change.
+    #[error("Can not update config in black list.")]
+    Blacklisted,
+    /// The text is no list of `key=value` lines.
+    #[error("string2Properties error")]
+    Malformed,
+    /// A value that its key does not accept, or the change could not be kept.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The configuration behind codes 25 and 26.
+pub trait ConfigAccess: Send {
+    /// Every key with its value as `key=value\n` lines, sorted by key.
+    fn render(&self) -> String;
+
+    /// Applies properties text; unknown and read-only keys are skipped, all others apply or none does. Returns the keys
+    /// that changed, with their new values.
+    ///
+    /// # Errors
+    /// A black-listed key, malformed text, or a value that is not accepted.
+    fn apply(&mut self, text: &str) -> Result<Vec<(String, String)>, ConfigError>;
+}
+
+/// A configuration that cannot be seen or changed: the default until one is attached.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SealedConfig;
+
+impl ConfigAccess for SealedConfig {
+    fn render(&self) -> String {
+        String::new()
+    }
+
+    fn apply(&mut self, _text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+        Err(ConfigError::Refused("the configuration of this broker cannot be changed by requests".to_owned()))
+    }
+}
