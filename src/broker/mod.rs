@@ -23,6 +23,8 @@ pub mod heartbeat;
 pub mod limits;
 pub mod locks;
 pub mod names;
+pub mod pull;
+pub mod send;
 pub mod offset_requests;
 pub mod offsets;
 pub mod query_requests;

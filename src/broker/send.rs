@@ -152,15 +152,15 @@ fn check_features(properties: &[u8], summary: &PropertySummary, sys_flag: i32) -
     let value = |range: &Option<std::ops::Range<usize>>| range.clone().and_then(|range| properties.get(range));
     let feature = if value(&summary.delay).is_some_and(|level| level != b"0" && !level.starts_with(b"-")) {
         Some("delayed messages (property DELAY) are")
-    } else if summary.timer_delay_sec.is_some()
+    } else if summary.timer_delay_seconds.is_some()
         || summary.timer_delay_ms.is_some()
         || summary.timer_deliver_ms.is_some()
-        || summary.timer_del_uniqkey.is_some()
+        || summary.timer_delete_unique_key.is_some()
     {
         Some("timer messages (properties TIMER_*) are")
-    } else if is_true(value(&summary.tran_msg)) || flags::message::transaction_type(sys_flag) != message::TRANSACTION_NOT {
+    } else if is_true(value(&summary.transaction_message)) || flags::message::transaction_type(sys_flag) != message::TRANSACTION_NOT {
         Some("transactional messages (property TRAN_MSG) are")
-    } else if summary.inner_num.is_some() || sys_flag & (message::INNER_BATCH | message::NEED_UNWRAP) != 0 {
+    } else if summary.inner_number.is_some() || sys_flag & (message::INNER_BATCH | message::NEED_UNWRAP) != 0 {
         Some("inner batches (property INNER_NUM) are")
     } else {
         None
@@ -242,7 +242,7 @@ pub fn prepare_single<'a>(
     state.properties.clear();
     let summary = rewrite_properties(header.properties.as_bytes(), &[names::POP_CK], &additions, &mut state.properties);
     check_features(&state.properties, &summary, header.sys_flag)?;
-    let unique_key = match summary.uniq_key.clone() {
+    let unique_key = match summary.unique_key.clone() {
         Some(range) => range,
         None => append_unique_key(state, now_ms),
     };
