@@ -41,7 +41,8 @@ pub struct RecoveryOptions {
     pub max_unsynced_bytes: Option<u64>,
     /// RocketMQ's `messageIndexEnable && messageIndexSafe`: its rules then also ask the index's time stamp.
     pub index_is_safe: bool,
-    /// Verify the appended CRC property (`forceVerifyPropCRC`).
+    /// Refuse records whose appended CRC property is missing or wrong (`forceVerifyPropCRC`). For stores in which every
+    /// record has one.
     pub verify_property_crc: bool,
 }
 
@@ -54,8 +55,8 @@ pub struct Recovered {
     pub min: PhysicalOffset,
     /// Store time of the last record; 0 when there is none.
     pub last_store_timestamp: StoreTimestamp,
-    /// The durable point as written at the end; `None` in a store that never held a segment.
-    pub durable_point: Option<DurablePoint>,
+    /// The durable point as written at the end; its offset is `end`.
+    pub durable_point: DurablePoint,
     /// Whether the last stop was clean.
     pub was_clean: bool,
     /// What was cut off.
@@ -183,29 +184,45 @@ impl Recovery<'_> {
     fn recover_nothing(&self) -> Result<Recovered, RecoveryError> {
         let mut messages = self.table.warnings.clone();
         let mut end = PhysicalOffset(0);
-        if let StoredPoint::Valid(point) = self.stored
-            && point.offset > end
-        {
-            if !self.options.salvage {
+        match self.stored {
+            // An empty log that recovery has opened before.
+            StoredPoint::Valid(DurablePoint { offset, last_record: None }) => end = offset,
+            StoredPoint::Valid(point) if !self.options.salvage => {
                 let path = self.paths.commit_log.clone();
                 return Err(RecoveryError::EndsBelowDurablePoint { path, end, durable: point.offset });
             }
-            // Offsets never fall back: queues and index of the lost log may still point below.
-            end = self.options.segment_size.next_start(point.offset);
-            messages.push(format!("salvage: no log is left, a new one begins at {end}"));
-        } else if self.has_queues()? && !self.options.salvage {
+            StoredPoint::Valid(point) => {
+                // Offsets never fall back: queues and index of the lost log may still point below.
+                end = self.options.segment_size.next_start(point.offset);
+                messages.push(format!("salvage: no log is left, a new one begins at {end}"));
+            }
+            StoredPoint::Missing | StoredPoint::Damaged => {}
+        }
+        if end.0 == 0 && !self.options.salvage && self.has_queues()? {
             return Err(RecoveryError::LogMissing { path: self.paths.commit_log.clone() });
         }
+        let durable = DurablePoint { offset: end, last_record: None };
+        self.write_point(durable)?;
         Ok(Recovered {
             end,
             min: end,
             last_store_timestamp: StoreTimestamp(0),
-            durable_point: None,
+            durable_point: durable,
             was_clean: self.was_clean,
             discarded: None,
             verified_from: end,
             messages,
         })
+    }
+
+    /// Writes the durable point, so that from now on this log is known to be ours.
+    fn write_point(&self, point: DurablePoint) -> Result<(), RecoveryError> {
+        create_directories_durably(self.disk, &self.paths.own()).map_err(io_error("create the folder ringmq"))?;
+        let mut file = DurablePointFile::open(self.disk, self.paths).map_err(io_error("open the durable point"))?;
+        if file.current() != StoredPoint::Valid(point) {
+            file.replace(point).map_err(io_error("write the durable point"))?;
+        }
+        Ok(())
     }
 
     /// Whether any queue has a file with something in it.
@@ -251,16 +268,12 @@ impl Recovery<'_> {
         }
         self.sync(verified_from, scanned.end)?;
         let durable = DurablePoint { offset: scanned.end, last_record: scanned.last };
-        create_directories_durably(self.disk, &self.paths.own()).map_err(io_error("create the folder ringmq"))?;
-        let mut file = DurablePointFile::open(self.disk, self.paths).map_err(io_error("open the durable point"))?;
-        if file.current() != StoredPoint::Valid(durable) {
-            file.replace(durable).map_err(io_error("write the durable point"))?;
-        }
+        self.write_point(durable)?;
         Ok(Recovered {
             end: scanned.end,
             min,
             last_store_timestamp: scanned.last_store_timestamp,
-            durable_point: Some(durable),
+            durable_point: durable,
             was_clean: self.was_clean,
             discarded,
             verified_from,

@@ -27,7 +27,7 @@ const PROPERTY_CRC_NAME: &[u8] = b"__CRC32#\x01";
 /// What a scan checks beyond RocketMQ's rules.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ScanChecks {
-    /// Verify the appended CRC property where a record ends with one (`forceVerifyPropCRC`).
+    /// Refuse records whose appended CRC property is missing or wrong (`forceVerifyPropCRC`).
     pub property_crc: bool,
     /// From here on a zero sector in topic or properties is a torn write.
     pub torn_sectors_from: Option<PhysicalOffset>,
@@ -205,12 +205,12 @@ fn problem_of(view: &RecordView<'_>, position: PhysicalOffset, left: usize, chec
     None
 }
 
-/// Checks the CRC that RocketMQ appends to the properties on request: ten decimal digits, the lowest first. A record
-/// without one fits.
+/// Checks the CRC that RocketMQ appends to the properties on request: ten decimal digits, the lowest first. As there, a
+/// record without one does not fit.
 fn property_crc_fits(record: &[u8]) -> bool {
-    let Some((covered, tail)) = record.split_last_chunk::<PROPERTY_CRC_BYTES>() else { return true };
+    let Some((covered, tail)) = record.split_last_chunk::<PROPERTY_CRC_BYTES>() else { return false };
     let Some(digits) = tail.strip_prefix(PROPERTY_CRC_NAME).and_then(|rest| rest.strip_suffix(b"\x02")) else {
-        return true;
+        return false;
     };
     let mut rest = crc32fast::hash(covered) & 0x7FFF_FFFF;
     digits.iter().all(|digit| {
