@@ -27,7 +27,8 @@ use super::messages::{SegmentNews, ShardMessage};
 /// How often the thread looks for work by itself.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// Queue files are written this often (`flushIntervalConsumeQueue`), and at once when a tail is half full.
+/// Queue files are written this often (`flushIntervalConsumeQueue`). A tail holds a million entries, so that one period fits
+/// into memory at any rate that the log can take.
 const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
 
 /// Queue files are synced this often, or after so many bytes of log: recovery reads the log from there.
@@ -177,8 +178,7 @@ impl FlushThread {
                 return false;
             }
         }
-        let is_urgent = self.queues.unflushed_percent() >= 50;
-        if now >= schedule.next_queues || is_urgent {
+        if now >= schedule.next_queues {
             schedule.next_queues = now + QUEUE_PERIOD;
             self.flush_queues(schedule);
         }

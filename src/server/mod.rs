@@ -15,4 +15,5 @@ pub mod outbox;
 pub mod registrar;
 pub mod serving;
 pub mod slab;
+pub mod storage;
 pub mod store_thread;

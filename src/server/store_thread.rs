@@ -327,7 +327,8 @@ impl StoreReader for StoreAccess {
 
     fn disk_usage(&self) -> DiskUsage {
         let path = &self.segments.options().directory;
-        let mut usage = DiskUsage { log_path: path.display().to_string(), ..DiskUsage::default() };
+        let log_path = path.display().to_string();
+        let mut usage = DiskUsage { log_path, total_bytes: 0, free_bytes: 0, log_ratio: -1.0, queue_ratio: -1.0 };
         match self.disk.space(path) {
             Ok(space) => {
                 usage.total_bytes = space.total;
@@ -423,7 +424,7 @@ impl StoreThread {
                         let physical = PhysicalOffset(at + used as u64);
                         let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
                         match index.put_record(&record, physical, time) {
-                            Ok(keys) => self.probe.add(Counter::IndexKeys, keys as u64),
+                            Ok(()) => self.probe.count(Counter::IndexKeys),
                             Err(error) => tracing::warn!(%error, "a message could not be indexed"),
                         }
                         used += record.total_size();
