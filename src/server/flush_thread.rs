@@ -4,7 +4,7 @@
 //! durable point. An error of a log sync is final; no space for segments, queue or state files is not.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -18,11 +18,14 @@ use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::QueueStore;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
+use ringmq_shards::recovery::StorePaths;
+use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::PhysicalOffset;
 
 use super::event_loop::Lifecycle;
 use super::messages::{SegmentNews, ShardMessage};
+use super::storage;
 
 /// How often the thread looks for work by itself.
 const BEAT: Duration = Duration::from_millis(50);
@@ -89,6 +92,10 @@ pub struct FlushThread {
     pub zeroes_ahead: bool,
     /// Queues.
     pub queues: Arc<QueueStore>,
+    /// Where everything lies.
+    pub paths: StorePaths,
+    /// What the log cannot tell about queues.
+    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
     /// The writer's shard.
     pub writer: MailboxSender<ShardMessage>,
     /// Checkpoint.
@@ -296,6 +303,18 @@ impl FlushThread {
             Ok(_) => {
                 schedule.queue_synced = confirmed;
                 self.checkpoint.logics_timestamp_ms = timestamp as i64;
+                let minimum = self.view.minimum();
+                let noted = storage::note_queue_offsets(
+                    self.disk.as_ref(),
+                    &self.paths,
+                    &self.queues,
+                    &self.queue_offsets,
+                    confirmed,
+                    minimum,
+                );
+                if let Err(error) = noted {
+                    tracing::warn!(%error, "queue offsets cannot be written; recovery will read more of the log");
+                }
             }
             Err(error) => tracing::warn!(%error, "queue files cannot be synced; recovery will read more of the log"),
         }

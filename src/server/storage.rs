@@ -170,6 +170,10 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         (false, true) => Some(queue_offsets.log_offset),
         (false, false) => None,
     };
+    if let Some(synced) = from {
+        // A power cut may have left holes behind what was synced; the log fills them again.
+        queues.truncate_all(synced)?;
+    }
     let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from };
     let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
     for message in &recovered.messages {
@@ -186,6 +190,9 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         queues.correct_minimum(&queue, recovered.min)?;
     }
     queues.flush_dirty()?;
+    queues.sync()?;
+    let queue_offsets = Mutex::new(queue_offsets);
+    note_queue_offsets(disk.as_ref(), &paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
 
     let segment_options = SegmentOptions {
         directory: paths.commit_log.clone(),
@@ -232,7 +239,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         checkpoint_file,
         checkpoint,
         durable_point,
-        queue_offsets: Arc::new(Mutex::new(queue_offsets)),
+        queue_offsets: Arc::new(queue_offsets),
         tail_page,
     })
 }
