@@ -133,6 +133,17 @@ fn keys_and_times() {
 }
 
 #[test]
+fn equal_hashes_are_returned_too() {
+    // Goal: as in Java, keys with one hash are one key to the index. Method: two words with the same Java hash.
+    let disk = sim();
+    let mut service = open(&disk, 1009, 10, LastStop::Clean).unwrap();
+    assert_eq!(index_key_hash("T", "Aa"), index_key_hash("T", "BB"));
+    service.put_keys("T", None, b"Aa", at(0, 1000)).unwrap();
+    service.put_keys("T", None, b"BB", at(10, 1000)).unwrap();
+    assert_eq!(query(&service, "Aa", 64), [0, 10]);
+}
+
+#[test]
 fn records_are_indexed_once() {
     // Goal: offering records again changes nothing, across a restart. Method: offer, flush, reopen, offer from the start.
     let disk = sim();
