@@ -6,6 +6,7 @@ pub mod codes;
 pub mod command;
 pub mod flags;
 pub mod frame;
+pub mod fuzz;
 pub mod hash;
 pub mod header;
 pub mod language;
