@@ -125,11 +125,11 @@ fn keys_and_times() {
     let span = |begin, end| service.query("T", "a", 64, begin, end).unwrap().iter().map(|at| at.0).collect::<Vec<_>>();
     assert_eq!(span(0, 20_000), (0..10).collect::<Vec<_>>());
     assert_eq!(span(3000, 5000), [2, 3, 4]);
-    assert_eq!(span(10_001, 20_000), []);
-    assert_eq!(span(30_000, 40_000), []);
+    assert!(span(10_001, 20_000).is_empty());
+    assert!(span(30_000, 40_000).is_empty());
     assert_eq!(query(&service, "u7", 64), [7]);
     assert_eq!(query(&service, "b", 3), [7, 8, 9]);
-    assert_eq!(query(&service, "", 64), []);
+    assert!(query(&service, "", 64).is_empty());
     assert_eq!(service.query("U", "a", 64, 0, i64::MAX).unwrap(), [PhysicalOffset(50)]);
 }
 
