@@ -292,3 +292,32 @@ fn the_end_may_be_behind_the_last_segment() {
     assert_eq!((recovered.end.0, recovered.discarded), (SIZE, None));
     assert_eq!(log.recover().unwrap().0.end.0, SIZE);
 }
+
+/// The same on the file system of the host, with its direct reads, holes and syncs: copy a torn log there and compare with
+/// what the simulated disk makes of it.
+#[test]
+fn the_host_agrees_with_the_simulated_disk() {
+    let log = three_segments();
+    let torn = *log.records.range(SIZE + 4000..).next().unwrap().0;
+    log.disk.damage(&log.path(torn), torn % SIZE + 100, b"damage").unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let paths = StorePaths::new(directory.path());
+    for path in log.disk.paths() {
+        let target = directory.path().join(path.strip_prefix("/store").unwrap());
+        match read_file(&log.disk, &path) {
+            Ok(content) => std::fs::write(target, content.unwrap()).unwrap(),
+            Err(_) => std::fs::create_dir_all(target).unwrap(),
+        }
+    }
+    let expected = log.recover().unwrap().0;
+    let recovered = recover(&crate::disk::RealDisk, &paths, &options(), &mut Notes::default()).unwrap();
+    assert_eq!((recovered.end, recovered.durable_point), (expected.end, expected.durable_point));
+    assert_eq!(
+        recovered.discarded.map(|discarded| discarded.bytes),
+        expected.discarded.map(|discarded| discarded.bytes)
+    );
+    for (path, bytes) in log_files(&log.disk) {
+        assert_eq!(std::fs::read(paths.commit_log.join(path.file_name().unwrap())).unwrap(), bytes);
+    }
+    assert_eq!(recover(&crate::disk::RealDisk, &paths, &options(), &mut Notes::default()).unwrap().end, expected.end);
+}
