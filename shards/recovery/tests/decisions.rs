@@ -249,6 +249,24 @@ fn a_stale_record_ends_the_log() {
     assert!(recovered.messages[0].contains("stale"), "{:?}", recovered.messages);
 }
 
+/// The search for lost sectors takes no whole record for torn: records with empty and with zero bodies, with and without
+/// properties, at every position relative to the sectors, all above the durable point.
+#[test]
+fn whole_records_are_never_taken_for_torn() {
+    let mut log = TestLog::new();
+    log.recover().unwrap();
+    for (index, body_bytes) in (0..1100).step_by(7).enumerate() {
+        let properties: &[u8] = if index % 2 == 0 { b"" } else { b"K\x01v\x02" };
+        log.try_append(&vec![0; body_bytes], properties).unwrap();
+    }
+    let (recovered, records) = log.recover().unwrap();
+    assert_eq!((recovered.end.0, recovered.discarded), (log.end, None));
+    assert_eq!(records, log.records_from(0));
+    let sectors =
+        |edge: u64| log.records.iter().any(|(start, bytes)| (start + bytes.len() as u64 - edge).is_multiple_of(512));
+    assert!(sectors(0) || sectors(1) || sectors(2), "some record ends at a sector's edge");
+}
+
 /// A blank is believed only if its length leads exactly to the end of the file.
 #[test]
 fn a_blank_must_lead_to_the_end_of_its_file() {
