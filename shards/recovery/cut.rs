@@ -14,8 +14,9 @@ use crate::types::PhysicalOffset;
 
 /// Bytes per read and write.
 const CHUNK_BYTES: u64 = 4 << 20;
-/// Bytes zeroed first, in one write, so that the record at the end can never look whole again.
-const BLOCK_BYTES: u64 = 4096;
+/// The head is zeroed first, up to the end of its sector, which a disk writes whole or not at all. Zeroing the rest could
+/// otherwise, when torn, make the record at the end whole again: stale bytes where zeros belong are what broke it.
+const SECTOR_BYTES: u64 = 512;
 
 /// Bytes that were behind the end of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,8 +157,8 @@ impl Tail<'_> {
 
     fn zero_head(&self, file: &dyn DiskFile, start: PhysicalOffset) -> io::Result<()> {
         let from = self.end.0.saturating_sub(start.0);
-        let to = (from + 1).next_multiple_of(BLOCK_BYTES);
-        file.write_all_at(&[0; BLOCK_BYTES as usize][..(to - from) as usize], from)?;
+        let to = (from + 1).next_multiple_of(SECTOR_BYTES);
+        file.write_all_at(&[0; SECTOR_BYTES as usize][..(to - from) as usize], from)?;
         file.sync_data()
     }
 

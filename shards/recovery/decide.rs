@@ -176,7 +176,7 @@ struct Scanned {
     last_store_timestamp: StoreTimestamp,
     /// What is at the end if it is not just the end.
     invalid: Option<String>,
-    /// Whether the durable point's offset was a boundary and its last record was met unchanged.
+    /// Whether the last record below the durable point was met unchanged.
     fits: bool,
 }
 
@@ -253,7 +253,8 @@ impl Recovery<'_> {
         let point = self.usable_point(min, limit, &mut messages)?;
         let verified_from = self.start(point, min, sink)?;
         let torn_sectors_from = point.map(|point| point.offset);
-        let checks = ScanChecks { property_crc: self.options.verify_property_crc, torn_sectors_from };
+        let direct_from = torn_sectors_from.filter(|_| !self.was_clean);
+        let checks = ScanChecks { property_crc: self.options.verify_property_crc, torn_sectors_from, direct_from };
         let mut scanner = LogScanner::new(self.disk, &self.paths.commit_log, self.table, checks);
         let scanned = self.scan(&mut scanner, verified_from, point, sink)?;
         let tail = Tail { disk: self.disk, paths: self.paths, table: self.table, end: scanned.end };
@@ -365,12 +366,10 @@ impl Recovery<'_> {
     ) -> Result<Scanned, RecoveryError> {
         let mut position = from;
         let mut last: Option<(PhysicalOffset, StoreTimestamp)> = None;
-        let mut met_boundary = false;
         // A last record that retention has removed since can no longer be compared.
         let expected = point.and_then(|point| point.last_record).filter(|last| last.start >= from);
         let mut met_record = expected.is_none();
         let invalid = loop {
-            met_boundary |= point.is_some_and(|point| point.offset == position);
             match scanner.at(position)? {
                 Found::Record(view) => {
                     if expected.is_some_and(|expected| expected.start == position) {
@@ -399,7 +398,7 @@ impl Recovery<'_> {
             last: last_record,
             last_store_timestamp: last.map_or(StoreTimestamp(0), |(_, time)| time),
             invalid,
-            fits: met_boundary && met_record,
+            fits: met_record,
         })
     }
 

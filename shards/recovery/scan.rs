@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use ringmq_protocol::record::{BLANK_BYTES, CrcCheck, MAGIC_V1, MAGIC_V2, MIN_RECORD_BYTES, RecordError, RecordView};
 
-use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::disk::{AlignedBuffer, DIRECT_ALIGNMENT, Disk, DiskFile, OpenOptions};
 use crate::log::segment_table::{SegmentError, SegmentTable, file_name};
 use crate::types::PhysicalOffset;
 
@@ -31,6 +31,8 @@ pub struct ScanChecks {
     pub property_crc: bool,
     /// From here on a zero sector in topic or properties is a torn write.
     pub torn_sectors_from: Option<PhysicalOffset>,
+    /// From here on read past the page cache, which after a failed sync shows bytes that the disk does not have.
+    pub direct_from: Option<PhysicalOffset>,
 }
 
 /// What lies at a position.
@@ -46,14 +48,20 @@ pub enum Found<'a> {
     Invalid(String),
 }
 
+struct OpenFile {
+    start: PhysicalOffset,
+    direct: bool,
+    file: Box<dyn DiskFile>,
+}
+
 /// Reads records of the segments of a table.
 pub struct LogScanner<'a> {
     disk: &'a dyn Disk,
     directory: PathBuf,
     table: &'a SegmentTable,
     checks: ScanChecks,
-    file: Option<(PhysicalOffset, Box<dyn DiskFile>)>,
-    buffer: Vec<u8>,
+    file: Option<OpenFile>,
+    buffer: AlignedBuffer,
     window_start: PhysicalOffset,
     window_bytes: usize,
 }
@@ -61,9 +69,9 @@ pub struct LogScanner<'a> {
 impl<'a> LogScanner<'a> {
     /// A scanner; nothing is opened yet.
     pub fn new(disk: &'a dyn Disk, directory: impl Into<PathBuf>, table: &'a SegmentTable, checks: ScanChecks) -> Self {
-        let start = PhysicalOffset(0);
-        let directory = directory.into();
-        Self { disk, directory, table, checks, file: None, buffer: Vec::new(), window_start: start, window_bytes: 0 }
+        let buffer = AlignedBuffer::zeroed(READ_BYTES.min(usize::try_from(table.size.bytes()).unwrap_or(READ_BYTES)));
+        let (directory, window_start) = (directory.into(), PhysicalOffset(0));
+        Self { disk, directory, table, checks, file: None, buffer, window_start, window_bytes: 0 }
     }
 
     /// The file that holds an offset.
@@ -71,45 +79,55 @@ impl<'a> LogScanner<'a> {
         self.directory.join(file_name(self.table.size.start_of(offset)))
     }
 
-    fn file(&mut self, offset: PhysicalOffset) -> Result<&dyn DiskFile, SegmentError> {
+    /// Opens the file of an offset unless it is open in the right way. File systems without direct access are read
+    /// through the page cache.
+    fn open(&mut self, offset: PhysicalOffset, direct: bool) -> Result<(), SegmentError> {
         let start = self.table.size.start_of(offset);
+        if self.file.as_ref().is_some_and(|open| open.start == start && open.direct == direct) {
+            return Ok(());
+        }
         let path = self.path_of(offset);
-        if self.file.as_ref().is_none_or(|(open, _)| *open != start) {
-            self.file = None;
-        }
-        match &mut self.file {
-            Some((_, file)) => Ok(&**file),
-            closed => {
-                let file = self.disk.open(&path, OpenOptions::default()).map_err(SegmentError::io("open", &path))?;
-                Ok(closed.insert((start, file)).1.as_ref())
+        let file = match self.disk.open(&path, OpenOptions { direct, ..OpenOptions::default() }) {
+            Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
+                self.disk.open(&path, OpenOptions::default())
             }
-        }
+            opened => opened,
+        };
+        let file = file.map_err(SegmentError::io("open", &path))?;
+        self.file = Some(OpenFile { start, direct, file });
+        Ok(())
     }
 
-    /// Makes the window hold `needed` bytes from `position`, all of them in one segment.
+    /// Makes the window hold `needed` bytes from `position`, all of them in one segment. Reads whole blocks.
     fn fill(&mut self, position: PhysicalOffset, needed: usize) -> Result<(), SegmentError> {
         let window_end = self.window_start.0 + self.window_bytes as u64;
         if position >= self.window_start && position.0 + needed as u64 <= window_end {
             return Ok(());
         }
-        let left = usize::try_from(self.table.size.bytes_left(position)).unwrap_or(usize::MAX);
-        let wanted = needed.max(READ_BYTES).min(left);
-        let in_file = self.table.size.position_in_file(position);
-        let path = self.path_of(position);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        if buffer.len() < wanted {
-            buffer.resize(wanted, 0);
+        let direct = self.checks.direct_from.is_some_and(|from| position >= from);
+        let from = PhysicalOffset(position.0 - position.0 % DIRECT_ALIGNMENT);
+        let needed = needed as u64 + (position.0 - from.0);
+        let mut wanted = needed.max(READ_BYTES as u64).next_multiple_of(DIRECT_ALIGNMENT);
+        wanted = wanted.min(self.table.size.bytes_left(from));
+        let wanted_bytes = usize::try_from(wanted).unwrap_or(usize::MAX);
+        if self.buffer.len() < wanted_bytes {
+            self.buffer = AlignedBuffer::zeroed(wanted_bytes);
         }
-        let read = self.file(position)?.read_at(&mut buffer[..wanted], in_file);
-        self.buffer = buffer;
         self.window_bytes = 0;
-        match read {
-            Ok(count) if count == wanted => {}
-            Ok(_) => return Err(SegmentError::io("read all of", &path)(io::ErrorKind::UnexpectedEof.into())),
-            Err(source) => return Err(SegmentError::io("read", &path)(source)),
+        self.open(position, direct)?;
+        let in_file = self.table.size.position_in_file(from);
+        let read = match &self.file {
+            Some(open) => open.file.read_at(&mut self.buffer[..wanted_bytes], in_file),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        let count = read.map_err(SegmentError::io("read", &self.path_of(position)))?;
+        if count != wanted_bytes {
+            return Err(SegmentError::io("read all of", &self.path_of(position))(io::ErrorKind::UnexpectedEof.into()));
         }
-        self.window_start = position;
-        self.window_bytes = wanted;
+        self.window_start = from;
+        // What the page cache says must not serve positions that are to be read directly.
+        let limit = self.checks.direct_from.filter(|_| !direct).map_or(wanted, |limit| (limit.0 - from.0).max(needed));
+        self.window_bytes = usize::try_from(wanted.min(limit)).unwrap_or(usize::MAX);
         Ok(())
     }
 
@@ -173,7 +191,7 @@ impl<'a> LogScanner<'a> {
                 }
             }
             // The next window overlaps by the head of a record, so that none is missed at the seam.
-            let step = if window_bytes == left { left } else { window_bytes - MIN_RECORD_BYTES };
+            let step = if window_bytes >= left { left } else { window_bytes.saturating_sub(MIN_RECORD_BYTES).max(1) };
             position = PhysicalOffset(position.0 + step as u64);
         }
         Ok(None)

@@ -33,11 +33,14 @@ fn options() -> RecoveryOptions {
     }
 }
 
+/// Records by their offsets, in log order.
+type Records = Vec<(u64, Vec<u8>)>;
+
 /// Notes every record that it is given.
 #[derive(Default)]
 struct Notes {
     from: Option<PhysicalOffset>,
-    records: Vec<(u64, Vec<u8>)>,
+    records: Records,
 }
 
 impl DispatchSink for Notes {
@@ -184,21 +187,21 @@ impl TestLog {
         self.disk.sync_directory(&self.paths.root).unwrap();
     }
 
-    fn recover_with(&self, options: &RecoveryOptions) -> Result<(Recovered, Vec<(u64, Vec<u8>)>), RecoveryError> {
+    fn recover_with(&self, options: &RecoveryOptions) -> Result<(Recovered, Records), RecoveryError> {
         recover_on(&self.disk, options)
     }
 
-    fn recover(&self) -> Result<(Recovered, Vec<(u64, Vec<u8>)>), RecoveryError> {
+    fn recover(&self) -> Result<(Recovered, Records), RecoveryError> {
         self.recover_with(&options())
     }
 
     /// The records that start at or behind an offset, as a sink would note them.
-    fn records_from(&self, offset: u64) -> Vec<(u64, Vec<u8>)> {
+    fn records_from(&self, offset: u64) -> Records {
         self.records.range(offset..).map(|(start, bytes)| (*start, bytes.clone())).collect()
     }
 }
 
-fn recover_on(disk: &SimDisk, options: &RecoveryOptions) -> Result<(Recovered, Vec<(u64, Vec<u8>)>), RecoveryError> {
+fn recover_on(disk: &SimDisk, options: &RecoveryOptions) -> Result<(Recovered, Records), RecoveryError> {
     let mut notes = Notes::default();
     let recovered = recover(disk, &StorePaths::new("/store"), options, &mut notes)?;
     Ok((recovered, notes.records))

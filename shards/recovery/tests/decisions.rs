@@ -249,6 +249,24 @@ fn a_stale_record_ends_the_log() {
     assert!(recovered.messages[0].contains("stale"), "{:?}", recovered.messages);
 }
 
+/// The search for lost sectors takes no whole record for torn: records with empty and with zero bodies, with and without
+/// properties, at every position relative to the sectors, all above the durable point.
+#[test]
+fn whole_records_are_never_taken_for_torn() {
+    let mut log = TestLog::new();
+    log.recover().unwrap();
+    for (index, body_bytes) in (0..1100).step_by(7).enumerate() {
+        let properties: &[u8] = if index % 2 == 0 { b"" } else { b"K\x01v\x02" };
+        log.try_append(&vec![0; body_bytes], properties).unwrap();
+    }
+    let (recovered, records) = log.recover().unwrap();
+    assert_eq!((recovered.end.0, recovered.discarded), (log.end, None));
+    assert_eq!(records, log.records_from(0));
+    let sectors =
+        |edge: u64| log.records.iter().any(|(start, bytes)| (start + bytes.len() as u64 - edge).is_multiple_of(512));
+    assert!(sectors(0) || sectors(1) || sectors(2), "some record ends at a sector's edge");
+}
+
 /// A blank is believed only if its length leads exactly to the end of the file.
 #[test]
 fn a_blank_must_lead_to_the_end_of_its_file() {
@@ -291,4 +309,33 @@ fn the_end_may_be_behind_the_last_segment() {
     let recovered = log.recover().unwrap().0;
     assert_eq!((recovered.end.0, recovered.discarded), (SIZE, None));
     assert_eq!(log.recover().unwrap().0.end.0, SIZE);
+}
+
+/// The same on the file system of the host, with its direct reads, holes and syncs: copy a torn log there and compare with
+/// what the simulated disk makes of it.
+#[test]
+fn the_host_agrees_with_the_simulated_disk() {
+    let log = three_segments();
+    let torn = *log.records.range(SIZE + 4000..).next().unwrap().0;
+    log.disk.damage(&log.path(torn), torn % SIZE + 100, b"damage").unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let paths = StorePaths::new(directory.path());
+    for path in log.disk.paths() {
+        let target = directory.path().join(path.strip_prefix("/store").unwrap());
+        match read_file(&log.disk, &path) {
+            Ok(content) => std::fs::write(target, content.unwrap()).unwrap(),
+            Err(_) => std::fs::create_dir_all(target).unwrap(),
+        }
+    }
+    let expected = log.recover().unwrap().0;
+    let recovered = recover(&crate::disk::RealDisk, &paths, &options(), &mut Notes::default()).unwrap();
+    assert_eq!((recovered.end, recovered.durable_point), (expected.end, expected.durable_point));
+    assert_eq!(
+        recovered.discarded.map(|discarded| discarded.bytes),
+        expected.discarded.map(|discarded| discarded.bytes)
+    );
+    for (path, bytes) in log_files(&log.disk) {
+        assert_eq!(std::fs::read(paths.commit_log.join(path.file_name().unwrap())).unwrap(), bytes);
+    }
+    assert_eq!(recover(&crate::disk::RealDisk, &paths, &options(), &mut Notes::default()).unwrap().end, expected.end);
 }
