@@ -200,9 +200,7 @@ impl Page {
         if start.is_none() && length.is_none() && seen.is_none() {
             return Ok(Page { start: 0, length: usize::MAX });
         }
-        let current = seen.is_some_and(|seen| {
-            DataVersion::decode(seen.as_bytes()).is_ok_and(|seen| seen == *version)
-        });
+        let current = seen.is_some_and(|seen| DataVersion::decode(seen.as_bytes()).is_ok_and(|seen| seen == *version));
         let start = if current { usize::try_from(start.unwrap_or(0)).unwrap_or(0) } else { 0 };
         let length = usize::try_from(length.unwrap_or(i32::MAX)).unwrap_or(0);
         Ok(Page { start, length: length.min(limits::METADATA_PAGE) })

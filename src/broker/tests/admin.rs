@@ -120,7 +120,8 @@ fn create_and_change_topics() {
 fn create_topics_by_list() {
     let mut control = control();
     let body = |names: &[&str]| {
-        let list: Vec<String> = names.iter().map(|name| format!(r#"{{"topicName":"{name}","readQueueNums":2}}"#)).collect();
+        let list: Vec<String> =
+            names.iter().map(|name| format!(r#"{{"topicName":"{name}","readQueueNums":2}}"#)).collect();
         format!(r#"{{"topicConfigList":[{}]}}"#, list.join(","))
     };
     assert_eq!(ask_body(&mut control, code::UPDATE_AND_CREATE_TOPIC_LIST, &body(&["A", "B"])).code, 0);
@@ -166,7 +167,10 @@ fn paging() {
     assert_eq!(whole, (total, "BenchmarkTest".to_owned()));
     let version = String::from_utf8(control.topics.version().encode()).unwrap();
     let page = [("topicSeq", "2"), ("maxTopicNum", "3"), ("dataVersion", version.as_str())];
-    assert_eq!(count(&ask(&mut control, code::GET_ALL_TOPIC_CONFIG, &page)), (3, "DefaultCluster_REPLY_TOPIC".to_owned()));
+    assert_eq!(
+        count(&ask(&mut control, code::GET_ALL_TOPIC_CONFIG, &page)),
+        (3, "DefaultCluster_REPLY_TOPIC".to_owned())
+    );
     let page = [("topicSeq", "2"), ("maxTopicNum", "3"), ("dataVersion", "")];
     assert_eq!(count(&ask(&mut control, code::GET_ALL_TOPIC_CONFIG, &page)), (3, "BenchmarkTest".to_owned()));
     let page = [("topicSeq", "999"), ("maxTopicNum", "-1"), ("dataVersion", version.as_str())];

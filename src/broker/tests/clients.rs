@@ -147,9 +147,8 @@ fn no_notices() {
 #[test]
 fn second_form() {
     let mut control = control();
-    let with = |fingerprint: i32, without: bool| {
-        format!(r#","heartbeatFingerprint":{fingerprint},"withoutSub":{without}"#)
-    };
+    let with =
+        |fingerprint: i32, without: bool| format!(r#","heartbeatFingerprint":{fingerprint},"withoutSub":{without}"#);
     let mut step = |from: u16, wanted: &[Wanted<'_>], fingerprint: i32, without: bool| {
         let request = beat("c", "g", "CLUSTERING", wanted, &with(fingerprint, without));
         let (answer, effects) = send(&mut control, &request, from, 1_000);
@@ -207,7 +206,8 @@ fn departures() {
     for from in 1..=3 {
         send(&mut control, &beat(&format!("c{from}"), "g", "CLUSTERING", SAME, ""), from, 1_000);
     }
-    let leave = request(code::UNREGISTER_CLIENT, &[("clientID", "whatever"), ("consumerGroup", "g"), ("producerGroup", "")]);
+    let leave =
+        request(code::UNREGISTER_CLIENT, &[("clientID", "whatever"), ("consumerGroup", "g"), ("producerGroup", "")]);
     let (answer, effects) = send(&mut control, &leave, 2, 1_000);
     assert_eq!((answer.code, answer.ext_fields.map(|fields| fields.len())), (0, Some(0)));
     assert_eq!(notified(&effects), [1, 3]);
@@ -246,7 +246,8 @@ fn silent_clients() {
 fn client_check() {
     let mut control = control();
     assert_eq!(ask(&mut control, code::CHECK_CLIENT_CONFIG, &[]).code, 0);
-    let tags = r#"{"clientId":"c","group":"g","subscriptionData":{"expressionType":"TAG","subString":"||","topic":"T"}}"#;
+    let tags =
+        r#"{"clientId":"c","group":"g","subscriptionData":{"expressionType":"TAG","subString":"||","topic":"T"}}"#;
     assert_eq!(ask_body(&mut control, code::CHECK_CLIENT_CONFIG, tags).code, 0);
     let answer = ask_body(&mut control, code::CHECK_CLIENT_CONFIG, &tags.replace("TAG", "SQL92"));
     assert_eq!(outcome(&answer), (1, "The broker does not support consumer to filter message by SQL92"));
@@ -269,7 +270,8 @@ fn views_of_connections() {
     let answer = ask(&mut control, code::GET_PRODUCER_CONNECTION_LIST, &[("producerGroup", "pg")]);
     assert_eq!(text(&answer), format!(r#"{{"connectionSet":[{connection}]}}"#));
     let answer = ask(&mut control, code::GET_ALL_PRODUCER_INFO, &[]);
-    let info = r#"{"clientId":"c1","language":"JAVA","lastUpdateTimestamp":1000,"remoteIP":"/127.0.0.1:50001","version":479}"#;
+    let info =
+        r#"{"clientId":"c1","language":"JAVA","lastUpdateTimestamp":1000,"remoteIP":"/127.0.0.1:50001","version":479}"#;
     assert_eq!(text(&answer), format!(r#"{{"data":{{"pg":[{info}]}}}}"#));
     control.offsets.commit("h", "T", 0, 1, 500, 1);
     assert_eq!(

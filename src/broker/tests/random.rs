@@ -4,16 +4,44 @@ use super::super::dispatch::HANDLERS;
 use super::*;
 use proptest::prelude::*;
 
-const NAMES: [&str; 10] =
-    ["g", "T", "", " ", "a b", "%RETRY%g", "TBW102", "broker-a", "CID_RMQ_SYS_x", "@"];
+const NAMES: [&str; 10] = ["g", "T", "", " ", "a b", "%RETRY%g", "TBW102", "broker-a", "CID_RMQ_SYS_x", "@"];
 const NUMBERS: [&str; 9] =
     ["0", "1", "-1", "7", "2147483647", "-2147483648", "9223372036854775807", "-9223372036854775808", "x"];
 const KEYS: [&str; 34] = [
-    "topic", "group", "consumerGroup", "producerGroup", "groupName", "srcGroup", "destGroup", "queueId", "offset",
-    "commitOffset", "timestamp", "maxNum", "beginTimestamp", "endTimestamp", "key", "topicList", "topicSeq",
-    "maxTopicNum", "groupSeq", "maxGroupNum", "dataVersion", "cleanOffset", "isOrder", "readQueueNums",
-    "writeQueueNums", "perm", "topicFilterType", "attributes", "statsName", "statsKey", "offline", "boundaryType",
-    "order", "clientID",
+    "topic",
+    "group",
+    "consumerGroup",
+    "producerGroup",
+    "groupName",
+    "srcGroup",
+    "destGroup",
+    "queueId",
+    "offset",
+    "commitOffset",
+    "timestamp",
+    "maxNum",
+    "beginTimestamp",
+    "endTimestamp",
+    "key",
+    "topicList",
+    "topicSeq",
+    "maxTopicNum",
+    "groupSeq",
+    "maxGroupNum",
+    "dataVersion",
+    "cleanOffset",
+    "isOrder",
+    "readQueueNums",
+    "writeQueueNums",
+    "perm",
+    "topicFilterType",
+    "attributes",
+    "statsName",
+    "statsKey",
+    "offline",
+    "boundaryType",
+    "order",
+    "clientID",
 ];
 const BODIES: [&str; 12] = [
     "",

@@ -33,7 +33,9 @@ fn forms() {
     control.offsets.commit("g", "TopicA", 1, 45, 500, 1_000);
     let files = control.dirty_files(10_000);
     let topics = file(&files, TOPICS_FILE);
-    assert!(topics.starts_with("{\n\t\"dataVersion\":{\n\t\t\"counter\":1,\n\t\t\"stateVersion\":0,\n\t\t\"timestamp\":1000\n\t},"));
+    assert!(topics.starts_with(
+        "{\n\t\"dataVersion\":{\n\t\t\"counter\":1,\n\t\t\"stateVersion\":0,\n\t\t\"timestamp\":1000\n\t},"
+    ));
     assert!(compact(&topics).contains(
         r#""TopicA":{"attributes":{},"order":false,"perm":6,"readQueueNums":8,"topicFilterType":"SINGLE_TAG","topicName":"TopicA","topicSysFlag":0,"writeQueueNums":8}"#
     ));
@@ -69,10 +71,15 @@ fn continue_from_files() {
     control.offsets.commit("g", "T", 0, 8, 500, 1_000);
     let files = control.last_files();
     let topics = compact(&file(&files, TOPICS_FILE));
-    assert!(topics.starts_with(r#"{"dataVersion":{"counter":42,"stateVersion":0,"timestamp":1000},"future":[1],"#), "{topics}");
+    assert!(
+        topics.starts_with(r#"{"dataVersion":{"counter":42,"stateVersion":0,"timestamp":1000},"future":[1],"#),
+        "{topics}"
+    );
     assert!(topics.contains(r#""new":true,"order":false"#));
     let groups = compact(&file(&files, GROUPS_FILE));
-    assert!(groups.starts_with(r#"{"dataVersion":{"counter":8,"stateVersion":0,"timestamp":1000},"forbiddenTable":{"g":{"T":4}},"more":"x","#));
+    assert!(groups.starts_with(
+        r#"{"dataVersion":{"counter":8,"stateVersion":0,"timestamp":1000},"forbiddenTable":{"g":{"T":4}},"more":"x","#
+    ));
     assert_eq!(
         compact(&file(&files, OFFSETS_FILE)),
         r#"{"dataVersion":{"counter":3,"stateVersion":0,"timestamp":9},"groupTopicMap":{"g":["T"]},"offsetTable":{"T@g":{0:8,1:6}},"other":1}"#
