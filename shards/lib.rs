@@ -3,5 +3,14 @@
 //! It knows records, queues and bytes. It knows nothing of topics' configuration, consumer groups or request codes:
 //! those live in the crate `ringmq`.
 
+pub mod clock;
 pub mod disk;
+pub mod index;
+pub mod log;
+pub mod probe;
+pub mod queue;
+pub mod recovery;
+pub mod runtime;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod types;

@@ -9,9 +9,16 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
 
+pub mod aligned;
 pub mod real;
+pub mod state_file;
 
+pub use aligned::AlignedBuffer;
 pub use real::RealDisk;
+pub use state_file::{StateFile, StateFileError};
+
+/// Alignment of offsets, lengths and memory that every direct access keeps, in bytes.
+pub const DIRECT_ALIGNMENT: u64 = 4096;
 
 /// How a file is opened. All flags default to false.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +31,15 @@ pub struct OpenOptions {
     pub direct: bool,
     /// Each write returns only when its data is durable (`O_DSYNC`).
     pub data_sync: bool,
+}
+
+/// What became of an attempt to lock a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockOutcome {
+    /// The lock is ours until the file is closed or the process ends.
+    Acquired,
+    /// Another process holds it; its id where the system can tell.
+    HeldBy(Option<u32>),
 }
 
 /// What a directory holds.
@@ -84,6 +100,62 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Starts write-back of a range without waiting for it (`sync_file_range`); a hint, no durability.
     fn start_write_back(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Where data begins at or after `offset`; `None` when only a hole or unwritten blocks follow. May answer `offset`
+    /// itself when it cannot tell: bytes before the answer are certainly zero, bytes behind it are unknown.
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>>;
+    /// Takes an exclusive record lock (`fcntl` `F_SETLK`) on byte 0, the one that a Java broker takes. A process
+    /// excludes only other processes, and loses the lock when it closes any descriptor of the file.
+    fn try_lock(&self) -> io::Result<LockOutcome>;
     /// The kernel's descriptor, for io_uring, cachestat and sendfile. `None` in memory.
     fn raw_fd(&self) -> Option<RawFd>;
+}
+
+/// Whether an error says that the file system, the quota or the file-size limit is exhausted. Such an error is not
+/// final: service returns when there is room again.
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// Creates a directory and its parents and makes the new names durable.
+pub fn create_directories_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut parents = Vec::new();
+    let mut current = path;
+    while !disk.exists(current)? {
+        let Some(parent) = current.parent() else { break };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        parents.push(parent);
+        current = parent;
+    }
+    disk.create_directories(path)?;
+    parents.into_iter().rev().try_for_each(|parent| disk.sync_directory(parent))
+}
+
+/// Reads a whole file; `None` when it is missing. For small files only.
+pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match disk.open(path, OpenOptions::default()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let length = usize::try_from(file.length()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut content = vec![0; length];
+    let filled = file.read_at(&mut content, 0)?;
+    content.truncate(filled);
+    Ok(Some(content))
+}
+
+/// Writes a file whole and syncs its content; the name is not made durable.
+pub fn write_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = disk.open(path, OpenOptions { create: true, ..OpenOptions::default() })?;
+    file.set_length(0)?;
+    file.write_all_at(content, 0)?;
+    file.sync_data()
+}
+
+/// Removes a file; no error when it is missing already.
+pub fn remove_if_present(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{DirectoryEntry, Disk, DiskFile, DiskSpace, OpenOptions};
+use super::{DirectoryEntry, Disk, DiskFile, DiskSpace, LockOutcome, OpenOptions};
 
 /// The file system of the host.
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,10 +110,15 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, length: u64) -> io::Result<()> {
         let length = kernel_offset(length)?;
-        // SAFETY: fallocate takes plain integers and a descriptor that `self` keeps open.
-        match unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, length) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        loop {
+            // SAFETY: fallocate takes plain integers and a descriptor that `self` keeps open.
+            if unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, length) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
         }
     }
 
@@ -138,7 +143,47 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        // SAFETY: lseek takes plain integers; the file position it moves is used by nobody (all access is positional).
+        let found = unsafe { libc::lseek(self.0.as_raw_fd(), kernel_offset(offset)?, libc::SEEK_DATA) };
+        if let Ok(found) = u64::try_from(found) {
+            return Ok(Some(found));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::ENXIO) => Ok(None),
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => Ok(Some(offset)),
+            _ => Err(error),
+        }
+    }
+
+    fn try_lock(&self) -> io::Result<LockOutcome> {
+        let mut request = first_byte_lock();
+        // SAFETY: F_SETLK reads the flock structure, which outlives the call.
+        if unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLK, &request) } == 0 {
+            return Ok(LockOutcome::Acquired);
+        }
+        let error = io::Error::last_os_error();
+        if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
+            return Err(error);
+        }
+        // SAFETY: F_GETLK overwrites the flock structure, which is writable and outlives the call.
+        let answered = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLK, &mut request) } == 0;
+        let known = answered && i32::from(request.l_type) != libc::F_UNLCK;
+        Ok(LockOutcome::HeldBy(u32::try_from(request.l_pid).ok().filter(|pid| known && *pid > 0)))
+    }
+
     fn raw_fd(&self) -> Option<RawFd> {
         Some(self.0.as_raw_fd())
     }
+}
+
+/// A request for an exclusive lock of the byte range [0, 1).
+fn first_byte_lock() -> libc::flock {
+    // SAFETY: flock is a plain structure of integers for which all zeros are valid.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = libc::F_WRLCK as libc::c_short;
+    request.l_whence = libc::SEEK_SET as libc::c_short;
+    request.l_len = 1;
+    request
 }

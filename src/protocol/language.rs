@@ -67,13 +67,13 @@ impl Language {
         self as u8
     }
 
-    /// Language of an exact Java name; unknown names are `None` (Java: null).
+    /// Language of a Java name in any case; unknown names are `None` (Java: null).
     pub fn from_name(name: &str) -> Option<Language> {
         match name {
             "JAVA" => Some(Language::Java),
             "GO" => Some(Language::Go),
             "CPP" => Some(Language::Cpp),
-            _ => ALL.into_iter().find(|language| language.name() == name),
+            _ => ALL.into_iter().find(|language| language.name().eq_ignore_ascii_case(name)),
         }
     }
 
@@ -96,6 +96,7 @@ mod tests {
             assert_eq!(Language::from_ordinal(language.ordinal()), Some(language));
         }
         assert_eq!(Language::from_ordinal(14), None);
-        assert_eq!(Language::from_name("java"), None);
+        assert_eq!(Language::from_name("rust"), Some(Language::Rust));
+        assert_eq!(Language::from_name("KLINGON"), None);
     }
 }

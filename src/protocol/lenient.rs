@@ -1,13 +1,13 @@
 //! The slow JSON header parser: accepts what fastjson accepts, for peers whose JSON is not the usual one.
 //!
 //! Differences to strict JSON: white space, unquoted and single-quoted keys, trailing and doubled commas, numbers,
-//! booleans and nulls as ext values, integers as strings, keys in any case, unknown keys with anything nested in them.
+//! booleans and nulls as ext values, integers as strings, comments, keys in any case, unknown keys with anything nested in them.
 
 use crate::header::{
     HeaderError, MAX_EXT_FIELDS, RawField, Scalars, Span, drop_nulls, is_canonical_literal, unescape_one,
 };
 use crate::language::Language;
-use crate::text::{hex_value, parse_i32};
+use crate::text::{hex_value, parse_i32, parse_i64};
 
 /// Deepest nesting that is skipped over.
 const MAX_DEPTH: usize = 64;
@@ -38,6 +38,7 @@ pub(crate) fn parse(source: &str, fields: &mut Vec<RawField>, text: &mut String)
                 parser.value(0)?;
             }
         }
+        parser.end_pair()?;
     }
     parser.skip_space();
     if parser.at != parser.bytes.len() {
@@ -90,9 +91,21 @@ impl Parser<'_> {
         self.bytes.get(self.at).copied()
     }
 
+    /// Skips white space and comments.
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t' | 0x0c | 0x08)) {
-            self.at += 1;
+        loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let length = match rest {
+                [b' ' | b'\n' | b'\r' | b'\t' | 0x0c | 0x08, ..] => 1,
+                [b'/', b'*', comment @ ..] => {
+                    4 + comment.windows(2).position(|pair| pair == b"*/").unwrap_or(comment.len())
+                }
+                [b'/', b'/', comment @ ..] => {
+                    2 + comment.iter().position(|byte| *byte == b'\n').unwrap_or(comment.len())
+                }
+                _ => return,
+            };
+            self.at = (self.at + length).min(self.bytes.len());
         }
     }
 
@@ -134,6 +147,12 @@ impl Parser<'_> {
         self.expect(b':')?;
         self.skip_space();
         Ok(Some(key))
+    }
+
+    /// A pair is followed by a comma or by the end of its object.
+    fn end_pair(&mut self) -> Result<(), HeaderError> {
+        self.skip_space();
+        if matches!(self.peek(), Some(b',' | b'}')) { Ok(()) } else { self.fail() }
     }
 
     fn span(&self, start: usize, end: usize, in_text: bool) -> Result<Span, HeaderError> {
@@ -195,6 +214,7 @@ impl Parser<'_> {
                 while self.next_key()?.is_some() {
                     self.value(depth + 1)?;
                     self.text.truncate(kept);
+                    self.end_pair()?;
                 }
                 Ok(Value::Literal(self.span(start, self.at, false)?))
             }
@@ -239,7 +259,7 @@ impl Parser<'_> {
         match literal {
             b"null" => Ok(Value::Null),
             _ if is_canonical_literal(literal) => Ok(Value::Literal(self.span(start, self.at, false)?)),
-            [b'-' | b'0'..=b'9', ..] => match integer_part(literal) {
+            [b'-' | b'+' | b'0'..=b'9', ..] => match integer_of(literal) {
                 // A number with a fraction or an exponent, or with leading zeros: kept as it was written.
                 Some(_) => Ok(Value::Literal(self.span(start, self.at, false)?)),
                 None => self.fail(),
@@ -267,7 +287,7 @@ impl Parser<'_> {
                 *target = match self.text_of(span) {
                     "true" => 1,
                     "false" => 0,
-                    digits => integer_part(digits.as_bytes()).and_then(parse_i32).ok_or(bad)?,
+                    digits => integer_of(digits.as_bytes()).and_then(|whole| i32::try_from(whole).ok()).ok_or(bad)?,
                 }
             }
         }
@@ -300,6 +320,7 @@ impl Parser<'_> {
             let value = self.value(0)?.text();
             nulls |= value.is_none();
             fields.push(RawField { key, value: value.unwrap_or(key) });
+            self.end_pair()?;
         }
         if nulls {
             // A null entry is recognised by its value being the very span of its key.
@@ -309,11 +330,16 @@ impl Parser<'_> {
     }
 }
 
-/// The integer part of a JSON number, or `None` if it is no number. Exponents are not evaluated: such a number is refused
-/// as an integer.
-fn integer_part(literal: &[u8]) -> Option<&str> {
+/// The integer part of a number, saturating, or `None` if it is no number. Beyond JSON: a plus sign and leading zeros.
+fn integer_of(literal: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(literal).ok()?;
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    (digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction)).then_some(whole)
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) {
+        return None;
+    }
+    if let Some(whole) = parse_i64(text) {
+        return Some(whole);
+    }
+    // Fractions, exponents and numbers beyond 64 bits; the precision suffices to tell what fits into 32.
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite())?;
+    Some(number as i64)
 }

@@ -4,11 +4,18 @@
 //! Top-level JSON keys come in Java's sorted order; values in `extFields` are always quoted strings, because C++ and Go
 //! clients accept nothing else.
 
+use crate::codes::response::SYSTEM_ERROR;
 use crate::flags::RPC_RESPONSE;
 use crate::frame::SerializeType;
 use crate::language::Language;
 use crate::text::write_decimal;
 use crate::version;
+
+/// Longest header: its length has 24 bits.
+pub const MAX_HEADER_BYTES: usize = (1 << 24) - 1;
+
+/// Longest ext key of a binary header.
+const MAX_BINARY_KEY_BYTES: usize = 0x7fff;
 
 /// The fixed part of a header.
 #[derive(Debug, Clone, Copy)]
@@ -103,9 +110,13 @@ impl<'a> FrameWriter<'a> {
         self.field(key, |out| out.extend_from_slice(if value { b"true" } else { b"false" }));
     }
 
-    /// Appends one ext field whose value `write` appends: ASCII that needs no JSON escape, such as hexadecimal digits.
+    /// Appends one ext field (unless its key is too long for the binary form) whose value `write` appends: ASCII that needs no JSON escape, such as hexadecimal digits.
     pub fn field(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
         self.open_ext();
+        // A binary key's length is an i16. Real keys are short names; only a relayed one could be longer.
+        if self.serialize_type == SerializeType::RocketMq && key.len() > MAX_BINARY_KEY_BYTES {
+            return;
+        }
         match self.serialize_type {
             SerializeType::Json => {
                 self.out.extend_from_slice(if self.ext_empty { b"\"" } else { b",\"" });
@@ -115,8 +126,8 @@ impl<'a> FrameWriter<'a> {
                 self.out.push(b'"');
             }
             SerializeType::RocketMq => {
-                let key_length = u16::try_from(key.len()).ok().filter(|length| *length < 0x8000);
-                self.out.extend_from_slice(&key_length.expect("ext keys are short names").to_be_bytes());
+                let [_, _, high, low] = length_bytes(key.len());
+                self.out.extend_from_slice(&[high, low]);
                 self.out.extend_from_slice(key.as_bytes());
                 let at = self.out.len();
                 self.out.extend_from_slice(&[0; 4]);
@@ -129,12 +140,34 @@ impl<'a> FrameWriter<'a> {
     }
 
     /// Ends the header and fills in the lengths for a body of `body_length` bytes, which the caller appends or sends
-    /// behind what is in the buffer.
-    pub fn finish(self, body_length: usize) {
-        let FrameWriter { out, head, serialize_type, start, ext_start, ext_open, .. } = self;
-        match serialize_type {
+    /// behind what is in the buffer. Where echoed text has made the header longer than [`MAX_HEADER_BYTES`], it is
+    /// replaced by one without ext fields and remark, a response also becomes `SYSTEM_ERROR`.
+    pub fn finish(mut self, body_length: usize) {
+        self.end_header();
+        if self.out.len() - self.start - 8 > MAX_HEADER_BYTES {
+            self.out.truncate(self.start);
+            let head = Head {
+                code: if self.head.flag & RPC_RESPONSE != 0 { SYSTEM_ERROR } else { self.head.code },
+                remark: Some("the header is too long"),
+                ..self.head
+            };
+            self = FrameWriter::begin(self.out, self.serialize_type, head);
+            self.end_header();
+        }
+        let FrameWriter { out, start, .. } = self;
+        let header_length = out.len() - start - 8;
+        let length = length_bytes(4 + header_length + body_length);
+        let mut mark = length_bytes(header_length);
+        mark[0] = self.serialize_type as u8;
+        out[start..start + 4].copy_from_slice(&length);
+        out[start + 4..start + 8].copy_from_slice(&mark);
+    }
+
+    fn end_header(&mut self) {
+        let (out, head) = (&mut *self.out, &self.head);
+        match self.serialize_type {
             SerializeType::Json => {
-                if ext_open {
+                if self.ext_open {
                     out.push(b'}');
                 }
                 out.extend_from_slice(b",\"flag\":");
@@ -156,17 +189,10 @@ impl<'a> FrameWriter<'a> {
                 out.push(b'}');
             }
             SerializeType::RocketMq => {
-                let length = length_bytes(out.len() - ext_start);
-                out[ext_start - 4..ext_start].copy_from_slice(&length);
+                let length = length_bytes(out.len() - self.ext_start);
+                out[self.ext_start - 4..self.ext_start].copy_from_slice(&length);
             }
         }
-        let header_length = out.len() - start - 8;
-        assert!(header_length < 1 << 24, "a header's length has 24 bits");
-        let length = length_bytes(4 + header_length + body_length);
-        let mut mark = length_bytes(header_length);
-        mark[0] = serialize_type as u8;
-        out[start..start + 4].copy_from_slice(&length);
-        out[start + 4..start + 8].copy_from_slice(&mark);
     }
 }
 
@@ -180,31 +206,65 @@ fn low_half(value: i32) -> [u8; 2] {
     [high, low]
 }
 
-/// Appends the inside of a JSON string. Escapes what Java's encoder escapes: control characters, `"` and `\`.
+/// Appends the inside of a JSON string. Escapes what Java's encoder escapes: control characters of both ranges, `"`, `\`
+/// and the two Unicode line separators.
 pub fn write_json_escaped(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut run = 0;
     for (index, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+        // C2 begins U+0080 to U+00BF, E2 begins U+2000 to U+2FFF.
+        if *byte >= 0x20 && !matches!(byte, b'"' | b'\\' | 0x7f | 0xc2 | 0xe2) {
             continue;
         }
-        out.extend_from_slice(&bytes[run..index]);
-        run = index + 1;
-        let short = match byte {
-            b'"' => b'"',
-            b'\\' => b'\\',
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            0x08 => b'b',
-            0x0c => b'f',
-            _ => {
-                out.extend_from_slice(b"\\u00");
-                crate::text::write_hex_upper(out, &[*byte]);
-                continue;
-            }
+        let (escape, length) = match (byte, bytes.get(index + 1), bytes.get(index + 2)) {
+            (b'"', ..) => (&b"\\\""[..], 1),
+            (b'\\', ..) => (&b"\\\\"[..], 1),
+            (b'\n', ..) => (&b"\\n"[..], 1),
+            (b'\r', ..) => (&b"\\r"[..], 1),
+            (b'\t', ..) => (&b"\\t"[..], 1),
+            (0x08, ..) => (&b"\\b"[..], 1),
+            (0x0c, ..) => (&b"\\f"[..], 1),
+            (0xe2, Some(0x80), Some(0xa8)) => (&b"\\u2028"[..], 3),
+            (0xe2, Some(0x80), Some(0xa9)) => (&b"\\u2029"[..], 3),
+            (0xc2, Some(0x80..=0x9f), _) => (&b"\\u00"[..], 2),
+            (0xc2 | 0xe2, ..) => continue,
+            _ => (&b"\\u00"[..], 1),
         };
-        out.extend_from_slice(&[b'\\', short]);
+        out.extend_from_slice(&bytes[run..index]);
+        out.extend_from_slice(escape);
+        run = index + length;
+        if escape == b"\\u00" {
+            // The low byte of the code point is the last byte of its UTF-8 form, for these two ranges.
+            crate::text::write_hex_upper(out, &bytes[run - 1..run]);
+        }
     }
     out.extend_from_slice(&bytes[run..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+    use crate::frame::{MAX_FRAME_BYTES, Split, split_frame};
+
+    /// Goal: text that a peer made us echo can never break the frame or the process. Method: a remark and a field that
+    /// escape to more than a header holds, and a key beyond the binary limit.
+    #[test]
+    fn oversized_echoes_are_replaced() {
+        let control = "\u{1}".repeat(3 << 20);
+        for serialize_type in [SerializeType::Json, SerializeType::RocketMq] {
+            let mut command =
+                Command::error(17, control.clone()).with_ext("k", "\u{1}".repeat(14 << 20)).with_body(vec![5]);
+            command.serialize_type = serialize_type;
+            let bytes = command.encode();
+            let Ok(Split::Frame { frame, .. }) = split_frame(&bytes, MAX_FRAME_BYTES) else { panic!("no frame") };
+            let decoded = Command::decode(frame).unwrap();
+            assert_eq!((decoded.code, decoded.ext_fields, decoded.body), (SYSTEM_ERROR, None, Some(vec![5])));
+        }
+        let mut command = Command::request(1).with_ext(&"k".repeat(0x8000), "x").with_ext("k", "v");
+        command.serialize_type = SerializeType::RocketMq;
+        let bytes = command.encode();
+        let Ok(Split::Frame { frame, .. }) = split_frame(&bytes, MAX_FRAME_BYTES) else { panic!("no frame") };
+        assert_eq!(Command::decode(frame).unwrap().ext_fields.unwrap().len(), 1);
+    }
 }

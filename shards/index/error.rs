@@ -1,0 +1,43 @@
+//! What can go wrong with index files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of the index room. The index is derived from the log: nothing that was acknowledged depends on it.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The file system refused.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, in the present tense.
+        action: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file has another length than the configured numbers of slots and entries give; it was not touched.
+    #[error("index file {} has {found} bytes instead of {wanted}: were other slot or entry counts configured?", path.display())]
+    WrongLength {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length that fits the configuration.
+        wanted: u64,
+    },
+}
+
+impl IndexError {
+    /// For `map_err`: remembers what was tried on which path.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// Whether the file system has no room: not final, indexing goes on when there is some.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    }
+}

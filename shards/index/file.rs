@@ -1,0 +1,312 @@
+//! One index file: the live one, which is written, and older ones, which are only read.
+//!
+//! The live file keeps its slots in memory (4 B each, 20 MB by default, untouched parts cost nothing) and gathers new
+//! entries (at most `ENTRY_BUFFER`, 160 KiB): putting a key is one random access to memory. That is all the memory the
+//! index uses; older files are read with one small read per chain step.
+//!
+//! Order of writing: entries and changed pages of slots, sync, header, sync. So the header never promises what is
+//! not there. Slots may be ahead of the header after a crash; entries below the header's count are right, and the slots are
+//! made anew from them.
+
+use std::path::{Path, PathBuf};
+
+use super::error::IndexError;
+use super::layout::{ENTRY_LENGTH, HEADER_LENGTH, Header, IndexEntry, IndexGeometry, SLOT_BYTES};
+use super::limits::{ENTRY_BUFFER, PAGE_SLOTS, PAGES_PER_WRITE, REBUILD_BATCH};
+use crate::disk::{Disk, DiskFile, OpenOptions};
+
+/// Where a query looks, and what it found.
+pub(crate) struct Search {
+    pub(crate) hash: u32,
+    pub(crate) begin: i64,
+    pub(crate) end: i64,
+    pub(crate) maximum: usize,
+    pub(crate) steps_left: u32,
+    pub(crate) found: Vec<i64>,
+}
+
+pub(crate) struct IndexFile {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    name: String,
+    geometry: IndexGeometry,
+    header: Header,
+    live: Option<Live>,
+}
+
+/// What only the newest file has.
+struct Live {
+    slots: Vec<u32>,
+    dirty_pages: Vec<bool>,
+    /// Entries that are not written yet: the last ones before `header.next_entry`.
+    pending: Vec<u8>,
+    /// Whether the header on disk is behind.
+    dirty: bool,
+}
+
+impl Live {
+    fn new(slots: Vec<u32>) -> Self {
+        let pages = slots.len().div_ceil(PAGE_SLOTS);
+        Self { slots, dirty_pages: vec![false; pages], pending: Vec::new(), dirty: false }
+    }
+
+    fn pending_entries(&self) -> u32 {
+        u32::try_from(self.pending.len() / ENTRY_LENGTH).unwrap_or(u32::MAX)
+    }
+}
+
+impl IndexFile {
+    /// Makes a new live file. `previous` is the header of the file before: Java seeds the new one with its end, so
+    /// that the first entry's time counts from there.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        directory: &Path,
+        name: String,
+        geometry: IndexGeometry,
+        previous: Option<&Header>,
+    ) -> Result<Self, IndexError> {
+        let path = directory.join(&name);
+        let options = OpenOptions { create: true, ..OpenOptions::default() };
+        let file = disk.open(&path, options).map_err(IndexError::io("create index file", &path))?;
+        let mut header = Header { next_entry: 1, ..Header::default() };
+        if let Some(previous) = previous {
+            (header.begin_time, header.end_time) = (previous.end_time, previous.end_time);
+            (header.begin_position, header.end_position) = (previous.end_position, previous.end_position);
+        }
+        if let Err(source) =
+            file.set_length(geometry.file_bytes()).and_then(|()| file.write_all_at(&header.to_bytes(), 0))
+        {
+            drop(file);
+            // Best effort: an empty file left behind is deleted at the next start.
+            let _ = disk.remove_file(&path);
+            return Err(IndexError::Io { action: "extend index file", path, source });
+        }
+        let live = Some(Live::new(vec![0; geometry.slots as usize]));
+        Ok(Self { file, path, name, geometry, header, live })
+    }
+
+    /// Opens an existing file for reading.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        directory: &Path,
+        name: String,
+        geometry: IndexGeometry,
+    ) -> Result<Self, IndexError> {
+        let path = directory.join(&name);
+        let options = OpenOptions { write: true, ..OpenOptions::default() };
+        let file = disk.open(&path, options).map_err(IndexError::io("open index file", &path))?;
+        let found = file.length().map_err(IndexError::io("measure index file", &path))?;
+        if found != geometry.file_bytes() {
+            return Err(IndexError::WrongLength { path, found, wanted: geometry.file_bytes() });
+        }
+        let mut bytes = [0; HEADER_LENGTH];
+        file.read_at(&mut bytes, 0).map_err(IndexError::io("read index file", &path))?;
+        let mut header = Header::from_bytes(&bytes);
+        header.next_entry = header.next_entry.min(geometry.entries);
+        Ok(Self { file, path, name, geometry, header, live: None })
+    }
+
+    /// Prepares an opened file for writing: loads its slots, or makes them anew from the entries after a crash.
+    pub(crate) fn make_live(&mut self, after_crash: bool) -> Result<(), IndexError> {
+        let mut live = Live::new(vec![0; self.geometry.slots as usize]);
+        if after_crash {
+            self.header.used_slots = self.rebuild_slots(&mut live)?;
+        } else {
+            self.load_slots(&mut live)?;
+        }
+        self.live = Some(live);
+        Ok(())
+    }
+
+    fn load_slots(&self, live: &mut Live) -> Result<(), IndexError> {
+        let mut bytes = vec![0; PAGE_SLOTS * PAGES_PER_WRITE * SLOT_BYTES as usize];
+        let mut slot = 0;
+        for slots in live.slots.chunks_mut(PAGE_SLOTS * PAGES_PER_WRITE) {
+            let bytes = &mut bytes[..size_of_val(slots)];
+            self.read(bytes, self.geometry.slot_position(slot))?;
+            for (value, bytes) in slots.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                // Only what changes anything is stored, so that untouched memory stays unallocated.
+                if let found @ 1.. = i32::from_be_bytes(*bytes) {
+                    *value = found.cast_unsigned();
+                }
+                slot += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks all entries in order: the last one of each slot is its newest. Returns the number of used slots.
+    fn rebuild_slots(&self, live: &mut Live) -> Result<u32, IndexError> {
+        let mut bytes = vec![0; (REBUILD_BATCH.min(self.geometry.entries) as usize) * ENTRY_LENGTH];
+        let (mut number, mut used) = (1, 0);
+        while number < self.header.next_entry {
+            let count = (self.header.next_entry - number).min(REBUILD_BATCH);
+            let bytes = &mut bytes[..count as usize * ENTRY_LENGTH];
+            self.read(bytes, self.geometry.entry_position(number))?;
+            for bytes in bytes.as_chunks::<ENTRY_LENGTH>().0 {
+                let slot = &mut live.slots[self.geometry.slot_of(IndexEntry::from_bytes(bytes).hash) as usize];
+                used += u32::from(*slot == 0);
+                *slot = number;
+                number += 1;
+            }
+        }
+        // What is on disk may differ anywhere.
+        live.dirty_pages.fill(true);
+        live.dirty = true;
+        Ok(used)
+    }
+
+    fn read(&self, bytes: &mut [u8], position: u64) -> Result<(), IndexError> {
+        let read = self.file.read_at(bytes, position).map_err(IndexError::io("read index file", &self.path))?;
+        bytes[read..].fill(0);
+        Ok(())
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.header.next_entry >= self.geometry.entries
+    }
+
+    /// Adds a key. False if the file is full or not the live one. An error may come from writing gathered entries:
+    /// then nothing was added and the same call can be tried again.
+    pub(crate) fn put(&mut self, hash: u32, position: i64, store_time: i64) -> Result<bool, IndexError> {
+        if self.is_full() || self.live.is_none() {
+            return Ok(false);
+        }
+        if self.live.as_ref().is_some_and(|live| live.pending.len() >= ENTRY_BUFFER * ENTRY_LENGTH) {
+            self.write_entries()?;
+        }
+        let Some(live) = &mut self.live else { return Ok(false) };
+        let header = &mut self.header;
+        let slot = self.geometry.slot_of(hash) as usize;
+        // A slot that points past the last entry is left over from before a crash.
+        let newest = if live.slots[slot] >= header.next_entry { 0 } else { live.slots[slot] };
+        let seconds = header.seconds_since_begin(store_time);
+        let entry = IndexEntry { hash, position, seconds, older: newest.cast_signed() };
+        live.pending.extend_from_slice(&entry.to_bytes());
+        live.slots[slot] = header.next_entry;
+        live.dirty_pages[slot / PAGE_SLOTS] = true;
+        live.dirty = true;
+        if header.next_entry <= 1 {
+            (header.begin_position, header.begin_time) = (position, store_time);
+        }
+        header.used_slots += u32::from(newest == 0);
+        header.next_entry += 1;
+        (header.end_position, header.end_time) = (position, store_time);
+        Ok(true)
+    }
+
+    fn write_entries(&mut self) -> Result<(), IndexError> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        if live.pending.is_empty() {
+            return Ok(());
+        }
+        let first = self.header.next_entry - live.pending_entries();
+        self.file
+            .write_all_at(&live.pending, self.geometry.entry_position(first))
+            .map_err(IndexError::io("write index file", &self.path))?;
+        live.pending.clear();
+        Ok(())
+    }
+
+    /// Makes everything that was put durable.
+    pub(crate) fn flush(&mut self) -> Result<(), IndexError> {
+        self.write_entries()?;
+        let Some(live) = &mut self.live else { return Ok(()) };
+        if !live.dirty {
+            return Ok(());
+        }
+        let mut bytes = Vec::with_capacity(PAGE_SLOTS * PAGES_PER_WRITE * SLOT_BYTES as usize);
+        let mut page = 0;
+        while page < live.dirty_pages.len() {
+            let run = live.dirty_pages[page..].iter().take(PAGES_PER_WRITE).take_while(|&&dirty| dirty).count();
+            if run == 0 {
+                page += 1;
+                continue;
+            }
+            let first = page * PAGE_SLOTS;
+            let last = (first + run * PAGE_SLOTS).min(live.slots.len());
+            bytes.clear();
+            bytes.extend(live.slots[first..last].iter().flat_map(|slot| slot.to_be_bytes()));
+            let position = self.geometry.slot_position(0) + first as u64 * SLOT_BYTES;
+            self.file.write_all_at(&bytes, position).map_err(IndexError::io("write index file", &self.path))?;
+            live.dirty_pages[page..page + run].fill(false);
+            page += run;
+        }
+        self.file.sync_data().map_err(IndexError::io("sync index file", &self.path))?;
+        self.file
+            .write_all_at(&self.header.to_bytes(), 0)
+            .and_then(|()| self.file.sync_data())
+            .map_err(IndexError::io("write header of index file", &self.path))?;
+        live.dirty = false;
+        Ok(())
+    }
+
+    /// Flushes and gives the memory back; the file is read-only from here.
+    pub(crate) fn seal(&mut self) -> Result<(), IndexError> {
+        self.flush()?;
+        self.live = None;
+        Ok(())
+    }
+
+    fn slot(&self, slot: u32) -> Result<i32, IndexError> {
+        if let Some(live) = &self.live {
+            return Ok(live.slots[slot as usize].cast_signed());
+        }
+        let mut bytes = [0; 4];
+        self.read(&mut bytes, self.geometry.slot_position(slot))?;
+        Ok(i32::from_be_bytes(bytes))
+    }
+
+    fn entry(&self, number: u32) -> Result<IndexEntry, IndexError> {
+        if let Some(live) = &self.live
+            && let first = self.header.next_entry - live.pending_entries()
+            && number >= first
+        {
+            let index = (number - first) as usize;
+            let bytes = live.pending.as_chunks::<ENTRY_LENGTH>().0.get(index).copied();
+            return Ok(IndexEntry::from_bytes(&bytes.unwrap_or_default()));
+        }
+        let mut bytes = [0; ENTRY_LENGTH];
+        self.read(&mut bytes, self.geometry.entry_position(number))?;
+        Ok(IndexEntry::from_bytes(&bytes))
+    }
+
+    /// Walks the chain of a hash from its newest entry. Source: RocketMQ `IndexFile.selectPhyOffset`.
+    pub(crate) fn search(&self, search: &mut Search) -> Result<(), IndexError> {
+        let mut number = self.slot(self.geometry.slot_of(search.hash))?;
+        while let Some(current) =
+            u32::try_from(number).ok().filter(|&current| current > 0 && current < self.header.next_entry)
+        {
+            if search.found.len() >= search.maximum || search.steps_left == 0 {
+                break;
+            }
+            search.steps_left -= 1;
+            let entry = self.entry(current)?;
+            if entry.seconds < 0 {
+                break;
+            }
+            let time = self.header.begin_time.saturating_add(i64::from(entry.seconds) * 1000);
+            if entry.hash == search.hash && time >= search.begin && time <= search.end {
+                search.found.push(entry.position);
+            }
+            // Chains lead to older entries only: anything else is damage, and would be a loop.
+            if time < search.begin || entry.older >= number {
+                break;
+            }
+            number = entry.older;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! All index files: putting records in log order, queries from the newest file to the oldest, deletion.
+//!
+//! Owned by one thread (the store thread). Works off the path of acknowledgements and may lag behind the log: it knows the
+//! last record that it has seen, and after a restart the caller offers every record from there again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ringmq_protocol::flags::message;
+use ringmq_protocol::hash::index_key_hash;
+use ringmq_protocol::record::RecordView;
+
+use super::error::IndexError;
+use super::file::{IndexFile, Search};
+use super::layout::IndexGeometry;
+use super::limits::{MAXIMUM_RESULTS, QUERY_STEPS};
+use super::name::{is_index_name, next_name};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::types::{PhysicalOffset, StoreTimestamp};
+
+/// The last record in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Indexed {
+    /// Where the record begins in the log.
+    pub physical: PhysicalOffset,
+    /// When it was stored.
+    pub store_timestamp: StoreTimestamp,
+}
+
+/// How the store was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastStop {
+    /// Everything was flushed.
+    Clean,
+    /// Something may be missing. Files whose last record is newer than the checkpoint's index time, in ms, are deleted.
+    Crash {
+        /// `indexMsgTimestamp` of the checkpoint.
+        checkpoint_ms: i64,
+    },
+}
+
+/// The message index of one store.
+pub struct IndexService {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    directory: PathBuf,
+    geometry: IndexGeometry,
+    /// Oldest first; only the last one may be live.
+    files: Vec<IndexFile>,
+    last: Option<Indexed>,
+    directory_changed: bool,
+}
+
+impl IndexService {
+    /// Opens all files below `directory` (`{store}/index`), which need not exist. After a crash the newest file's slots
+    /// are made anew from its entries: up to 400 MB are read. Source: RocketMQ `IndexService.load`.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        directory: &Path,
+        geometry: IndexGeometry,
+        last_stop: LastStop,
+    ) -> Result<Self, IndexError> {
+        assert!(geometry.slots > 0 && geometry.entries > 1, "an index file has a slot and room for an entry");
+        let mut service = Self {
+            disk,
+            clock,
+            directory: directory.to_path_buf(),
+            geometry,
+            files: Vec::new(),
+            last: None,
+            directory_changed: false,
+        };
+        service.load(last_stop)?;
+        Ok(service)
+    }
+
+    fn load(&mut self, last_stop: LastStop) -> Result<(), IndexError> {
+        let directory = &self.directory;
+        if !self.disk.exists(directory).map_err(IndexError::io("look up", directory))? {
+            return Ok(());
+        }
+        let mut doomed = Vec::new();
+        for entry in self.disk.list(directory).map_err(IndexError::io("list", directory))? {
+            if entry.is_directory || !is_index_name(&entry.name) {
+                continue;
+            }
+            if entry.length == 0 {
+                // A crash between creation and extension.
+                doomed.push(directory.join(&entry.name));
+                continue;
+            }
+            let file = IndexFile::open(&*self.disk, directory, entry.name, self.geometry)?;
+            match last_stop {
+                LastStop::Crash { checkpoint_ms } if file.header().end_time > checkpoint_ms => {
+                    doomed.push(file.path().to_path_buf());
+                }
+                _ => self.files.push(file),
+            }
+        }
+        for path in doomed {
+            self.remove(&path)?;
+        }
+        if let Some(newest) = self.files.last_mut() {
+            newest.make_live(last_stop != LastStop::Clean)?;
+        }
+        let headers = self.files.iter().rev().map(IndexFile::header);
+        self.last = headers.filter(|header| header.end_time > 0).find_map(|header| {
+            let physical = PhysicalOffset(u64::try_from(header.end_position).ok()?);
+            let store_timestamp = StoreTimestamp(u64::try_from(header.end_time).ok()?);
+            Some(Indexed { physical, store_timestamp })
+        });
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<(), IndexError> {
+        self.directory_changed = true;
+        self.disk.remove_file(path).map_err(IndexError::io("remove index file", path))
+    }
+
+    /// The last record that is in the index, `None` for an empty one. Indexing continues with the record behind it;
+    /// offering earlier ones again does no harm.
+    pub fn last(&self) -> Option<Indexed> {
+        self.last
+    }
+
+    /// Number of files.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Adds all keys of a record: its unique key, then each word of its keys. Records come in log order; one that is in
+    /// the index already, or rolls a transaction back, is skipped. An error leaves the record half added at worst: offered
+    /// again, its keys are added once more, which queries bear. Source: RocketMQ `IndexService.buildIndex`.
+    pub fn put_record(
+        &mut self,
+        record: &RecordView<'_>,
+        physical: PhysicalOffset,
+        store_timestamp: StoreTimestamp,
+    ) -> Result<(), IndexError> {
+        if message::transaction_type(record.sys_flag()) == message::TRANSACTION_ROLLBACK {
+            return Ok(());
+        }
+        let (topic, at) = (record.topic(), Indexed { physical, store_timestamp });
+        self.put_keys(topic, record.unique_key(), record.keys().unwrap_or_default(), at)
+    }
+
+    /// As [`Self::put_record`], from the parts of a record: `keys` is a list with single spaces in between.
+    pub fn put_keys(
+        &mut self,
+        topic: &str,
+        unique_key: Option<&[u8]>,
+        keys: &[u8],
+        at: Indexed,
+    ) -> Result<(), IndexError> {
+        if self.last.is_some_and(|last| at.physical <= last.physical) {
+            return Ok(());
+        }
+        let words = keys.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+        for key in unique_key.into_iter().chain(words) {
+            self.put(index_key_hash(topic, &String::from_utf8_lossy(key)), at)?;
+        }
+        self.last = Some(at);
+        Ok(())
+    }
+
+    fn put(&mut self, hash: u32, at: Indexed) -> Result<(), IndexError> {
+        let position = i64::try_from(at.physical.0).unwrap_or(i64::MAX);
+        let store_time = i64::try_from(at.store_timestamp.0).unwrap_or(i64::MAX);
+        if let Some(newest) = self.files.last_mut()
+            && newest.put(hash, position, store_time)?
+        {
+            return Ok(());
+        }
+        self.roll()?;
+        if let Some(newest) = self.files.last_mut() {
+            newest.put(hash, position, store_time)?;
+        }
+        Ok(())
+    }
+
+    /// Seals the newest file and makes the next one.
+    fn roll(&mut self) -> Result<(), IndexError> {
+        let previous = match self.files.last_mut() {
+            Some(newest) => {
+                newest.seal()?;
+                Some((*newest.header(), newest.name().to_owned()))
+            }
+            None => {
+                let directory = &self.directory;
+                self.disk.create_directories(directory).map_err(IndexError::io("create", directory))?;
+                None
+            }
+        };
+        let name = next_name(self.clock.now_ms(), previous.as_ref().map(|(_, name)| name.as_str()));
+        let header = previous.as_ref().map(|(header, _)| header);
+        let file = IndexFile::create(&*self.disk, &self.directory, name, self.geometry, header)?;
+        self.directory_changed = true;
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// Makes the index durable and returns its last record: its time may then become the checkpoint's `indexMsgTimestamp`.
+    /// Writes every page of slots that changed, up to 20 MB: every few seconds is often enough.
+    pub fn flush(&mut self) -> Result<Option<Indexed>, IndexError> {
+        if let Some(newest) = self.files.last_mut() {
+            newest.flush()?;
+        }
+        if self.directory_changed {
+            let directory = &self.directory;
+            self.disk.sync_directory(directory).map_err(IndexError::io("sync", directory))?;
+            self.directory_changed = false;
+        }
+        Ok(self.last)
+    }
+
+    /// Positions of records of `topic` that carry `key` and were stored in `[begin_ms, end_ms]`, in log order: the newest
+    /// `maximum` of them (64 at most). Other keys with the same hash are among them; times are exact to a second.
+    /// Source: RocketMQ `IndexService.queryOffset`.
+    pub fn query(
+        &self,
+        topic: &str,
+        key: &str,
+        maximum: usize,
+        begin_ms: i64,
+        end_ms: i64,
+    ) -> Result<Vec<PhysicalOffset>, IndexError> {
+        let mut search = Search {
+            hash: index_key_hash(topic, key),
+            begin: begin_ms,
+            end: end_ms,
+            maximum: maximum.min(MAXIMUM_RESULTS),
+            steps_left: QUERY_STEPS,
+            found: Vec::new(),
+        };
+        for file in self.files.iter().rev() {
+            if file.header().overlaps(begin_ms, end_ms) {
+                file.search(&mut search)?;
+            }
+            if file.header().begin_time < begin_ms || search.found.len() >= search.maximum {
+                break;
+            }
+        }
+        let mut found: Vec<_> =
+            search.found.into_iter().filter_map(|position| u64::try_from(position).ok().map(PhysicalOffset)).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Deletes files whose last record lies in front of the log, except the newest. Returns how many.
+    /// Source: RocketMQ `IndexService.deleteExpiredFile`.
+    pub fn remove_expired(&mut self, log_minimum: PhysicalOffset) -> Result<usize, IndexError> {
+        let mut removed = 0;
+        while self.files.len() > 1 {
+            let end = u64::try_from(self.files[0].header().end_position).unwrap_or(0);
+            if end >= log_minimum.0 {
+                break;
+            }
+            let path = self.files[0].path().to_path_buf();
+            self.remove(&path)?;
+            self.files.remove(0);
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Deletes the whole index, for a store whose log begins anew.
+    pub fn clear(&mut self) -> Result<(), IndexError> {
+        while let Some(file) = self.files.pop() {
+            self.remove(&file.path().to_path_buf())?;
+        }
+        self.last = None;
+        Ok(())
+    }
+}

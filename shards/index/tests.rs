@@ -1,0 +1,304 @@
+//! The index against a plain list, its bytes, and restarts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use ringmq_protocol::hash::index_key_hash;
+
+use super::{IndexError, IndexGeometry, IndexService, Indexed, LastStop};
+use crate::disk::{Disk, OpenOptions, RealDisk};
+use crate::sim::{CrashPattern, Fault, ManualClock, OperationKind, SimDisk};
+use crate::types::{PhysicalOffset, StoreTimestamp};
+
+const DIRECTORY: &str = "/store/index";
+const NOW_MS: u64 = 1_700_000_000_123;
+
+fn open(disk: &Arc<dyn Disk>, slots: u32, entries: u32, last_stop: LastStop) -> Result<IndexService, IndexError> {
+    let clock = Arc::new(ManualClock::new(NOW_MS));
+    IndexService::open(Arc::clone(disk), clock, Path::new(DIRECTORY), IndexGeometry { slots, entries }, last_stop)
+}
+
+fn at(physical: u64, store_ms: u64) -> Indexed {
+    Indexed { physical: PhysicalOffset(physical), store_timestamp: StoreTimestamp(store_ms) }
+}
+
+fn sim() -> Arc<dyn Disk> {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    disk.create_directories(Path::new(DIRECTORY)).unwrap();
+    for parent in ["/", "/store"] {
+        disk.sync_directory(Path::new(parent)).unwrap();
+    }
+    disk
+}
+
+fn files(disk: &Arc<dyn Disk>) -> Vec<(String, Vec<u8>)> {
+    let read = |name: &str| {
+        let file = disk.open(&Path::new(DIRECTORY).join(name), OpenOptions::default()).unwrap();
+        let mut bytes = vec![0; file.length().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    let entries = disk.list(Path::new(DIRECTORY)).unwrap();
+    entries.into_iter().map(|entry| (entry.name.clone(), read(&entry.name))).collect()
+}
+
+fn query(service: &IndexService, key: &str, maximum: usize) -> Vec<u64> {
+    service.query("T", key, maximum, 0, i64::MAX).unwrap().into_iter().map(|offset| offset.0).collect()
+}
+
+#[test]
+fn bytes_are_javas() {
+    // Goal: the file byte for byte. Method: three records (five keys, one of them twice) in a file of 7 slots and 10
+    // entries, built here by hand from the format's description.
+    let disk = sim();
+    let mut service = open(&disk, 7, 10, LastStop::Clean).unwrap();
+    service.put_keys("TopicTest", Some(b"u1"), b"k1  k2", at(1000, 50_000)).unwrap();
+    service.put_keys("TopicTest", None, b"k1", at(1100, 52_999)).unwrap();
+    service.put_keys("TopicTest", Some(b"u3"), b"", at(1200, 61_000)).unwrap();
+    assert_eq!(service.flush().unwrap(), Some(at(1200, 61_000)));
+
+    let mut slots = [0u32; 7];
+    let mut entries = vec![[0u8; 20]];
+    for (key, physical, seconds) in
+        [("u1", 1000u64, 0u32), ("k1", 1000, 0), ("k2", 1000, 0), ("k1", 1100, 2), ("u3", 1200, 11)]
+    {
+        let hash = index_key_hash("TopicTest", key);
+        let slot = &mut slots[(hash % 7) as usize];
+        let mut entry = Vec::new();
+        entry.extend(hash.to_be_bytes());
+        entry.extend(physical.to_be_bytes());
+        entry.extend(seconds.to_be_bytes());
+        entry.extend(slot.to_be_bytes());
+        *slot = entries.len() as u32;
+        entries.push(entry.try_into().unwrap());
+    }
+    let used = slots.iter().filter(|&&slot| slot > 0).count() as u32;
+    let mut wanted = Vec::new();
+    [50_000u64, 61_000, 1000, 1200].iter().for_each(|value| wanted.extend(value.to_be_bytes()));
+    [used, 6].iter().for_each(|value| wanted.extend(value.to_be_bytes()));
+    slots.iter().for_each(|value| wanted.extend(value.to_be_bytes()));
+    entries.iter().for_each(|entry| wanted.extend(entry));
+    wanted.resize(40 + 28 + 200, 0);
+    let found = files(&disk);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].0.len() == 17 && found[0].0.ends_with("20123"), "{}", found[0].0);
+    assert_eq!(found[0].1, wanted);
+}
+
+#[test]
+fn rolls_with_the_previous_end() {
+    // Goal: a full file is followed by one that is seeded with its end, and the first entry's time counts from there.
+    // Method: files of three keys (the first entry is never used), seven records ten seconds apart.
+    let disk = sim();
+    let mut service = open(&disk, 7, 4, LastStop::Clean).unwrap();
+    for number in 0..7 {
+        service.put_keys("T", Some(b"k"), b"", at(100 + number, 10_000 * (number + 1))).unwrap();
+    }
+    service.flush().unwrap();
+    let found = files(&disk);
+    let long = |bytes: &[u8], at: usize| i64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+    let times: Vec<_> = found.iter().map(|(_, bytes)| (long(bytes, 0), long(bytes, 8))).collect();
+    assert_eq!(times, [(10_000, 30_000), (40_000, 60_000), (70_000, 70_000)]);
+    // Second file, first entry: 10 s after the end of the first file.
+    let first_entry = 40 + 28 + 20;
+    assert_eq!(found[1].1[first_entry + 12..first_entry + 16], 10u32.to_be_bytes());
+    assert_eq!(query(&service, "k", 64), (100..107).collect::<Vec<_>>());
+    assert_eq!(query(&service, "k", 2), [105, 106]);
+    assert_eq!(service.remove_expired(PhysicalOffset(103)).unwrap(), 1);
+    assert_eq!(service.remove_expired(PhysicalOffset(9999)).unwrap(), 1);
+    assert_eq!(query(&service, "k", 64), [106]);
+}
+
+#[test]
+fn keys_and_times() {
+    // Goal: which messages a query returns. Method: a shared key over ten seconds, other topics, empty words, bounds.
+    let disk = sim();
+    let mut service = open(&disk, 1009, 1000, LastStop::Clean).unwrap();
+    for number in 0..10 {
+        service
+            .put_keys("T", Some(format!("u{number}").as_bytes()), b" a  b ", at(number, 1000 * (number + 1)))
+            .unwrap();
+    }
+    service.put_keys("U", None, b"a", at(50, 11_000)).unwrap();
+    let span = |begin, end| service.query("T", "a", 64, begin, end).unwrap().iter().map(|at| at.0).collect::<Vec<_>>();
+    assert_eq!(span(0, 20_000), (0..10).collect::<Vec<_>>());
+    assert_eq!(span(3000, 5000), [2, 3, 4]);
+    assert_eq!(span(10_001, 20_000), []);
+    assert_eq!(span(30_000, 40_000), []);
+    assert_eq!(query(&service, "u7", 64), [7]);
+    assert_eq!(query(&service, "b", 3), [7, 8, 9]);
+    assert_eq!(query(&service, "", 64), []);
+    assert_eq!(service.query("U", "a", 64, 0, i64::MAX).unwrap(), [PhysicalOffset(50)]);
+}
+
+#[test]
+fn records_are_indexed_once() {
+    // Goal: offering records again changes nothing, across a restart. Method: offer, flush, reopen, offer from the start.
+    let disk = sim();
+    for start in [LastStop::Clean, LastStop::Crash { checkpoint_ms: 10_000 }] {
+        let mut service = open(&disk, 7, 100, start).unwrap();
+        for number in 0..10 {
+            service.put_keys("T", None, b"x y", at(number * 10, 1000 + number)).unwrap();
+        }
+        assert_eq!(service.last(), Some(at(90, 1009)));
+        assert_eq!(query(&service, "x", 64).len(), 10);
+        service.flush().unwrap();
+    }
+    let mut service = open(&disk, 7, 100, LastStop::Clean).unwrap();
+    service.clear().unwrap();
+    assert!(service.last().is_none() && files(&disk).is_empty());
+}
+
+#[test]
+fn newer_than_the_checkpoint_is_deleted_after_a_crash() {
+    // Goal: Java's load rule. Method: two files; the checkpoint covers the first only.
+    let disk = sim();
+    let mut service = open(&disk, 7, 4, LastStop::Clean).unwrap();
+    for number in 0..5 {
+        service.put_keys("T", Some(b"k"), b"", at(100 + number, 1000 + number)).unwrap();
+    }
+    service.flush().unwrap();
+    let service = open(&disk, 7, 4, LastStop::Crash { checkpoint_ms: 1002 }).unwrap();
+    assert_eq!((service.file_count(), service.last()), (1, Some(at(102, 1002))));
+    assert_eq!(files(&disk).len(), 1);
+    let service = open(&disk, 7, 4, LastStop::Crash { checkpoint_ms: 1001 }).unwrap();
+    assert_eq!((service.file_count(), service.last()), (0, None));
+}
+
+#[test]
+fn power_cuts_lose_nothing_that_was_flushed() {
+    // Goal: after any power cut the flushed keys are found, and indexing again from there finds all. Method: flush at 40,
+    // write on (with another flush that the power cut hits), cut with many seeds and patterns, reopen, offer all.
+    for (seed, pattern) in (0..40).flat_map(|seed| CrashPattern::ALL.map(|pattern| (seed, pattern))) {
+        let sim = Arc::new(SimDisk::new());
+        let disk: Arc<dyn Disk> = Arc::clone(&sim) as _;
+        disk.create_directories(Path::new(DIRECTORY)).unwrap();
+        disk.sync_directory(Path::new("/")).unwrap();
+        disk.sync_directory(Path::new("/store")).unwrap();
+        let key = |number: u64| format!("k{}", number % 5);
+        let mut service = open(&disk, 11, 2000, LastStop::Clean).unwrap();
+        let mut checkpoint_ms = 0;
+        for number in 0..100 {
+            service.put_keys("T", None, key(number).as_bytes(), at(number, 1000 + number)).unwrap();
+            if number == 40 {
+                checkpoint_ms = service.flush().unwrap().unwrap().store_timestamp.0 as i64;
+                sim.halt_after(seed % 6);
+            }
+        }
+        // The power may go at any step of it.
+        let flushed = service.flush().is_ok();
+        let disk: Arc<dyn Disk> = Arc::new(sim.crash(seed, pattern));
+        let mut service = open(&disk, 11, 2000, LastStop::Crash { checkpoint_ms }).unwrap();
+        assert!(!flushed || service.last().is_none(), "a flush that nobody noted makes the file too new");
+        if let Some(last) = service.last() {
+            assert_eq!(last, at(40, 1040), "seed {seed} {pattern:?}");
+        }
+        for number in 0..100 {
+            service.put_keys("T", None, key(number).as_bytes(), at(number, 1000 + number)).unwrap();
+        }
+        for residue in 0..5 {
+            let wanted: Vec<_> = (0..100).filter(|number| number % 5 == residue).collect();
+            assert_eq!(query(&service, &key(residue), 64), wanted, "seed {seed} {pattern:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_only_delays() {
+    // Goal: no space while a file is made or written is not final. Method: each kind of call fails once; try again.
+    for kind in [OperationKind::Open, OperationKind::SetLength, OperationKind::Write] {
+        let sim = Arc::new(SimDisk::new());
+        let disk: Arc<dyn Disk> = Arc::clone(&sim) as _;
+        let mut service = open(&disk, 7, 10, LastStop::Clean).unwrap();
+        sim.inject(Fault::once(kind, 0, libc::ENOSPC));
+        let error = service.put_keys("T", Some(b"k"), b"", at(1, 1)).unwrap_err();
+        assert!(error.is_disk_full(), "{error}");
+        service.put_keys("T", Some(b"k"), b"", at(1, 1)).unwrap();
+        sim.inject(Fault::once(OperationKind::Write, 0, libc::ENOSPC));
+        assert!(service.flush().is_err());
+        service.flush().unwrap();
+        assert_eq!(query(&open(&disk, 7, 10, LastStop::Clean).unwrap(), "k", 64), [1]);
+    }
+}
+
+#[test]
+fn foreign_files() {
+    // Goal: a wrong length is refused by name, an empty file goes, other names are left alone. Method: one each.
+    let disk = sim();
+    let put = |name: &str, length: u64| {
+        let path = Path::new(DIRECTORY).join(name);
+        let options = OpenOptions { create: true, ..OpenOptions::default() };
+        disk.open(&path, options).unwrap().set_length(length).unwrap();
+    };
+    put("README", 5);
+    put("20200101000000000", 0);
+    assert_eq!(open(&disk, 7, 10, LastStop::Clean).unwrap().file_count(), 0);
+    assert_eq!(files(&disk).len(), 1);
+    put("20200101000000000", 267);
+    let error = open(&disk, 7, 10, LastStop::Clean).err().unwrap().to_string();
+    assert!(error.contains("20200101000000000 has 267 bytes instead of 268"), "{error}");
+}
+
+#[test]
+fn real_files() {
+    // Goal: Java's geometry on a real file system stays sparse and loads. Method: 30,000 keys, reopened both ways.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index");
+    let clock: Arc<ManualClock> = Arc::new(ManualClock::new(NOW_MS));
+    let open = |last_stop| {
+        IndexService::open(Arc::new(RealDisk), clock.clone(), &path, IndexGeometry::default(), last_stop).unwrap()
+    };
+    let mut service = open(LastStop::Clean);
+    for number in 0..30_000 {
+        let key = format!("{:032X}", number * 0x9E37_79B9);
+        service.put_keys("T", Some(key.as_bytes()), b"", at(number, 5000)).unwrap();
+    }
+    service.flush().unwrap();
+    for last_stop in [LastStop::Clean, LastStop::Crash { checkpoint_ms: 5000 }] {
+        let service = open(last_stop);
+        for number in (0..30_000).step_by(997) {
+            assert!(query(&service, &format!("{:032X}", number * 0x9E37_79B9), 64).contains(&number));
+        }
+    }
+    let name = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap();
+    assert_eq!(name.metadata().unwrap().len(), 420_000_040);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_a_list(
+        records in prop::collection::vec((0..12u32, 0..12u32, 0..3000u64, prop::bool::weighted(0.05)), 1..200),
+        slots in 1..5u32,
+        entries in 5..60u32,
+        maximum in 1..64usize,
+    ) {
+        // Goal: a query finds the newest messages of its hash. Method: few slots, so that every chain mixes keys; small
+        // files, so that it crosses many; restarts in between; the model is a list of (hash, position).
+        let disk = sim();
+        let mut service = open(&disk, slots, entries, LastStop::Clean).unwrap();
+        let mut model = Vec::new();
+        let mut time = 1000;
+        for (position, (first, second, pause, restart)) in records.into_iter().enumerate() {
+            time += pause;
+            let keys = format!("k{first} k{second}");
+            service.put_keys("T", None, keys.as_bytes(), at(position as u64, time)).unwrap();
+            model.extend([first, second].map(|key| (key, position as u64)));
+            if restart {
+                service.flush().unwrap();
+                let stop = if pause % 2 == 0 { LastStop::Clean } else {
+                    LastStop::Crash { checkpoint_ms: i64::try_from(time).unwrap() }
+                };
+                service = open(&disk, slots, entries, stop).unwrap();
+            }
+        }
+        for key in 0..12 {
+            let mut wanted: Vec<_> =
+                model.iter().rev().filter(|(found, _)| *found == key).map(|(_, at)| *at).take(maximum).collect();
+            wanted.reverse();
+            prop_assert_eq!(query(&service, &format!("k{key}"), maximum), wanted);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Every metric, in one table: name, unit, meaning. HELP texts, the reference and the cells of all threads come from it.
+//!
+//! Names end in their unit; times are recorded in nanoseconds and shown in seconds. To add a metric, add a line.
+
+/// One line of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricRow {
+    /// Name in the exposition.
+    pub name: &'static str,
+    /// Unit: `seconds`, `bytes`, or what is counted.
+    pub unit: &'static str,
+    /// What it means, for HELP and the reference.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($(#[$meta:meta])* $kind:ident: $($variant:ident, $name:literal, $unit:literal, $help:literal;)*) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $kind {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl $kind {
+            /// All of them, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The line of the table.
+            pub const fn row(self) -> MetricRow {
+                match self {
+                    $(Self::$variant => MetricRow { name: $name, unit: $unit, help: $help },)*
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Counts that only grow; each thread has its own cells.
+    Counter:
+    SendMessages, "ringmq_send_messages_total", "messages", "Messages acknowledged to producers.";
+    SendBytes, "ringmq_send_bytes_total", "bytes", "Bytes of acknowledged records in the log.";
+    SendRefused, "ringmq_send_refused_total", "requests", "Send requests answered with an error.";
+    PullRequests, "ringmq_pull_requests_total", "requests", "Pull requests received.";
+    PullMessages, "ringmq_pull_messages_total", "messages", "Messages handed to consumers.";
+    PullBytes, "ringmq_pull_bytes_total", "bytes", "Bytes of records handed to consumers.";
+    PullFromRing, "ringmq_pull_ring_total", "requests", "Pulls served from the log's ring in memory.";
+    PullFromCache, "ringmq_pull_cache_total", "requests", "Pulls served from the page cache.";
+    PullFromDisk, "ringmq_pull_disk_total", "requests", "Pulls that waited for an asynchronous read.";
+    PullParked, "ringmq_pull_parked_total", "requests", "Pulls that found nothing and were made to wait.";
+    PullWakeUps, "ringmq_pull_wake_ups_total", "events", "Wake-ups of queues with waiting pulls.";
+    ConnectionsAccepted, "ringmq_connections_accepted_total", "connections", "Connections accepted.";
+    ConnectionsClosed, "ringmq_connections_closed_total", "connections", "Connections closed, by either side.";
+    NetworkReadBytes, "ringmq_network_read_bytes_total", "bytes", "Bytes received from sockets.";
+    NetworkWrittenBytes, "ringmq_network_written_bytes_total", "bytes", "Bytes given to sockets.";
+    FramesRefused, "ringmq_frames_refused_total", "frames", "Frames that could not be decoded.";
+    ShardTurns, "ringmq_shard_turns_total", "turns", "Turns of shard loops.";
+    ShardSleeps, "ringmq_shard_sleeps_total", "events", "Times a shard went to sleep.";
+    ShardHops, "ringmq_shard_hops_total", "messages", "Messages handed from one shard to another.";
+    LogGroups, "ringmq_log_groups_total", "groups", "Groups written to the log: one write each.";
+    LogBytes, "ringmq_log_bytes_total", "bytes", "Bytes written to the log.";
+    LogSyncs, "ringmq_log_syncs_total", "syncs", "Completed syncs of the log.";
+    LogPartialPageRewrites, "ringmq_log_rewritten_bytes_total", "bytes", "Bytes of the last block written again.";
+    QueueEntriesFlushed, "ringmq_queue_flushed_entries_total", "entries", "Queue entries written to queue files.";
+    QueueTailFull, "ringmq_queue_tail_full_total", "events", "Appends that had to wait for the flush thread.";
+    QueueFileReads, "ringmq_queue_file_reads_total", "reads", "Reads of queue files because memory had moved on.";
+    IndexKeys, "ringmq_index_keys_total", "keys", "Keys added to the message index.";
+    IndexQueries, "ringmq_index_queries_total", "queries", "Queries of the message index.";
+    RequestsControl, "ringmq_control_requests_total", "requests", "Requests answered by the control thread.";
+    RequestsUnknown, "ringmq_unknown_requests_total", "requests", "Requests with a code that is not served.";
+}
+
+metrics! {
+    /// Values that are asked when the page is rendered.
+    Gauge:
+    LogMinimum, "ringmq_log_minimum_offset_bytes", "bytes", "First byte of the log.";
+    LogConfirmed, "ringmq_log_confirmed_offset_bytes", "bytes", "End of what readers may see.";
+    LogSynced, "ringmq_log_synced_offset_bytes", "bytes", "End of what is known to survive a power cut.";
+    IndexLag, "ringmq_index_lag_bytes", "bytes", "Confirmed bytes of the log that are not in the index yet.";
+    QueueLag, "ringmq_queue_unflushed_percent", "percent", "Fullest queue tail that waits for the flush thread.";
+    Queues, "ringmq_queues", "queues", "Queues of all topics.";
+    Topics, "ringmq_topics", "topics", "Topics.";
+    Groups, "ringmq_consumer_groups", "groups", "Consumer groups with members.";
+    DiskAvailable, "ringmq_disk_available_bytes", "bytes", "Room left on a file system of the store.";
+    StartTime, "ringmq_start_time_seconds", "seconds", "When the process began, in Unix time.";
+}
+
+metrics! {
+    /// Durations in nanoseconds, or sizes; each thread has its own buckets.
+    Histogram:
+    SendLatency, "ringmq_send_latency_seconds", "seconds", "From a send request's last byte to its answer.";
+    PullLatency, "ringmq_pull_latency_seconds", "seconds", "From a pull request's last byte to its answer, unless it waited.";
+    ControlLatency, "ringmq_control_latency_seconds", "seconds", "From a control request's arrival to its answer.";
+    LogWriteTime, "ringmq_log_write_seconds", "seconds", "Duration of a log write; on the page-cache path it holds up the writer's shard.";
+    LogSyncTime, "ringmq_log_sync_seconds", "seconds", "Duration of a log sync.";
+    LogGroupSize, "ringmq_log_group_bytes", "bytes", "Bytes of one group of records.";
+    ShardTurnTime, "ringmq_shard_turn_seconds", "seconds", "Duration of a shard's turn: how long others on it wait.";
+    QueueFlushTime, "ringmq_queue_flush_seconds", "seconds", "Duration of one round over the queues to flush.";
+    IndexFlushTime, "ringmq_index_flush_seconds", "seconds", "Duration of one flush of the index.";
+}
+
+metrics! {
+    /// Bounds, each shown with its use: `name` and `name_used`.
+    Limit:
+    Memory, "ringmq_limit_memory_bytes", "bytes", "Budget of all buffers and caches.";
+    LogRing, "ringmq_limit_log_ring_bytes", "bytes", "Recent log kept in memory.";
+    QueueTails, "ringmq_limit_queue_tail_bytes", "bytes", "Memory of all queue tails.";
+    QueueOpenFiles, "ringmq_limit_queue_open_files", "files", "Queue files kept open.";
+    Connections, "ringmq_limit_connections", "connections", "Connections at a time.";
+    InFlight, "ringmq_limit_in_flight_bytes", "bytes", "Bytes of requests that are not answered yet.";
+    WaitingPulls, "ringmq_limit_waiting_pulls", "requests", "Pulls that wait for messages.";
+    ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Buffers of reads that go to the disk.";
+    ControlQueue, "ringmq_limit_control_queue", "requests", "Requests that wait for the control thread.";
+    StoreQueue, "ringmq_limit_store_queue", "requests", "Requests that wait for the store thread.";
+    Descriptors, "ringmq_limit_descriptors", "descriptors", "File descriptors that the process may open.";
+}

@@ -1,0 +1,48 @@
+//! Bounds of the queue room, each with its reason.
+
+/// Entries in one chunk of a queue's tail. Small, because with ten thousand queues each keeps at least one: 2.5 KiB.
+pub const CHUNK_ENTRIES: u64 = 128;
+
+/// Chunks that the pool asks the allocator for at a time (160 KiB): growth stays cheap for the writer.
+pub const SLAB_CHUNKS: u32 = 64;
+
+/// Most chunks of one pool. A claim packs the chunk's number into 24 bits.
+pub const MAXIMUM_POOL_CHUNKS: u32 = 1 << 24;
+
+/// Sizes of a queue's chunk directory. It starts with the first (8,192 entries, 512 B) and grows only when a full
+/// round of chunks waits for the flush thread; the last holds 1,048,576 entries that are not in a file yet, one second
+/// of a million messages to one queue.
+pub const DIRECTORY_SLOTS: [u64; 3] = [64, 1024, 8192];
+
+/// Default bound of all tails together: 3.2 million entries.
+pub const DEFAULT_POOL_BYTES: u64 = 64 << 20;
+
+/// Chunks that `Queue::can_append` leaves free for queues that are admitted in the same turn.
+pub const POOL_RESERVE_CHUNKS: u64 = 32;
+
+/// Bytes of one entry in a queue file. Source: RocketMQ `ConsumeQueue.CQ_STORE_UNIT_SIZE`.
+pub const ENTRY_BYTES: u64 = 20;
+
+/// Entries of one queue file; 6,000,000 bytes. Source: RocketMQ `MessageStoreConfig.mappedFileSizeConsumeQueue`.
+pub const DEFAULT_FILE_ENTRIES: u64 = 300_000;
+
+/// Open queue files. With 10,000 queues this stays far below the usual 20,000 descriptors; a miss costs one open.
+pub const DEFAULT_OPEN_FILES: usize = 1024;
+
+/// Entries that one write to a queue file carries (20 KiB): bounds the flush thread's buffer.
+pub const FLUSH_BATCH_ENTRIES: u64 = 1024;
+
+/// Entries before a queue's end that are read and checked when it is loaded.
+pub const VERIFIED_ENTRIES: u64 = 256;
+
+/// Bytes behind a queue's end that must be zero after a crash; what is found there is wiped.
+pub const WIPE_WINDOW_BYTES: u64 = 256 << 10;
+
+/// Words of 64 queues in one segment of the dirty set.
+pub const DIRTY_SEGMENT_WORDS: usize = 1024;
+
+/// Segments of the dirty set: 4,194,304 queues at most.
+pub const DIRTY_SEGMENTS: usize = 64;
+
+/// Longest topic name that becomes a directory. Source: Linux `NAME_MAX`.
+pub const MAXIMUM_TOPIC_BYTES: usize = 255;

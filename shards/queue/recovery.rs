@@ -1,0 +1,358 @@
+//! Queues at the start: finding their ends, cutting them to the log, and adding what the log has and they lack.
+//!
+//! Order at a start: [`QueueStore::load`], then [`QueueStore::truncate`] of all queues to what is certain, then
+//! [`QueueStore::rebuild_append`] of each record from there, then [`QueueStore::correct_minimum`]. One thread does all this
+//! before the writer, the flush thread and any reader exist; it may hand the chunk pool to the writer afterwards.
+//!
+//! Entries are written in order, so a file is a row of valid entries and then zeros, and its end is found by bisection;
+//! the entries before it are then checked one by one. After a power cut this may be untrue above the last sync: pages can
+//! be missing in between. Cutting every queue at the log offset up to which queue files were synced removes such places,
+//! since bisection for "invalid, or at or behind that offset" does not care what lies behind the first of them. What is
+//! cut is overwritten with zeros, so that no later start takes it for entries again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::chunk::ChunkPool;
+use super::entry::{ENTRY_LENGTH, QueueEntry};
+use super::error::QueueError;
+use super::files::{FileSpan, file_name};
+use super::limits::{ENTRY_BYTES, VERIFIED_ENTRIES, WIPE_WINDOW_BYTES};
+use super::queue::Queue;
+use super::store::QueueStore;
+use crate::disk::{DiskFile, OpenOptions};
+use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
+
+/// What a load found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Queues with a directory.
+    pub queues: u64,
+    /// Files of all queues.
+    pub files: u64,
+    /// Entries that were cut because something in front of them was invalid.
+    pub cut_entries: u64,
+}
+
+/// What became of a record's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuilt {
+    /// It was added.
+    Appended,
+    /// The queue already had it.
+    Present,
+}
+
+impl QueueStore {
+    /// Loads every queue below the root. `after_crash` says that the last stop was no clean one: then the space behind each
+    /// end is checked and wiped. Refuses files of a wrong length, foreign names and gaps between files, and names them.
+    /// Source: RocketMQ `MappedFileQueue.load`, `ConsumeQueue.recover`.
+    pub fn load(&self, after_crash: bool) -> Result<LoadReport, QueueError> {
+        let mut report = LoadReport::default();
+        if !self.exists(&self.root)? {
+            return Ok(report);
+        }
+        for topic in self.disk.list(&self.root).map_err(QueueError::io("list", &self.root))? {
+            if !topic.is_directory {
+                continue;
+            }
+            let directory = self.topic_directory(&topic.name);
+            for entry in self.disk.list(&directory).map_err(QueueError::io("list", &directory))? {
+                let path = directory.join(&entry.name);
+                let number = entry.name.parse::<u32>().ok().filter(|number| number.to_string() == entry.name);
+                let Some(number) = number.filter(|_| entry.is_directory) else {
+                    return Err(damaged(
+                        path,
+                        "a topic's directory holds one directory per queue, named by its number",
+                    ));
+                };
+                self.load_queue(&topic.name, QueueId(number), &path, after_crash, &mut report)?;
+            }
+        }
+        Ok(report)
+    }
+
+    fn load_queue(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        directory: &Path,
+        after_crash: bool,
+        report: &mut LoadReport,
+    ) -> Result<(), QueueError> {
+        let mut span = self.list_files(directory, after_crash)?;
+        let queue = self.get_or_create(topic, queue_id)?;
+        report.queues += 1;
+        report.files += (span.end - span.first) / self.file_bytes();
+        if span.is_empty() {
+            return Ok(());
+        }
+        *self.span(&queue) = span;
+        let minimum = span.first / ENTRY_BYTES;
+        // Until its end is known the queue counts as full, so that entries can be read.
+        queue.reset(minimum, span.end / ENTRY_BYTES, PhysicalOffset(0));
+        let mut length = minimum;
+        while span.end > span.first {
+            let start = span.end - self.file_bytes();
+            length = self.end_in_file(&queue, start)?;
+            if length > start / ENTRY_BYTES || start == span.first {
+                break;
+            }
+            // Created for an entry that was not written: the queue ends in the file before.
+            self.remove_file(&queue, start)?;
+            span.end = start;
+        }
+        span.filled = length * ENTRY_BYTES;
+        *self.span(&queue) = span;
+        let verified = self.verify(&queue, minimum, length)?;
+        report.cut_entries += length - verified;
+        let end = self.physical_end_at(&queue, minimum, verified)?;
+        queue.reset(minimum, verified, end);
+        if after_crash || verified < length {
+            self.wipe_behind(&queue, verified, length)?;
+        }
+        self.span(&queue).filled = verified * ENTRY_BYTES;
+        Ok(())
+    }
+
+    /// The span of a queue directory. An empty last file is deleted; after a crash a short last one is extended: its
+    /// length was never made durable.
+    fn list_files(&self, directory: &Path, after_crash: bool) -> Result<FileSpan, QueueError> {
+        let entries = self.disk.list(directory).map_err(QueueError::io("list", directory))?;
+        let mut span = FileSpan::default();
+        let mut files = entries.iter().filter(|entry| !entry.is_directory).peekable();
+        while let Some(entry) = files.next() {
+            let path = directory.join(&entry.name);
+            let start = entry.name.parse::<u64>().ok().filter(|&start| file_name(start) == entry.name);
+            let Some(start) = start.filter(|start| start % self.file_bytes() == 0) else {
+                let bytes = self.file_bytes();
+                return Err(damaged(path, &format!("its name is not a multiple of {bytes} in 20 digits")));
+            };
+            if entry.length == 0 && files.peek().is_none() {
+                self.disk.remove_file(&path).map_err(QueueError::io("remove empty queue file", &path))?;
+                break;
+            }
+            if after_crash && entry.length < self.file_bytes() && files.peek().is_none() {
+                let options = OpenOptions { write: true, ..OpenOptions::default() };
+                let file = self.disk.open(&path, options).map_err(QueueError::io("open queue file", &path))?;
+                file.set_length(self.file_bytes()).map_err(QueueError::io("extend queue file", &path))?;
+            } else if entry.length != self.file_bytes() {
+                let (found, wanted) = (entry.length, self.file_bytes());
+                return Err(damaged(path, &format!("it has {found} bytes instead of {wanted}")));
+            }
+            if span.is_empty() {
+                span = FileSpan { first: start, end: start, filled: start };
+            } else if span.end != start {
+                return Err(damaged(directory.join(file_name(span.end)), "it is missing between two others"));
+            }
+            span.end = start.checked_add(self.file_bytes()).ok_or_else(|| damaged(path, "its name is too large"))?;
+        }
+        Ok(span)
+    }
+
+    /// Offset of the first invalid entry of a file, by bisection; the file's end if there is none.
+    fn end_in_file(&self, queue: &Queue, start: u64) -> Result<u64, QueueError> {
+        let path = self.file_path(queue, start);
+        let file = self.handles.open(&*self.disk, (queue.identity(), start), &path)?;
+        let (mut low, mut high) = (0, self.config.file_entries);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut bytes = [0; ENTRY_LENGTH];
+            read_exactly(&*file, &mut bytes, middle * ENTRY_BYTES, &path)?;
+            if QueueEntry::from_bytes(&bytes).is_some() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(start / ENTRY_BYTES + low)
+    }
+
+    /// Checks the last entries below `length`: valid, and in the order of the log. Returns where the queue really ends.
+    fn verify(&self, queue: &Queue, minimum: u64, length: u64) -> Result<u64, QueueError> {
+        let mut offset = length.saturating_sub(VERIFIED_ENTRIES).max(minimum);
+        let mut least = PhysicalOffset(0);
+        let mut entries = vec![QueueEntry::default(); VERIFIED_ENTRIES as usize];
+        while offset < length {
+            let wanted = (length - offset).min(VERIFIED_ENTRIES) as usize;
+            let count = match self.read_entries(queue, QueueOffset(offset), &mut entries[..wanted]) {
+                Ok(count) => count,
+                Err(QueueError::Missing { .. }) => return Ok(offset),
+                Err(error) => return Err(error),
+            };
+            for entry in &entries[..count] {
+                if entry.is_blank() && least == PhysicalOffset(0) {
+                    offset += 1;
+                    continue;
+                }
+                if entry.physical < least {
+                    return Ok(offset);
+                }
+                least = entry.physical;
+                offset += 1;
+            }
+        }
+        Ok(length)
+    }
+
+    /// End in the log of the last entry below `length`; 0 if there is none or only blanks.
+    fn physical_end_at(&self, queue: &Queue, minimum: u64, length: u64) -> Result<PhysicalOffset, QueueError> {
+        let mut last = [QueueEntry::BLANK];
+        if length > minimum {
+            self.read_entries(queue, QueueOffset(length - 1), &mut last)?;
+        }
+        Ok(if last[0].is_blank() { PhysicalOffset(0) } else { last[0].physical_end() })
+    }
+
+    /// Writes zeros from entry `end` to entry `known_end`, and on through the file as long as anything is found there.
+    fn wipe_behind(&self, queue: &Queue, end: u64, known_end: u64) -> Result<(), QueueError> {
+        let span = *self.span(queue);
+        let mut position = end * ENTRY_BYTES;
+        let mut clean_bytes = 0;
+        let mut buffer = vec![0; 64 << 10];
+        while position < span.end && (position < known_end * ENTRY_BYTES || clean_bytes < WIPE_WINDOW_BYTES) {
+            let start = position - position % self.file_bytes();
+            let path = self.file_path(queue, start);
+            let file = self.handles.open(&*self.disk, (queue.identity(), start), &path)?;
+            let length = (start + self.file_bytes() - position).min(buffer.len() as u64);
+            let block = &mut buffer[..length as usize];
+            read_exactly(&*file, block, position - start, &path)?;
+            if block.iter().any(|&byte| byte != 0) {
+                block.fill(0);
+                file.write_all_at(block, position - start).map_err(QueueError::io("wipe queue file", &path))?;
+                self.note_unsynced((queue.identity(), start), || path.clone());
+                clean_bytes = 0;
+            } else {
+                clean_bytes += length;
+            }
+            position += length;
+        }
+        Ok(())
+    }
+
+    fn remove_file(&self, queue: &Queue, start: u64) -> Result<(), QueueError> {
+        let path = self.file_path(queue, start);
+        self.handles.forget((queue.identity(), start));
+        self.disk.remove_file(&path).map_err(QueueError::io("remove queue file", &path))?;
+        self.note_new_directory_entry(self.queue_directory(queue));
+        Ok(())
+    }
+
+    /// Cuts the entries of records at or behind `log_end`. Flushes the queue first if it holds entries in memory. Returns
+    /// how many entries were cut. Source: RocketMQ `ConsumeQueue.truncateDirtyLogicFiles`.
+    pub fn truncate(&self, queue: &Queue, log_end: PhysicalOffset) -> Result<u64, QueueError> {
+        self.flush_queue(queue)?;
+        let (minimum, length) = (queue.bounds().0.0, queue.published().0);
+        let kept = self.truncation_point(queue, minimum, length, log_end)?;
+        if kept == length {
+            return Ok(0);
+        }
+        self.wipe_behind(queue, kept, length)?;
+        let end = self.physical_end_at(queue, minimum, kept)?;
+        let mut span = *self.span(queue);
+        // The first file stays even when it is empty: it carries the queue's place.
+        while span.end > span.first + self.file_bytes() && span.end - self.file_bytes() >= kept * ENTRY_BYTES {
+            self.remove_file(queue, span.end - self.file_bytes())?;
+            span.end -= self.file_bytes();
+        }
+        span.filled = kept * ENTRY_BYTES;
+        *self.span(queue) = span;
+        queue.reset(minimum, kept, end);
+        Ok(length - kept)
+    }
+
+    fn truncation_point(
+        &self,
+        queue: &Queue,
+        mut low: u64,
+        mut high: u64,
+        log_end: PhysicalOffset,
+    ) -> Result<u64, QueueError> {
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut entry = [QueueEntry::default()];
+            let stays = match self.read_entries(queue, QueueOffset(middle), &mut entry) {
+                Ok(count) => count == 1 && (entry[0].is_blank() || entry[0].physical < log_end),
+                Err(QueueError::Missing { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if stays {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// [`Self::truncate`] of every queue; the number of entries cut.
+    pub fn truncate_all(&self, log_end: PhysicalOffset) -> Result<u64, QueueError> {
+        self.queues().iter().try_fold(0, |sum, queue| Ok(sum + self.truncate(queue, log_end)?))
+    }
+
+    /// Lets a queue without messages begin at `offset`: the next message gets it. Removes files that hold only blanks.
+    /// Recovery only. Panics if the queue has messages.
+    pub fn start_at(&self, queue: &Queue, offset: QueueOffset) -> Result<(), QueueError> {
+        assert!(queue.physical_end() == PhysicalOffset(0), "a queue with messages keeps its offsets");
+        let mut span = *self.span(queue);
+        while span.end > span.first {
+            span.end -= self.file_bytes();
+            self.remove_file(queue, span.end)?;
+        }
+        *self.span(queue) = FileSpan::default();
+        queue.reset(offset.0, offset.0, PhysicalOffset(0));
+        Ok(())
+    }
+
+    /// Adds the entry of a record that the log holds at queue offset `offset`, if the queue lacks it; it is published at
+    /// once. May be called for the same record any number of times. A queue without messages begins wherever its first
+    /// record says. Recovery only: flushes by itself when memory runs out.
+    ///
+    /// Source: RocketMQ `ConsumeQueue.putMessagePositionInfo`; unlike it, an offset above the queue's end is an error.
+    pub fn rebuild_append(
+        &self,
+        pool: &ChunkPool,
+        queue: &Queue,
+        offset: QueueOffset,
+        entry: QueueEntry,
+        store_timestamp: StoreTimestamp,
+    ) -> Result<Rebuilt, QueueError> {
+        if entry.physical_end() <= queue.physical_end() {
+            return Ok(Rebuilt::Present);
+        }
+        let end = queue.appended_end();
+        if queue.physical_end() == PhysicalOffset(0) && offset != end {
+            self.start_at(queue, offset)?;
+        } else if offset < end {
+            return Ok(Rebuilt::Present);
+        } else if offset > end {
+            let (topic, queue_id) = (queue.topic().to_string(), queue.queue_id().0);
+            return Err(QueueError::Gap { topic, queue_id, end, found: offset });
+        }
+        if queue.append(pool, entry).is_err() {
+            self.flush_dirty()?;
+            queue.append(pool, entry)?;
+        }
+        // Nobody waits during recovery.
+        let _ = queue.publish(queue.appended_end(), store_timestamp);
+        Ok(Rebuilt::Appended)
+    }
+
+    /// Loads one queue's published bounds for reports: topic, number, minimum, maximum.
+    pub fn all_bounds(&self) -> Vec<(Arc<str>, QueueId, QueueOffset, QueueOffset)> {
+        let bounds = |queue: &Arc<Queue>| {
+            let (minimum, maximum) = queue.bounds();
+            (Arc::clone(queue.topic()), queue.queue_id(), minimum, maximum)
+        };
+        self.queues().iter().map(bounds).collect()
+    }
+}
+
+fn damaged(path: PathBuf, reason: &str) -> QueueError {
+    QueueError::Damaged { path, reason: reason.to_owned() }
+}
+
+fn read_exactly(file: &dyn DiskFile, buffer: &mut [u8], offset: u64, path: &Path) -> Result<(), QueueError> {
+    let read = file.read_at(buffer, offset).map_err(QueueError::io("read queue file", path))?;
+    if read == buffer.len() { Ok(()) } else { Err(damaged(path.to_path_buf(), "it became shorter while it was read")) }
+}

@@ -1,0 +1,19 @@
+//! Executors, sockets and the rings of the kernel: the only room that names glommio or opens sockets.
+//!
+//! Each shard is one pinned thread with one glommio executor, which gives placement, task queues and a place for
+//! background work. Sockets and log writes use a raw io_uring nested in it ([`Ring`]): the executor's root task is the
+//! shard's loop, and when it has nothing to do it sleeps inside the nested ring itself, so that a wake-up costs one system
+//! call and not a round through a second reactor.
+
+pub mod buffers;
+pub mod executor;
+pub mod limits;
+pub mod mailbox;
+pub mod preflight;
+pub mod ring;
+pub mod socket;
+
+pub use executor::{ShardHandle, ShardPlan, spawn_shard};
+pub use mailbox::{Mailbox, MailboxSender, WakeHandle};
+pub use preflight::{PreflightError, check_io_uring};
+pub use ring::{Completion, Ring, RingOptions, Token};

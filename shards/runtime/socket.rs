@@ -1,0 +1,73 @@
+//! Listening sockets and the options of accepted ones.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// Backlog of listening sockets (RocketMQ `serverSocketBacklog`).
+const BACKLOG: i32 = 1024;
+
+/// How long a bind is tried again while the address is in use: after a crash the kernel takes up to some 25 ms to tear
+/// down the io_uring that still holds the old listener.
+const BIND_PATIENCE: Duration = Duration::from_millis(500);
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the option's value is an i32 that outlives the call.
+    check(unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), length) }).map(|_| ())
+}
+
+/// Opens a listening TCP socket.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match listen_once(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn listen_once(address: SocketAddr) -> io::Result<TcpListener> {
+    // The standard library binds and listens with SO_REUSEADDR; a second listen only replaces its backlog of 128.
+    let listener = TcpListener::bind(address)?;
+    // SAFETY: an open socket and a plain integer.
+    check(unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), BACKLOG) })?;
+    Ok(listener)
+}
+
+/// Takes ownership of an accepted descriptor and sets what RocketMQ sets: no delay.
+///
+/// # Safety
+/// `descriptor` comes from an accept completion and is owned by nobody else.
+pub unsafe fn adopt(descriptor: RawFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    // SAFETY: the caller hands over ownership.
+    let socket = unsafe { std::net::TcpStream::from_raw_fd(descriptor) };
+    socket.set_nodelay(true)?;
+    let peer = socket.peer_addr()?;
+    Ok((socket.into(), canonical(peer)))
+}
+
+/// An IPv4 address that arrived through an IPv6 socket becomes IPv4 again: records store four bytes for it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Limits how long unsent data may linger before the kernel gives the connection up.
+pub fn set_user_timeout(socket: RawFd, timeout: Duration) -> io::Result<()> {
+    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
+}
+
+/// Closes both directions so that pending operations end.
+pub fn shut_down(socket: RawFd) {
+    // SAFETY: an open socket; an error means that it is already closed, which is what we want.
+    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}

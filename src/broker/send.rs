@@ -1,0 +1,425 @@
+//! Sending: the checks of a send request and the record it becomes (codes 10, 310, 320).
+//!
+//! Pure: takes the request, the serving picture and the clock, gives what the log has to store or the refusal. The order of the
+//! checks is that of RocketMQ's `SendMessageProcessor` and the store's hooks.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ringmq_protocol::batch::BatchReader;
+use ringmq_protocol::codes::response;
+use ringmq_protocol::flags::{self, message, permission};
+use ringmq_protocol::hash::tags_code;
+use ringmq_protocol::message_id::{UniqueKeyParts, write_unique_key};
+use ringmq_protocol::properties::{PropertySummary, names, rewrite_properties, scan_properties};
+use ringmq_protocol::record::{RecordFields, encode_record, record_length};
+use ringmq_protocol::send::SendHeader;
+use ringmq_shards::log::writer::Piece;
+
+use super::names::check_topic;
+use crate::server::serving::{Serving, ServingTopic};
+
+/// Longest property string, bytes: its length is a signed 16-bit number in the record.
+const MAX_PROPERTIES_BYTES: usize = 32_767;
+
+/// Longest stored name of a topic that is not a retry topic, bytes.
+const MAX_TOPIC_BYTES: usize = 127;
+
+/// Room that a whole record may take beyond `maxMessageSize` (RocketMQ `MessageExtEncoder`).
+const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
+
+/// Prefix of the topics that carry messages to be consumed again.
+pub const RETRY_PREFIX: &str = "%RETRY%";
+
+/// A refused request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Response code.
+    pub code: i32,
+    /// What the client reads.
+    pub remark: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal with a text that says what was wrong.
+    pub fn new(code: i32, remark: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, remark: remark.into() }
+    }
+}
+
+/// Why a request does not go to the log now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotNow {
+    /// It never will.
+    Refused(Refusal),
+    /// The topic does not exist: the control thread may create it.
+    CreateTopic,
+}
+
+impl From<Refusal> for NotNow {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Where the request goes.
+pub struct Target<'a> {
+    /// Topic.
+    pub topic: &'a Arc<ServingTopic>,
+    /// Queue: the asked one, or a random one.
+    pub queue_id: u32,
+}
+
+/// Makes keys for messages that come without one, and random choices of queues.
+#[derive(Debug)]
+pub struct SendState {
+    ip: IpAddr,
+    process_constant: u32,
+    counter: u16,
+    random: u64,
+    properties: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+impl SendState {
+    /// State of one shard; `seed` makes shards differ.
+    pub fn new(ip: IpAddr, seed: u64) -> Self {
+        let process_constant = (seed as u32) ^ std::process::id();
+        let random = seed | 1;
+        Self { ip, process_constant, counter: 0, random, properties: Vec::new(), pieces: Vec::new() }
+    }
+
+    /// xorshift64: spreads messages over queues, nothing more is asked of it.
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// Lengths and tags of the records that were prepared last.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+}
+
+/// Steps 4 to 8 of the check order: permission, name, topic, queue.
+pub fn check_target<'a>(
+    state: &mut SendState,
+    serving: &'a Serving,
+    header: &SendHeader<'_>,
+) -> Result<Target<'a>, NotNow> {
+    let topic = serving.topics.get(header.topic);
+    if !permission::is_writeable(serving.broker_permission) && topic.is_some_and(|topic| topic.is_ordered) {
+        let remark = format!("the broker[{}] sending message is forbidden", serving.identity.store_host);
+        return Err(Refusal::new(response::NO_PERMISSION, remark).into());
+    }
+    let Some(topic) = topic else {
+        check_topic(header.topic).map_err(|error| Refusal::new(response::INVALID_PARAMETER, error.to_string()))?;
+        return Err(NotNow::CreateTopic);
+    };
+    if topic.not_sendable {
+        let remark = format!("Sending message to topic[{}] is forbidden.", topic.name);
+        return Err(Refusal::new(response::NO_PERMISSION, remark).into());
+    }
+    let most = topic.read_queues.max(topic.write_queues);
+    let queue_id = match u32::try_from(header.queue_id) {
+        Ok(queue_id) if queue_id < most => queue_id,
+        Ok(queue_id) => {
+            let remark = format!(
+                "request queueId[{queue_id}] is illegal, topic {} has {} read and {} write queues",
+                topic.name, topic.read_queues, topic.write_queues
+            );
+            return Err(Refusal::new(response::INVALID_PARAMETER, remark).into());
+        }
+        Err(_) if topic.write_queues == 0 => {
+            let remark = format!("topic {} has no write queue", topic.name);
+            return Err(Refusal::new(response::INVALID_PARAMETER, remark).into());
+        }
+        Err(_) => (state.next_random() % u64::from(topic.write_queues)) as u32,
+    };
+    Ok(Target { topic, queue_id })
+}
+
+fn is_true(value: Option<&[u8]>) -> bool {
+    value.is_some_and(|value| value.eq_ignore_ascii_case(b"true"))
+}
+
+/// Whether a property asks for a feature that is not served: stored as an ordinary message it would be delivered at the wrong
+/// time.
+fn check_features(properties: &[u8], summary: &PropertySummary, sys_flag: i32) -> Result<(), Refusal> {
+    let value = |range: &Option<std::ops::Range<usize>>| range.clone().and_then(|range| properties.get(range));
+    let feature = if value(&summary.delay).is_some_and(|level| level != b"0" && !level.starts_with(b"-")) {
+        Some("delayed messages (property DELAY) are")
+    } else if summary.timer_delay_sec.is_some()
+        || summary.timer_delay_ms.is_some()
+        || summary.timer_deliver_ms.is_some()
+        || summary.timer_del_uniqkey.is_some()
+    {
+        Some("timer messages (properties TIMER_*) are")
+    } else if is_true(value(&summary.tran_msg)) || flags::message::transaction_type(sys_flag) != message::TRANSACTION_NOT {
+        Some("transactional messages (property TRAN_MSG) are")
+    } else if summary.inner_num.is_some() || sys_flag & (message::INNER_BATCH | message::NEED_UNWRAP) != 0 {
+        Some("inner batches (property INNER_NUM) are")
+    } else {
+        None
+    };
+    match feature {
+        Some(feature) => Err(Refusal::new(
+            response::MESSAGE_ILLEGAL,
+            format!("{feature} not served by this broker yet; nothing was stored"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn too_large(what: &str, length: usize, limit: usize) -> Refusal {
+    Refusal::new(
+        response::MESSAGE_ILLEGAL,
+        format!("the message is illegal: {what} of {length} bytes exceeds the limit of {limit}"),
+    )
+}
+
+fn check_topic_length(topic: &str) -> Result<(), Refusal> {
+    let limit = if topic.starts_with(RETRY_PREFIX) { 255 } else { MAX_TOPIC_BYTES };
+    if topic.len() > limit { Err(too_large("the topic name", topic.len(), limit)) } else { Ok(()) }
+}
+
+/// A single message, ready to be encoded.
+pub struct Single<'a> {
+    fields: RecordFields<'a>,
+    /// Bytes of the record.
+    pub length: usize,
+    /// Where the message's unique key is in its properties.
+    unique_key: std::ops::Range<usize>,
+    /// The `WAIT` property.
+    pub wait: bool,
+    /// Tags code of the queue entry.
+    pub tags_code: i64,
+}
+
+impl Single<'_> {
+    /// Writes the record without its offsets.
+    pub fn encode(&self, out: &mut [u8]) {
+        encode_record(&self.fields, out);
+    }
+
+    /// The unique key, given or made.
+    pub fn unique_key(&self) -> &[u8] {
+        &self.fields.properties[self.unique_key.clone()]
+    }
+}
+
+/// Steps 9 to 14 for a single message.
+pub fn prepare_single<'a>(
+    state: &'a mut SendState,
+    serving: &'a Serving,
+    target: &Target<'a>,
+    header: &SendHeader<'_>,
+    body: &'a [u8],
+    peer: SocketAddr,
+    now_ms: u64,
+) -> Result<Single<'a>, Refusal> {
+    let topic = target.topic;
+    if let Some(group) = topic.name.strip_prefix(RETRY_PREFIX) {
+        check_retry(serving, group, header)?;
+    }
+    if body.is_empty() {
+        // Java meets a null body and answers with its own failure; the code is the same, the text says what is wrong.
+        return Err(Refusal::new(response::SYSTEM_ERROR, "the message has no body"));
+    }
+    if body.len() > serving.max_message_bytes {
+        return Err(too_large("a body", body.len(), serving.max_message_bytes));
+    }
+    check_topic_length(&topic.name)?;
+    let identity = &serving.identity;
+    let additions = [
+        (names::MSG_REGION, identity.region_id.as_str()),
+        (names::TRACE_ON, if identity.trace_on { "true" } else { "false" }),
+        (names::CLUSTER, identity.cluster_name.as_str()),
+    ];
+    state.properties.clear();
+    let summary = rewrite_properties(header.properties.as_bytes(), &[names::POP_CK], &additions, &mut state.properties);
+    check_features(&state.properties, &summary, header.sys_flag)?;
+    let unique_key = match summary.uniq_key.clone() {
+        Some(range) => range,
+        None => append_unique_key(state, now_ms),
+    };
+    if state.properties.len() > MAX_PROPERTIES_BYTES {
+        return Err(too_large("a property string", state.properties.len(), MAX_PROPERTIES_BYTES));
+    }
+    let properties: &'a [u8] = &state.properties;
+    let value = |range: &Option<std::ops::Range<usize>>| range.clone().and_then(|range| properties.get(range));
+    let sys_flag = if topic.is_multi_tag { header.sys_flag | message::MULTI_TAGS } else { header.sys_flag };
+    let tags = value(&summary.tags).and_then(|tags| std::str::from_utf8(tags).ok());
+    let tags_code = tags.map_or(0, tags_code);
+    let wait = !value(&summary.wait).is_some_and(|wait| wait.eq_ignore_ascii_case(b"false"));
+    let fields = RecordFields {
+        topic: &topic.name,
+        queue_id: target.queue_id,
+        flag: header.flag,
+        sys_flag,
+        born_timestamp: header.born_timestamp,
+        born_host: peer,
+        store_host: identity.store_host,
+        reconsume_times: header.reconsume_times,
+        prepared_transaction_offset: 0,
+        body,
+        body_crc: None,
+        properties,
+    };
+    let length = record_length(&fields);
+    let limit = serving.max_message_bytes + RECORD_OVERHEAD_BYTES;
+    if length > limit {
+        return Err(too_large("a record", length, limit));
+    }
+    Ok(Single { fields, length, unique_key, wait, tags_code })
+}
+
+/// A message to be consumed again must belong to a known group; what exceeds the group's limit would go to the dead-letter
+/// topic, which is not served.
+fn check_retry(serving: &Serving, group: &str, header: &SendHeader<'_>) -> Result<(), Refusal> {
+    let Some(group) = serving.groups.get(group) else {
+        let remark = format!("subscription group not exist, {group}");
+        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+    };
+    let most = header.max_reconsume_times.unwrap_or(group.config.retry_max_times);
+    if header.reconsume_times > most {
+        return Err(Refusal::new(
+            response::MESSAGE_ILLEGAL,
+            "dead-letter topics are not served by this broker yet; nothing was stored",
+        ));
+    }
+    Ok(())
+}
+
+fn append_unique_key(state: &mut SendState, now_ms: u64) -> std::ops::Range<usize> {
+    let parts = UniqueKeyParts {
+        ip: state.ip,
+        process_id: std::process::id() as u16,
+        process_constant: state.process_constant,
+        // Tools read the time of making from it; a month of 31 days is close enough to the calendar's.
+        month_ms: (now_ms % (31 * 24 * 3_600_000)) as u32,
+        counter: state.counter,
+    };
+    state.counter = state.counter.wrapping_add(1);
+    state.properties.extend_from_slice(names::UNIQ_KEY.as_bytes());
+    state.properties.push(1);
+    let start = state.properties.len();
+    write_unique_key(&mut state.properties, &parts);
+    let end = state.properties.len();
+    state.properties.push(2);
+    start..end
+}
+
+/// A batch, ready to be encoded: every message becomes a record of its own.
+pub struct Batch<'a> {
+    serving: &'a Serving,
+    topic: &'a ServingTopic,
+    queue_id: u32,
+    sys_flag: i32,
+    born_timestamp: i64,
+    reconsume_times: i32,
+    peer: SocketAddr,
+    body: &'a [u8],
+    /// Bytes of all records.
+    pub length: usize,
+    /// The `WAIT` property of the request.
+    pub wait: bool,
+}
+
+/// The batch path: the request's own checks, then one pass over its messages for their lengths, which land in
+/// [`SendState::pieces`].
+pub fn prepare_batch<'a>(
+    state: &mut SendState,
+    serving: &'a Serving,
+    target: &Target<'a>,
+    header: &SendHeader<'_>,
+    body: &'a [u8],
+    peer: SocketAddr,
+) -> Result<Batch<'a>, Refusal> {
+    let topic = target.topic;
+    if topic.name.len() > MAX_TOPIC_BYTES {
+        return Err(too_large("the topic name", topic.name.len(), MAX_TOPIC_BYTES));
+    }
+    if topic.name.starts_with(RETRY_PREFIX) {
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, "batch request does not support retry group"));
+    }
+    let properties = header.properties.as_bytes();
+    let summary = scan_properties(properties);
+    check_features(properties, &summary, header.sys_flag)?;
+    if body.is_empty() {
+        return Err(Refusal::new(response::SYSTEM_ERROR, "the batch has no body"));
+    }
+    if body.len() > serving.max_message_bytes {
+        let remark = format!("message body size exceeded: {} of {} bytes", body.len(), serving.max_message_bytes);
+        return Err(Refusal::new(response::SYSTEM_ERROR, remark));
+    }
+    let wait = summary.wait.and_then(|range| properties.get(range));
+    let wait = !wait.is_some_and(|wait| wait.eq_ignore_ascii_case(b"false"));
+    let sys_flag = if topic.is_multi_tag { header.sys_flag | message::MULTI_TAGS } else { header.sys_flag };
+    let mut batch = Batch {
+        serving,
+        topic,
+        queue_id: target.queue_id,
+        sys_flag,
+        born_timestamp: header.born_timestamp,
+        reconsume_times: header.reconsume_times,
+        peer,
+        body,
+        length: 0,
+        wait,
+    };
+    state.pieces.clear();
+    for entry in BatchReader::new(body) {
+        let entry = entry.map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?;
+        let fields = batch.fields(entry.flag, entry.body, entry.properties);
+        let size = record_length(&fields);
+        let summary = scan_properties(entry.properties);
+        check_features(entry.properties, &summary, 0)?;
+        let tags = summary.tags.and_then(|range| entry.properties.get(range));
+        let tags_code = tags.and_then(|tags| std::str::from_utf8(tags).ok()).map_or(0, tags_code);
+        let piece_size = u32::try_from(size).unwrap_or(u32::MAX);
+        state.pieces.push(Piece { size: piece_size, tags_code });
+        batch.length += size;
+    }
+    if state.pieces.is_empty() {
+        return Err(Refusal::new(response::SYSTEM_ERROR, "the batch has no message"));
+    }
+    Ok(batch)
+}
+
+impl<'a> Batch<'a> {
+    fn fields<'b>(&self, flag: i32, body: &'b [u8], properties: &'b [u8]) -> RecordFields<'b>
+    where
+        'a: 'b,
+    {
+        RecordFields {
+            topic: &self.topic.name,
+            queue_id: self.queue_id,
+            flag,
+            sys_flag: self.sys_flag,
+            born_timestamp: self.born_timestamp,
+            born_host: self.peer,
+            store_host: self.serving.identity.store_host,
+            reconsume_times: self.reconsume_times,
+            prepared_transaction_offset: 0,
+            body,
+            body_crc: None,
+            properties,
+        }
+    }
+
+    /// Writes all records without their offsets, one behind the other.
+    pub fn encode(&self, out: &mut [u8]) {
+        let mut at = 0;
+        for entry in BatchReader::new(self.body).flatten() {
+            let fields = self.fields(entry.flag, entry.body, entry.properties);
+            let length = record_length(&fields);
+            encode_record(&fields, &mut out[at..at + length]);
+            at += length;
+        }
+        assert_eq!(at, self.length, "a batch is encoded as it was measured");
+    }
+}

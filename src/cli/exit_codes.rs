@@ -1,0 +1,71 @@
+//! The one table of exit codes. Supervisors restart on some and page a human on others, so numbers never change
+//! meaning.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// The command did what it was asked for; a server was stopped in order.
+    Ok = 0,
+    /// Something failed that has no code of its own.
+    Failure = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// Another process uses the data directory.
+    StoreLocked = 3,
+    /// The kernel or a sandbox does not let the process use io_uring.
+    IoUringUnavailable = 4,
+    /// The log could not be written or synced. Nothing was acknowledged since; look at the disk before starting again.
+    LogWriteFailed = 5,
+    /// The store is damaged below what was known to be on disk, and the start was refused.
+    RecoveryRefused = 6,
+    /// An address or port to listen on is taken or not allowed.
+    AddressUnavailable = 7,
+    /// A server did not answer a client command, or refused it.
+    ServerRefused = 8,
+    /// Stopped by a second signal, before everything was in order.
+    Interrupted = 130,
+}
+
+/// All codes with what they mean, in order.
+pub const TABLE: &[(ExitStatus, &str)] = &[
+    (ExitStatus::Ok, "done, or stopped in order"),
+    (ExitStatus::Failure, "an error without a code of its own"),
+    (ExitStatus::Usage, "wrong command line or configuration"),
+    (ExitStatus::StoreLocked, "another process uses the data directory"),
+    (ExitStatus::IoUringUnavailable, "io_uring is not available"),
+    (ExitStatus::LogWriteFailed, "the log could not be written or synced: look at the disk first"),
+    (ExitStatus::RecoveryRefused, "the store is damaged, the start was refused"),
+    (ExitStatus::AddressUnavailable, "an address or port cannot be listened on"),
+    (ExitStatus::ServerRefused, "produce, consume: the server did not answer or refused"),
+    (ExitStatus::Interrupted, "stopped by a second signal"),
+];
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> ExitCode {
+        ExitCode::from(status as u8)
+    }
+}
+
+/// The table for the help text.
+pub fn help() -> String {
+    let rows = TABLE.iter().map(|(status, meaning)| format!("  {:>3}  {meaning}", *status as u8));
+    format!("Exit codes:\n{}", rows.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_documented() {
+        // Goal: one meaning per number, and the README says the same. Method: order of the table, lines of the README.
+        assert!(TABLE.is_sorted_by(|left, right| (left.0 as u8) < right.0 as u8));
+        let readme = include_str!("../../README.md");
+        for (status, meaning) in TABLE {
+            assert!(readme.contains(&format!("| {} | {meaning} |", *status as u8)), "{status:?}");
+        }
+    }
+}

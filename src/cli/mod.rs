@@ -1,0 +1,135 @@
+//! Commands: parses the command line, builds the configuration, starts the log and hands over to the room that does
+//! the work.
+//!
+//! Invariant: whatever a person got wrong ends with [`ExitStatus::Usage`] and one sentence on stderr, before anything
+//! is opened.
+
+pub mod exit_codes;
+pub mod logging;
+mod options;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+pub use exit_codes::ExitStatus;
+use options::{Command, CommandLine, ConfigCommand, ServerArguments};
+pub use options::{ConsumeOptions, ProduceOptions, StartPosition};
+
+use crate::config::{self, Config, Service};
+
+/// How long the end of the process waits for the log's target.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a server process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Serves as a broker.
+    pub broker: bool,
+    /// Serves as a name server.
+    pub namesrv: bool,
+}
+
+/// What `start`, `broker` and `namesrv` hand to the server.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Which servers run in the process.
+    pub roles: Roles,
+    /// Checked settings. The log is already running with them.
+    pub config: Config,
+}
+
+/// Runs the command of this command line, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = match CommandLine::try_parse_from(arguments) {
+        Ok(parsed) => parsed.command,
+        Err(error) => {
+            // A closed terminal is no reason for another exit code.
+            let _ = error.print();
+            return if error.use_stderr() { ExitStatus::Usage.into() } else { ExitStatus::Ok.into() };
+        }
+    };
+    match command {
+        Command::Start(arguments) => serve(Roles { broker: true, namesrv: true }, arguments),
+        Command::Broker(arguments) => serve(Roles { broker: true, namesrv: false }, arguments),
+        Command::Namesrv(arguments) => serve(Roles { broker: false, namesrv: true }, arguments),
+        Command::Produce(options) => crate::produce(options),
+        Command::Consume(options) => crate::consume(options),
+        Command::Config(arguments) => match arguments.what {
+            ConfigCommand::Reference => print(&config::reference()),
+            ConfigCommand::Toml => print(&config::example_toml()),
+            ConfigCommand::Show(arguments) => match config::load(arguments.sources(Service::Broker)) {
+                Ok(config) => print(&config.listing()),
+                Err(error) => usage(&error),
+            },
+        },
+    }
+}
+
+fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
+    let service = if roles.broker { Service::Broker } else { Service::Namesrv };
+    let config = match config::load(arguments.sources(service)) {
+        Ok(config) => config,
+        Err(error) => return usage(&error),
+    };
+    if let Err(error) = logging::start(config.log_level, &config.log_target) {
+        return usage(&format!("cannot log to {}: {error}", config.log_target));
+    }
+    for line in config.ignored_report() {
+        tracing::warn!("{line}");
+    }
+    if let Some(notice) = config.loopback_notice() {
+        tracing::info!("{notice}");
+    }
+    let code = crate::serve(ServeOptions { roles, config });
+    logging::flush(LOG_PATIENCE);
+    code
+}
+
+fn usage(error: &dyn std::fmt::Display) -> ExitCode {
+    complain(error);
+    ExitStatus::Usage.into()
+}
+
+/// Prints an error the way all commands do.
+pub fn complain(error: &dyn std::fmt::Display) {
+    // Nobody is left to tell when stderr is gone.
+    let _ = writeln!(std::io::stderr(), "ringmq: {error}");
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitStatus::Ok.into(),
+        // The reader (`| head`) has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitStatus::Ok.into(),
+        Err(error) => {
+            complain(&format!("cannot write to standard output: {error}"));
+            ExitStatus::Failure.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> ExitCode {
+        run(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn mistakes_end_with_the_usage_code() {
+        // Goal: a wrong start is told apart from a failed one. Method: run commands in this process.
+        let usage = ExitCode::from(ExitStatus::Usage);
+        for line in
+            ["ringmq", "ringmq fly", "ringmq start --set flushDiskTyp=x", "ringmq broker --config /no/such/file"]
+        {
+            assert_eq!(code(line), usage, "{line}");
+        }
+        assert_eq!(code("ringmq --version"), ExitCode::SUCCESS);
+        assert_eq!(code("ringmq config show --set brokerPermission=4"), ExitCode::SUCCESS);
+    }
+}

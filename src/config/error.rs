@@ -1,0 +1,110 @@
+//! What can be wrong with a configuration, in sentences that say what to change.
+
+use std::path::PathBuf;
+
+/// Where a value came from, weakest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The table of keys.
+    Default,
+    /// The environment variable `NAMESRV_ADDR`.
+    Environment,
+    /// `--config FILE`.
+    File(PathBuf),
+    /// `--broker-conf FILE`.
+    BrokerConf(PathBuf),
+    /// `--set KEY=VALUE`.
+    Set,
+    /// An option of its own, such as `--data`.
+    Option,
+    /// A change made while running, now in the file of live changes.
+    Live,
+    /// Derived at start, for instance the host name.
+    Derived,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Default => formatter.write_str("the defaults"),
+            Source::Environment => formatter.write_str("the environment"),
+            Source::File(path) | Source::BrokerConf(path) => write!(formatter, "{}", path.display()),
+            Source::Set => formatter.write_str("--set"),
+            Source::Option => formatter.write_str("the command line"),
+            Source::Live => formatter.write_str("the live changes"),
+            Source::Derived => formatter.write_str("the machine"),
+        }
+    }
+}
+
+/// Why a configuration, or a change of it, is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No key has this name.
+    #[error("unknown key \"{key}\" in {origin}; the nearest known key is \"{nearest}\"")]
+    UnknownKey {
+        /// As it was written.
+        key: String,
+        /// A known name.
+        nearest: &'static str,
+        /// Where it was written.
+        origin: Source,
+    },
+    /// The value does not fit the key.
+    #[error("{key} = \"{value}\" in {origin}: {problem}")]
+    BadValue {
+        /// As it was written.
+        key: String,
+        /// As it was written.
+        value: String,
+        /// Where it was written.
+        origin: Source,
+        /// What is expected.
+        problem: String,
+    },
+    /// The value asks for something that RingMQ does not do; going on without it would surprise.
+    #[error("{key} = \"{value}\" in {origin} cannot be honoured: {reason} (possible here: {allowed})")]
+    Unserved {
+        /// RocketMQ's name.
+        key: &'static str,
+        /// As it was written.
+        value: String,
+        /// Where it was written.
+        origin: Source,
+        /// Why.
+        reason: &'static str,
+        /// Values that are accepted.
+        allowed: String,
+    },
+    /// Two values do not go together.
+    #[error("{0}")]
+    Conflict(String),
+    /// A file or option that is not of its form.
+    #[error("cannot read {origin}: {problem}")]
+    Syntax {
+        /// Where.
+        origin: Source,
+        /// What.
+        problem: String,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A key that must not be changed from outside. RocketMQ answers 16 (NO_PERMISSION).
+    #[error("{key} is on the black list and cannot be changed")]
+    NoPermission {
+        /// As it was sent.
+        key: String,
+    },
+    /// A key that says where the stored changes are found.
+    #[error("{key} cannot be changed while running: set it in the configuration file or on the command line")]
+    Fixed {
+        /// RocketMQ's name or ours.
+        key: &'static str,
+    },
+}

@@ -1,0 +1,92 @@
+//! One client connection of a shard.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use super::outbox::Outbox;
+use super::slab::SlotId;
+
+/// A connection's name across threads: shard, slot and generation in one number.
+pub fn connection_number(shard: usize, id: SlotId) -> u64 {
+    (shard as u64) << 56 | u64::from(id.generation) << 32 | u64::from(id.slot)
+}
+
+/// The shard and slot that a connection number names.
+pub fn connection_slot(number: u64) -> (usize, SlotId) {
+    let generation = (number >> 32) as u32 & ringmq_shards::runtime::ring::GENERATION_MASK;
+    ((number >> 56) as usize, SlotId { slot: number as u32, generation })
+}
+
+/// The ports of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// Broker port and fast port: everything is served on both.
+    Broker,
+    /// Name server port.
+    Namesrv,
+}
+
+/// State of a connection. Owned by its shard.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket; `None` in tests without a kernel.
+    socket: Option<OwnedFd>,
+    /// Which port it came through.
+    pub listener: Listener,
+    /// Address of the peer, IPv4 where it can be.
+    pub peer: SocketAddr,
+    /// Bytes that do not make a whole frame yet, or that wait for room in the log.
+    pub input: Vec<u8>,
+    /// Bytes that `input` must reach before it is worth looking at again.
+    pub wanted_input: usize,
+    /// What has to be sent.
+    pub outbox: Outbox,
+    /// Bytes of requests that have no answer yet.
+    pub unanswered_bytes: usize,
+    /// Listed among the connections with new output.
+    pub is_dirty: bool,
+    /// Listed among the connections whose input waits for the log.
+    pub is_blocked: bool,
+    /// The multishot receive is armed.
+    pub receiving: bool,
+    /// A cancel of the receive was asked for, because limits were reached.
+    pub paused: bool,
+    /// The connection is being closed; it is freed when no operation is in flight.
+    pub closing: bool,
+    /// Last time anything was received or sent.
+    pub last_active_ms: u64,
+    /// When the frame in `input` began; 0 when there is none.
+    pub frame_began_ms: u64,
+}
+
+impl Connection {
+    /// A fresh connection.
+    pub fn new(socket: Option<OwnedFd>, listener: Listener, peer: SocketAddr, now_ms: u64) -> Self {
+        Self {
+            socket,
+            listener,
+            peer,
+            input: Vec::new(),
+            wanted_input: 0,
+            outbox: Outbox::default(),
+            unanswered_bytes: 0,
+            is_dirty: false,
+            is_blocked: false,
+            receiving: false,
+            paused: false,
+            closing: false,
+            last_active_ms: now_ms,
+            frame_began_ms: 0,
+        }
+    }
+
+    /// Descriptor of the socket.
+    pub fn raw_fd(&self) -> Option<RawFd> {
+        self.socket.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Bytes that count against the connection's limit.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.unanswered_bytes + self.outbox.queued_bytes() + self.input.len()
+    }
+}

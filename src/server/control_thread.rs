@@ -1,0 +1,508 @@
+//! The control thread: everything that is neither a send nor a pull.
+//!
+//! One thread owns topics, groups, clients, offsets, locks and the name server's tables, so none of them needs a lock. It makes
+//! the serving picture that shards use, and it writes a changed topic or group to disk before anybody can use it.
+//!
+//! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::time::Duration;
+
+use ringmq_protocol::bodies::TopicFilterType;
+use ringmq_protocol::codes::response;
+use ringmq_protocol::command::Command;
+use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+use ringmq_protocol::header::HeaderDecoder;
+use ringmq_protocol::pull::PullHeader;
+use ringmq_protocol::send::SendHeader;
+use ringmq_shards::clock::Clock;
+use ringmq_shards::disk::Disk;
+use ringmq_shards::disk::state_file::StateFile;
+use ringmq_shards::queue::QueueStore;
+use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::types::QueueId;
+
+use super::connection::{Listener, connection_slot};
+use super::flush_thread::FlushRequest;
+use super::messages::{CarriedCommit, ControlRequest, ShardMessage};
+use super::registrar::{Delivery, Registrar};
+use super::serving::{Serving, ServingIdentity, ServingTopic};
+use super::store_thread::StoreJob;
+use crate::broker::names;
+use crate::broker::offsets::OffsetCommit;
+use crate::broker::snapshot::TopicEntry;
+use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
+use crate::namesrv::{self, NameServer};
+
+/// How often time passes for the tables.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What the broker's part of the control thread works with.
+pub struct BrokerParts {
+    /// The tables.
+    pub control: Control,
+    /// Answers that need no disk, and what look-ups use.
+    pub store: Arc<dyn StoreReader>,
+    /// Queues are made here, before shards learn of their topic.
+    pub queues: Arc<QueueStore>,
+    /// Identity for records and answers.
+    pub identity: Arc<ServingIdentity>,
+    /// `maxMessageSize`.
+    pub max_message_bytes: usize,
+    /// `longPollingEnable`.
+    pub long_polling: bool,
+    /// `shortPollingTimeMills`.
+    pub short_polling_ms: u64,
+    /// `litePullMessageEnable`.
+    pub lite_pull: bool,
+    /// Folder of Java's state files.
+    pub state_directory: PathBuf,
+    /// One per name server.
+    pub registrars: Vec<Registrar>,
+    /// Look-ups.
+    pub jobs: SyncSender<StoreJob>,
+    /// State files that may be written later.
+    pub flush: SyncSender<FlushRequest>,
+}
+
+/// The control thread's state.
+pub struct ControlThread {
+    /// Requests of all shards.
+    pub requests: Receiver<ControlRequest>,
+    /// All shards.
+    pub shards: Vec<MailboxSender<ShardMessage>>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Clock.
+    pub clock: Arc<dyn Clock>,
+    /// The broker, if this process is one.
+    pub broker: Option<BrokerParts>,
+    /// The name server, if this process is one.
+    pub namesrv: Option<NameServer>,
+    /// Where the name server's key-value file and configuration are kept.
+    pub namesrv_files: (PathBuf, PathBuf),
+    /// Told once the first registration with every name server was answered or given up.
+    pub registered: Option<Sender<bool>>,
+    /// Set when the process stops.
+    pub stopping: Arc<AtomicBool>,
+    connections: HashMap<u64, (Listener, SocketAddr)>,
+    topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
+}
+
+impl ControlThread {
+    /// Puts the parts together.
+    #[allow(clippy::too_many_arguments, reason = "everything that the thread is wired to, once")]
+    pub fn new(
+        requests: Receiver<ControlRequest>,
+        shards: Vec<MailboxSender<ShardMessage>>,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        broker: Option<BrokerParts>,
+        namesrv: Option<NameServer>,
+        namesrv_files: (PathBuf, PathBuf),
+        registered: Option<Sender<bool>>,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            requests,
+            shards,
+            disk,
+            clock,
+            broker,
+            namesrv,
+            namesrv_files,
+            registered,
+            stopping,
+            connections: HashMap::new(),
+            topics: FastMap::default(),
+        }
+    }
+
+    /// The picture for the shards' start.
+    pub fn first_serving(&mut self) -> Option<Arc<Serving>> {
+        self.write_state(false);
+        self.make_serving()
+    }
+
+    /// Runs until every shard is gone or the process stops.
+    pub fn run(mut self) {
+        let mut next_tick_ms = 0;
+        loop {
+            match self.requests.recv_timeout(TICK) {
+                Ok(request) => self.request(request),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now_ms = self.clock.now_ms();
+            if now_ms >= next_tick_ms {
+                next_tick_ms = now_ms + TICK.as_millis() as u64;
+                self.tick(now_ms);
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                break;
+            }
+        }
+        self.stop();
+    }
+
+    /// Unregisters and writes what is left.
+    fn stop(mut self) {
+        while let Ok(request) = self.requests.try_recv() {
+            self.request(request);
+        }
+        self.write_state(true);
+        if let Some(broker) = &mut self.broker {
+            for registrar in broker.registrars.drain(..) {
+                registrar.deliver(Delivery { command: broker.control.unregistration(), done: None });
+                registrar.stop();
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        let mut effects = Vec::new();
+        if let Some(broker) = &mut self.broker {
+            broker.control.tick(now_ms, &mut effects);
+        }
+        self.apply(effects);
+        let mut effects = Vec::new();
+        if let Some(namesrv) = &mut self.namesrv {
+            namesrv.tick(now_ms, &mut effects);
+        }
+        self.apply_namesrv(effects);
+        self.write_state(false);
+    }
+
+    fn request(&mut self, request: ControlRequest) {
+        match request {
+            ControlRequest::Command { connection, frame } => self.command(connection, &frame),
+            ControlRequest::CreateTopic { connection, frame } => self.create_topic(connection, frame),
+            ControlRequest::CreateGroup { connection, frame } => self.create_group(connection, frame),
+            ControlRequest::Commit(commits) => self.commit(&commits),
+            ControlRequest::Opened { connection, listener, peer } => {
+                self.connections.insert(connection, (listener, peer));
+            }
+            ControlRequest::Closed { connection } => self.closed(connection),
+        }
+    }
+
+    fn closed(&mut self, connection: u64) {
+        let Some((listener, _)) = self.connections.remove(&connection) else { return };
+        let now_ms = self.clock.now_ms();
+        match listener {
+            Listener::Broker => {
+                let mut effects = Vec::new();
+                if let Some(broker) = &mut self.broker {
+                    broker.control.connection_closed(ConnectionId(connection), now_ms, &mut effects);
+                }
+                self.apply(effects);
+            }
+            Listener::Namesrv => {
+                let mut effects = Vec::new();
+                if let Some(namesrv) = &mut self.namesrv {
+                    namesrv.connection_closed(namesrv::ConnectionId(connection), now_ms, &mut effects);
+                }
+                self.apply_namesrv(effects);
+            }
+        }
+    }
+
+    fn command(&mut self, connection: u64, frame: &[u8]) {
+        let Some((listener, address)) = self.connections.get(&connection).copied() else { return };
+        let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, MAX_FRAME_BYTES) else { return };
+        let Ok(command) = Command::decode(view) else {
+            self.send(connection, ShardMessage::Close(connection));
+            return;
+        };
+        if command.is_response() {
+            // Nothing is asked of clients yet, so an answer is of no use; only its bytes must not count any more.
+            self.reply(connection, None, frame.len());
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        match listener {
+            Listener::Namesrv => {
+                let mut effects = Vec::new();
+                let answer = self.namesrv.as_mut().and_then(|namesrv| {
+                    namesrv.handle(&command, namesrv::ConnectionId(connection), now_ms, &mut effects)
+                });
+                self.apply_namesrv(effects);
+                let answer = answer.unwrap_or_else(|| NameServer::not_supported(&command));
+                self.reply(connection, (!command.is_oneway()).then_some(&answer), frame.len());
+            }
+            Listener::Broker => {
+                let Some(broker) = &mut self.broker else { return };
+                let peer = Peer { connection: ConnectionId(connection), address };
+                let mut effects = Vec::new();
+                let answer = broker.control.handle(&command, &peer, now_ms, broker.store.as_ref(), &mut effects);
+                self.apply(effects);
+                match answer {
+                    Answer::Now(answer) => self.reply(connection, Some(&answer), frame.len()),
+                    Answer::Nothing => self.reply(connection, None, frame.len()),
+                    Answer::LookUp(look_up) => self.look_up(connection, &command, look_up, frame.len()),
+                }
+            }
+        }
+    }
+
+    fn look_up(&mut self, connection: u64, command: &Command, look_up: crate::broker::LookUp, answers: usize) {
+        let Some(broker) = &self.broker else { return };
+        let job = StoreJob::LookUp { connection, answers, look_up };
+        if broker.jobs.try_send(job).is_err() {
+            let remark = "too many requests that read from disk are waiting; try again";
+            let mut answer = Command::error(response::SYSTEM_BUSY, remark);
+            answer.opaque = command.opaque;
+            answer.serialize_type = command.serialize_type;
+            self.reply(connection, Some(&answer), answers);
+        }
+    }
+
+    fn create_topic(&mut self, connection: u64, frame: Vec<u8>) {
+        let now_ms = self.clock.now_ms();
+        let mut effects = Vec::new();
+        let outcome = self.with_header(&frame, |this, header| {
+            let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
+            let Some(broker) = &mut this.broker else { return Ok(()) };
+            broker.control.create_topic_for_send(
+                request.topic,
+                request.default_topic,
+                request.default_topic_queue_nums,
+                request.unit_mode,
+                now_ms,
+                &mut effects,
+            )
+        });
+        self.apply(effects);
+        self.again_or_refuse(connection, frame, outcome);
+    }
+
+    fn create_group(&mut self, connection: u64, frame: Vec<u8>) {
+        let now_ms = self.clock.now_ms();
+        let mut effects = Vec::new();
+        let outcome = self.with_header(&frame, |this, header| {
+            let request = PullHeader::decode(header).map_err(Refusal::from)?;
+            let Some(broker) = &mut this.broker else { return Ok(()) };
+            broker.control.ensure_group(request.consumer_group, now_ms, &mut effects)
+        });
+        self.apply(effects);
+        self.again_or_refuse(connection, frame, outcome);
+    }
+
+    fn with_header(
+        &mut self,
+        frame: &[u8],
+        work: impl FnOnce(&mut Self, &ringmq_protocol::header::Header<'_>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let broken = |text: String| Refusal::new(response::SYSTEM_ERROR, text);
+        let mut decoder = HeaderDecoder::new();
+        match split_frame(frame, MAX_FRAME_BYTES) {
+            Ok(Split::Frame { frame, .. }) => {
+                let header = decoder.decode_frame(&frame).map_err(|error| broken(error.to_string()))?;
+                work(self, &header)
+            }
+            Ok(Split::NeedMore { .. }) => Err(broken("the frame is not complete".to_owned())),
+            Err(error) => Err(broken(error.to_string())),
+        }
+    }
+
+    fn again_or_refuse(&mut self, connection: u64, frame: Vec<u8>, outcome: Result<(), Refusal>) {
+        match outcome {
+            Ok(()) => self.send(connection, ShardMessage::Again { connection, frame }),
+            Err(refusal) => {
+                let mut decoder = HeaderDecoder::new();
+                let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { return };
+                let Ok(header) = decoder.decode_frame(&view) else { return };
+                let mut answer = refusal.into_command();
+                answer.opaque = header.opaque;
+                answer.serialize_type = header.serialize_type;
+                self.reply(connection, (!header.is_oneway()).then_some(&answer), frame.len());
+            }
+        }
+    }
+
+    fn commit(&mut self, commits: &[CarriedCommit]) {
+        let now_ms = self.clock.now_ms();
+        if let Some(broker) = &mut self.broker {
+            let commits = commits.iter().map(|carried| OffsetCommit {
+                group: carried.group.to_string(),
+                topic: carried.queue.topic().to_string(),
+                queue_id: carried.queue.queue_id().0 as i32,
+                commit: Some(carried.offset),
+                pulled: None,
+            });
+            broker.control.commit_offsets(commits, now_ms);
+        }
+    }
+
+    fn send(&self, connection: u64, message: ShardMessage) {
+        let (shard, _) = connection_slot(connection);
+        if let Some(mailbox) = self.shards.get(shard)
+            && !mailbox.send_blocking(message)
+        {
+            tracing::debug!(shard, "a shard is gone; its answer is dropped");
+        }
+    }
+
+    fn reply(&self, connection: u64, answer: Option<&Command>, answers: usize) {
+        let frame = answer.map(encode_answer).unwrap_or_default();
+        self.send(connection, ShardMessage::Frame { connection, frame, answers });
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>) {
+        if effects.is_empty() {
+            return;
+        }
+        let publishes = effects.iter().any(|effect| {
+            matches!(effect, Effect::TopicsChanged | Effect::GroupsChanged | Effect::SubscriptionsChanged { .. })
+                || matches!(effect, Effect::ConfigChanged(_) | Effect::RetireQueues { .. })
+        });
+        for effect in &effects {
+            if let (Effect::RetireQueues { topic }, Some(broker)) = (effect, &self.broker) {
+                broker.queues.remove_topic(topic);
+                self.topics.remove(topic.as_str());
+            }
+        }
+        if publishes {
+            self.write_state(false);
+            if let Some(serving) = self.make_serving() {
+                for shard in &self.shards {
+                    shard.send_blocking(ShardMessage::Serving(Arc::clone(&serving)));
+                }
+            }
+        }
+        for effect in effects {
+            match effect {
+                Effect::Send { connection, command } => self.reply(connection.0, Some(&command), 0),
+                Effect::CloseConnection(connection) => self.send(connection.0, ShardMessage::Close(connection.0)),
+                Effect::RegisterTopics(topics) => self.register(Some(&topics)),
+                Effect::RegisterAll => self.register(None),
+                Effect::TopicsChanged
+                | Effect::GroupsChanged
+                | Effect::SubscriptionsChanged { .. }
+                | Effect::RetireQueues { .. }
+                | Effect::ConfigChanged(_) => {}
+            }
+        }
+    }
+
+    fn register(&mut self, topics: Option<&[String]>) {
+        let registered = self.registered.take();
+        let Some(broker) = &mut self.broker else { return };
+        if broker.registrars.is_empty() {
+            return;
+        }
+        let command = broker.control.registration(topics);
+        for registrar in &broker.registrars {
+            registrar.deliver(Delivery { command: command.clone(), done: registered.clone() });
+        }
+    }
+
+    fn apply_namesrv(&mut self, effects: Vec<namesrv::Effect>) {
+        for effect in effects {
+            match effect {
+                namesrv::Effect::Send { connection, command, .. } => self.reply(connection.0, Some(&command), 0),
+                namesrv::Effect::CloseConnection(connection) => {
+                    self.send(connection.0, ShardMessage::Close(connection.0));
+                }
+                namesrv::Effect::PersistKvConfig(bytes) => self.persist(&self.namesrv_files.0.clone(), &bytes),
+                namesrv::Effect::PersistConfig(bytes) => self.persist(&self.namesrv_files.1.clone(), &bytes),
+            }
+        }
+    }
+
+    fn persist(&self, path: &std::path::Path, bytes: &[u8]) {
+        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, |_| true) {
+            tracing::error!(%error, "a state file could not be written; the change is lost if the process ends now");
+        }
+    }
+
+    /// Writes state files that are due: topics and groups before anybody uses them, offsets by the flush thread.
+    fn write_state(&mut self, at_stop: bool) {
+        let now_ms = self.clock.now_ms();
+        let Some(broker) = &mut self.broker else { return };
+        let files = if at_stop { broker.control.last_files() } else { broker.control.dirty_files(now_ms) };
+        let directory = broker.state_directory.clone();
+        for (name, bytes) in files {
+            let path = directory.join(name);
+            let later = name == "consumerOffset.json" && !at_stop;
+            if later {
+                let request = FlushRequest::Persist { path, bytes };
+                if let Some(broker) = &self.broker
+                    && let Err(error) = broker.flush.try_send(request)
+                {
+                    tracing::warn!(%error, "consumer offsets are written later: the flush thread is busy");
+                }
+            } else {
+                self.persist(&path, &bytes);
+            }
+        }
+    }
+
+    fn make_serving(&mut self) -> Option<Arc<Serving>> {
+        let broker = self.broker.as_mut()?;
+        let snapshot = broker.control.snapshot();
+        let mut topics: FastMap<Arc<str>, Arc<ServingTopic>> = FastMap::default();
+        topics.reserve(snapshot.topics.len());
+        for (name, entry) in snapshot.topics.iter() {
+            let known = self.topics.get(name).filter(|(known, _)| Arc::ptr_eq(known, entry));
+            let topic = match known {
+                Some((_, topic)) => Arc::clone(topic),
+                None => match serving_topic(&broker.queues, name, entry) {
+                    Ok(topic) => {
+                        let topic = Arc::new(topic);
+                        self.topics.insert(Arc::clone(name), (Arc::clone(entry), Arc::clone(&topic)));
+                        topic
+                    }
+                    Err(error) => {
+                        tracing::error!(topic = &**name, %error, "a topic cannot be served: its queues cannot be made");
+                        continue;
+                    }
+                },
+            };
+            topics.insert(Arc::clone(name), topic);
+        }
+        self.topics.retain(|name, _| topics.contains_key(name));
+        Some(Arc::new(Serving {
+            identity: Arc::clone(&broker.identity),
+            topics,
+            groups: Arc::clone(&snapshot.groups),
+            broker_permission: snapshot.flags.permission,
+            max_message_bytes: broker.max_message_bytes,
+            long_polling: broker.long_polling,
+            short_polling_ms: broker.short_polling_ms,
+            lite_pull: broker.lite_pull,
+        }))
+    }
+}
+
+/// The frame of an answer, or of a request of our own, which must look like one.
+fn encode_answer(command: &Command) -> Vec<u8> {
+    command.encode()
+}
+
+fn serving_topic(
+    queues: &QueueStore,
+    name: &Arc<str>,
+    entry: &TopicEntry,
+) -> Result<ServingTopic, ringmq_shards::queue::QueueError> {
+    let config = &entry.config;
+    let count = |number: i32| u32::try_from(number).unwrap_or(0);
+    let (read_queues, write_queues) = (count(config.read_queue_nums), count(config.write_queue_nums));
+    let open = (0..read_queues.max(write_queues)).map(|number| queues.get_or_create(name, QueueId(number)));
+    Ok(ServingTopic {
+        name: Arc::clone(name),
+        queues: open.collect::<Result<_, _>>()?,
+        read_queues,
+        write_queues,
+        permission: config.perm,
+        sys_flag: config.topic_sys_flag,
+        is_ordered: config.order,
+        is_multi_tag: config.topic_filter_type == TopicFilterType::MultiTag,
+        not_sendable: names::is_send_forbidden(name),
+    })
+}

@@ -1,0 +1,781 @@
+//! The loop of a shard: completions in, state forward, one log write, one send per connection, sleep.
+//!
+//! Runs as the root task of the shard's executor. One turn takes all completions and messages, lets the core work, writes what
+//! has gathered as one group, and sends each connection's output in one operation. Writing or answering per completion costs a
+//! third of the throughput (measured), hence the strict order of a turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use ringmq_shards::clock::Clock;
+use ringmq_shards::log::writer::{SettleSink, Ticket};
+use ringmq_shards::log::{LogView, Settled, Verdict};
+use ringmq_shards::queue::Queue;
+use ringmq_shards::runtime::{Completion, Mailbox, MailboxSender, Ring, Token, WakeHandle, socket};
+
+use super::connection::{Listener, connection_slot};
+use super::core::ShardCore;
+use super::flush_thread::FlushRequest;
+use super::limits;
+use super::log_shell::{LogShell, Pushed};
+use super::messages::{RemoteAppend, SegmentNews, ShardMessage};
+use super::outbox::Part;
+use super::slab::SlotId;
+
+/// Kinds of ring operations.
+pub mod kind {
+    /// Accept; the slot is the listener's number.
+    pub const ACCEPT: u8 = 1;
+    /// Receive of a connection.
+    pub const RECEIVE: u8 = 2;
+    /// Send of plain bytes of a connection.
+    pub const SEND: u8 = 3;
+    /// Gathered send of a connection.
+    pub const GATHER: u8 = 4;
+    /// Write of the log.
+    pub const WRITE: u8 = 5;
+    /// Sync of the log.
+    pub const SYNC: u8 = 6;
+    /// Read of the wake event.
+    pub const WAKE: u8 = 7;
+    /// A cancellation, whose result nobody needs.
+    pub const CANCEL: u8 = 8;
+}
+
+/// Messages from other threads that one turn takes.
+const MESSAGES_PER_TURN: usize = 1_024;
+
+/// How often connections are looked over for idleness.
+const HOUSEKEEPING_MS: u64 = 1_000;
+
+/// Offsets that pulls carried are handed on at least this often.
+const COMMIT_DELAY_MS: u64 = 200;
+
+/// How soon a turn follows when requests wait for something that no completion announces.
+const BLOCKED_DELAY: Duration = Duration::from_millis(1);
+
+/// How long a stop waits for answers that are still on their way out.
+const STOP_PATIENCE_MS: u64 = 3_000;
+
+/// A listening socket of shard 0.
+pub struct ListenerSlot {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What it is for.
+    pub listener: Listener,
+}
+
+/// What all shards share about the life of the process.
+#[derive(Debug, Default)]
+pub struct Lifecycle {
+    /// Set once: finish what is there and leave.
+    pub stopping: AtomicBool,
+    /// Final failure: leave at once.
+    pub failed: AtomicBool,
+    /// Connections of all shards.
+    pub connections: AtomicU64,
+}
+
+/// A shard with its kernel.
+pub struct EventLoop {
+    /// State.
+    pub core: ShardCore,
+    /// The writer's shell, on its shard.
+    pub shell: Option<LogShell>,
+    /// The flush thread, for requests of the writer's shard.
+    pub flush: SyncSender<FlushRequest>,
+    /// Kernel.
+    pub ring: Ring,
+    /// Messages.
+    pub mailbox: Mailbox<ShardMessage>,
+    /// How others wake us.
+    pub wake: WakeHandle,
+    /// All shards' mailboxes, by number.
+    pub peers: Vec<MailboxSender<ShardMessage>>,
+    /// Listening sockets (shard 0 only).
+    pub listeners: Vec<ListenerSlot>,
+    /// The log.
+    pub view: Option<Arc<LogView>>,
+    /// Clock.
+    pub clock: Arc<dyn Clock>,
+    /// Life of the process.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Where the shard's figures go.
+    pub probe: Arc<super::metrics::ShardProbe>,
+    /// How long to poll before sleeping.
+    pub spin: Duration,
+}
+
+struct TurnSink {
+    settled: Vec<Settled>,
+    woken: Vec<(Arc<Queue>, u64)>,
+}
+
+impl SettleSink for TurnSink {
+    fn settled(&mut self, settled: Settled) {
+        self.settled.push(settled);
+    }
+
+    fn wake(&mut self, queue: &Arc<Queue>, shards: u64) {
+        self.woken.push((Arc::clone(queue), shards));
+    }
+}
+
+/// Scratch memory of the loop.
+#[derive(Default)]
+struct Scratch {
+    completions: Vec<Completion>,
+    carried: Vec<Completion>,
+    dirty: Vec<SlotId>,
+    gathers: Vec<Gather>,
+    slices: Vec<libc::iovec>,
+    headers: Vec<libc::msghdr>,
+    closing: Vec<SlotId>,
+    paused: Vec<SlotId>,
+    appends: VecDeque<RemoteAppend>,
+    wake_value: Box<[u8; 8]>,
+    wake_armed: bool,
+    next_shard: usize,
+    next_housekeeping_ms: u64,
+    next_commit_ms: u64,
+    stop_at_ms: Option<u64>,
+}
+
+struct Gather {
+    connection: SlotId,
+    first_slice: usize,
+    slices: usize,
+}
+
+impl EventLoop {
+    /// Runs until the process stops.
+    pub async fn run(mut self) {
+        let mut scratch = Scratch::default();
+        let mut sink = TurnSink { settled: Vec::with_capacity(4096), woken: Vec::new() };
+        for number in 0..self.listeners.len() {
+            let token = Token::new(kind::ACCEPT, number as u32, 0);
+            if let Err(error) = self.ring.accept(self.listeners[number].socket.as_raw_fd(), token) {
+                tracing::error!(%error, "cannot accept connections");
+                self.lifecycle.failed.store(true, Ordering::Release);
+                return;
+            }
+        }
+        loop {
+            match self.turn(&mut scratch, &mut sink) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the shard's io_uring failed");
+                    self.lifecycle.failed.store(true, Ordering::Release);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<bool> {
+        let mut completions = std::mem::take(&mut scratch.completions);
+        self.ring.completions(&mut completions);
+        self.core.begin_turn(self.clock.now_ms());
+        let mut carried = std::mem::take(&mut scratch.carried);
+        for completion in carried.drain(..) {
+            self.complete(completion, scratch, sink)?;
+        }
+        for completion in completions.drain(..) {
+            self.complete(completion, scratch, sink)?;
+        }
+        scratch.carried = carried;
+        scratch.completions = completions;
+        self.take_messages(scratch, sink)?;
+        let mut broken = std::mem::take(&mut scratch.closing);
+        self.core.retry_blocked(&mut broken);
+        scratch.closing = broken;
+        self.core.expire_pulls();
+        self.write_log(sink)?;
+        self.housekeeping(scratch);
+        self.close_broken(scratch)?;
+        self.send_output(scratch)?;
+        self.publish_figures();
+        if self.is_done(scratch) {
+            return Ok(false);
+        }
+        self.sleep(scratch)?;
+        Ok(true)
+    }
+
+    // ------------------------------------------------------------------------------------------ completions
+
+    fn complete(&mut self, completion: Completion, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
+        let token = completion.token;
+        let id = SlotId { slot: token.slot, generation: token.generation };
+        match token.kind {
+            kind::ACCEPT => self.accepted(completion, scratch),
+            kind::RECEIVE => self.received(id, completion, scratch),
+            kind::SEND => {
+                self.sent(id, completion.outcome(), scratch);
+                Ok(())
+            }
+            kind::WRITE => {
+                if let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut())
+                    && shell.write_finished(writer, completion.outcome())
+                {
+                    self.settle(sink);
+                }
+                Ok(())
+            }
+            kind::SYNC => {
+                if let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut())
+                    && shell.sync_finished(writer, completion.outcome())
+                {
+                    self.settle(sink);
+                }
+                Ok(())
+            }
+            kind::WAKE => {
+                scratch.wake_armed = false;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn accepted(&mut self, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
+        let number = completion.token.slot as usize;
+        let listener = self.listeners[number].listener;
+        match completion.outcome() {
+            Ok(descriptor) => {
+                // SAFETY: the descriptor comes from this accept and nobody else knows it.
+                match unsafe { socket::adopt(descriptor as i32) } {
+                    Ok((socket, peer)) => {
+                        let shard = scratch.next_shard % self.peers.len();
+                        scratch.next_shard += 1;
+                        if shard == self.core.index() {
+                            self.open(socket, listener, peer)?;
+                        } else if self.peers[shard].send(ShardMessage::Adopt(socket, listener, peer)).is_err() {
+                            tracing::warn!(shard, "the mailbox of a shard is full; a new connection is refused");
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "a new connection was gone before it was taken"),
+                }
+            }
+            Err(error) => tracing::warn!(%error, "accepting a connection failed"),
+        }
+        if !completion.more {
+            self.ring.accept(self.listeners[number].socket.as_raw_fd(), completion.token)?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, socket: OwnedFd, listener: Listener, peer: std::net::SocketAddr) -> io::Result<()> {
+        let descriptor = socket.as_raw_fd();
+        let Some(id) = self.core.open(Some(socket), listener, peer) else {
+            self.probe.connections_refused.add(1);
+            return Ok(());
+        };
+        self.ring.receive(descriptor, Token::new(kind::RECEIVE, id.slot, id.generation))?;
+        if let Some(connection) = self.core.connection_mut(id) {
+            connection.receiving = true;
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, id: SlotId, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
+        let mut is_alive = true;
+        match completion.outcome() {
+            Ok(0) => is_alive = false,
+            Ok(length) => {
+                if let Some(buffer) = completion.buffer {
+                    // SAFETY: buffer and length are of this completion; the buffer is given back below.
+                    let bytes = unsafe { self.ring.received(buffer, length) };
+                    is_alive = self.core.received(id, bytes);
+                }
+            }
+            Err(error) => match error.raw_os_error() {
+                // No buffer was free, or a pause cancelled the receive.
+                Some(libc::ENOBUFS | libc::ECANCELED) => {}
+                _ => is_alive = false,
+            },
+        }
+        if let Some(buffer) = completion.buffer {
+            self.ring.give_back(buffer);
+        }
+        if !completion.more
+            && let Some(connection) = self.core.connection_mut(id)
+        {
+            connection.receiving = false;
+        }
+        if !is_alive {
+            scratch.closing.push(id);
+            return Ok(());
+        }
+        self.regulate(id, scratch)
+    }
+
+    /// Stops reading from a connection at its limit, and reads again below it.
+    fn regulate(&mut self, id: SlotId, scratch: &mut Scratch) -> io::Result<()> {
+        let over = self.core.is_over_limit(id);
+        let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
+        if connection.closing {
+            return Ok(());
+        }
+        let token = Token::new(kind::RECEIVE, id.slot, id.generation);
+        if over {
+            if !connection.paused {
+                connection.paused = true;
+                scratch.paused.push(id);
+                if connection.receiving {
+                    self.ring.cancel(token, Token::new(kind::CANCEL, id.slot, id.generation))?;
+                }
+            }
+            return Ok(());
+        }
+        if !connection.receiving
+            && let Some(descriptor) = connection.raw_fd()
+        {
+            connection.paused = false;
+            connection.receiving = true;
+            self.ring.receive(descriptor, token)?;
+        }
+        Ok(())
+    }
+
+    fn sent(&mut self, id: SlotId, outcome: io::Result<usize>, scratch: &mut Scratch) {
+        let now_ms = self.core.now_ms();
+        let Some(connection) = self.core.connection_mut(id) else { return };
+        let taken = outcome.unwrap_or(0);
+        let is_complete = connection.outbox.finish_bytes(taken, limits::KEEP_BUFFER_BYTES);
+        connection.last_active_ms = now_ms;
+        if !is_complete {
+            scratch.closing.push(id);
+        } else if connection.outbox.has_new() {
+            scratch.dirty.push(id);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ messages
+
+    fn take_messages(&mut self, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
+        while let Some(append) = scratch.appends.front() {
+            if !self.core.remote_append(append) {
+                break;
+            }
+            scratch.appends.pop_front();
+        }
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = self.mailbox.receive() else { break };
+            self.message(message, scratch, sink)?;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, message: ShardMessage, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
+        match message {
+            ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer)?,
+            ShardMessage::Frame { connection, frame, answers } => {
+                let (_, id) = connection_slot(connection);
+                self.core.deliver(id, &frame, answers);
+            }
+            ShardMessage::Again { connection, frame } => {
+                let (_, id) = connection_slot(connection);
+                if !self.core.again(id, &frame) {
+                    scratch.closing.push(id);
+                }
+            }
+            ShardMessage::Close(connection) => scratch.closing.push(connection_slot(connection).1),
+            ShardMessage::Serving(serving) => self.core.set_serving(serving),
+            ShardMessage::Wake(queue) => self.core.wake(&queue),
+            ShardMessage::Append(append) => {
+                if !scratch.appends.is_empty() || !self.core.remote_append(&append) {
+                    scratch.appends.push_back(append);
+                }
+            }
+            ShardMessage::Settled(settled) => self.core.settled(settled),
+            ShardMessage::Segment(SegmentNews::Ready(segment)) => {
+                if let Some(writer) = self.core.writer_mut() {
+                    writer.segment_ready(segment.start().0);
+                }
+                if let Some(shell) = self.shell.as_mut() {
+                    shell.add_segment(segment);
+                }
+                self.ask_for_segments();
+            }
+            ShardMessage::Segment(SegmentNews::DiskFull) => {
+                if let Some(writer) = self.core.writer_mut() {
+                    writer.set_disk_full(true);
+                }
+            }
+            ShardMessage::Stop => {
+                if scratch.stop_at_ms.is_none() {
+                    scratch.stop_at_ms = Some(self.core.now_ms() + STOP_PATIENCE_MS);
+                    self.listeners.clear();
+                    self.core.begin_stop();
+                }
+            }
+        }
+        let _ = sink;
+        Ok(())
+    }
+
+    /// Tells the flush thread how far the log has come, so that segments are ready before they are needed.
+    fn ask_for_segments(&mut self) {
+        if let Some(writer) = self.core.writer_mut() {
+            let request = FlushRequest::Segments { end: writer.end(), ready_end: writer.ready_end() };
+            // A full mailbox means that an earlier request of the same kind is still to be read.
+            let _already_asked = self.flush.try_send(request);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ log
+
+    fn write_log(&mut self, sink: &mut TurnSink) -> io::Result<()> {
+        if self.shell.is_none() {
+            return Ok(());
+        }
+        loop {
+            let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut()) else { return Ok(()) };
+            let segment_before = writer.needed_from() / shell.segment_bytes();
+            let pushed = shell.push(writer, &mut self.ring);
+            if let Some(failure) = shell.failure() {
+                tracing::error!(failure, "the log failed: no message is accepted any more and the process ends");
+                writer.fail(sink);
+                self.finish_settle(sink);
+                self.lifecycle.failed.store(true, Ordering::Release);
+                return Ok(());
+            }
+            let rolled = pushed == Pushed::Written && writer.needed_from() / shell.segment_bytes() != segment_before;
+            if pushed == Pushed::Written {
+                self.settle(sink);
+            }
+            if rolled {
+                self.ask_for_segments();
+            }
+            if pushed != Pushed::Written {
+                break;
+            }
+        }
+        // Sync mode, and records that waited for room in a tail.
+        self.settle(sink);
+        if let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut()) {
+            shell.push_sync(writer, &mut self.ring);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, sink: &mut TurnSink) {
+        let now_ms = self.core.now_ms();
+        if let Some(writer) = self.core.writer_mut() {
+            writer.settle(now_ms, sink);
+        }
+        self.finish_settle(sink);
+    }
+
+    fn finish_settle(&mut self, sink: &mut TurnSink) {
+        for settled in sink.settled.drain(..) {
+            debug_assert!(matches!(settled.ticket, Ticket { .. }) && settled.verdict != Verdict::FlushTimeout || true);
+            self.core.route_settled(settled);
+        }
+        for (queue, shards) in sink.woken.drain(..) {
+            for shard in (0..self.peers.len()).filter(|shard| shards & (1 << shard) != 0) {
+                if shard == self.core.index() {
+                    self.core.wake(&queue);
+                } else if self.peers[shard].send(ShardMessage::Wake(Arc::clone(&queue))).is_err() {
+                    tracing::error!(shard, "the mailbox of a shard is full; its held pulls wait for their deadline");
+                }
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ output
+
+    fn send_output(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        self.core.take_dirty(&mut scratch.dirty);
+        scratch.gathers.clear();
+        scratch.slices.clear();
+        let view = self.view.clone();
+        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
+        for id in scratch.dirty.drain(..) {
+            let Some(connection) = self.core.connection_mut(id) else { continue };
+            if connection.closing {
+                continue;
+            }
+            let Some(descriptor) = connection.raw_fd() else { continue };
+            let outbox = &mut connection.outbox;
+            if outbox.has_ring_parts() {
+                if outbox.is_in_flight() || outbox.gather().0.len() > limits::GATHERED_SLICES {
+                    outbox.materialize(copy);
+                } else {
+                    let first_slice = scratch.slices.len();
+                    let (parts, bytes) = outbox.gather();
+                    for part in parts {
+                        let (base, length) = match *part {
+                            Part::Bytes { start, end } => (bytes[start..end].as_ptr(), end - start),
+                            Part::Ring { physical, length } => {
+                                (view.as_deref().map_or(std::ptr::null(), |view| view.address(physical)), length)
+                            }
+                        };
+                        scratch.slices.push(libc::iovec { iov_base: base.cast_mut().cast(), iov_len: length });
+                    }
+                    let slices = scratch.slices.len() - first_slice;
+                    scratch.gathers.push(Gather { connection: id, first_slice, slices });
+                    outbox.begin_gathered();
+                    continue;
+                }
+            }
+            if let Some((bytes, length)) = outbox.begin_bytes() {
+                let token = Token::new(kind::SEND, id.slot, id.generation);
+                // SAFETY: the outbox keeps the bytes in place until `finish_bytes`, and a connection is only freed when no
+                // send is in flight.
+                unsafe { self.ring.send(descriptor, bytes, length, token)? };
+            }
+        }
+        if !scratch.gathers.is_empty() {
+            self.send_gathered(scratch)?;
+        }
+        if let Some(view) = &self.view
+            && view.is_pinned(self.core.index())
+        {
+            view.unpin(self.core.index());
+        }
+        self.resume_paused(scratch)
+    }
+
+    /// Submits all gathered sends; they finish at once, so that ring memory is let go in the same turn.
+    fn send_gathered(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        scratch.headers.clear();
+        for gather in &scratch.gathers {
+            // SAFETY: an all-zero msghdr is valid; the fields that matter are set below.
+            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+            header.msg_iov = scratch.slices[gather.first_slice..].as_mut_ptr();
+            header.msg_iovlen = gather.slices as _;
+            scratch.headers.push(header);
+        }
+        for (gather, header) in scratch.gathers.iter().zip(&scratch.headers) {
+            let id = gather.connection;
+            let Some(descriptor) = self.core.connection_mut(id).and_then(|connection| connection.raw_fd()) else { continue };
+            let token = Token::new(kind::GATHER, id.slot, id.generation);
+            // SAFETY: headers and slices are not touched before the completions below; the bytes are in the outbox, which
+            // gathers nothing more meanwhile, and in pinned ring memory.
+            unsafe { self.ring.send_gathered(descriptor, header, token)? };
+        }
+        let mut outstanding = scratch.gathers.len();
+        let mut completions = std::mem::take(&mut scratch.completions);
+        while outstanding > 0 {
+            self.ring.wait(Some(Duration::ZERO))?;
+            self.ring.completions(&mut completions);
+            for completion in completions.drain(..) {
+                if completion.token.kind == kind::GATHER {
+                    outstanding -= 1;
+                    self.gathered(completion, scratch)?;
+                } else {
+                    scratch.carried.push(completion);
+                }
+            }
+        }
+        scratch.completions = completions;
+        Ok(())
+    }
+
+    fn gathered(&mut self, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
+        let id = SlotId { slot: completion.token.slot, generation: completion.token.generation };
+        let view = self.view.clone();
+        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
+        let now_ms = self.core.now_ms();
+        let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
+        connection.last_active_ms = now_ms;
+        let taken = match completion.outcome() {
+            Ok(taken) => taken,
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
+            Err(_) => {
+                connection.outbox.finish_gathered(usize::MAX, copy);
+                scratch.closing.push(id);
+                return Ok(());
+            }
+        };
+        if connection.outbox.finish_gathered(taken, copy)
+            && let Some(descriptor) = connection.raw_fd()
+            && let Some((bytes, length)) = connection.outbox.begin_bytes()
+        {
+            let token = Token::new(kind::SEND, id.slot, id.generation);
+            // SAFETY: as in `send_output`.
+            unsafe { self.ring.send(descriptor, bytes, length, token)? };
+        }
+        Ok(())
+    }
+
+    fn resume_paused(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        if scratch.paused.is_empty() {
+            return Ok(());
+        }
+        let paused = std::mem::take(&mut scratch.paused);
+        for id in paused {
+            if self.core.is_over_limit(id) {
+                scratch.paused.push(id);
+                continue;
+            }
+            if let Some(connection) = self.core.connection_mut(id) {
+                connection.paused = false;
+                connection.wanted_input = 0;
+            }
+            if self.core.continue_input(id) {
+                self.regulate(id, scratch)?;
+            } else {
+                scratch.closing.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------------------------------ closing, idleness
+
+    fn close_broken(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        let mut closing = std::mem::take(&mut scratch.closing);
+        for id in closing.drain(..) {
+            self.core.begin_close(id);
+            let Some(connection) = self.core.connection_mut(id) else { continue };
+            if let Some(descriptor) = connection.raw_fd()
+                && (connection.receiving || connection.outbox.is_in_flight())
+            {
+                // Ends what is in flight; its completions bring us back here.
+                socket::shut_down(descriptor);
+                scratch.paused.push(id);
+                continue;
+            }
+            if !self.core.finish_close(id) {
+                scratch.paused.push(id);
+            }
+        }
+        let again: Vec<SlotId> = scratch
+            .paused
+            .extract_if(.., |id| self.core.connection_mut(*id).is_some_and(|connection| connection.closing))
+            .collect();
+        closing.extend(again);
+        scratch.closing = closing;
+        Ok(())
+    }
+
+    fn housekeeping(&mut self, scratch: &mut Scratch) {
+        let now_ms = self.core.now_ms();
+        if self.core.has_commits() && now_ms >= scratch.next_commit_ms {
+            scratch.next_commit_ms = now_ms + COMMIT_DELAY_MS;
+            self.core.flush_commits();
+        }
+        if now_ms < scratch.next_housekeeping_ms {
+            return;
+        }
+        scratch.next_housekeeping_ms = now_ms + HOUSEKEEPING_MS;
+        for id in self.core.connection_ids() {
+            let Some(connection) = self.core.connection_mut(id) else { continue };
+            let idle = now_ms.saturating_sub(connection.last_active_ms) > limits::IDLE_CONNECTION_MS;
+            let drips = !connection.input.is_empty()
+                && !connection.is_blocked
+                && !connection.paused
+                && now_ms.saturating_sub(connection.frame_began_ms) > limits::FRAME_ASSEMBLY_MS;
+            if (idle || drips) && !connection.closing {
+                scratch.closing.push(id);
+            }
+        }
+    }
+
+    fn is_done(&mut self, scratch: &Scratch) -> bool {
+        if self.lifecycle.failed.load(Ordering::Acquire) {
+            return true;
+        }
+        let Some(stop_at_ms) = scratch.stop_at_ms else { return false };
+        let writer_idle = self.core.writer_mut().is_none_or(|writer| writer.is_idle());
+        let quiet = writer_idle && scratch.appends.is_empty() && self.core.is_quiet();
+        quiet && self.lifecycle.stopping.load(Ordering::Acquire) || self.core.now_ms() >= stop_at_ms
+    }
+
+    // ------------------------------------------------------------------------------------------ sleep
+
+    fn publish_figures(&mut self) {
+        let counters = self.core.counters();
+        let gauges = self.core.gauges();
+        let ring = self.ring.counters();
+        let shell = self.shell.as_ref().map(LogShell::counters);
+        self.probe.publish(&counters, gauges, ring, shell, self.wake.wakes());
+    }
+
+    fn sleep(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        let now_ms = self.core.now_ms();
+        let mut timeout: Option<Duration> = None;
+        let mut at_most = |limit: Duration| timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
+        if let Some(deadline_ms) = self.core.next_deadline_ms() {
+            at_most(Duration::from_millis(deadline_ms.saturating_sub(now_ms)));
+        }
+        if self.core.has_commits() {
+            at_most(Duration::from_millis(scratch.next_commit_ms.saturating_sub(now_ms).max(1)));
+        }
+        let waits = self.core.has_blocked()
+            || !scratch.appends.is_empty()
+            || !scratch.closing.is_empty()
+            || !scratch.paused.is_empty()
+            || scratch.stop_at_ms.is_some()
+            || self.shell.as_ref().is_some_and(LogShell::awaits_zeroing)
+            || self.core.writer_mut().is_some_and(|writer| writer.pending() > 0);
+        if waits {
+            at_most(BLOCKED_DELAY);
+        }
+        if self.core.gauges().0 > 0 {
+            at_most(Duration::from_millis(HOUSEKEEPING_MS));
+        }
+        if !scratch.carried.is_empty() || !scratch.dirty.is_empty() {
+            at_most(Duration::ZERO);
+        }
+        if timeout == Some(Duration::ZERO) || self.spins(scratch)? {
+            return self.ring.wait(Some(Duration::ZERO));
+        }
+        if !scratch.wake_armed {
+            let value = scratch.wake_value.as_mut_ptr();
+            // SAFETY: the box lives as long as the loop, and only the kernel writes it.
+            unsafe { self.ring.read(self.wake.raw_fd(), value, 8, 0, Token::new(kind::WAKE, 0, 0))? };
+            scratch.wake_armed = true;
+        }
+        self.wake.announce_sleep();
+        if let Some(message) = self.mailbox.receive() {
+            self.wake.announce_awake();
+            let mut sink = TurnSink { settled: Vec::new(), woken: Vec::new() };
+            self.message(message, scratch, &mut sink)?;
+            return self.ring.wait(Some(Duration::ZERO));
+        }
+        let result = self.ring.wait(timeout);
+        self.wake.announce_awake();
+        result
+    }
+
+    /// Polls for a bounded time before sleeping, if configured. True when there is something to do.
+    fn spins(&mut self, scratch: &mut Scratch) -> io::Result<bool> {
+        if self.spin.is_zero() {
+            return Ok(false);
+        }
+        let deadline = Instant::now() + self.spin;
+        let mut completions = std::mem::take(&mut scratch.completions);
+        let mut found = false;
+        while !found && Instant::now() < deadline {
+            self.ring.wait(Some(Duration::ZERO))?;
+            self.ring.completions(&mut completions);
+            found = !completions.is_empty();
+            scratch.carried.append(&mut completions);
+            if !found && let Some(message) = self.mailbox.receive() {
+                let mut sink = TurnSink { settled: Vec::new(), woken: Vec::new() };
+                self.message(message, scratch, &mut sink)?;
+                found = true;
+            }
+        }
+        scratch.completions = completions;
+        Ok(found)
+    }
+}
+
+fn copy_ring(view: Option<&LogView>, physical: u64, length: usize, out: &mut Vec<u8>) {
+    let Some(view) = view else { return };
+    // SAFETY: the shard pins the range until the end of the turn (see `ShardCore::execute_pull`), and it is confirmed.
+    let bytes = unsafe { std::slice::from_raw_parts(view.address(physical), length) };
+    out.extend_from_slice(bytes);
+}

@@ -1,0 +1,278 @@
+//! Carries out what the log writer decides: one write per group, one sync in sync mode, early write-back, segment changes.
+//!
+//! Lives on the writer's shard. The page-cache write is the one call here that can block; its time is measured. Everything else
+//! goes through the ring or to the flush thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use ringmq_shards::log::segments::{Segment, WritePath};
+use ringmq_shards::log::writer::{SyncOperation, describe_failure};
+use ringmq_shards::log::{WriteOperation, Writer};
+use ringmq_shards::probe::Histogram;
+use ringmq_shards::runtime::{Ring, Token};
+
+use super::flush_thread::FlushRequest;
+
+/// How far a write has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// Nothing to write, or it waits for one in flight.
+    Nothing,
+    /// Written inline: settle now.
+    Written,
+    /// On its way through the ring.
+    InFlight,
+}
+
+/// See the module's text.
+pub struct LogShell {
+    segments: VecDeque<Arc<Segment>>,
+    segment_bytes: u64,
+    path: WritePath,
+    zeroes_ahead: bool,
+    write_token: Token,
+    sync_token: Token,
+    write_back_bytes: u64,
+    written_back: u64,
+    flush: SyncSender<FlushRequest>,
+    in_flight: Option<(WriteOperation, Instant)>,
+    syncs_in_flight: u32,
+    sync_in_flight: Option<SyncOperation>,
+    awaits_zeroing: bool,
+    failure: Option<String>,
+    write_times: Arc<Histogram>,
+    sync_times: Arc<Histogram>,
+    sync_started: Instant,
+    groups: u64,
+    group_bytes: u64,
+    syncs: u64,
+}
+
+/// What a log shell is told at its start.
+pub struct LogShellOptions {
+    /// Segments from the one that holds the end on.
+    pub segments: Vec<Arc<Segment>>,
+    /// Size of each.
+    pub segment_bytes: u64,
+    /// How to write.
+    pub path: WritePath,
+    /// Whether the flush thread zeroes ahead, so that writes must ask the frontier.
+    pub zeroes_ahead: bool,
+    /// Bytes after which write-back is started; 0 leaves it to the kernel.
+    pub write_back_bytes: u64,
+    /// End of the log.
+    pub end: u64,
+    /// Token of writes.
+    pub write_token: Token,
+    /// Token of syncs.
+    pub sync_token: Token,
+    /// The flush thread.
+    pub flush: SyncSender<FlushRequest>,
+    /// Durations of writes.
+    pub write_times: Arc<Histogram>,
+    /// Durations of syncs.
+    pub sync_times: Arc<Histogram>,
+}
+
+impl LogShell {
+    /// A shell that continues at the log's end.
+    pub fn new(options: LogShellOptions) -> Self {
+        Self {
+            segments: options.segments.into(),
+            segment_bytes: options.segment_bytes,
+            path: options.path,
+            zeroes_ahead: options.zeroes_ahead,
+            write_token: options.write_token,
+            sync_token: options.sync_token,
+            write_back_bytes: options.write_back_bytes,
+            written_back: options.end,
+            flush: options.flush,
+            in_flight: None,
+            syncs_in_flight: 0,
+            sync_in_flight: None,
+            awaits_zeroing: false,
+            failure: None,
+            write_times: options.write_times,
+            sync_times: options.sync_times,
+            sync_started: Instant::now(),
+            groups: 0,
+            group_bytes: 0,
+            syncs: 0,
+        }
+    }
+
+    /// Groups written, their bytes, and syncs so far.
+    pub fn counters(&self) -> (u64, u64, u64) {
+        (self.groups, self.group_bytes, self.syncs)
+    }
+
+    /// The text of a final failure.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// A further segment is open.
+    pub fn add_segment(&mut self, segment: Arc<Segment>) {
+        self.segments.push_back(segment);
+    }
+
+    fn segment(&self, start: u64) -> Option<&Arc<Segment>> {
+        self.segments.iter().find(|segment| segment.start().0 == start)
+    }
+
+    fn descriptor(&self, start: u64) -> io::Result<RawFd> {
+        self.segment(start)
+            .and_then(|segment| segment.raw_fd(self.path))
+            .ok_or_else(|| io::Error::other("the segment is not open"))
+    }
+
+    fn fail(&mut self, action: &str, segment: u64, offset: u64, error: &io::Error) {
+        if self.failure.is_none() {
+            self.failure = Some(describe_failure(action, segment, offset, error));
+        }
+    }
+
+    /// Writes what has gathered, as one group.
+    pub fn push(&mut self, writer: &mut Writer, ring: &mut Ring) -> Pushed {
+        if self.awaits_zeroing {
+            return self.submit_direct(writer, ring);
+        }
+        if self.failure.is_some() || self.in_flight.is_some() {
+            return Pushed::Nothing;
+        }
+        let Some(operation) = writer.next_write() else { return Pushed::Nothing };
+        self.groups += 1;
+        self.group_bytes += operation.length as u64;
+        let started = Instant::now();
+        let needed_from = writer.needed_from();
+        while self.segments.front().is_some_and(|segment| segment.start().0 + self.segment_bytes <= needed_from) {
+            self.segments.pop_front();
+        }
+        if self.path == WritePath::PageCache {
+            return self.write_inline(writer, &operation, started);
+        }
+        self.in_flight = Some((operation, started));
+        self.submit_direct(writer, ring)
+    }
+
+    fn write_inline(&mut self, writer: &mut Writer, operation: &WriteOperation, started: Instant) -> Pushed {
+        let source = writer.write_source(operation);
+        // SAFETY: the range is inside the ring and only this thread writes it.
+        let bytes = unsafe { std::slice::from_raw_parts(source, operation.length) };
+        let result = match self.segment(operation.segment) {
+            Some(segment) => segment.page_cache().write_all_at(bytes, operation.file_offset),
+            None => Err(io::Error::other("the segment is not open")),
+        };
+        self.write_times.record(started.elapsed());
+        match result {
+            Ok(()) => {
+                writer.write_completed();
+                self.start_write_back(operation);
+                Pushed::Written
+            }
+            Err(error) => {
+                self.fail("write", operation.segment, operation.file_offset, &error);
+                Pushed::Nothing
+            }
+        }
+    }
+
+    /// Whether a write waits for the flush thread to finish zeroing the very place; try [`LogShell::push`] again soon.
+    pub fn awaits_zeroing(&self) -> bool {
+        self.awaits_zeroing
+    }
+
+    /// Hands a direct write to the ring, unless the zeroing thread is in its way just now.
+    fn submit_direct(&mut self, writer: &Writer, ring: &mut Ring) -> Pushed {
+        let Some((operation, _)) = self.in_flight else { return Pushed::Nothing };
+        let file_end = operation.file_offset + operation.length as u64;
+        let is_clear = |segment: &Arc<Segment>| segment.frontier().admit(file_end);
+        self.awaits_zeroing = self.zeroes_ahead && !self.segment(operation.segment).is_some_and(is_clear);
+        if self.awaits_zeroing {
+            return Pushed::Nothing;
+        }
+        let submitted = self.descriptor(operation.segment).and_then(|file| {
+            let length = u32::try_from(operation.length).map_err(io::Error::other)?;
+            let source = writer.write_source(&operation);
+            // SAFETY: ring memory below the end stays until the write is reported complete; see `Writer::next_write`.
+            unsafe { ring.write(file, source, length, operation.file_offset, self.write_token) }
+        });
+        match submitted {
+            Ok(()) => Pushed::InFlight,
+            Err(error) => {
+                self.fail("submit a write", operation.segment, operation.file_offset, &error);
+                Pushed::Nothing
+            }
+        }
+    }
+
+    /// The ring has finished the write. True when the group may be settled.
+    pub fn write_finished(&mut self, writer: &mut Writer, outcome: io::Result<usize>) -> bool {
+        let Some((operation, started)) = self.in_flight.take() else { return false };
+        self.write_times.record(started.elapsed());
+        let error = match outcome {
+            Ok(length) if length == operation.length => {
+                writer.write_completed();
+                return true;
+            }
+            Ok(length) => io::Error::other(format!("only {length} of {} bytes were written", operation.length)),
+            Err(error) => error,
+        };
+        self.fail("write", operation.segment, operation.file_offset, &error);
+        false
+    }
+
+    /// Starts the sync that is due, if any (sync mode with separate syncs).
+    pub fn push_sync(&mut self, writer: &mut Writer, ring: &mut Ring) {
+        if self.failure.is_some() || self.sync_in_flight.is_some() {
+            return;
+        }
+        let Some(operation) = writer.next_sync() else { return };
+        self.syncs += 1;
+        self.sync_started = Instant::now();
+        self.sync_in_flight = Some(operation);
+        let mut start = operation.from - operation.from % self.segment_bytes;
+        while start < operation.end {
+            match self.descriptor(start).and_then(|file| ring.sync_data(file, self.sync_token)) {
+                Ok(()) => self.syncs_in_flight += 1,
+                Err(error) => self.fail("submit a sync", start, 0, &error),
+            }
+            start += self.segment_bytes;
+        }
+    }
+
+    /// The ring has finished a sync. True when the group may be settled.
+    pub fn sync_finished(&mut self, writer: &mut Writer, outcome: io::Result<usize>) -> bool {
+        let Some(operation) = self.sync_in_flight else { return false };
+        self.syncs_in_flight -= 1;
+        if let Err(error) = outcome {
+            self.fail("sync", operation.from - operation.from % self.segment_bytes, operation.from, &error);
+            return false;
+        }
+        if self.syncs_in_flight > 0 {
+            return false;
+        }
+        self.sync_in_flight = None;
+        self.sync_times.record(self.sync_started.elapsed());
+        writer.sync_completed();
+        true
+    }
+
+    /// Lets the kernel write dirty pages early, so that they never pile up into one long stall.
+    fn start_write_back(&mut self, operation: &WriteOperation) {
+        if self.write_back_bytes == 0 || operation.end < self.written_back + self.write_back_bytes {
+            return;
+        }
+        let from = self.written_back.max(operation.segment);
+        let request = FlushRequest::WriteBack { segment: operation.segment, from, end: operation.end };
+        // A full mailbox only means that the kernel starts later by itself.
+        if self.flush.try_send(request).is_ok() {
+            self.written_back = operation.end;
+        }
+    }
+}

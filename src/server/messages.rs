@@ -1,0 +1,147 @@
+//! What travels between the threads.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ringmq_protocol::frame::SerializeType;
+use ringmq_shards::log::{Settled, Ticket};
+use ringmq_shards::queue::Queue;
+
+use super::connection::Listener;
+use super::serving::Serving;
+use crate::broker::filter::TagFilter;
+
+/// A record that another shard has prepared for the writer.
+pub struct RemoteAppend {
+    /// Records in stored form without their offsets.
+    pub bytes: Vec<u8>,
+    /// Length and tags code of each.
+    pub pieces: Vec<ringmq_shards::log::writer::Piece>,
+    /// Their queue.
+    pub queue: Arc<Queue>,
+    /// Where the answer goes; `None` for oneway requests.
+    pub ticket: Option<Ticket>,
+    /// The message's `WAIT` property.
+    pub wait: bool,
+}
+
+/// What a shard hears from other threads.
+pub enum ShardMessage {
+    /// A connection that shard 0 accepted for it.
+    Adopt(OwnedFd, Listener, SocketAddr),
+    /// An encoded frame for a connection; `answers` is how many bytes of requests it settles.
+    Frame {
+        /// The connection's number.
+        connection: u64,
+        /// The whole frame; empty when a request ends without an answer.
+        frame: Vec<u8>,
+        /// Bytes of the request that this answers, 0 for notices.
+        answers: usize,
+    },
+    /// A request is to be executed again, because what it was missing exists now.
+    Again {
+        /// The connection's number.
+        connection: u64,
+        /// The request's frame.
+        frame: Vec<u8>,
+    },
+    /// Closes a connection.
+    Close(u64),
+    /// New topics, groups or subscriptions.
+    Serving(Arc<Serving>),
+    /// A queue with waiters on this shard has new messages.
+    Wake(Arc<Queue>),
+    /// A prepared record arrives (writer shard only).
+    Append(RemoteAppend),
+    /// A request of this shard is settled; its buffers come back for reuse.
+    Settled(Settled),
+    /// The next segment is ready, or cannot be made (writer shard only).
+    Segment(SegmentNews),
+    /// Everything bound before is to be written, then the flag is set (writer shard only).
+    Stop,
+}
+
+/// What the flush thread says of the next segment.
+pub enum SegmentNews {
+    /// It is ready.
+    Ready(Arc<ringmq_shards::log::segments::Segment>),
+    /// There is no room for it on the disk; the thread keeps trying.
+    DiskFull,
+}
+
+/// What the control thread is asked.
+pub enum ControlRequest {
+    /// A whole frame that is neither a send nor a pull.
+    Command {
+        /// The connection's number.
+        connection: u64,
+        /// The frame.
+        frame: Vec<u8>,
+    },
+    /// A send to a topic that does not exist: create it if the rules allow, then have the request executed again.
+    CreateTopic {
+        /// The connection's number.
+        connection: u64,
+        /// The frame of the send.
+        frame: Vec<u8>,
+    },
+    /// A pull of a group that does not exist: as above.
+    CreateGroup {
+        /// The connection's number.
+        connection: u64,
+        /// The frame of the pull.
+        frame: Vec<u8>,
+    },
+    /// Offsets that pulls carried.
+    Commit(Vec<CarriedCommit>),
+    /// A connection was accepted.
+    Opened {
+        /// Its number.
+        connection: u64,
+        /// Which port it came through.
+        listener: Listener,
+        /// Its peer.
+        peer: SocketAddr,
+    },
+    /// A connection is gone.
+    Closed {
+        /// Its number.
+        connection: u64,
+    },
+}
+
+/// An offset that a pull committed.
+#[derive(Debug, Clone)]
+pub struct CarriedCommit {
+    /// Consumer group.
+    pub group: Arc<str>,
+    /// The queue.
+    pub queue: Arc<Queue>,
+    /// Next offset to consume.
+    pub offset: i64,
+}
+
+/// A pull whose messages are not in memory.
+pub struct ColdPull {
+    /// The connection's number.
+    pub connection: u64,
+    /// Bytes of the request, for the connection's accounting.
+    pub answers: usize,
+    /// Request id.
+    pub opaque: i32,
+    /// Coding of the answer.
+    pub serialize_type: SerializeType,
+    /// The queue.
+    pub queue: Arc<Queue>,
+    /// First wanted offset.
+    pub offset: u64,
+    /// Most messages to give.
+    pub max_messages: usize,
+    /// Which messages.
+    pub filter: TagFilter,
+    /// `topicSysFlag` of the answer.
+    pub topic_sys_flag: i32,
+    /// `groupSysFlag` of the answer.
+    pub group_sys_flag: i32,
+}
