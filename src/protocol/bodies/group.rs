@@ -7,17 +7,13 @@ use std::collections::BTreeMap;
 
 crate::json_enum! {
     /// Which retry policy counts. Source: GroupRetryPolicyType.
+    #[derive(Default)]
     pub enum GroupRetryPolicyType {
         /// Delays that grow by a factor.
         Exponential = "EXPONENTIAL",
         /// A list of delays.
+        #[default]
         Customized = "CUSTOMIZED",
-    }
-}
-
-impl Default for GroupRetryPolicyType {
-    fn default() -> Self {
-        GroupRetryPolicyType::Customized
     }
 }
 

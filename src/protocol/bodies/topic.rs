@@ -19,17 +19,13 @@ pub const TOPIC_FLAG_UNIT_SUB: i32 = 2;
 
 crate::json_enum! {
     /// How many tags a message of the topic may carry; unused by brokers. Source: TopicFilterType.
+    #[derive(Default)]
     pub enum TopicFilterType {
         /// One tag.
+        #[default]
         SingleTag = "SINGLE_TAG",
         /// Several tags.
         MultiTag = "MULTI_TAG",
-    }
-}
-
-impl Default for TopicFilterType {
-    fn default() -> Self {
-        TopicFilterType::SingleTag
     }
 }
 
