@@ -194,7 +194,7 @@ pub(crate) fn success_with_header() -> Command {
 }
 
 /// The body of a request that cannot do without one.
-pub(crate) fn body<'a>(command: &'a Command) -> Result<&'a [u8], Refusal> {
+pub(crate) fn body(command: &Command) -> Result<&[u8], Refusal> {
     command.body.as_deref().ok_or_else(|| Refusal::new(response::SYSTEM_ERROR, "the request has no body"))
 }
 
