@@ -21,6 +21,7 @@ pub mod group_requests;
 pub mod groups;
 pub mod heartbeat;
 pub mod limits;
+pub mod live_config;
 pub mod locks;
 pub mod names;
 pub mod offset_requests;
@@ -119,7 +120,8 @@ pub enum Effect {
         /// The topic.
         topic: String,
     },
-    /// Settings were changed by a request; the pairs are keys and new values.
+    /// Settings were changed by a request: write [`Control::config_file`]. The pairs are keys whose new values are in use
+    /// at once, for whoever else uses them; there may be none.
     ConfigChanged(Vec<(String, String)>),
 }
 

@@ -1,7 +1,7 @@
 //! Topics, groups, offsets, queries, statistics, configuration and registration as tools and clients see them.
 
 use super::super::dispatch::HANDLERS;
-use super::super::settings::{ConfigAccess, ConfigError};
+use super::super::settings::{ChangedKey, ConfigAccess, ConfigError};
 use super::*;
 use ringmq_protocol::bodies::{JsonBody, RegisterBrokerBody};
 use ringmq_protocol::codes::request as code;
@@ -396,13 +396,17 @@ impl ConfigAccess for OneKey {
         format!("brokerPermission={}\n", self.0)
     }
 
-    fn apply(&mut self, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    fn apply(&mut self, text: &str) -> Result<Vec<ChangedKey>, ConfigError> {
         if text.contains("rocketmqHome") {
             return Err(ConfigError::Blacklisted);
         }
         let value = text.trim().strip_prefix("brokerPermission=").ok_or(ConfigError::Malformed)?;
         value.clone_into(&mut self.0);
-        Ok(vec![("brokerPermission".to_owned(), value.to_owned())])
+        Ok(vec![ChangedKey { key: "brokerPermission".to_owned(), value: value.to_owned(), in_use: true }])
+    }
+
+    fn file(&self) -> Option<String> {
+        Some(self.render())
     }
 }
 
@@ -419,6 +423,7 @@ fn configuration() {
     let changed = vec![("brokerPermission".to_owned(), "4".to_owned())];
     assert_eq!(effects, [Effect::TopicsChanged, Effect::RegisterAll, Effect::ConfigChanged(changed)]);
     assert_eq!((control.snapshot().flags.permission, control.topics.version().counter), (4, 1));
+    assert_eq!(control.config_file().as_deref(), Some("brokerPermission=4\n"));
     let answer = ask_body(&mut control, code::UPDATE_BROKER_CONFIG, "rocketmqHome=x");
     assert_eq!(outcome(&answer), (16, "Can not update config in black list."));
     let answer = ask_body(&mut control, code::UPDATE_BROKER_CONFIG, "?");

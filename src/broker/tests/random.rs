@@ -3,6 +3,7 @@
 use super::super::dispatch::HANDLERS;
 use super::*;
 use proptest::prelude::*;
+use ringmq_protocol::bodies::TopicConfig;
 
 const NAMES: [&str; 10] = ["g", "T", "", " ", "a b", "%RETRY%g", "TBW102", "broker-a", "CID_RMQ_SYS_x", "@"];
 const NUMBERS: [&str; 9] =
@@ -93,8 +94,10 @@ fn check(control: &mut Control) {
         assert_eq!(Some(&entry.config), control.groups.get(name));
     }
     for topic in control.topics.sorted().values() {
-        assert!((0..=control.config.max_queues_per_topic).contains(&topic.read_queue_nums), "{topic:?}");
+        assert!((0..=super::super::limits::MAX_QUEUES_PER_TOPIC).contains(&topic.read_queue_nums), "{topic:?}");
     }
+    let queues = |topic: &TopicConfig| u64::try_from(topic.read_queue_nums.max(topic.write_queue_nums)).unwrap();
+    assert_eq!(control.topics.queues(), control.topics.sorted().into_values().map(queues).sum::<u64>());
 }
 
 proptest! {
