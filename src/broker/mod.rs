@@ -24,6 +24,8 @@ pub mod limits;
 pub mod live_config;
 pub mod locks;
 pub mod names;
+pub mod pull;
+pub mod send;
 pub mod offset_requests;
 pub mod offsets;
 pub mod query_requests;

@@ -503,6 +503,6 @@ fn serving_topic(
         sys_flag: config.topic_sys_flag,
         is_ordered: config.order,
         is_multi_tag: config.topic_filter_type == TopicFilterType::MultiTag,
-        not_sendable: names::is_send_forbidden(name),
+        not_sendable: !names::is_sendable(name),
     })
 }
