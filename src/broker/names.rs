@@ -150,9 +150,9 @@ pub fn is_blank(text: &str) -> bool {
     text.chars().all(char::is_whitespace)
 }
 
-/// Whether clients may not send to this topic. Source: TopicValidator.isNotAllowedSendTopic.
-pub fn is_send_forbidden(topic: &str) -> bool {
-    NOT_SENDABLE.contains(&topic)
+/// Whether clients may send to this topic. Source: TopicValidator.isNotAllowedSendTopic.
+pub fn is_sendable(topic: &str) -> bool {
+    !NOT_SENDABLE.contains(&topic)
 }
 
 /// Whether the name is a system topic on every broker; [`super::topics::TopicTable::is_system`] adds the topics that
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn system_and_sendable() {
         assert!(is_system_topic("rmq_sys_anything") && is_system_topic("TBW102") && !is_system_topic("T"));
-        assert!(!is_send_forbidden("TBW102") && !is_send_forbidden("T") && is_send_forbidden(SCHEDULE_TOPIC));
+        assert!(is_sendable("TBW102") && is_sendable("T") && !is_sendable(SCHEDULE_TOPIC));
         assert!(is_system_group("CID_RMQ_SYS_TRANS") && !is_system_group("CID_ONSAPI_PULL"));
     }
 }
