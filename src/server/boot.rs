@@ -284,8 +284,8 @@ fn open_broker(
     clock: &Arc<dyn Clock>,
 ) -> Result<BrokerStart, BootError> {
     let (flush_mode, wanted) = match config.flush_disk_type {
-        FlushDiskType::Async => (FlushMode::Async, config.async_write_path),
-        FlushDiskType::Sync => (FlushMode::Sync, config.sync_write_path),
+        FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
+        FlushDiskType::SyncFlush => (FlushMode::Sync, config.sync_write_path),
     };
     let path = match (flush_mode, wanted) {
         (FlushMode::Async, WritePath::Auto | WritePath::PageCache) | (FlushMode::Sync, WritePath::PageCache) => {
@@ -306,6 +306,7 @@ fn open_broker(
         queue_file_entries: config.mapped_file_size_consume_queue / 20,
         write_path: path,
         zero_ahead_bytes,
+        ring_bytes: ring_bytes(config) as u64,
         is_sync: flush_mode == FlushMode::Sync,
         index,
     };
@@ -317,13 +318,18 @@ fn open_broker(
         trace_on: config.trace_on,
         store_host: SocketAddr::new(advertise, config.broker_port),
     });
-    let ring_bytes = usize::try_from(config.log_ring_bytes).unwrap_or(usize::MAX).next_power_of_two();
-    let ring = LogRing::new(ring_bytes.max(ringmq_shards::log::limits::RING_BYTES_MIN)).map_err(system("map the log ring"))?;
+    let ring = LogRing::new(ring_bytes(config)).map_err(system("map the log ring"))?;
     let recovered = &storage.recovered;
     let readers = READER_SLOTS + 64;
     let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
     let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
     Ok(BrokerStart { storage, view, identity, flush_mode, path, memory_window_bytes })
+}
+
+/// The configured size of the log ring, rounded up to what the ring can be.
+fn ring_bytes(config: &Config) -> usize {
+    let wanted = usize::try_from(config.log_ring_bytes).unwrap_or(usize::MAX / 2);
+    wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
 }
 
 /// Pin slots of the log view behind those of the shards: flush, store, reader.

@@ -13,7 +13,7 @@ use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
 use ringmq_shards::queue::{ChunkPool, QueueEntry, QueueError, QueueStore, QueueStoreConfig};
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
-use ringmq_shards::recovery::durable_point::DurablePointFile;
+use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::{DispatchSink, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover};
@@ -34,6 +34,8 @@ pub struct StorageOptions {
     pub write_path: WritePath,
     /// How far to zero ahead; 0 for none.
     pub zero_ahead_bytes: u64,
+    /// Size of the log ring: the most that one group can have had in flight.
+    pub ring_bytes: u64,
     /// Whether acknowledgements wait for syncs.
     pub is_sync: bool,
     /// Slots and entries of an index file; `None` without an index.
@@ -160,17 +162,20 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let recovery_options = RecoveryOptions {
         segment_size,
         salvage: false,
-        max_unsynced_bytes: options.is_sync.then_some(ringmq_shards::log::limits::RING_BYTES_DEFAULT as u64),
+        max_unsynced_bytes: options.is_sync.then_some(options.ring_bytes),
         index_is_safe: false,
         verify_property_crc: false,
     };
-    // After a clean stop the queue files are complete. After a crash they are as far as the sidecar says.
+    // After a clean stop the queue files are complete. After a crash they are as far as the sidecar says; a store without one
+    // comes from Java, whose checkpoint recovery follows, or lost it, and then the whole log is read.
+    let durable = DurablePointFile::load(disk.as_ref(), &paths).map_err(io_error("read the durable point", paths.durable_point()))?;
+    let is_ours = !matches!(durable, StoredPoint::Missing);
     let from = match (was_clean, has_sidecar) {
         (true, _) => None,
         (false, true) => Some(queue_offsets.log_offset),
-        (false, false) => None,
+        (false, false) => is_ours.then_some(PhysicalOffset(0)),
     };
-    if let Some(synced) = from {
+    if let Some(synced) = from.filter(|_| has_sidecar) {
         // A power cut may have left holes behind what was synced; the log fills them again.
         queues.truncate_all(synced)?;
     }
