@@ -11,9 +11,7 @@ use std::process::ExitCode;
 
 /// Runs the servers until they are stopped.
 pub fn serve(options: cli::ServeOptions) -> ExitCode {
-    let cli::Roles { broker, namesrv } = options.roles;
-    tracing::error!(broker, namesrv, "this build has no server: it can only check and show a configuration");
-    cli::ExitStatus::Failure.into()
+    server::boot::serve(options)
 }
 
 /// Sends messages.

@@ -268,7 +268,7 @@ impl IndexService {
     /// Deletes the whole index, for a store whose log begins anew.
     pub fn clear(&mut self) -> Result<(), IndexError> {
         while let Some(file) = self.files.pop() {
-            self.remove(&file.path().to_path_buf())?;
+            self.remove(file.path())?;
         }
         self.last = None;
         Ok(())

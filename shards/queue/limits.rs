@@ -35,9 +35,6 @@ pub const FLUSH_BATCH_ENTRIES: u64 = 1024;
 /// Entries before a queue's end that are read and checked when it is loaded.
 pub const VERIFIED_ENTRIES: u64 = 256;
 
-/// Bytes behind a queue's end that must be zero after a crash; what is found there is wiped.
-pub const WIPE_WINDOW_BYTES: u64 = 256 << 10;
-
 /// Words of 64 queues in one segment of the dirty set.
 pub const DIRTY_SEGMENT_WORDS: usize = 1024;
 

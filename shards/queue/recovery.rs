@@ -8,7 +8,7 @@
 //! the entries before it are then checked one by one. After a power cut this may be untrue above the last sync: pages can
 //! be missing in between. Cutting every queue at the log offset up to which queue files were synced removes such places,
 //! since bisection for "invalid, or at or behind that offset" does not care what lies behind the first of them. What is
-//! cut is overwritten with zeros, so that no later start takes it for entries again.
+//! behind an end becomes zeros, so that no later start takes it for entries again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::chunk::ChunkPool;
 use super::entry::{ENTRY_LENGTH, QueueEntry};
 use super::error::QueueError;
 use super::files::{FileSpan, file_name};
-use super::limits::{ENTRY_BYTES, VERIFIED_ENTRIES, WIPE_WINDOW_BYTES};
+use super::limits::{ENTRY_BYTES, VERIFIED_ENTRIES};
 use super::queue::Queue;
 use super::store::QueueStore;
 use crate::disk::{DiskFile, OpenOptions};
@@ -44,8 +44,8 @@ pub enum Rebuilt {
 }
 
 impl QueueStore {
-    /// Loads every queue below the root. `after_crash` says that the last stop was no clean one: then the space behind each
-    /// end is checked and wiped. Refuses files of a wrong length, foreign names and gaps between files, and names them.
+    /// Loads every queue below the root. `after_crash` says that the last stop was no clean one: then everything behind each end is
+    /// wiped. Refuses files of a wrong length, foreign names and gaps between files, and names them.
     /// Source: RocketMQ `MappedFileQueue.load`, `ConsumeQueue.recover`.
     pub fn load(&self, after_crash: bool) -> Result<LoadReport, QueueError> {
         let mut report = LoadReport::default();
@@ -109,9 +109,8 @@ impl QueueStore {
         let end = self.physical_end_at(&queue, minimum, verified)?;
         queue.reset(minimum, verified, end);
         if after_crash || verified < length {
-            self.wipe_behind(&queue, verified, length)?;
+            self.cut_files(&queue, verified)?;
         }
-        self.span(&queue).filled = verified * ENTRY_BYTES;
         Ok(())
     }
 
@@ -204,29 +203,34 @@ impl QueueStore {
         Ok(if last[0].is_blank() { PhysicalOffset(0) } else { last[0].physical_end() })
     }
 
-    /// Writes zeros from entry `end` to entry `known_end`, and on through the file as long as anything is found there.
-    fn wipe_behind(&self, queue: &Queue, end: u64, known_end: u64) -> Result<(), QueueError> {
-        let span = *self.span(queue);
-        let mut position = end * ENTRY_BYTES;
-        let mut clean_bytes = 0;
-        let mut buffer = vec![0; 64 << 10];
-        while position < span.end && (position < known_end * ENTRY_BYTES || clean_bytes < WIPE_WINDOW_BYTES) {
-            let start = position - position % self.file_bytes();
-            let path = self.file_path(queue, start);
-            let file = self.handles.open(&*self.disk, (queue.identity(), start), &path)?;
-            let length = (start + self.file_bytes() - position).min(buffer.len() as u64);
-            let block = &mut buffer[..length as usize];
-            read_exactly(&*file, block, position - start, &path)?;
-            if block.iter().any(|&byte| byte != 0) {
-                block.fill(0);
-                file.write_all_at(block, position - start).map_err(QueueError::io("wipe queue file", &path))?;
-                self.note_unsynced((queue.identity(), start), || path.clone());
-                clean_bytes = 0;
-            } else {
-                clean_bytes += length;
-            }
-            position += length;
+    /// Ends the files at entry `kept`: removes those behind it, newest first, and makes the rest of the last one zeros by
+    /// cutting it short and extending it again. A crash in between leaves a short last file, which a load after a crash
+    /// extends. The first file always stays: its name carries the queue's place.
+    fn cut_files(&self, queue: &Queue, kept: u64) -> Result<(), QueueError> {
+        let kept = kept * ENTRY_BYTES;
+        let mut span = *self.span(queue);
+        while span.end > span.first + self.file_bytes() && span.end - self.file_bytes() >= kept {
+            self.remove_file(queue, span.end - self.file_bytes())?;
+            span.end -= self.file_bytes();
         }
+        span.filled = kept;
+        *self.span(queue) = span;
+        if kept >= span.end {
+            return Ok(());
+        }
+        let start = span.end - self.file_bytes();
+        let path = self.file_path(queue, start);
+        let file = self.handles.open(&*self.disk, (queue.identity(), start), &path)?;
+        let mut length = kept - start;
+        if length == 0 {
+            // An empty last file would be deleted by a load.
+            file.write_all_at(&[0; ENTRY_LENGTH], 0).map_err(QueueError::io("wipe queue file", &path))?;
+            length = ENTRY_BYTES;
+        }
+        file.set_length(length)
+            .and_then(|()| file.set_length(self.file_bytes()))
+            .map_err(QueueError::io("wipe queue file", &path))?;
+        self.note_unsynced((queue.identity(), start), || path.clone());
         Ok(())
     }
 
@@ -247,16 +251,8 @@ impl QueueStore {
         if kept == length {
             return Ok(0);
         }
-        self.wipe_behind(queue, kept, length)?;
         let end = self.physical_end_at(queue, minimum, kept)?;
-        let mut span = *self.span(queue);
-        // The first file stays even when it is empty: it carries the queue's place.
-        while span.end > span.first + self.file_bytes() && span.end - self.file_bytes() >= kept * ENTRY_BYTES {
-            self.remove_file(queue, span.end - self.file_bytes())?;
-            span.end -= self.file_bytes();
-        }
-        span.filled = kept * ENTRY_BYTES;
-        *self.span(queue) = span;
+        self.cut_files(queue, kept)?;
         queue.reset(minimum, kept, end);
         Ok(length - kept)
     }

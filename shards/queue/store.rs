@@ -197,6 +197,11 @@ impl QueueStore {
         self.queues().iter().map(|queue| queue.physical_end()).max().unwrap_or_default()
     }
 
+    /// The largest `Queue::unflushed_percent` of all queues, for metrics.
+    pub fn unflushed_percent(&self) -> u64 {
+        self.queues().iter().map(|queue| queue.unflushed_percent()).max().unwrap_or_default()
+    }
+
     /// Smallest log position that a readable entry points to; `None` without entries. Reads files.
     pub fn minimum_physical(&self) -> Result<Option<PhysicalOffset>, QueueError> {
         let mut minimum: Option<PhysicalOffset> = None;

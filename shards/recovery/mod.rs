@@ -1,1 +1,23 @@
-//! placeholder
+//! What the store knows about itself across restarts, and how it finds its end again.
+//!
+//! - [`paths`]: where everything lies; [`process_lock`]: who may touch it, and whether the last stop was clean
+//! - [`checkpoint`]: RocketMQ's time stamps; [`durable_point`]: our own offset that is known synced
+//! - [`queue_offsets`]: what the log alone cannot tell about queues
+//! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index
+//!
+//! All of it runs on ordinary threads over the [`Disk`](crate::disk::Disk) seam, before the first append.
+
+pub mod checkpoint;
+pub mod durable_point;
+pub mod paths;
+pub mod process_lock;
+pub mod queue_offsets;
+pub mod scan;
+
+mod cut;
+mod decide;
+#[cfg(test)]
+mod tests;
+
+pub use decide::{Discarded, DispatchSink, Recovered, RecoveryError, RecoveryOptions, recover};
+pub use paths::StorePaths;

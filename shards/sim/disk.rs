@@ -168,6 +168,14 @@ impl State {
         self.name_changes = kept;
     }
 
+    /// Makes overlapping changes durable, in order, and leaves the others pending.
+    fn flush_range(inode: &mut Inode, start: u64, end: u64) {
+        let (older, others): (Vec<Change>, Vec<Change>) =
+            std::mem::take(&mut inode.pending).into_iter().partition(|old| old.overlaps(start, end));
+        inode.pending = others;
+        older.iter().for_each(|old| old.apply(&mut inode.durable, |_| true));
+    }
+
     fn write(&mut self, inode: usize, data: &[u8], offset: u64, durable: bool) {
         if data.is_empty() {
             return;
@@ -185,11 +193,7 @@ impl State {
         let change = Change::Write { sequence, offset: start, sectors, length_after };
         if durable {
             // Older changes of the same sectors are inside this image; applied later they would undo it.
-            let (older, others) =
-                std::mem::take(&mut inode.pending).into_iter().partition(|old| old.overlaps(start, end));
-            inode.pending = others;
-            let older: Vec<Change> = older;
-            older.iter().for_each(|old| old.apply(&mut inode.durable, |_| true));
+            Self::flush_range(inode, start, end);
             change.apply(&mut inode.durable, |_| true);
         } else {
             inode.pending.push(change);
@@ -511,9 +515,15 @@ impl DiskFile for SimFile {
         if let Verdict::Fail(action) = verdict {
             return Err(failed(action));
         }
-        let live = &state.inodes[self.inode].live;
+        let inode = &mut state.inodes[self.inode];
+        let live = &inode.live;
         let count = usize::try_from(live.length().saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
         live.read(&mut buffer[..count], offset);
+        if self.options.direct {
+            // As on Linux: dirty pages are written first, then the disk is read, whatever clean pages say.
+            State::flush_range(inode, offset, offset + count as u64);
+            inode.durable.read(&mut buffer[..count], offset);
+        }
         Ok(count)
     }
 

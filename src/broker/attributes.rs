@@ -172,15 +172,27 @@ mod tests {
         assert_eq!(alter(true, &none, &map(&[("+message.type", "FIFO")])), Ok(fifo.clone()));
         assert_eq!(alter(false, &fifo, &map(&[("-message.type", "")])), Ok(none.clone()));
         let cases = [
-            (true, map(&[("-message.type", "")]), "only add attribute is supported while creating topic. key: message.type"),
+            (
+                true,
+                map(&[("-message.type", "")]),
+                "only add attribute is supported while creating topic. key: message.type",
+            ),
             (false, map(&[("-reserve.time", "")]), "attempt to delete a nonexistent key: reserve.time"),
             (false, map(&[("+queue.type", "BatchCQ")]), "attempt to update an unchangeable attribute. key: queue.type"),
             (true, map(&[("+colour", "red")]), "unsupported key: colour"),
-            (true, map(&[("+message.type", "ODD")]), "value is not in set: [UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION, MIXED]"),
+            (
+                true,
+                map(&[("+message.type", "ODD")]),
+                "value is not in set: [UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION, MIXED]",
+            ),
             (true, map(&[("+reserve.time", "-2")]), "value is not in range(-1, 9223372036854775807)"),
             (false, map(&[("message.type", "FIFO")]), "wrong format key: essage.type"),
             (true, map(&[("+", "x")]), "kv string format wrong."),
-            (false, map(&[("+message.type", "FIFO"), ("-message.type", "")]), "alter duplication key. key: message.type"),
+            (
+                false,
+                map(&[("+message.type", "FIFO"), ("-message.type", "")]),
+                "alter duplication key. key: message.type",
+            ),
         ];
         for (create, changes, remark) in cases {
             assert_eq!(alter(create, &fifo, &changes).unwrap_err().to_string(), remark);

@@ -19,18 +19,28 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
     let text = std::str::from_utf8(body).map_err(|_| refusal(ConfigError::Malformed))?;
     let changes = control.access.apply(text).map_err(refusal)?;
     control.config_version.bump(java_millis(request.now_ms));
-    for (key, value) in &changes {
+    if changes.is_empty() {
+        return Ok(Answer::Now(success()));
+    }
+    let in_use: Vec<(String, String)> =
+        changes.into_iter().filter(|change| change.in_use).map(|change| (change.key, change.value)).collect();
+    for (key, value) in &in_use {
         control.config.set(key, value);
     }
-    if changes.iter().any(|(key, _)| key == "brokerPermission") {
+    if in_use.iter().any(|(key, _)| key == "brokerPermission") {
         control.topics.bump(request.now_ms);
         request.effects.push(Effect::TopicsChanged);
         request.effects.push(Effect::RegisterAll);
     }
-    if !changes.is_empty() {
-        request.effects.push(Effect::ConfigChanged(changes));
-    }
+    request.effects.push(Effect::ConfigChanged(in_use));
     Ok(Answer::Now(success()))
+}
+
+impl Control {
+    /// Content of the file of live changes, to be written after [`Effect::ConfigChanged`].
+    pub fn config_file(&self) -> Option<String> {
+        self.access.file()
+    }
 }
 
 fn refusal(error: ConfigError) -> Refusal {

@@ -59,7 +59,11 @@ impl TagFilter {
     }
 
     /// The filter of a subscription that came with its codes, as heartbeats do: the codes are believed, not computed.
-    pub fn of_subscription(expression: Option<&str>, class_filter: bool, codes: impl Iterator<Item = i32>) -> TagFilter {
+    pub fn of_subscription(
+        expression: Option<&str>,
+        class_filter: bool,
+        codes: impl Iterator<Item = i32>,
+    ) -> TagFilter {
         if class_filter || expression == Some(ALL) {
             return TagFilter::everything();
         }

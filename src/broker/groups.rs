@@ -33,9 +33,7 @@ impl GroupTable {
     pub fn new() -> GroupTable {
         let predefined = names::PREDEFINED_GROUPS.into_iter();
         GroupTable {
-            configs: predefined
-                .map(|name| (name.to_owned(), Arc::new(SubscriptionGroupConfig::new(name))))
-                .collect(),
+            configs: predefined.map(|name| (name.to_owned(), Arc::new(SubscriptionGroupConfig::new(name)))).collect(),
             forbidden: BTreeMap::new(),
             version: DataVersion::default(),
             unknown: BTreeMap::new(),

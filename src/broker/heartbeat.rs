@@ -41,9 +41,7 @@ pub(crate) fn heartbeat(control: &mut Control, request: &mut Request<'_>) -> Han
     for data in &heartbeat.producer_data_set {
         control.clients.register_producer(request.peer.connection, client.clone(), &data.group_name);
     }
-    let answer = success()
-        .with_ext("IS_SUPPORT_HEART_BEAT_V2", true)
-        .with_ext("IS_SUB_CHANGE", subscriptions_differ);
+    let answer = success().with_ext("IS_SUPPORT_HEART_BEAT_V2", true).with_ext("IS_SUB_CHANGE", subscriptions_differ);
     Ok(Answer::Now(answer))
 }
 
@@ -69,8 +67,7 @@ fn consumer_heartbeat(
         tracing::warn!(topic = retry_topic, %refusal, "cannot create a retry topic");
     }
     let subscriptions = (!without_subscriptions).then_some(data.subscription_data_set.as_slice());
-    let changed =
-        control.clients.register_consumer(request.peer.connection, client, fingerprint, data, subscriptions);
+    let changed = control.clients.register_consumer(request.peer.connection, client, fingerprint, data, subscriptions);
     if changed.visible {
         control.stale_group(group);
         request.effects.push(Effect::SubscriptionsChanged { group: group.clone() });
@@ -117,8 +114,7 @@ pub(crate) fn check_client(_control: &mut Control, request: &mut Request<'_>) ->
     };
     match check.subscription_data {
         Some(data) if !is_tag_type(Some(&data.expression_type)) => {
-            let remark =
-                format!("The broker does not support consumer to filter message by {}", data.expression_type);
+            let remark = format!("The broker does not support consumer to filter message by {}", data.expression_type);
             Err(Refusal::new(response::SYSTEM_ERROR, remark))
         }
         _ => Ok(Answer::Now(success())),

@@ -3,14 +3,17 @@
 
 /// Topics on one broker, system and retry topics included. A topic costs about 1 KiB here and one line in every
 /// registration; name servers and routes become slow long before this.
-pub const DEFAULT_MAX_TOPICS: usize = 100_000;
+pub const DEFAULT_MAX_TOPICS: usize = 50_000;
 
-/// Queues of one topic, reading or writing. A queue costs a tail in memory and a file on disk; RocketMQ checks nothing,
-/// so that a mistyped number can fill a disk with queue files. `BenchmarkTest` needs 1,024.
-pub const DEFAULT_MAX_QUEUES_PER_TOPIC: i32 = 4_096;
+/// Queues of all topics together. A queue costs a tail in memory and files on disk.
+pub const DEFAULT_MAX_QUEUES: u64 = 200_000;
+
+/// Queues of one topic, reading or writing. RocketMQ checks nothing, so that a mistyped number can fill a disk with queue
+/// files. `BenchmarkTest` needs 1,024.
+pub const MAX_QUEUES_PER_TOPIC: i32 = 4_096;
 
 /// Subscription groups on one broker. Groups are created by whoever pulls or sends a heartbeat.
-pub const DEFAULT_MAX_GROUPS: usize = 100_000;
+pub const DEFAULT_MAX_GROUPS: usize = 50_000;
 
 /// Connections of one consumer group. Every change is announced to all members, so the work of a rolling restart grows
 /// with the square of this number.
@@ -49,15 +52,20 @@ pub const MAX_STATISTICS_QUEUES: usize = 100_000;
 
 /// Remark for a topic beyond [`DEFAULT_MAX_TOPICS`] or its configured value.
 pub fn too_many_topics(limit: usize) -> String {
-    format!("the broker already holds {limit} topics, its limit; delete unused topics or raise maxTopics")
+    format!("the broker already holds {limit} topics, its limit; delete unused topics or raise max_topics")
 }
 
 /// Remark for a topic with more queues than allowed.
-pub fn too_many_queues(queues: i32, limit: i32) -> String {
-    format!("{queues} queues per topic are more than the limit of {limit}; raise maxQueuesPerTopic if they are needed")
+pub fn bad_queue_number(queues: i32) -> String {
+    format!("{queues} queues per topic are outside 0..={MAX_QUEUES_PER_TOPIC}, what this broker allows")
+}
+
+/// Remark for a topic whose queues would be too many together with those of all others.
+pub fn too_many_queues(limit: u64) -> String {
+    format!("the broker's topics would have more than {limit} queues, its limit; delete topics or raise max_queues")
 }
 
 /// Remark for a group beyond [`DEFAULT_MAX_GROUPS`] or its configured value.
 pub fn too_many_groups(limit: usize) -> String {
-    format!("the broker already holds {limit} subscription groups, its limit; delete unused groups or raise maxGroups")
+    format!("the broker already holds {limit} subscription groups, its limit; delete unused groups or raise max_groups")
 }

@@ -21,8 +21,11 @@ pub mod group_requests;
 pub mod groups;
 pub mod heartbeat;
 pub mod limits;
+pub mod live_config;
 pub mod locks;
 pub mod names;
+pub mod pull;
+pub mod send;
 pub mod offset_requests;
 pub mod offsets;
 pub mod query_requests;
@@ -119,7 +122,8 @@ pub enum Effect {
         /// The topic.
         topic: String,
     },
-    /// Settings were changed by a request; the pairs are keys and new values.
+    /// Settings were changed by a request: write [`Control::config_file`]. The pairs are keys whose new values are in use
+    /// at once, for whoever else uses them; there may be none.
     ConfigChanged(Vec<(String, String)>),
 }
 
@@ -194,7 +198,7 @@ pub(crate) fn success_with_header() -> Command {
 }
 
 /// The body of a request that cannot do without one.
-pub(crate) fn body<'a>(command: &'a Command) -> Result<&'a [u8], Refusal> {
+pub(crate) fn body(command: &Command) -> Result<&[u8], Refusal> {
     command.body.as_deref().ok_or_else(|| Refusal::new(response::SYSTEM_ERROR, "the request has no body"))
 }
 

@@ -234,7 +234,8 @@ fn key(topic: &str, group: &str) -> String {
 
 /// Topic and group of a key that has exactly one separator with text on both sides.
 fn split_key(key: &str) -> Option<(&str, &str)> {
-    key.split_once(SEPARATOR).filter(|(topic, group)| !topic.is_empty() && !group.is_empty() && !group.contains(SEPARATOR))
+    key.split_once(SEPARATOR)
+        .filter(|(topic, group)| !topic.is_empty() && !group.is_empty() && !group.contains(SEPARATOR))
 }
 
 fn drop_member(index: &mut FastMap<String, BTreeSet<String>>, name: &str, member: &str) {

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use ringmq_protocol::bodies::{JsonBody, PERM_READ, PERM_WRITE, RegisterBrokerBody, TopicConfig, TopicConfigAndMapping};
+use ringmq_protocol::bodies::{
+    JsonBody, PERM_READ, PERM_WRITE, RegisterBrokerBody, TopicConfig, TopicConfigAndMapping,
+};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 

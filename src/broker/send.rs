@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use ringmq_protocol::batch::BatchReader;
 use ringmq_protocol::codes::response;
-use ringmq_protocol::flags::{self, message, permission};
+use ringmq_protocol::flags::{message, permission};
 use ringmq_protocol::hash::tags_code;
 use ringmq_protocol::message_id::{UniqueKeyParts, write_unique_key};
-use ringmq_protocol::properties::{PropertySummary, names, rewrite_properties, scan_properties};
+use ringmq_protocol::properties::{PropertySummary, ValueRange, names, rewrite_properties, scan_properties};
 use ringmq_protocol::record::{RecordFields, encode_record, record_length};
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::log::writer::Piece;
@@ -149,18 +149,18 @@ fn is_true(value: Option<&[u8]>) -> bool {
 /// Whether a property asks for a feature that is not served: stored as an ordinary message it would be delivered at the wrong
 /// time.
 fn check_features(properties: &[u8], summary: &PropertySummary, sys_flag: i32) -> Result<(), Refusal> {
-    let value = |range: &Option<std::ops::Range<usize>>| range.clone().and_then(|range| properties.get(range));
-    let feature = if value(&summary.delay).is_some_and(|level| level != b"0" && !level.starts_with(b"-")) {
+    let value = |range: Option<ValueRange>| range.map(|range| range.of(properties));
+    let feature = if value(summary.delay).is_some_and(|level| level != b"0" && !level.starts_with(b"-")) {
         Some("delayed messages (property DELAY) are")
-    } else if summary.timer_delay_sec.is_some()
+    } else if summary.timer_delay_seconds.is_some()
         || summary.timer_delay_ms.is_some()
         || summary.timer_deliver_ms.is_some()
-        || summary.timer_del_uniqkey.is_some()
+        || summary.timer_delete_unique_key.is_some()
     {
         Some("timer messages (properties TIMER_*) are")
-    } else if is_true(value(&summary.tran_msg)) || flags::message::transaction_type(sys_flag) != message::TRANSACTION_NOT {
+    } else if is_true(value(summary.transaction_message)) || message::transaction_type(sys_flag) != message::TRANSACTION_NOT {
         Some("transactional messages (property TRAN_MSG) are")
-    } else if summary.inner_num.is_some() || sys_flag & (message::INNER_BATCH | message::NEED_UNWRAP) != 0 {
+    } else if summary.inner_number.is_some() || sys_flag & (message::INNER_BATCH | message::NEED_UNWRAP) != 0 {
         Some("inner batches (property INNER_NUM) are")
     } else {
         None
@@ -242,19 +242,18 @@ pub fn prepare_single<'a>(
     state.properties.clear();
     let summary = rewrite_properties(header.properties.as_bytes(), &[names::POP_CK], &additions, &mut state.properties);
     check_features(&state.properties, &summary, header.sys_flag)?;
-    let unique_key = match summary.uniq_key.clone() {
-        Some(range) => range,
+    let unique_key = match summary.unique_key {
+        Some(range) => range.start as usize..range.end as usize,
         None => append_unique_key(state, now_ms),
     };
     if state.properties.len() > MAX_PROPERTIES_BYTES {
         return Err(too_large("a property string", state.properties.len(), MAX_PROPERTIES_BYTES));
     }
     let properties: &'a [u8] = &state.properties;
-    let value = |range: &Option<std::ops::Range<usize>>| range.clone().and_then(|range| properties.get(range));
+    let value = |range: Option<ValueRange>| range.map(|range| range.of(properties));
     let sys_flag = if topic.is_multi_tag { header.sys_flag | message::MULTI_TAGS } else { header.sys_flag };
-    let tags = value(&summary.tags).and_then(|tags| std::str::from_utf8(tags).ok());
-    let tags_code = tags.map_or(0, tags_code);
-    let wait = !value(&summary.wait).is_some_and(|wait| wait.eq_ignore_ascii_case(b"false"));
+    let tags_code = value(summary.tags).map_or(0, tags_code);
+    let wait = !value(summary.wait).is_some_and(|wait| wait.eq_ignore_ascii_case(b"false"));
     let fields = RecordFields {
         topic: &topic.name,
         queue_id: target.queue_id,
@@ -356,7 +355,7 @@ pub fn prepare_batch<'a>(
         let remark = format!("message body size exceeded: {} of {} bytes", body.len(), serving.max_message_bytes);
         return Err(Refusal::new(response::SYSTEM_ERROR, remark));
     }
-    let wait = summary.wait.and_then(|range| properties.get(range));
+    let wait = summary.wait.map(|range| range.of(properties));
     let wait = !wait.is_some_and(|wait| wait.eq_ignore_ascii_case(b"false"));
     let sys_flag = if topic.is_multi_tag { header.sys_flag | message::MULTI_TAGS } else { header.sys_flag };
     let mut batch = Batch {
@@ -378,8 +377,7 @@ pub fn prepare_batch<'a>(
         let size = record_length(&fields);
         let summary = scan_properties(entry.properties);
         check_features(entry.properties, &summary, 0)?;
-        let tags = summary.tags.and_then(|range| entry.properties.get(range));
-        let tags_code = tags.and_then(|tags| std::str::from_utf8(tags).ok()).map_or(0, tags_code);
+        let tags_code = summary.tags.map_or(0, |range| tags_code(range.of(entry.properties)));
         let piece_size = u32::try_from(size).unwrap_or(u32::MAX);
         state.pieces.push(Piece { size: piece_size, tags_code });
         batch.length += size;

@@ -73,11 +73,11 @@ pub struct ControlConfig {
     pub offset_version_step: u64,
     /// `startAcceptSendRequestTimeStamp`, milliseconds.
     pub accept_sends_from_ms: i64,
-    /// `maxTopics`: see [`limits::DEFAULT_MAX_TOPICS`].
+    /// `max_topics`: see [`limits::DEFAULT_MAX_TOPICS`].
     pub max_topics: usize,
-    /// `maxQueuesPerTopic`: see [`limits::DEFAULT_MAX_QUEUES_PER_TOPIC`].
-    pub max_queues_per_topic: i32,
-    /// `maxGroups`: see [`limits::DEFAULT_MAX_GROUPS`].
+    /// `max_queues`: see [`limits::DEFAULT_MAX_QUEUES`].
+    pub max_queues: u64,
+    /// `max_groups`: see [`limits::DEFAULT_MAX_GROUPS`].
     pub max_groups: usize,
 }
 
@@ -110,7 +110,7 @@ impl Default for ControlConfig {
             offset_version_step: 500,
             accept_sends_from_ms: 0,
             max_topics: limits::DEFAULT_MAX_TOPICS,
-            max_queues_per_topic: limits::DEFAULT_MAX_QUEUES_PER_TOPIC,
+            max_queues: limits::DEFAULT_MAX_QUEUES,
             max_groups: limits::DEFAULT_MAX_GROUPS,
         }
     }
@@ -152,9 +152,9 @@ impl ControlConfig {
             "flushConsumerOffsetInterval" => put_millis(&mut self.offset_write_period, value),
             "consumerOffsetUpdateVersionStep" => put(&mut self.offset_version_step, value),
             "startAcceptSendRequestTimeStamp" => put(&mut self.accept_sends_from_ms, value),
-            "maxTopics" => put(&mut self.max_topics, value),
-            "maxQueuesPerTopic" => put(&mut self.max_queues_per_topic, value),
-            "maxGroups" => put(&mut self.max_groups, value),
+            "max_topics" => put(&mut self.max_topics, value),
+            "max_queues" => put(&mut self.max_queues, value),
+            "max_groups" => put(&mut self.max_groups, value),
             _ => return false,
         }
         true
@@ -175,17 +175,30 @@ pub enum ConfigError {
     Refused(String),
 }
 
+/// A key that got another value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedKey {
+    /// RocketMQ's spelling, or ours if there is none.
+    pub key: String,
+    /// The new value.
+    pub value: String,
+    /// Whether the value is in use at once; otherwise it waits for a restart, or means nothing here.
+    pub in_use: bool,
+}
+
 /// The configuration behind codes 25 and 26.
 pub trait ConfigAccess: Send {
     /// Every key with its value as `key=value\n` lines, sorted by key.
     fn render(&self) -> String;
 
-    /// Applies properties text; unknown and read-only keys are skipped, all others apply or none does. Returns the keys
-    /// that changed, with their new values.
+    /// Applies properties text; unknown keys are skipped, all others apply or none does. Returns the keys that changed.
     ///
     /// # Errors
     /// A black-listed key, malformed text, or a value that is not accepted.
-    fn apply(&mut self, text: &str) -> Result<Vec<(String, String)>, ConfigError>;
+    fn apply(&mut self, text: &str) -> Result<Vec<ChangedKey>, ConfigError>;
+
+    /// Content of the file that keeps changes over a restart; `None` if there is none.
+    fn file(&self) -> Option<String>;
 }
 
 /// A configuration that cannot be seen or changed: the default until one is attached.
@@ -197,7 +210,11 @@ impl ConfigAccess for SealedConfig {
         String::new()
     }
 
-    fn apply(&mut self, _text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    fn apply(&mut self, _text: &str) -> Result<Vec<ChangedKey>, ConfigError> {
         Err(ConfigError::Refused("the configuration of this broker cannot be changed by requests".to_owned()))
+    }
+
+    fn file(&self) -> Option<String> {
+        None
     }
 }

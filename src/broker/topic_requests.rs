@@ -31,7 +31,7 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
     match control.check_update(&wanted)? {
         None => Ok(Answer::Now(success())),
         Some(altered) => {
-            control.check_room_for_topics(usize::from(!control.topics.contains(&altered.topic_name)))?;
+            control.check_room_for_topics(std::slice::from_ref(&altered))?;
             control.apply_topics(vec![altered], request.now_ms, request.effects);
             Ok(Answer::Now(success()))
         }
@@ -49,9 +49,9 @@ pub(crate) fn update_list(control: &mut Control, request: &mut Request<'_>) -> H
             Some(config) => _ = altered.insert(config.topic_name.clone(), config),
         }
     }
-    let created = altered.keys().filter(|name| !control.topics.contains(name)).count();
-    control.check_room_for_topics(created)?;
-    control.apply_topics(altered.into_values().collect(), request.now_ms, request.effects);
+    let altered: Vec<TopicConfig> = altered.into_values().collect();
+    control.check_room_for_topics(&altered)?;
+    control.apply_topics(altered, request.now_ms, request.effects);
     Ok(Answer::Now(success()))
 }
 
@@ -143,9 +143,8 @@ impl Control {
         names::check_topic(name)?;
         self.refuse_system_topic(name)?;
         for queues in [wanted.read_queue_nums, wanted.write_queue_nums] {
-            if !(0..=self.config.max_queues_per_topic).contains(&queues) {
-                let remark = limits::too_many_queues(queues, self.config.max_queues_per_topic);
-                return Err(Refusal::new(response::INVALID_PARAMETER, remark));
+            if !(0..=limits::MAX_QUEUES_PER_TOPIC).contains(&queues) {
+                return Err(Refusal::new(response::INVALID_PARAMETER, limits::bad_queue_number(queues)));
             }
         }
         let message_type = wanted.attributes.get("+message.type");
@@ -200,9 +199,7 @@ impl Page {
         if start.is_none() && length.is_none() && seen.is_none() {
             return Ok(Page { start: 0, length: usize::MAX });
         }
-        let current = seen.is_some_and(|seen| {
-            DataVersion::decode(seen.as_bytes()).is_ok_and(|seen| seen == *version)
-        });
+        let current = seen.is_some_and(|seen| DataVersion::decode(seen.as_bytes()).is_ok_and(|seen| seen == *version));
         let start = if current { usize::try_from(start.unwrap_or(0)).unwrap_or(0) } else { 0 };
         let length = usize::try_from(length.unwrap_or(i32::MAX)).unwrap_or(0);
         Ok(Page { start, length: length.min(limits::METADATA_PAGE) })

@@ -30,6 +30,7 @@ pub struct TopicTable {
     entries: Arc<TopicMap>,
     version: DataVersion,
     system: BTreeSet<String>,
+    queues: u64,
     /// Members of `topics.json` that this version does not know.
     pub(crate) unknown: BTreeMap<String, Value>,
     dirty: bool,
@@ -73,6 +74,7 @@ impl TopicTable {
             entries: Arc::default(),
             version: DataVersion::default(),
             system,
+            queues: 0,
             unknown: BTreeMap::new(),
             dirty: true,
         };
@@ -82,7 +84,9 @@ impl TopicTable {
 
     fn store(&mut self, config: TopicConfig) {
         let name: Arc<str> = Arc::from(config.topic_name.as_str());
-        Arc::make_mut(&mut self.entries).insert(name, Arc::new(TopicEntry { config }));
+        self.queues += queue_count(&config);
+        let old = Arc::make_mut(&mut self.entries).insert(name, Arc::new(TopicEntry { config }));
+        self.queues -= old.map_or(0, |old| queue_count(&old.config));
     }
 
     /// The configuration of a topic.
@@ -98,6 +102,11 @@ impl TopicTable {
     /// Number of topics.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Queues of all topics together.
+    pub fn queues(&self) -> u64 {
+        self.queues
     }
 
     /// Whether there are no topics; never after the start.
@@ -133,12 +142,13 @@ impl TopicTable {
 
     /// Deletes a topic; returns whether it existed.
     pub(crate) fn remove(&mut self, topic: &str, now_ms: u64) -> bool {
-        let existed = self.contains(topic);
-        if existed {
-            Arc::make_mut(&mut self.entries).remove(topic);
-            self.bump(now_ms);
+        if !self.contains(topic) {
+            return false;
         }
-        existed
+        let old = Arc::make_mut(&mut self.entries).remove(topic);
+        self.queues -= old.map_or(0, |old| queue_count(&old.config));
+        self.bump(now_ms);
+        true
     }
 
     /// Records a change of what is registered, such as the broker's permission.
@@ -181,6 +191,11 @@ impl TopicTable {
     pub(crate) fn shared(&self) -> Arc<TopicMap> {
         Arc::clone(&self.entries)
     }
+}
+
+/// Queues that a topic needs: those that are read or written.
+fn queue_count(config: &TopicConfig) -> u64 {
+    u64::try_from(config.read_queue_nums.max(config.write_queue_nums)).unwrap_or(0)
 }
 
 /// Gives a version that was never set the time of the start.
@@ -266,7 +281,7 @@ impl Control {
 
     /// Puts a new topic into the table, if there is room, and has it registered.
     fn create_topic(&mut self, config: TopicConfig, now_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
-        self.check_room_for_topics(1)?;
+        self.check_room_for_topics(std::slice::from_ref(&config))?;
         let name = config.topic_name.clone();
         self.topics.put(config, now_ms);
         effects.push(Effect::TopicsChanged);
@@ -274,10 +289,16 @@ impl Control {
         Ok(())
     }
 
-    /// Whether this many more topics fit.
-    pub(crate) fn check_room_for_topics(&self, more: usize) -> Result<(), Refusal> {
-        if self.topics.len() + more > self.config.max_topics {
+    /// Whether these topics fit, new or changed. A change that takes no more than before always does.
+    pub(crate) fn check_room_for_topics(&self, topics: &[TopicConfig]) -> Result<(), Refusal> {
+        let created = topics.iter().filter(|topic| !self.topics.contains(&topic.topic_name)).count();
+        if created > 0 && self.topics.len() + created > self.config.max_topics {
             return Err(Refusal::new(response::SYSTEM_ERROR, limits::too_many_topics(self.config.max_topics)));
+        }
+        let before: u64 = topics.iter().filter_map(|topic| self.topics.get(&topic.topic_name)).map(queue_count).sum();
+        let after: u64 = topics.iter().map(queue_count).sum();
+        if after > before && self.topics.queues() - before + after > self.config.max_queues {
+            return Err(Refusal::new(response::SYSTEM_ERROR, limits::too_many_queues(self.config.max_queues)));
         }
         Ok(())
     }
@@ -347,6 +368,12 @@ mod tests {
         control.config.max_topics = control.topics.len();
         let error = control.create_topic_for_send("Y", "DefaultCluster", 4, false, 7, &mut effects).unwrap_err();
         assert_eq!(error, Refusal::new(1, limits::too_many_topics(control.config.max_topics)));
+        control.config.max_topics = 1_000;
+        control.config.max_queues = control.topics.queues() + 3;
+        let error = control.create_topic_for_send("Y", "DefaultCluster", 4, false, 7, &mut effects).unwrap_err();
+        assert_eq!(error, Refusal::new(1, limits::too_many_queues(control.config.max_queues)));
+        control.create_topic_for_send("Y", "DefaultCluster", 3, false, 7, &mut effects).unwrap();
+        assert_eq!(control.topics.queues(), control.config.max_queues);
     }
 
     /// Goal: a derived topic is made once, later calls only move its order mark. Method: three calls, versions compared.

@@ -8,7 +8,10 @@ pub const MAX_BROKER_ADDRESSES: usize = 10_000;
 pub const MAX_ROUTES: usize = 1_000_000;
 
 /// Static-topic mappings, counted like routes. Each is a tree of JSON values, hence the smaller number.
-pub const MAX_QUEUE_MAPPINGS: usize = 100_000;
+pub const MAX_QUEUE_MAPPINGS: usize = 20_000;
+
+/// Longest static-topic mapping, in bytes of JSON.
+pub const MAX_QUEUE_MAPPING_LENGTH: usize = 16_384;
 
 /// Keys in the KV configuration, over all namespaces.
 pub const MAX_KV_ENTRIES: usize = 100_000;

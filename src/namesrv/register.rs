@@ -138,7 +138,8 @@ fn java_crc32(body: &[u8]) -> i32 {
 
 /// Applies a registration. `delete_missing_topics` and `notify` are the settings `deleteTopicWithBrokerRegistration` and
 /// `notifyMinBrokerIdChanged`. A refused registration changes nothing; Java may leave a group without an address behind,
-/// which then never expires.
+/// which then never expires. An address that another one replaces under its id is forgotten at once; Java keeps its version
+/// until it expires, and would ignore its topics should it return.
 pub fn register(
     table: &mut RouteTable,
     registration: &Registration,

@@ -8,7 +8,7 @@
 //! Source: RouteInfoManager. Where Java can leave entries behind for ever (an address registered under two names or
 //! clusters, a live entry whose address is gone), these tables clean up at expiry.
 
-use super::limits::MAX_QUEUE_MAPPINGS;
+use super::limits::{MAX_QUEUE_MAPPING_LENGTH, MAX_QUEUE_MAPPINGS};
 use super::{ConnectionId, Effect};
 use ringmq_protocol::bodies::{
     BrokerData, BrokerMemberGroup, ClusterInfo, DataVersion, PERM_READ, PERM_WRITE, QueueData, TopicConfig,
@@ -17,7 +17,7 @@ use ringmq_protocol::bodies::{
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::flags::RPC_ONEWAY;
-use ringmq_protocol::json::Value;
+use ringmq_protocol::json::{Value, to_fastjson};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Broker id of a master.
@@ -126,10 +126,10 @@ impl RouteTable {
         self.route_count -= removed;
     }
 
-    /// Stores the static-topic mapping of a group. Past the bound mappings are dropped: they are an out-of-scope feature
-    /// that must not cost memory.
+    /// Stores the static-topic mapping of a group. Past the bounds mappings are left out: clients then see the topic's
+    /// physical queues.
     pub fn put_mapping(&mut self, topic: &str, broker_name: &str, mapping: Value) {
-        if self.mapping_count >= MAX_QUEUE_MAPPINGS {
+        if self.mapping_count >= MAX_QUEUE_MAPPINGS || to_fastjson(&mapping).len() > MAX_QUEUE_MAPPING_LENGTH {
             return;
         }
         let groups = self.mappings.entry(topic.to_owned()).or_default();

@@ -18,8 +18,15 @@ use crate::send::SendHeader;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 5] =
-    [("frame", frame), ("header", header), ("record", record), ("properties", properties), ("batch", batch)];
+pub const TARGETS: [Target; 7] = [
+    ("frame", frame),
+    ("header", header),
+    ("record", record),
+    ("properties", properties),
+    ("batch", batch),
+    ("json", crate::json::fuzz::parse_and_write),
+    ("register_body", crate::bodies::fuzz_register_body),
+];
 
 /// Frames are cut inside the buffer and never from a part of their bytes; what decodes also encodes, and stays equal.
 pub fn frame(data: &[u8]) {

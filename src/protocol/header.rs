@@ -10,14 +10,11 @@ use crate::command::Command;
 use crate::frame::{Frame, SerializeType};
 use crate::language::Language;
 use crate::lenient;
-use crate::scan::string_end;
+use crate::scan::{Text, string_end};
 use crate::text::hex_value;
 
 /// Most ext fields of one header. Java has no bound; real headers have fewer than forty.
 pub const MAX_EXT_FIELDS: usize = 1024;
-
-/// Scratch capacity that survives from one header to the next; more is given back.
-const KEPT_TEXT_BYTES: usize = 64 * 1024;
 
 /// Why a header cannot be decoded. There is no response to it: the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -55,10 +52,17 @@ impl Span {
         Some(Span { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()?, in_text })
     }
 
+    /// The text, out of the header or of the gathered text.
     #[inline]
     pub(crate) fn of<'a>(self, source: &'a str, text: &'a str) -> &'a str {
         // Spans are made from positions of ASCII marks or of whole pushes, so they always lie on boundaries.
         (if self.in_text { text } else { source }).get(self.start as usize..self.end as usize).unwrap_or("")
+    }
+
+    /// [`Span::of`] while the text is still being gathered: looks at this piece alone.
+    pub(crate) fn of_unfinished<'a>(self, source: &'a str, text: &'a Text) -> &'a str {
+        let (start, end) = (self.start as usize, self.end as usize);
+        if self.in_text { text.piece(start, end) } else { source.get(start..end).unwrap_or("") }
     }
 }
 
@@ -98,7 +102,7 @@ impl Default for Scalars {
 #[derive(Debug, Default)]
 pub struct HeaderDecoder {
     fields: Vec<RawField>,
-    text: String,
+    text: Text,
 }
 
 /// A decoded header; borrows the frame and the decoder.
@@ -181,14 +185,14 @@ impl HeaderDecoder {
         serialize_type: SerializeType,
         header: &'a [u8],
     ) -> Result<Header<'a>, HeaderError> {
-        self.clear();
+        self.clear(header.len());
         match serialize_type {
             SerializeType::Json => {
                 let source = std::str::from_utf8(header).map_err(|_| HeaderError::NotUtf8)?;
                 let scalars = match strict(source, &mut self.fields, &mut self.text) {
                     Some(scalars) => scalars,
                     None => {
-                        self.clear();
+                        self.clear(header.len());
                         lenient::parse(source, &mut self.fields, &mut self.text)?
                     }
                 };
@@ -214,18 +218,16 @@ impl HeaderDecoder {
     /// # Errors
     /// As [`HeaderDecoder::decode`].
     pub fn decode_lenient<'a>(&'a mut self, header: &'a [u8]) -> Result<Header<'a>, HeaderError> {
-        self.clear();
+        self.clear(header.len());
         let source = std::str::from_utf8(header).map_err(|_| HeaderError::NotUtf8)?;
         let scalars = lenient::parse(source, &mut self.fields, &mut self.text)?;
         Ok(self.header(scalars, source, SerializeType::Json))
     }
 
-    fn clear(&mut self) {
+    /// Nothing that is unescaped gets longer than it was, so the header's length is room enough.
+    fn clear(&mut self, header_bytes: usize) {
         self.fields.clear();
-        self.text.clear();
-        if self.text.capacity() > KEPT_TEXT_BYTES {
-            self.text.shrink_to(KEPT_TEXT_BYTES);
-        }
+        self.text.reset(header_bytes);
     }
 
     fn header<'a>(&'a self, scalars: Scalars, source: &'a str, serialize_type: SerializeType) -> Header<'a> {
@@ -247,7 +249,7 @@ impl HeaderDecoder {
 }
 
 /// The strict path. `None` means: not strict, ask the lenient parser.
-fn strict(source: &str, fields: &mut Vec<RawField>, text: &mut String) -> Option<Scalars> {
+fn strict(source: &str, fields: &mut Vec<RawField>, text: &mut Text) -> Option<Scalars> {
     let bytes = source.as_bytes();
     let mut scalars = Scalars::default();
     if *bytes.first()? != b'{' {
@@ -271,7 +273,7 @@ fn strict(source: &str, fields: &mut Vec<RawField>, text: &mut String) -> Option
             b"version" => (scalars.version, at) = strict_integer(bytes, at)?,
             b"language" => {
                 let (span, end) = strict_string(source, at, text)?;
-                scalars.language = Language::from_name(span.of(source, text));
+                scalars.language = Language::from_name(span.of_unfinished(source, text));
                 at = end;
             }
             b"remark" => {
@@ -296,8 +298,8 @@ fn strict(source: &str, fields: &mut Vec<RawField>, text: &mut String) -> Option
 }
 
 /// The object at `at`; returns the position behind it.
-#[inline]
-fn strict_ext(source: &str, mut at: usize, fields: &mut Vec<RawField>, text: &mut String) -> Option<usize> {
+#[inline(always)]
+fn strict_ext(source: &str, mut at: usize, fields: &mut Vec<RawField>, text: &mut Text) -> Option<usize> {
     let bytes = source.as_bytes();
     if *bytes.get(at)? != b'{' {
         return None;
@@ -379,8 +381,8 @@ fn strict_integer(bytes: &[u8], mut at: usize) -> Option<(i32, usize)> {
 }
 
 /// The string whose opening quote is at `at`, and the position behind its closing quote.
-#[inline]
-fn strict_string(source: &str, at: usize, text: &mut String) -> Option<(Span, usize)> {
+#[inline(always)]
+fn strict_string(source: &str, at: usize, text: &mut Text) -> Option<(Span, usize)> {
     let bytes = source.as_bytes();
     if *bytes.get(at)? != b'"' {
         return None;
@@ -388,30 +390,35 @@ fn strict_string(source: &str, at: usize, text: &mut String) -> Option<(Span, us
     let end = string_end(bytes, at + 1);
     match *bytes.get(end)? {
         b'"' => Some((Span::new(at + 1, end, false)?, end + 1)),
-        _ => unescape(source, at + 1, end, text),
+        _ => unescape(source, at + 1, text),
     }
 }
 
-/// Copies a string with escapes into `text`. `start` is its first byte, `backslash` the first escape.
-fn unescape(source: &str, start: usize, backslash: usize, text: &mut String) -> Option<(Span, usize)> {
+/// Copies a string with escapes into `text`. `start` is its first byte.
+fn unescape(source: &str, start: usize, text: &mut Text) -> Option<(Span, usize)> {
     let bytes = source.as_bytes();
     let text_start = text.len();
-    let (mut run, mut at) = (start, backslash);
+    let mut at = text.copy_to_mark(source, start);
     loop {
-        text.push_str(source.get(run..at)?);
         if *bytes.get(at)? == b'"' {
             return Some((Span::new(text_start, text.len(), true)?, at + 1));
         }
-        at = unescape_one(bytes, at, text)?;
-        run = at;
-        at = string_end(bytes, at);
+        // The separators of property strings come as \u0001 and \u0002.
+        at = match bytes.get(at..)?.first_chunk() {
+            Some([b'\\', b'u', b'0', b'0', high @ b'0'..=b'7', low @ b'0'..=b'9']) => {
+                text.push_ascii((high - b'0') << 4 | (low - b'0'));
+                at + 6
+            }
+            _ => unescape_one(bytes, at, text)?,
+        };
+        at = text.copy_to_mark(source, at);
     }
 }
 
 /// Decodes the escape whose backslash is at `at`; returns the position behind it. `None` for escapes that JSON does not
 /// know and for the end of input.
 #[inline]
-pub(crate) fn unescape_one(bytes: &[u8], at: usize, text: &mut String) -> Option<usize> {
+pub(crate) fn unescape_one(bytes: &[u8], at: usize, text: &mut Text) -> Option<usize> {
     let plain = match *bytes.get(at + 1)? {
         b'u' => {
             let unit = hex_unit(bytes, at + 2)?;
@@ -485,7 +492,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// The binary form. Zero-length text is null, as in Java.
-fn binary(header: &[u8], fields: &mut Vec<RawField>, text: &mut String) -> Result<Scalars, HeaderError> {
+fn binary(header: &[u8], fields: &mut Vec<RawField>, text: &mut Text) -> Result<Scalars, HeaderError> {
     let mut cursor = Cursor { bytes: header, at: 0 };
     let code = i32::from(i16::from_be_bytes(cursor.array()?));
     let [language] = cursor.array()?;
@@ -513,7 +520,7 @@ fn binary(header: &[u8], fields: &mut Vec<RawField>, text: &mut String) -> Resul
         fields.push(RawField { key: push_lossy(key, text)?, value: push_lossy(value, text)? });
     }
     if nulls {
-        drop_nulls(fields, "", text, |field| field.value.start == field.value.end);
+        drop_nulls(fields, "", text.as_str(), |field| field.value.start == field.value.end);
     }
     let language = Language::from_ordinal(language);
     Ok(Scalars { code, language, version, opaque, flag, remark, has_ext_fields: ext_length > 0 })
@@ -533,7 +540,7 @@ pub(crate) fn drop_nulls(fields: &mut Vec<RawField>, source: &str, text: &str, i
     *fields = kept;
 }
 
-fn push_lossy(bytes: &[u8], text: &mut String) -> Result<Span, HeaderError> {
+fn push_lossy(bytes: &[u8], text: &mut Text) -> Result<Span, HeaderError> {
     let start = text.len();
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());

@@ -7,19 +7,21 @@ use crate::header::{
     HeaderError, MAX_EXT_FIELDS, RawField, Scalars, Span, drop_nulls, is_canonical_literal, unescape_one,
 };
 use crate::language::Language;
+use crate::scan::Text;
 use crate::text::{hex_value, parse_i32, parse_i64};
 
 /// Deepest nesting that is skipped over.
 const MAX_DEPTH: usize = 64;
 
 /// Parses a header.
-pub(crate) fn parse(source: &str, fields: &mut Vec<RawField>, text: &mut String) -> Result<Scalars, HeaderError> {
+pub(crate) fn parse(source: &str, fields: &mut Vec<RawField>, text: &mut Text) -> Result<Scalars, HeaderError> {
     let mut parser = Parser { source, bytes: source.as_bytes(), at: 0, text };
     parser.skip_space();
     if parser.at == parser.bytes.len() {
         return Err(HeaderError::Empty);
     }
     let mut scalars = Scalars::default();
+    let mut nulls = false;
     parser.expect(b'{')?;
     while let Some(key) = parser.next_key()? {
         let name = field_name(parser.text_of(key));
@@ -32,7 +34,9 @@ pub(crate) fn parse(source: &str, fields: &mut Vec<RawField>, text: &mut String)
             Some("remark") => scalars.remark = parser.value(0)?.text(),
             Some("extFields") => {
                 fields.clear();
-                scalars.has_ext_fields = parser.ext_fields(fields)?;
+                let map = parser.ext_fields(fields)?;
+                scalars.has_ext_fields = map.is_some();
+                nulls = map.unwrap_or(false);
             }
             _ => {
                 parser.value(0)?;
@@ -43,6 +47,10 @@ pub(crate) fn parse(source: &str, fields: &mut Vec<RawField>, text: &mut String)
     parser.skip_space();
     if parser.at != parser.bytes.len() {
         return Err(HeaderError::Syntax(parser.at));
+    }
+    // Once, at the end: a header may repeat the whole map thousands of times.
+    if nulls {
+        drop_nulls(fields, source, text.as_str(), |field| field.key == field.value);
     }
     Ok(scalars)
 }
@@ -75,12 +83,12 @@ struct Parser<'a> {
     source: &'a str,
     bytes: &'a [u8],
     at: usize,
-    text: &'a mut String,
+    text: &'a mut Text,
 }
 
 impl Parser<'_> {
     fn text_of(&self, span: Span) -> &str {
-        span.of(self.source, self.text)
+        span.of_unfinished(self.source, self.text)
     }
 
     fn fail<T>(&self) -> Result<T, HeaderError> {
@@ -305,11 +313,12 @@ impl Parser<'_> {
         }
     }
 
-    /// The ext map; false if it is null.
-    fn ext_fields(&mut self, fields: &mut Vec<RawField>) -> Result<bool, HeaderError> {
+    /// The ext map, and whether it has null entries; `None` if the map itself is null. A null entry is recognised by its
+    /// value being the very span of its key.
+    fn ext_fields(&mut self, fields: &mut Vec<RawField>) -> Result<Option<bool>, HeaderError> {
         if self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(b"null")) {
             self.value(0)?;
-            return Ok(false);
+            return Ok(None);
         }
         self.expect(b'{')?;
         let mut nulls = false;
@@ -322,11 +331,7 @@ impl Parser<'_> {
             fields.push(RawField { key, value: value.unwrap_or(key) });
             self.end_pair()?;
         }
-        if nulls {
-            // A null entry is recognised by its value being the very span of its key.
-            drop_nulls(fields, self.source, self.text, |field| field.key == field.value);
-        }
-        Ok(true)
+        Ok(Some(nulls))
     }
 }
 

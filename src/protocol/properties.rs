@@ -80,6 +80,8 @@ pub mod names {
     pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
     pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
     pub const CRC32: &str = "__CRC32#";
+    /// Begins the names of what consumers add on arrival and nobody stores.
+    pub const TRANSIENT_PREFIX: &str = "__RMQ.TRANSIENT.";
 }
 
 /// Where a value lies in the property string it was found in.

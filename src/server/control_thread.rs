@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::Duration;
@@ -23,7 +23,10 @@ use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::Disk;
 use ringmq_shards::disk::state_file::StateFile;
+use ringmq_shards::log::LogView;
 use ringmq_shards::queue::QueueStore;
+use ringmq_shards::recovery::StorePaths;
+use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueId;
 
@@ -32,6 +35,7 @@ use super::flush_thread::FlushRequest;
 use super::messages::{CarriedCommit, ControlRequest, ShardMessage};
 use super::registrar::{Delivery, Registrar};
 use super::serving::{Serving, ServingIdentity, ServingTopic};
+use super::storage;
 use super::store_thread::StoreJob;
 use crate::broker::names;
 use crate::broker::offsets::OffsetCommit;
@@ -50,6 +54,12 @@ pub struct BrokerParts {
     pub store: Arc<dyn StoreReader>,
     /// Queues are made here, before shards learn of their topic.
     pub queues: Arc<QueueStore>,
+    /// The log, for the barrier of a deleted topic.
+    pub view: Arc<LogView>,
+    /// Where the store's files lie.
+    pub paths: StorePaths,
+    /// What the log cannot tell about queues.
+    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
     /// Identity for records and answers.
     pub identity: Arc<ServingIdentity>,
     /// `maxMessageSize`.
@@ -365,6 +375,12 @@ impl ControlThread {
             if let (Effect::RetireQueues { topic }, Some(broker)) = (effect, &self.broker) {
                 broker.queues.remove_topic(topic);
                 self.topics.remove(topic.as_str());
+                let barrier = broker.view.confirmed();
+                let noted =
+                    storage::note_barrier(self.disk.as_ref(), &broker.paths, &broker.queue_offsets, topic, barrier);
+                if let Err(error) = noted {
+                    tracing::error!(%error, topic, "a deleted topic may come back after a crash: its barrier is lost");
+                }
             }
         }
         if publishes {
@@ -503,6 +519,6 @@ fn serving_topic(
         sys_flag: config.topic_sys_flag,
         is_ordered: config.order,
         is_multi_tag: config.topic_filter_type == TopicFilterType::MultiTag,
-        not_sendable: names::is_send_forbidden(name),
+        not_sendable: !names::is_sendable(name),
     })
 }

@@ -20,7 +20,7 @@ use ringmq_protocol::header::{Header, HeaderDecoder};
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
 use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
-use ringmq_protocol::text::FieldError;
+use ringmq_protocol::command::FieldError;
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::queue::Queue;
@@ -601,8 +601,8 @@ impl ShardCore {
                 Ok(batch) => {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
-                    let key = summary.uniq_key.and_then(|range| request.properties.get(range)).unwrap_or("");
-                    let mut pending = self.pending_send(id, header, target.queue_id, whole.len(), key.as_bytes());
+                    let key = summary.unique_key.map_or(&[][..], |range| range.of(request.properties.as_bytes()));
+                    let mut pending = self.pending_send(id, header, target.queue_id, whole.len(), key);
                     pending.sizes = sizes;
                     pending.sizes.extend(self.send_state.pieces().iter().map(|piece| piece.size));
                     let pieces = self.send_state.pieces();

@@ -36,3 +36,9 @@ pub const FRAME_ASSEMBLY_MS: u64 = 30_000;
 
 /// A buffer that has grown beyond this is given back once it is empty.
 pub const KEEP_BUFFER_BYTES: usize = 256 << 10;
+
+/// Requests waiting for the flush thread. They are small; when they pile up the disk is stuck anyway.
+pub const FLUSH_REQUESTS: usize = 4_096;
+
+/// Look-ups waiting for the store thread; above it they are refused with `SYSTEM_BUSY`.
+pub const STORE_JOBS: usize = 4_096;

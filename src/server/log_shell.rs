@@ -13,10 +13,14 @@ use std::time::Instant;
 use ringmq_shards::log::segments::{Segment, WritePath};
 use ringmq_shards::log::writer::{SyncOperation, describe_failure};
 use ringmq_shards::log::{WriteOperation, Writer};
-use ringmq_shards::probe::Histogram;
+use ringmq_shards::probe::{Histogram, Probe};
 use ringmq_shards::runtime::{Ring, Token};
 
 use super::flush_thread::FlushRequest;
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// How far a write has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +49,7 @@ pub struct LogShell {
     sync_in_flight: Option<SyncOperation>,
     awaits_zeroing: bool,
     failure: Option<String>,
-    write_times: Arc<Histogram>,
-    sync_times: Arc<Histogram>,
+    probe: Probe,
     sync_started: Instant,
     groups: u64,
     group_bytes: u64,
@@ -73,10 +76,8 @@ pub struct LogShellOptions {
     pub sync_token: Token,
     /// The flush thread.
     pub flush: SyncSender<FlushRequest>,
-    /// Durations of writes.
-    pub write_times: Arc<Histogram>,
-    /// Durations of syncs.
-    pub sync_times: Arc<Histogram>,
+    /// Figures.
+    pub probe: Probe,
 }
 
 impl LogShell {
@@ -97,8 +98,7 @@ impl LogShell {
             sync_in_flight: None,
             awaits_zeroing: false,
             failure: None,
-            write_times: options.write_times,
-            sync_times: options.sync_times,
+            probe: options.probe,
             sync_started: Instant::now(),
             groups: 0,
             group_bytes: 0,
@@ -114,6 +114,11 @@ impl LogShell {
     /// The text of a final failure.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
+    }
+
+    /// Size of a segment in bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// A further segment is open.
@@ -148,6 +153,7 @@ impl LogShell {
         let Some(operation) = writer.next_write() else { return Pushed::Nothing };
         self.groups += 1;
         self.group_bytes += operation.length as u64;
+        self.probe.record(Histogram::LogGroupSize, operation.length as u64);
         let started = Instant::now();
         let needed_from = writer.needed_from();
         while self.segments.front().is_some_and(|segment| segment.start().0 + self.segment_bytes <= needed_from) {
@@ -168,7 +174,7 @@ impl LogShell {
             Some(segment) => segment.page_cache().write_all_at(bytes, operation.file_offset),
             None => Err(io::Error::other("the segment is not open")),
         };
-        self.write_times.record(started.elapsed());
+        self.probe.record(Histogram::LogWriteTime, nanoseconds(started));
         match result {
             Ok(()) => {
                 writer.write_completed();
@@ -214,7 +220,7 @@ impl LogShell {
     /// The ring has finished the write. True when the group may be settled.
     pub fn write_finished(&mut self, writer: &mut Writer, outcome: io::Result<usize>) -> bool {
         let Some((operation, started)) = self.in_flight.take() else { return false };
-        self.write_times.record(started.elapsed());
+        self.probe.record(Histogram::LogWriteTime, nanoseconds(started));
         let error = match outcome {
             Ok(length) if length == operation.length => {
                 writer.write_completed();
@@ -258,7 +264,7 @@ impl LogShell {
             return false;
         }
         self.sync_in_flight = None;
-        self.sync_times.record(self.sync_started.elapsed());
+        self.probe.record(Histogram::LogSyncTime, nanoseconds(self.sync_started));
         writer.sync_completed();
         true
     }

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringmq_protocol::frame::SerializeType;
-use ringmq_shards::log::{Settled, Ticket};
+use ringmq_shards::log::Settled;
+use ringmq_shards::log::writer::Ticket;
 use ringmq_shards::queue::Queue;
 
 use super::connection::Listener;

@@ -68,35 +68,48 @@ fn readers_never_see_a_wrong_entry() {
     }
 }
 
+/// Waits until a counter reaches a value: spins, so that both sides start a round within nanoseconds, but not forever.
+fn meet(counter: &AtomicU64, value: u64) {
+    let mut spins = 0u32;
+    while counter.load(Ordering::Acquire) < value {
+        spins += 1;
+        if spins.is_multiple_of(200) {
+            thread::yield_now();
+        }
+        std::hint::spin_loop();
+    }
+}
+
 #[test]
 fn no_wake_up_is_lost() {
-    // Goal: an owner that arms the flag and then sleeps until it is woken always gets on. Method: a writer publishes one
-    // entry at a time; the owner waits for a wake-up whenever arming found nothing new. A lost one would hang the test.
-    const ENTRIES: u64 = 20_000;
+    // Goal: when a publish and an arming of the flag meet, at least one side sees the other. Method: many rounds in which
+    // both happen at nearly the same instant. It finds a wrong order of steps; that the fences are needed is argued at
+    // `Queue::publish`, since how close two threads come is the machine's business.
+    const ROUNDS: u64 = 20_000;
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
     let (store, pool) = store(&disk, 300_000, 16 << 20);
     let queue = queue(&store, "t", 0);
-    let (wake, woken) = std::sync::mpsc::channel();
+    let (begin, armed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let owner_saw = AtomicBool::new(false);
     thread::scope(|scope| {
-        let queue = &queue;
+        let (queue, begin, armed, owner_saw) = (&queue, &begin, &armed, &owner_saw);
         scope.spawn(move || {
-            let mut seen = QueueOffset(0);
-            while seen.0 < ENTRIES {
-                seen = match queue.arm_waiters(seen) {
-                    Some(published) => published,
-                    None => {
-                        woken.recv().unwrap();
-                        queue.published()
-                    }
-                };
+            for round in 0..ROUNDS {
+                meet(begin, round + 1);
+                let saw = queue.arm_waiters(QueueOffset(round)).is_some();
+                owner_saw.store(saw, Ordering::Relaxed);
+                armed.store(round + 1, Ordering::Release);
             }
         });
-        for offset in 0..ENTRIES {
-            queue.append(&pool, entry(0, offset)).unwrap();
-            if queue.publish(QueueOffset(offset + 1), StoreTimestamp(0)) {
-                // The owner may have seen the last entry already and be gone.
-                let _ = wake.send(());
-            }
+        for round in 0..ROUNDS {
+            queue.disarm_waiters();
+            queue.append(&pool, entry(0, round)).unwrap();
+            begin.store(round + 1, Ordering::Release);
+            // Somewhere within the time that the other thread takes to notice.
+            (0..round % 8).for_each(|_| std::hint::spin_loop());
+            let writer_saw = queue.publish(QueueOffset(round + 1), StoreTimestamp(0));
+            meet(armed, round + 1);
+            assert!(writer_saw || owner_saw.load(Ordering::Relaxed), "both slept through round {round}");
         }
     });
 }

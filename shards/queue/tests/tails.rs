@@ -47,6 +47,7 @@ fn directory_grows_only_for_unflushed_entries() {
     assert!(queue.can_append(&pool, capacity) && !queue.can_append(&pool, capacity + 1));
     assert_eq!(fill(&queue, &pool, 3, capacity + 1), Err(TailFull));
     assert_eq!((queue.published().0, queue.unflushed_percent()), (capacity, 100));
+    assert_eq!(store.unflushed_percent(), 100);
     let mut out = [QueueEntry::default(); 300];
     for from in [0, 64 * CHUNK_ENTRIES - 1, 1024 * CHUNK_ENTRIES - 150, capacity - 300] {
         assert_eq!(queue.read(QueueOffset(from), &mut out), TailRead::Read(300));

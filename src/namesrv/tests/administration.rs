@@ -1,6 +1,7 @@
 use super::*;
 use crate::namesrv::config::NamesrvConfig;
-use crate::namesrv::limits::MAX_KV_TEXT_LENGTH;
+use crate::namesrv::kv::{KvConfig, KvError};
+use crate::namesrv::limits::{MAX_KV_ENTRIES, MAX_KV_TEXT_LENGTH};
 use ringmq_protocol::bodies::QueueData;
 
 /// Goal: KV entries are stored, listed, removed and persisted in Java's form. Method: each request in turn, and a second
@@ -158,4 +159,17 @@ fn foreign_codes() {
         let remark = format!(" request type {code} not supported");
         assert_eq!((answer.code, answer.opaque, answer.remark), (3, 5, Some(remark)));
     }
+}
+
+/// Goal: the KV configuration is bounded, and its keys can still be changed. Method: as many keys as fit, one more, and
+/// the first again.
+#[test]
+fn kv_entries_are_bounded() {
+    let mut kv = KvConfig::default();
+    for number in 0..MAX_KV_ENTRIES {
+        kv.put("N", &number.to_string(), "").unwrap();
+    }
+    assert_eq!(kv.put("N", "more", ""), Err(KvError::Full));
+    assert_eq!(kv.put("N", "0", "changed"), Ok(()));
+    assert_eq!(kv.get("N", "0"), Some("changed"));
 }

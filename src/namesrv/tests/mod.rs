@@ -1,6 +1,7 @@
 //! Tests of the name server, by rule: requests go in, answers, effects and tables are compared.
 
 mod administration;
+mod differential;
 mod random;
 mod registration;
 mod route_queries;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::namesrv::config::NamesrvConfig;
+use crate::namesrv::limits::MAX_BROKER_ADDRESSES;
 use ringmq_protocol::command::SerializeType;
 
 fn owned(addresses: &[(i64, &str)]) -> Vec<(i64, String)> {
@@ -337,4 +338,20 @@ fn smallest_id_is_announced() {
     );
     fixture.unregister(&second);
     assert_eq!(fixture.effects, []);
+}
+
+/// Goal: the table of brokers is bounded, and those in it stay served. Method: as many brokers as fit, one more, and one
+/// of the first again.
+#[test]
+fn brokers_are_bounded() {
+    let mut fixture = Fixture::new();
+    let mut register = |number: usize| {
+        let request = Broker::master().request().with_ext("brokerAddr", number).with_ext("brokerName", number);
+        let connection = ConnectionId(u64::try_from(number).unwrap());
+        fixture.server.handle(&request, connection, 0, &mut fixture.effects).unwrap().code
+    };
+    assert!((0..MAX_BROKER_ADDRESSES).all(|number| register(number) == 0));
+    assert_eq!(register(MAX_BROKER_ADDRESSES), 1);
+    assert_eq!(register(7), 0);
+    fixture.server.table.check_invariants();
 }

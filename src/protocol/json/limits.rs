@@ -10,3 +10,7 @@ pub const MAX_NODES: usize = 4_000_000;
 
 /// Longest accepted path of a back reference, in bytes.
 pub const MAX_REFERENCE_LENGTH: usize = 4096;
+
+/// Bytes of names and strings in a document whose back references have been expanded. Otherwise a reference of 14 bytes
+/// could repeat a string of megabytes.
+pub const MAX_RESOLVED_TEXT_LENGTH: usize = 64 << 20;

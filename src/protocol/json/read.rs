@@ -205,8 +205,7 @@ impl<'de> Deserializer<'de> for Lenient {
     ) -> Result<V::Value, JsonError> {
         match self.0 {
             Value::Object(members) => visitor.visit_map(Members::without_nulls(members, fields)),
-            // The object as a string of JSON, as fastjson accepts for keys of maps. A string inside that string is not
-            // followed: the text of a parsed value is shorter each time, but the recursion would be unbounded.
+            // The object as a string of JSON, as fastjson accepts for keys of maps.
             Value::String(text) => match parse(text.as_bytes())? {
                 Value::Object(members) => visitor.visit_map(Members::without_nulls(members, fields)),
                 _ => Err(JsonError::Type("expected an object, found a string".to_owned())),
@@ -279,10 +278,10 @@ impl Members {
 
 /// fastjson's "smart match": case, `_` and `-` do not count. Source: JavaBeanDeserializer.smartMatch.
 fn matches_loosely(field: &str, name: &str) -> bool {
-    let significant = |text: &'_ str| -> Vec<u8> {
-        text.bytes().filter(|byte| !matches!(byte, b'_' | b'-')).map(|byte| byte.to_ascii_lowercase()).collect()
-    };
-    significant(field) == significant(name)
+    fn significant(text: &str) -> impl Iterator<Item = u8> {
+        text.bytes().filter(|byte| !matches!(byte, b'_' | b'-')).map(|byte| byte.to_ascii_lowercase())
+    }
+    significant(field).eq(significant(name))
 }
 
 impl<'de> MapAccess<'de> for Members {

@@ -4,7 +4,7 @@
 //! reference that contains itself has no finite value and is refused; this includes `@` (the object that holds the
 //! reference) and `..` (that object's parent). Source: SerialContext, DefaultJSONParser.handleResovleTask.
 
-use super::limits::{MAX_DEPTH, MAX_NODES, MAX_REFERENCE_LENGTH};
+use super::limits::{MAX_DEPTH, MAX_NODES, MAX_REFERENCE_LENGTH, MAX_RESOLVED_TEXT_LENGTH};
 use super::{JsonError, Value};
 
 /// The member name that marks a reference.
@@ -12,13 +12,14 @@ pub const REFERENCE_KEY: &str = "$ref";
 
 /// Returns a copy of `root` in which each reference has been replaced by what it names.
 pub fn resolve(root: &Value) -> Result<Value, JsonError> {
-    let mut resolver = Resolver { root, nodes: 0 };
+    let mut resolver = Resolver { root, nodes: 0, text_length: 0 };
     resolver.copy(root, &mut Vec::new(), 0)
 }
 
 struct Resolver<'a> {
     root: &'a Value,
     nodes: usize,
+    text_length: usize,
 }
 
 impl<'a> Resolver<'a> {
@@ -53,14 +54,24 @@ impl<'a> Resolver<'a> {
             Value::Object(members) => {
                 let mut copies = serde_json::Map::new();
                 for (key, member) in members {
+                    self.count_text(key)?;
                     copies.insert(key.clone(), self.copy(member, ancestors, depth + 1)?);
                 }
                 Value::Object(copies)
+            }
+            Value::String(text) => {
+                self.count_text(text)?;
+                Value::String(text.clone())
             }
             scalar => scalar.clone(),
         };
         ancestors.pop();
         Ok(copy)
+    }
+
+    fn count_text(&mut self, text: &str) -> Result<(), JsonError> {
+        self.text_length += text.len();
+        if self.text_length > MAX_RESOLVED_TEXT_LENGTH { Err(JsonError::TooLarge) } else { Ok(()) }
     }
 
     /// The chain from the root to the target of `path`, the target last.

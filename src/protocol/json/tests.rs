@@ -84,6 +84,9 @@ fn bounds_back_references() {
         bomb.push_str(&format!(r#","l{level}":[{{"$ref":"$.l{below}"}},{{"$ref":"$.l{below}"}}]"#));
     }
     bomb.push('}');
+    let repeats = r#"{"$ref":"$.a"},"#.repeat(200);
+    let long_strings = format!(r#"{{"a":["{}"],"b":[{repeats}]}}"#, "x".repeat(1 << 20));
+    assert_eq!(parse(long_strings.as_bytes()), Err(JsonError::TooLarge));
     assert!(matches!(parse(bomb.as_bytes()), Err(JsonError::TooLarge | JsonError::TooDeep)));
 }
 
@@ -173,6 +176,22 @@ proptest! {
     /// characters that matter to the grammar.
     #[test]
     fn arbitrary_bytes_are_safe(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        parse_and_write(&bytes);
+    }
+
+    /// Goal: damaged bodies are as safe as random bytes. Method: a body that uses every construct of the dialect, with a
+    /// few bytes replaced, removed or doubled.
+    #[test]
+    fn damaged_bodies_are_safe(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 1..6)) {
+        let mut bytes = br#"{"clientID":"c\u4E2D",consumerDataSet:[{"consumeType":1,"groupName":'g',"subscriptionDataSet":[{"codeSet":["12",5],"subVersion":"17","topic":{"$ref":"$.clientID"},}]}],"offsetTable":{{"brokerName":"b","queueId":0}:1.5E3,"T@g":{0:5,1:-7}},"x":null}"#.to_vec();
+        for (position, byte, kind) in damage {
+            let position = position.index(bytes.len());
+            match kind {
+                0 => bytes[position] = byte,
+                1 => drop(bytes.remove(position)),
+                _ => bytes.insert(position, bytes[position]),
+            }
+        }
         parse_and_write(&bytes);
     }
 

@@ -1,0 +1,171 @@
+//! Cuts the log at its end so that nothing behind it can come back.
+//!
+//! Steps, each durable before the next, so that a crash between any two leaves a log that ends at the same place:
+//! what is behind the end is saved aside; the head behind the end is zeroed; later segments go, newest first; the rest of
+//! the segment is zeroed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::paths::StorePaths;
+use crate::disk::{AlignedBuffer, Disk, DiskFile, OpenOptions, create_directories_durably};
+use crate::log::segment_table::{SegmentError, SegmentTable, file_name};
+use crate::types::PhysicalOffset;
+
+/// Bytes per read and write.
+const CHUNK_BYTES: u64 = 4 << 20;
+/// The head is zeroed first, up to the end of its sector, which a disk writes whole or not at all. Zeroing the rest could
+/// otherwise, when torn, make the record at the end whole again: stale bytes where zeros belong are what broke it.
+const SECTOR_BYTES: u64 = 512;
+
+/// Bytes that were behind the end of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discarded {
+    /// Where they began: the end of the log.
+    pub from: PhysicalOffset,
+    /// How many, up to the last one that was not zero.
+    pub bytes: u64,
+    /// The file that holds them now.
+    pub saved_to: PathBuf,
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
+}
+
+/// Visits the chunks of `[from, to)` of a file that hold anything but zeros, in order.
+fn visit_data(
+    file: &dyn DiskFile,
+    from: u64,
+    to: u64,
+    visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = AlignedBuffer::zeroed(CHUNK_BYTES.min(to - from).max(1) as usize);
+    let mut position = from;
+    while position < to {
+        match file.data_from(position)? {
+            Some(data) if data < to => position = data.max(position),
+            _ => return Ok(()),
+        }
+        let chunk = (to - position).min(CHUNK_BYTES) as usize;
+        let count = file.read_at(&mut buffer[..chunk], position)?;
+        if count < chunk {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !is_zero(&buffer[..chunk]) {
+            visit(position, &buffer[..chunk])?;
+        }
+        position += chunk as u64;
+    }
+    Ok(())
+}
+
+/// The log's files behind its end.
+pub(super) struct Tail<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) paths: &'a StorePaths,
+    pub(super) table: &'a SegmentTable,
+    /// Where the log ends.
+    pub(super) end: PhysicalOffset,
+}
+
+impl Tail<'_> {
+    fn path(&self, start: PhysicalOffset) -> PathBuf {
+        self.paths.commit_log.join(file_name(start))
+    }
+
+    /// Segments that hold bytes at or behind the end, oldest first.
+    fn segments(&self) -> impl DoubleEndedIterator<Item = PhysicalOffset> {
+        self.table.starts.iter().copied().filter(|start| self.table.size.next_start(*start) > self.end)
+    }
+
+    fn open(&self, path: &Path, write: bool) -> Result<Box<dyn DiskFile>, SegmentError> {
+        self.disk.open(path, OpenOptions { write, ..OpenOptions::default() }).map_err(SegmentError::io("open", path))
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(PhysicalOffset, &[u8]) -> io::Result<()>) -> Result<(), SegmentError> {
+        for start in self.segments() {
+            let path = self.path(start);
+            let file = self.open(&path, false)?;
+            let from = self.end.0.saturating_sub(start.0);
+            let mut visit_here = |at: u64, data: &[u8]| visit(PhysicalOffset(start.0 + at), data);
+            visit_data(file.as_ref(), from, self.table.size.bytes(), &mut visit_here)
+                .map_err(SegmentError::io("save or check the tail of", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Offset behind the last byte that is not zero; `None` when nothing but zeros follows the end.
+    pub(super) fn data_end(&self) -> Result<Option<PhysicalOffset>, SegmentError> {
+        let mut end = None;
+        self.visit(&mut |at, data| {
+            let last = data.iter().rposition(|byte| *byte != 0);
+            end = last.map(|last| PhysicalOffset(at.0 + last as u64 + 1)).or(end);
+            Ok(())
+        })?;
+        Ok(end)
+    }
+
+    /// Cuts, if there is anything to cut. On return nothing but durable zeros follows the end.
+    pub(super) fn cut(&self) -> Result<Option<Discarded>, SegmentError> {
+        let Some(data_end) = self.data_end()? else { return Ok(None) };
+        let saved_to = self.save(data_end)?;
+        let mut segments = self.segments();
+        if let Some(first) = segments.next() {
+            let path = self.path(first);
+            let file = self.open(&path, true)?;
+            self.zero_head(file.as_ref(), first).map_err(SegmentError::io("zero the head behind the end of", &path))?;
+            let log = &self.paths.commit_log;
+            for later in segments.rev() {
+                let path = self.path(later);
+                self.disk.remove_file(&path).map_err(SegmentError::io("remove", &path))?;
+                self.disk.sync_directory(log).map_err(SegmentError::io("sync directory", log))?;
+            }
+            self.zero_rest(file.as_ref(), first).map_err(SegmentError::io("zero the tail of", &path))?;
+        }
+        Ok(Some(Discarded { from: self.end, bytes: data_end.0 - self.end.0, saved_to }))
+    }
+
+    /// Copies what is behind the end to a file of its own, sparse where it is zero. Never replaces an earlier one: after
+    /// a crash in the middle of a cut the second look sees less than the first.
+    fn save(&self, data_end: PhysicalOffset) -> Result<PathBuf, SegmentError> {
+        let own = self.paths.own();
+        create_directories_durably(self.disk, &own).map_err(SegmentError::io("create directory", &own))?;
+        let base = own.join(format!("discarded-{}", self.end.0));
+        let mut path = base.clone();
+        let mut number = 1;
+        while self.disk.exists(&path).map_err(SegmentError::io("look for", &path))? {
+            number += 1;
+            path = own.join(format!("discarded-{}-{number}", self.end.0));
+        }
+        let temporary = own.join("discarded.tmp");
+        let failed = |action: &'static str| SegmentError::io(action, &path);
+        let create = OpenOptions { create: true, ..OpenOptions::default() };
+        let file = self.disk.open(&temporary, create).map_err(failed("create"))?;
+        file.set_length(0).map_err(failed("create"))?;
+        file.set_length(data_end.0 - self.end.0).map_err(failed("create"))?;
+        self.visit(&mut |at, data| {
+            let wanted = usize::try_from(data_end.0.saturating_sub(at.0)).unwrap_or(usize::MAX).min(data.len());
+            file.write_all_at(&data[..wanted], at.0 - self.end.0)
+        })?;
+        file.sync_data().map_err(failed("sync"))?;
+        self.disk.rename(&temporary, &path).map_err(failed("rename"))?;
+        self.disk.sync_directory(&own).map_err(SegmentError::io("sync directory", &own))?;
+        Ok(path)
+    }
+
+    fn zero_head(&self, file: &dyn DiskFile, start: PhysicalOffset) -> io::Result<()> {
+        let from = self.end.0.saturating_sub(start.0);
+        let to = (from + 1).next_multiple_of(SECTOR_BYTES);
+        file.write_all_at(&[0; SECTOR_BYTES as usize][..(to - from) as usize], from)?;
+        file.sync_data()
+    }
+
+    fn zero_rest(&self, file: &dyn DiskFile, start: PhysicalOffset) -> io::Result<()> {
+        let from = self.end.0.saturating_sub(start.0);
+        let zeros = AlignedBuffer::zeroed(CHUNK_BYTES.min(self.table.size.bytes()) as usize);
+        visit_data(file, from, self.table.size.bytes(), &mut |at, data| file.write_all_at(&zeros[..data.len()], at))?;
+        file.sync_data()
+    }
+}

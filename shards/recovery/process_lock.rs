@@ -1,0 +1,132 @@
+//! Who may touch the store, and whether the last one stopped cleanly (RocketMQ `lock` and `abort`).
+//!
+//! The lock is taken before anything is read, unlike in Java, whose recovery truncates files first. `abort` is created
+//! only by a holder of the lock and removed only after everything is durable.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::paths::StorePaths;
+use crate::disk::{
+    Disk, DiskFile, LockOutcome, OpenOptions, create_directories_durably, remove_if_present, write_file,
+};
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process, of ours or Java's, holds it.
+    #[error("{path} is locked by {}: another broker already runs on this store", holder(.pid))]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// The holder, where the system can tell.
+        pid: Option<u32>,
+    },
+    /// The file system refused.
+    #[error("cannot lock {path}: {source}")]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+fn holder(pid: &Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_string(), |pid| format!("process {pid}"))
+}
+
+/// The right to change the store, for as long as it lives.
+pub struct ProcessLock {
+    _file: Box<dyn DiskFile>,
+}
+
+impl std::fmt::Debug for ProcessLock {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ProcessLock")
+    }
+}
+
+impl ProcessLock {
+    /// Takes the lock of a store, creating its root. The file must not be opened again by this process: closing that
+    /// second descriptor would release the lock.
+    pub fn acquire(disk: &dyn Disk, paths: &StorePaths) -> Result<Self, LockError> {
+        let path = paths.lock();
+        let failed = |source| LockError::Io { path: path.clone(), source };
+        create_directories_durably(disk, &paths.root).map_err(failed)?;
+        let file = disk.open(&path, OpenOptions { create: true, ..OpenOptions::default() }).map_err(failed)?;
+        match file.try_lock().map_err(failed)? {
+            LockOutcome::Acquired => {}
+            LockOutcome::HeldBy(pid) => return Err(LockError::Held { path, pid }),
+        }
+        file.write_all_at(b"lock", 0).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+
+    /// Whether the last broker on this store stopped cleanly: `abort` does not exist. Ask before [`Self::mark_running`].
+    pub fn was_clean(&self, disk: &dyn Disk, paths: &StorePaths) -> io::Result<bool> {
+        Ok(!disk.exists(&paths.abort())?)
+    }
+
+    /// Creates `abort` durably, with the process id as its text. Call before the first append.
+    pub fn mark_running(&self, disk: &dyn Disk, paths: &StorePaths, pid: u32) -> io::Result<()> {
+        write_file(disk, &paths.abort(), pid.to_string().as_bytes())?;
+        disk.sync_directory(&paths.root)
+    }
+
+    /// Removes `abort`. Call only when log, queues, index and checkpoint are durable and complete.
+    pub fn mark_clean(&self, disk: &dyn Disk, paths: &StorePaths) -> io::Result<()> {
+        remove_if_present(disk, &paths.abort())?;
+        disk.sync_directory(&paths.root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::disk::{RealDisk, read_file};
+    use crate::sim::{CrashPattern, SimDisk};
+
+    /// One holder at a time; the mark of a running broker is durable when made and gone when removed.
+    #[test]
+    fn one_broker_at_a_time_and_its_mark() {
+        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
+        let lock = ProcessLock::acquire(&disk, &paths).unwrap();
+        assert!(matches!(ProcessLock::acquire(&disk, &paths), Err(LockError::Held { .. })));
+        assert!(lock.was_clean(&disk, &paths).unwrap());
+        lock.mark_running(&disk, &paths, 4711).unwrap();
+        let crashed = disk.crash(0, CrashPattern::KeepNone);
+        assert_eq!(read_file(&crashed, &paths.abort()).unwrap().unwrap(), b"4711");
+        let next = ProcessLock::acquire(&crashed, &paths).unwrap();
+        assert!(!next.was_clean(&crashed, &paths).unwrap());
+        lock.mark_clean(&disk, &paths).unwrap();
+        assert!(lock.was_clean(&disk.crash(0, CrashPattern::KeepNone), &paths).unwrap());
+    }
+
+    /// On the host the lock is a POSIX record lock: a child process that holds it is named, and excludes us while it
+    /// lives. The child is Python where there is one, as any program with fcntl would do.
+    #[test]
+    fn the_holder_is_named_on_the_host() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(directory.path());
+        std::fs::write(paths.lock(), b"lock").unwrap();
+        let script = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX,1,0); print(flush=True); sys.stdin.read()";
+        let child = Command::new("python3")
+            .args(["-c", script])
+            .arg(paths.lock())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        if let Ok(mut child) = child {
+            let mut ready = [0];
+            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+            let error = ProcessLock::acquire(&RealDisk, &paths).unwrap_err();
+            assert!(error.to_string().contains(&format!("process {}", child.id())), "{error}");
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+        ProcessLock::acquire(&RealDisk, &paths).unwrap();
+    }
+}

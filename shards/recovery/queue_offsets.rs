@@ -1,0 +1,133 @@
+//! What the log alone cannot tell about queues: file `ringmq/queue-offsets`.
+//!
+//! A queue whose records have all expired must not start at 0 again, and records of a topic that was deleted and made
+//! again must not come back. The file keeps the next offset of each queue, and for each deleted topic a barrier: the
+//! physical offset below which its records count no more. It is a snapshot as of a log offset; what the log holds
+//! behind that is newer. The flush thread owns it.
+//!
+//! Format: the line `ringmq-queue-offsets 1 <CRC-32 of the JSON, 8 hex digits> <length of the JSON>`, then JSON.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::paths::StorePaths;
+use crate::disk::state_file::LoadedState;
+use crate::disk::{Disk, StateFile, StateFileError};
+use crate::types::{PhysicalOffset, QueueId, QueueOffset};
+
+const HEAD: &str = "ringmq-queue-offsets 1";
+
+/// The content of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueueOffsets {
+    /// The log offset up to which `next` counts.
+    pub log_offset: PhysicalOffset,
+    /// Next offset by topic and queue.
+    pub next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>>,
+    /// By deleted topic: its records below this offset count no more.
+    pub barriers: BTreeMap<String, PhysicalOffset>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Stored {
+    log_offset: u64,
+    next: BTreeMap<String, BTreeMap<u32, u64>>,
+    barriers: BTreeMap<String, u64>,
+}
+
+impl QueueOffsets {
+    /// The bytes of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let queues = |queues: &BTreeMap<QueueId, QueueOffset>| queues.iter().map(|(id, next)| (id.0, next.0)).collect();
+        let stored = Stored {
+            log_offset: self.log_offset.0,
+            next: self.next.iter().map(|(topic, map)| (topic.clone(), queues(map))).collect(),
+            barriers: self.barriers.iter().map(|(topic, offset)| (topic.clone(), offset.0)).collect(),
+        };
+        let json = serde_json::to_string(&stored).expect("maps with string and integer keys are JSON");
+        format!("{HEAD} {:08x} {}\n{json}", crc32fast::hash(json.as_bytes()), json.len()).into_bytes()
+    }
+
+    /// Reads the bytes of the file; the error says what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+        let (head, json) = text.split_once('\n').ok_or("the head line is missing")?;
+        let expected = format!("{HEAD} {:08x} {}", crc32fast::hash(json.as_bytes()), json.len());
+        if head != expected {
+            return Err(format!("the head line is '{head}' where '{expected}' would fit the content"));
+        }
+        let stored: Stored = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let queues =
+            |map: BTreeMap<u32, u64>| map.into_iter().map(|(id, next)| (QueueId(id), QueueOffset(next))).collect();
+        Ok(Self {
+            log_offset: PhysicalOffset(stored.log_offset),
+            next: stored.next.into_iter().map(|(topic, map)| (topic, queues(map))).collect(),
+            barriers: stored.barriers.into_iter().map(|(topic, offset)| (topic, PhysicalOffset(offset))).collect(),
+        })
+    }
+
+    /// Whether a topic's record at an offset still counts.
+    pub fn counts(&self, topic: &str, offset: PhysicalOffset) -> bool {
+        self.barriers.get(topic).is_none_or(|barrier| offset >= *barrier)
+    }
+
+    /// Forgets barriers that lie below everything the log still holds.
+    pub fn forget_barriers_below(&mut self, min: PhysicalOffset) {
+        self.barriers.retain(|_, barrier| *barrier > min);
+    }
+
+    /// Loads the newest readable generation.
+    pub fn load(disk: &dyn Disk, paths: &StorePaths) -> Result<Option<LoadedState<Self>>, StateFileError> {
+        StateFile::new(paths.queue_offsets()).load(disk, Self::decode)
+    }
+
+    /// Replaces the file durably, keeping the generation before.
+    pub fn persist(&self, disk: &dyn Disk, paths: &StorePaths) -> Result<(), StateFileError> {
+        StateFile::new(paths.queue_offsets()).persist(disk, &self.encode(), |bytes| Self::decode(bytes).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::disk::create_directories_durably;
+    use crate::sim::SimDisk;
+
+    fn sample() -> QueueOffsets {
+        let mut offsets = QueueOffsets { log_offset: PhysicalOffset(900), ..QueueOffsets::default() };
+        offsets.next.entry("orders".into()).or_default().insert(QueueId(3), QueueOffset(17));
+        offsets.barriers.insert("gone \"quoted\"".into(), PhysicalOffset(500));
+        offsets
+    }
+
+    /// What is persisted is loaded, barriers apply to older records only, and they are forgotten with the log.
+    #[test]
+    fn round_trip_and_barriers() {
+        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
+        create_directories_durably(&disk, &paths.own()).unwrap();
+        assert!(QueueOffsets::load(&disk, &paths).unwrap().is_none());
+        sample().persist(&disk, &paths).unwrap();
+        let mut loaded = QueueOffsets::load(&disk, &paths).unwrap().unwrap().value;
+        assert_eq!(loaded, sample());
+        assert!(!loaded.counts("gone \"quoted\"", PhysicalOffset(499)));
+        assert!(loaded.counts("gone \"quoted\"", PhysicalOffset(500)) && loaded.counts("orders", PhysicalOffset(0)));
+        loaded.forget_barriers_below(PhysicalOffset(500));
+        assert!(loaded.barriers.is_empty());
+    }
+
+    proptest! {
+        /// No damaged byte is taken for content: flip any byte of the file, or cut it anywhere.
+        #[test]
+        fn damage_is_noticed(position in 0usize..1000, flip in 1u8..=255) {
+            let mut bytes = sample().encode();
+            let position = position % bytes.len();
+            prop_assert!(QueueOffsets::decode(&bytes[..position]).is_err());
+            bytes[position] ^= flip;
+            prop_assert!(QueueOffsets::decode(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,818 @@
+//! Start and stop: opens the store, starts the threads, says when it serves, and takes everything down in order.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ringmq_shards::clock::{Clock, SystemClock};
+use ringmq_shards::disk::{Disk, RealDisk, StateFile};
+use ringmq_shards::index::IndexGeometry;
+use ringmq_shards::log::segments::WritePath as SegmentPath;
+use ringmq_shards::log::writer::WriterOptions;
+use ringmq_shards::log::{FlushMode, LogRing, LogView, WriteKind, Writer};
+use ringmq_shards::probe::{Gauge, Registry};
+use ringmq_shards::runtime::{
+    Mailbox, MailboxSender, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle, check_io_uring, socket,
+    spawn_shard,
+};
+
+use super::config_access::LiveConfig;
+use super::connection::Listener;
+use super::control_thread::{BrokerParts, ControlThread};
+use super::core::{LogPort, ShardCore, ShardSettings};
+use super::event_loop::{EventLoop, Lifecycle, ListenerSlot, kind};
+use super::flush_thread::{FlushRequest, FlushThread};
+use super::log_shell::{LogShell, LogShellOptions};
+use super::messages::{ColdPull, ControlRequest, ShardMessage};
+use super::metrics::ShardProbe;
+use super::registrar::Registrar;
+use super::serving::{Serving, ServingIdentity};
+use super::storage::{self, Storage, StorageError, StorageOptions};
+use super::store_thread::{StoreAccess, StoreJob, StoreThread, run_reader};
+use super::{limits, metrics_page, signals};
+use crate::broker::send::SendState;
+use crate::broker::{BrokerIdentity, Control, ControlConfig};
+use crate::cli::{ExitStatus, Roles, ServeOptions, logging};
+use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
+use crate::namesrv::NameServer;
+use crate::namesrv::config::NamesrvConfig;
+
+/// Longest wait for the first registration before the broker says that it is ready all the same.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the main thread looks whether the log failed.
+const WATCH: Duration = Duration::from_millis(250);
+
+/// Part of the machine's memory that counts as holding the log's recent end (`accessMessageInMemoryMaxRatio`), percent.
+const MEMORY_WINDOW_PERCENT: u64 = 40;
+
+/// Why the servers did not start.
+#[derive(Debug, thiserror::Error)]
+enum BootError {
+    #[error(transparent)]
+    IoUring(#[from] ringmq_shards::runtime::PreflightError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("cannot listen on {address}: {source}; choose another with {key}")]
+    Listen { address: SocketAddr, key: &'static str, source: io::Error },
+    #[error("{0}")]
+    Config(String),
+    #[error("cannot {action}: {source}")]
+    System { action: &'static str, source: io::Error },
+}
+
+impl BootError {
+    fn status(&self) -> ExitStatus {
+        match self {
+            Self::IoUring(_) => ExitStatus::IoUringUnavailable,
+            Self::Storage(StorageError::Lock(ringmq_shards::recovery::process_lock::LockError::Held { .. })) => {
+                ExitStatus::StoreLocked
+            }
+            Self::Storage(StorageError::Recovery(_) | StorageError::Segments(_) | StorageError::Queues(_)) => {
+                ExitStatus::RecoveryRefused
+            }
+            Self::Listen { .. } => ExitStatus::AddressUnavailable,
+            Self::Config(_) => ExitStatus::Usage,
+            Self::Storage(_) | Self::System { .. } => ExitStatus::Failure,
+        }
+    }
+}
+
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> BootError {
+    move |source| BootError::System { action, source }
+}
+
+/// Runs the servers until they are stopped.
+pub fn serve(options: ServeOptions) -> ExitCode {
+    match Running::start(options) {
+        Ok(running) => running.wait(),
+        Err(error) => {
+            tracing::error!("{error}");
+            crate::cli::complain(&error);
+            error.status().into()
+        }
+    }
+}
+
+/// The parts of a broker that the threads are made from.
+struct BrokerStart {
+    storage: Storage,
+    view: Arc<LogView>,
+    identity: Arc<ServingIdentity>,
+    flush_mode: FlushMode,
+    path: SegmentPath,
+    memory_window_bytes: u64,
+}
+
+/// Channels between the threads.
+struct Channels {
+    control: (SyncSender<ControlRequest>, Receiver<ControlRequest>),
+    cold: (SyncSender<ColdPull>, Receiver<ColdPull>),
+    flush: (SyncSender<FlushRequest>, Receiver<FlushRequest>),
+    jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
+    mailboxes: Vec<(MailboxSender<ShardMessage>, Mailbox<ShardMessage>, WakeHandle)>,
+}
+
+impl Channels {
+    fn new(shards: usize) -> io::Result<Self> {
+        let mailboxes = (0..shards).map(|_| {
+            let wake = WakeHandle::new()?;
+            let (sender, mailbox) = Mailbox::new(limits::MAILBOX_MESSAGES, wake.clone());
+            Ok((sender, mailbox, wake))
+        });
+        Ok(Self {
+            control: sync_channel(limits::CONTROL_REQUESTS),
+            cold: sync_channel(limits::COLD_READS),
+            flush: sync_channel(limits::FLUSH_REQUESTS),
+            jobs: sync_channel(limits::STORE_JOBS),
+            mailboxes: mailboxes.collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+/// A running process.
+struct Running {
+    lifecycle: Arc<Lifecycle>,
+    stopping: Arc<AtomicBool>,
+    mailboxes: Vec<MailboxSender<ShardMessage>>,
+    shards: Vec<ShardHandle>,
+    control: JoinHandle<()>,
+    store: Option<StoreSide>,
+}
+
+/// What belongs to the store and is taken down last.
+struct StoreSide {
+    flush: SyncSender<FlushRequest>,
+    flush_thread: JoinHandle<()>,
+    store_thread: JoinHandle<()>,
+    reader_thread: JoinHandle<()>,
+    lock: ringmq_shards::recovery::process_lock::ProcessLock,
+    paths: ringmq_shards::recovery::StorePaths,
+    disk: Arc<dyn Disk>,
+}
+
+impl Running {
+    fn start(options: ServeOptions) -> Result<Self, BootError> {
+        let ServeOptions { roles, mut config } = options;
+        check_io_uring()?;
+        signals::block().map_err(system("block signals"))?;
+        let descriptors = signals::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
+        tracing::debug!(descriptors, "open files allowed");
+        for line in config.ignored_report() {
+            tracing::info!("{line}");
+        }
+        if let Some(notice) = config.loopback_notice() {
+            tracing::info!("{notice}");
+        }
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let boot_ms = clock.now_ms();
+        let registry = Arc::new(Registry::new());
+        let listeners = bind(&config, roles)?;
+        let broker = match roles.broker {
+            true => Some(open_broker(&mut config, &disk, &clock)?),
+            false => None,
+        };
+        let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
+        let shard_count = config.shard_count(cores.len()).clamp(1, 64);
+        let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
+        launch(Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels })
+    }
+
+    /// Waits for a signal or a failure, then takes everything down.
+    fn wait(self) -> ExitCode {
+        let failed = loop {
+            if self.lifecycle.failed.load(Ordering::Acquire) {
+                break true;
+            }
+            match signals::wait(WATCH) {
+                Ok(Some(signal)) => {
+                    tracing::info!(signal, "stopping");
+                    break false;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "waiting for signals failed"),
+            }
+        };
+        if failed {
+            // Shards have told their clients what could be told. No file may be touched any more.
+            std::thread::sleep(Duration::from_millis(100));
+            logging::flush(Duration::from_millis(200));
+            std::process::exit(ExitStatus::LogWriteFailed as i32);
+        }
+        signals::notify("STOPPING=1");
+        signals::exit_on_second_signal(ExitStatus::Interrupted as i32);
+        self.stop()
+    }
+
+    fn stop(self) -> ExitCode {
+        for mailbox in &self.mailboxes {
+            mailbox.send_blocking(ShardMessage::Stop);
+        }
+        self.stopping.store(true, Ordering::Release);
+        join(self.control, "control");
+        self.lifecycle.stopping.store(true, Ordering::Release);
+        for (number, shard) in self.shards.into_iter().enumerate() {
+            if let Err(error) = shard.join() {
+                tracing::error!(number, %error, "a shard did not end in order");
+            }
+        }
+        let mut status = ExitStatus::Ok;
+        if let Some(store) = self.store {
+            join(store.store_thread, "store");
+            join(store.reader_thread, "reader");
+            let (done, finished) = channel();
+            let is_complete =
+                store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
+            join(store.flush_thread, "flush");
+            if self.lifecycle.failed.load(Ordering::Acquire) {
+                status = ExitStatus::LogWriteFailed;
+            } else if is_complete {
+                if let Err(error) = store.lock.mark_clean(store.disk.as_ref(), &store.paths) {
+                    tracing::warn!(%error, "the file abort could not be removed; the next start checks the log");
+                }
+            } else {
+                tracing::warn!("not everything could be written; the next start checks the log");
+            }
+        }
+        tracing::info!("stopped");
+        status.into()
+    }
+}
+
+fn join(thread: JoinHandle<()>, name: &str) {
+    if thread.join().is_err() {
+        tracing::error!(name, "a thread panicked");
+    }
+}
+
+/// Processors that this process may use.
+fn machine_cores() -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if cores.is_empty() { vec![0] } else { cores.into_iter().map(|core| core.id).collect() }
+}
+
+fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
+    let mut wanted = Vec::new();
+    if roles.broker {
+        wanted.push((config.broker_port, "--broker-port", Listener::Broker));
+        if let Some(port) = config.fast_port() {
+            wanted.push((port, "--broker-port (the fast port is 2 below it) or fast_port_enable=false", Listener::Broker));
+        }
+    }
+    if roles.namesrv {
+        wanted.push((config.namesrv_port, "--namesrv-port", Listener::Namesrv));
+    }
+    let bind_one = |(port, key, listener)| {
+        let address = SocketAddr::new(config.listen, port);
+        match socket::listen(address) {
+            Ok(socket) => Ok(ListenerSlot { socket, listener }),
+            Err(source) => Err(BootError::Listen { address, key, source }),
+        }
+    };
+    wanted.into_iter().map(bind_one).collect()
+}
+
+fn open_broker(
+    config: &mut Config,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+) -> Result<BrokerStart, BootError> {
+    let (flush_mode, wanted) = match config.flush_disk_type {
+        FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
+        FlushDiskType::SyncFlush => (FlushMode::Sync, config.sync_write_path),
+    };
+    let path = match (flush_mode, wanted) {
+        (FlushMode::Async, WritePath::Auto | WritePath::PageCache) | (FlushMode::Sync, WritePath::PageCache) => {
+            SegmentPath::PageCache
+        }
+        (FlushMode::Async, WritePath::Direct) => SegmentPath::Direct,
+        (FlushMode::Sync, WritePath::Auto | WritePath::Direct) => SegmentPath::DirectSync,
+    };
+    let zero_ahead_bytes = if path == SegmentPath::DirectSync { config.zero_ahead_bytes } else { 0 };
+    let index = config.message_index_enable.then(|| IndexGeometry {
+        slots: u32::try_from(config.max_hash_slot_num).unwrap_or(u32::MAX),
+        entries: u32::try_from(config.max_index_num).unwrap_or(u32::MAX),
+    });
+    let options = StorageOptions {
+        root: config.root_dir(),
+        commit_log: config.commit_log_dir(),
+        segment_bytes: config.mapped_file_size_commit_log,
+        queue_file_entries: config.mapped_file_size_consume_queue / 20,
+        write_path: path,
+        zero_ahead_bytes,
+        ring_bytes: ring_bytes(config) as u64,
+        is_sync: flush_mode == FlushMode::Sync,
+        index,
+    };
+    let storage = storage::open(disk, clock, &options)?;
+    let advertise = adopt_identity(config, disk)?;
+    let identity = Arc::new(ServingIdentity {
+        cluster_name: config.broker_cluster_name.clone(),
+        region_id: config.region_id.clone(),
+        trace_on: config.trace_on,
+        store_host: SocketAddr::new(advertise, config.broker_port),
+    });
+    let ring = LogRing::new(ring_bytes(config)).map_err(system("map the log ring"))?;
+    let recovered = &storage.recovered;
+    let readers = READER_SLOTS + 64;
+    let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
+    let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
+    Ok(BrokerStart { storage, view, identity, flush_mode, path, memory_window_bytes })
+}
+
+/// The configured size of the log ring, rounded up to what the ring can be.
+fn ring_bytes(config: &Config) -> usize {
+    let wanted = usize::try_from(config.log_ring_bytes).unwrap_or(usize::MAX / 2);
+    wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
+}
+
+/// Pin slots of the log view behind those of the shards: flush, store, reader.
+const READER_SLOTS: usize = 3;
+
+/// The broker's name and address: chosen once, kept for ever.
+fn adopt_identity(config: &mut Config, disk: &Arc<dyn Disk>) -> Result<IpAddr, BootError> {
+    let path = config.own_dir().join(identity::FILE_NAME);
+    let file = StateFile::new(&path);
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).map_err(|error| error.to_string());
+    let loaded = file.load(disk.as_ref(), text).map_err(|error| BootError::Config(error.to_string()))?;
+    let contents = loaded.map(|loaded| loaded.value);
+    let chosen = identity::choose(contents.as_deref(), &config.broker_name, &machine::host_name())
+        .map_err(|error| BootError::Config(format!("{}: {error}", path.display())))?;
+    if let Some(contents) = &chosen.contents_to_write {
+        file.persist(disk.as_ref(), contents.as_bytes(), |_| true)
+            .map_err(|error| BootError::Config(error.to_string()))?;
+    }
+    let advertise = config
+        .advertised_address(machine::resolve, machine::outward_address)
+        .map_err(|error| BootError::Config(error.to_string()))?;
+    config.adopt_identity(&chosen.broker_name, advertise);
+    Ok(advertise)
+}
+
+struct Launch {
+    roles: Roles,
+    config: Config,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    boot_ms: u64,
+    registry: Arc<Registry>,
+    listeners: Vec<ListenerSlot>,
+    broker: Option<BrokerStart>,
+    cores: Vec<usize>,
+    channels: Channels,
+}
+
+fn launch(launch: Launch) -> Result<Running, BootError> {
+    let Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels } = launch;
+    let Channels { control, cold, flush, jobs, mailboxes } = channels;
+    let senders: Vec<_> = mailboxes.iter().map(|(sender, ..)| sender.clone()).collect();
+    let shard_count = senders.len();
+    let lifecycle = Arc::new(Lifecycle::default());
+    let stopping = Arc::new(AtomicBool::new(false));
+    let shard_probes: Vec<Arc<ShardProbe>> = (0..shard_count).map(|_| Arc::new(ShardProbe::default())).collect();
+    let (registered_sender, registered) = channel();
+
+    let mut store_side = None;
+    let mut writer_side = None;
+    let mut broker_parts = None;
+    let mut view = None;
+    if let Some(broker) = broker {
+        let built = build_broker(
+            broker,
+            &config,
+            roles,
+            &disk,
+            boot_ms,
+            &registry,
+            &lifecycle,
+            &senders,
+            &shard_probes,
+            (flush.0.clone(), flush.1),
+            (jobs.0, jobs.1),
+            cold.1,
+        )?;
+        view = Some(Arc::clone(&built.view));
+        writer_side = Some(built.writer);
+        broker_parts = Some(built.parts);
+        store_side = Some(built.store);
+    }
+
+    let namesrv = if roles.namesrv { Some(open_namesrv(&config, &disk)?) } else { None };
+    let namesrv_files = (config.kv_config_file(), config.root_dir().join("namesrv").join("namesrv.properties"));
+    let expected = broker_parts.as_ref().map_or(0, |parts| parts.registrars.len());
+    let mut control_thread = ControlThread::new(
+        control.1,
+        senders.clone(),
+        Arc::clone(&disk),
+        Arc::clone(&clock),
+        broker_parts,
+        namesrv,
+        namesrv_files,
+        Some(registered_sender),
+        Arc::clone(&stopping),
+    );
+    let serving = control_thread.first_serving();
+
+    let shards = start_shards(ShardStart {
+        config: &config,
+        mailboxes,
+        senders: &senders,
+        listeners,
+        cores: &cores,
+        control: control.0,
+        cold: cold.0,
+        flush: flush.0,
+        view,
+        serving,
+        writer: writer_side,
+        clock: &clock,
+        lifecycle: &lifecycle,
+        probes: &shard_probes,
+    })?;
+    let control = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || control_thread.run())
+        .map_err(system("start the control thread"))?;
+    if let Some(address) = config.metrics_listen {
+        if let Err(error) = metrics_page::start(address, registry, shard_probes) {
+            tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
+        }
+    }
+    for _ in 0..expected {
+        if registered.recv_timeout(REGISTRATION_PATIENCE).is_err() {
+            break;
+        }
+    }
+    announce(&config, roles);
+    Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store: store_side })
+}
+
+/// The one line that says that everything serves.
+fn announce(config: &Config, roles: Roles) {
+    let mut parts = Vec::new();
+    if roles.broker {
+        parts.push(format!("broker {}:{}", config.advertise, config.broker_port));
+    }
+    if roles.namesrv {
+        parts.push(format!("namesrv {}", SocketAddr::new(config.listen, config.namesrv_port)));
+    }
+    if roles.broker {
+        parts.push(format!("store {}", config.data_dir));
+    }
+    println!("ringmq ready: {}", parts.join(", "));
+    signals::notify("READY=1");
+}
+
+fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, BootError> {
+    let mut settings = NamesrvConfig::default();
+    let path = config.root_dir().join("namesrv");
+    ringmq_shards::disk::create_directories_durably(disk.as_ref(), &path)
+        .map_err(system("create the name server's folder"))?;
+    let home = std::env::var("HOME").unwrap_or_default();
+    let text = config.namesrv_config_text(machine::processors() as u64, &home);
+    for (key, value) in config::properties::parse(&text).unwrap_or_default() {
+        settings.set(&key, &value);
+    }
+    let mut namesrv = NameServer::new(settings);
+    let kv_file = StateFile::new(config.kv_config_file());
+    let loaded = kv_file
+        .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
+        .map_err(|error| BootError::Config(error.to_string()))?;
+    if let Some(loaded) = loaded {
+        namesrv.load_kv_config(&loaded.value).map_err(|error| BootError::Config(error.to_string()))?;
+    }
+    Ok(namesrv)
+}
+
+struct BuiltBroker {
+    view: Arc<LogView>,
+    writer: WriterSide,
+    parts: BrokerParts,
+    store: StoreSide,
+}
+
+struct WriterSide {
+    writer: Writer,
+    shell: LogShell,
+}
+
+#[allow(clippy::too_many_arguments, reason = "wires one process together, once")]
+fn build_broker(
+    broker: BrokerStart,
+    config: &Config,
+    roles: Roles,
+    disk: &Arc<dyn Disk>,
+    boot_ms: u64,
+    registry: &Arc<Registry>,
+    lifecycle: &Arc<Lifecycle>,
+    senders: &[MailboxSender<ShardMessage>],
+    shard_probes: &[Arc<ShardProbe>],
+    flush: (SyncSender<FlushRequest>, Receiver<FlushRequest>),
+    jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
+    cold: Receiver<ColdPull>,
+) -> Result<BuiltBroker, BootError> {
+    let BrokerStart { storage, view, identity, flush_mode, path, memory_window_bytes } = broker;
+    let Storage {
+        paths,
+        lock,
+        segments,
+        queues,
+        pool,
+        index,
+        recovered,
+        checkpoint_file,
+        checkpoint,
+        durable_point,
+        queue_offsets,
+        tail_page,
+    } = storage;
+    let end = recovered.end.0;
+    let list = segments.snapshot();
+    let ready_end = list.limit().map_or(end, |limit| limit.0);
+    let writer = Writer::new(
+        Arc::clone(&view),
+        pool,
+        WriterOptions {
+            segment_bytes: config.mapped_file_size_commit_log,
+            flush_mode,
+            write_kind: if path == SegmentPath::DirectSync { WriteKind::Durable } else { WriteKind::Volatile },
+            sync_flush_timeout_ms: config.sync_flush_timeout,
+        },
+        end,
+        ready_end,
+        recovered.last_store_timestamp.0,
+        &tail_page,
+    );
+    let zeroes_ahead = path == SegmentPath::DirectSync && config.zero_ahead_bytes > 0;
+    let current = list.segments().iter().filter(|segment| segment.start().0 + config.mapped_file_size_commit_log > end);
+    let shell = LogShell::new(LogShellOptions {
+        segments: current.cloned().collect(),
+        segment_bytes: config.mapped_file_size_commit_log,
+        path,
+        zeroes_ahead,
+        write_back_bytes: config.write_back_bytes,
+        end,
+        write_token: Token::new(kind::WRITE, 0, 0),
+        sync_token: Token::new(kind::SYNC, 0, 0),
+        flush: flush.0.clone(),
+        probe: registry.probe("shard-0"),
+    });
+    let index_last = index.as_ref().and_then(|index| index.last()).map_or(0, |last| last.physical.0);
+    let index_timestamp_ms = Arc::new(AtomicU64::new(u64::try_from(checkpoint.index_timestamp_ms).unwrap_or(0)));
+    let totals = totals_of(shard_probes);
+    let access = |index, slot: usize| {
+        Arc::new(StoreAccess::new(
+            Arc::clone(&view),
+            Arc::clone(&segments),
+            Arc::clone(&queues),
+            index,
+            Arc::clone(disk),
+            64 + slot,
+            memory_window_bytes,
+            boot_ms,
+            Arc::clone(&totals),
+        ))
+    };
+    let store_access = access(index, 1);
+    let reader_access = access(None, 2);
+    add_gauges(registry, &view, &queues);
+
+    let flush_thread = FlushThread {
+        requests: flush.1,
+        disk: Arc::clone(disk),
+        view: Arc::clone(&view),
+        pin_slot: 64,
+        segments: Arc::clone(&segments),
+        zeroes_ahead,
+        queues: Arc::clone(&queues),
+        paths: paths.clone(),
+        queue_offsets: Arc::clone(&queue_offsets),
+        writer: senders[0].clone(),
+        checkpoint_file,
+        checkpoint,
+        durable_point,
+        index_timestamp_ms: Arc::clone(&index_timestamp_ms),
+        sync_period: Duration::from_millis(config.flush_interval_commit_log),
+        lifecycle: Arc::clone(lifecycle),
+        probe: registry.probe("flush"),
+        end,
+        ready_end,
+    };
+    let store_thread = StoreThread {
+        jobs: jobs.1,
+        access: Arc::clone(&store_access),
+        shards: senders.to_vec(),
+        indexed: Arc::new(AtomicU64::new(index_last)),
+        index_timestamp_ms,
+        probe: registry.probe("store"),
+    };
+    let reader_probe = registry.probe("reader");
+    let reader_shards = senders.to_vec();
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(system("start a thread"))
+    };
+    let flush_handle = spawn("flush", Box::new(move || flush_thread.run()))?;
+    let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
+    let reader = Arc::clone(&reader_access);
+    let reader_handle =
+        spawn("reader", Box::new(move || run_reader(&cold, &reader, &reader_shards, &reader_probe)))?;
+
+    let control = open_control(config, disk, &paths.config(), &queues)?;
+    let mut addresses = config.namesrv_addr.clone();
+    if roles.namesrv {
+        let own = if config.listen.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { config.listen };
+        addresses.push(SocketAddr::new(own, config.namesrv_port).to_string());
+    }
+    let timeout = Duration::from_millis(config.register_broker_timeout_mills);
+    let registrars = addresses.into_iter().map(|address| Registrar::start(address, timeout));
+    let parts = BrokerParts {
+        control,
+        store: store_access,
+        queues,
+        view: Arc::clone(&view),
+        paths: paths.clone(),
+        queue_offsets,
+        identity,
+        max_message_bytes: usize::try_from(config.max_message_size).unwrap_or(usize::MAX),
+        long_polling: config.long_polling_enable,
+        short_polling_ms: config.short_polling_time_mills,
+        lite_pull: true,
+        state_directory: paths.config(),
+        registrars: registrars.collect::<io::Result<_>>().map_err(system("start a registrar"))?,
+        jobs: jobs.0,
+        flush: flush.0.clone(),
+    };
+    let store = StoreSide {
+        flush: flush.0,
+        flush_thread: flush_handle,
+        store_thread: store_handle,
+        reader_thread: reader_handle,
+        lock,
+        paths,
+        disk: Arc::clone(disk),
+    };
+    Ok(BuiltBroker { view, writer: WriterSide { writer, shell }, parts, store })
+}
+
+fn totals_of(probes: &[Arc<ShardProbe>]) -> Arc<dyn Fn() -> (u64, u64, u64) + Send + Sync> {
+    let probes = probes.to_vec();
+    Arc::new(move || {
+        let sum = |read: fn(&ShardProbe) -> u64| probes.iter().map(|probe| read(probe)).sum();
+        (sum(|probe| probe.messages_in.get()), sum(|probe| probe.bytes_in.get()), sum(|probe| probe.pulls_found.get()))
+    })
+}
+
+fn add_gauges(registry: &Registry, view: &Arc<LogView>, queues: &Arc<ringmq_shards::queue::QueueStore>) {
+    let log = Arc::clone(view);
+    registry.gauge(Gauge::LogConfirmed, &[], move || log.confirmed());
+    let log = Arc::clone(view);
+    registry.gauge(Gauge::LogSynced, &[], move || log.synced());
+    let log = Arc::clone(view);
+    registry.gauge(Gauge::LogMinimum, &[], move || log.minimum());
+    let (arena, limit) = (Arc::clone(queues.arena()), Arc::clone(queues.arena()));
+    registry.limit(ringmq_shards::probe::Limit::QueueTails, move || limit.limit_bytes(), move || arena.used_bytes());
+    let (open, most) = (Arc::clone(queues), Arc::clone(queues));
+    registry.limit(
+        ringmq_shards::probe::Limit::QueueOpenFiles,
+        move || most.open_files().1 as u64,
+        move || open.open_files().0 as u64,
+    );
+}
+
+fn open_control(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    directory: &std::path::Path,
+    queues: &ringmq_shards::queue::QueueStore,
+) -> Result<Control, BootError> {
+    let identity = BrokerIdentity {
+        cluster: config.broker_cluster_name.clone(),
+        name: config.broker_name.clone(),
+        id: 0,
+        address: format!("{}:{}", config.advertise, config.broker_port),
+        ha_address: format!("{}:{}", config.broker_ip2, config.ha_port()),
+    };
+    let mut control_config = ControlConfig::default();
+    let home = std::env::var("HOME").unwrap_or_default();
+    let text = config.broker_config_text(machine::processors() as u64, &home);
+    for (key, value) in config::properties::parse(&text).unwrap_or_default() {
+        control_config.set(&key, &value);
+    }
+    control_config.max_topics = usize::try_from(config.max_topics).unwrap_or(usize::MAX);
+    control_config.max_groups = usize::try_from(config.max_groups).unwrap_or(usize::MAX);
+    let mut control = Control::new(identity, control_config)
+        .with_config_access(Box::new(LiveConfig::new(config.clone(), Arc::clone(disk))));
+    for name in ["topics.json", "subscriptionGroup.json", "consumerOffset.json"] {
+        let file = StateFile::new(directory.join(name));
+        let loaded = file
+            .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
+            .map_err(|error| BootError::Config(error.to_string()))?;
+        if let Some(loaded) = loaded {
+            control.load_state([(name, loaded.value.as_slice())]).map_err(|error| BootError::Config(error.to_string()))?;
+        }
+    }
+    let end = |topic: &str, queue_id: i32| {
+        let queue = queues.get(topic, ringmq_shards::types::QueueId(u32::try_from(queue_id).ok()?))?;
+        i64::try_from(queue.bounds().1.0).ok()
+    };
+    for (key, queue_id, from, to) in control.offsets.clamp(end) {
+        tracing::warn!(key, queue_id, from, to, "a committed offset lay above its queue's end and was lowered");
+    }
+    Ok(control)
+}
+
+struct ShardStart<'a> {
+    config: &'a Config,
+    mailboxes: Vec<(MailboxSender<ShardMessage>, Mailbox<ShardMessage>, WakeHandle)>,
+    senders: &'a [MailboxSender<ShardMessage>],
+    listeners: Vec<ListenerSlot>,
+    cores: &'a [usize],
+    control: SyncSender<ControlRequest>,
+    cold: SyncSender<ColdPull>,
+    flush: SyncSender<FlushRequest>,
+    view: Option<Arc<LogView>>,
+    serving: Option<Arc<Serving>>,
+    writer: Option<WriterSide>,
+    clock: &'a Arc<dyn Clock>,
+    lifecycle: &'a Arc<Lifecycle>,
+    probes: &'a [Arc<ShardProbe>],
+}
+
+fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
+    let config = start.config;
+    let shard_count = start.senders.len();
+    let per_shard = |total: u64| usize::try_from(total).unwrap_or(usize::MAX).div_ceil(shard_count);
+    let mut listeners = Some(start.listeners);
+    let mut writer = start.writer;
+    let seed = start.clock.now_ms();
+    let mut handles = Vec::new();
+    for (index, (_, mailbox, wake)) in start.mailboxes.into_iter().enumerate() {
+        let settings = ShardSettings {
+            index,
+            max_frame_bytes: usize::try_from(config.max_frame_bytes).unwrap_or(usize::MAX),
+            connection_in_flight_bytes: usize::try_from(config.connection_in_flight_bytes).unwrap_or(usize::MAX),
+            max_connections: per_shard(config.max_connections),
+            max_held_pulls: per_shard(config.max_held_pulls),
+            memory_window_bytes: machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT,
+        };
+        let (log, shell) = match (index, writer.take()) {
+            (0, Some(side)) => (LogPort::Local(Box::new(side.writer)), Some(side.shell)),
+            _ if start.view.is_some() => (LogPort::Remote(start.senders[0].clone()), None),
+            _ => (LogPort::None, None),
+        };
+        let ip = config.advertise.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        let send_state = SendState::new(ip, seed.wrapping_mul(2 * index as u64 + 1));
+        let core = ShardCore::new(
+            settings,
+            log,
+            start.view.clone(),
+            start.serving.clone(),
+            start.control.clone(),
+            start.cold.clone(),
+            start.senders.to_vec(),
+            send_state,
+        );
+        let plan = ShardPlan { name: format!("shard-{index}"), core: Some(start.cores[index % start.cores.len()]) };
+        let (flush, peers, view) = (start.flush.clone(), start.senders.to_vec(), start.view.clone());
+        let (clock, lifecycle) = (Arc::clone(start.clock), Arc::clone(start.lifecycle));
+        let probe = Arc::clone(&start.probes[index]);
+        let own_listeners = listeners.take().unwrap_or_default();
+        let spin = Duration::from_micros(config.spin_before_sleep_us);
+        let handle = spawn_shard(plan, move || async move {
+            // The ring belongs to the thread that makes it.
+            let ring = match Ring::new(RingOptions::default()) {
+                Ok(ring) => ring,
+                Err(error) => {
+                    tracing::error!(index, %error, "a shard cannot make its io_uring");
+                    lifecycle.failed.store(true, Ordering::Release);
+                    return;
+                }
+            };
+            let event_loop = EventLoop {
+                core,
+                shell,
+                flush,
+                ring,
+                mailbox,
+                wake,
+                peers,
+                listeners: own_listeners,
+                view,
+                clock,
+                lifecycle,
+                probe,
+                spin,
+            };
+            event_loop.run().await;
+        })
+        .map_err(system("start a shard"))?;
+        handles.push(handle);
+    }
+    Ok(handles)
+}

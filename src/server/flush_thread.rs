@@ -1,0 +1,374 @@
+//! The flush thread: everything about files that may wait.
+//!
+//! It syncs the log in the background, starts write-back early, prepares segments, writes queue files, and keeps checkpoint and
+//! durable point. An error of a log sync is final; no space for segments, queue or state files is not.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use ringmq_shards::disk::state_file::StateFile;
+use ringmq_shards::disk::Disk;
+use ringmq_shards::log::LogView;
+use ringmq_shards::log::segment_table::SegmentError;
+use ringmq_shards::log::segments::Segments;
+use ringmq_shards::probe::{Counter, Histogram, Probe};
+use ringmq_shards::queue::QueueStore;
+use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
+use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
+use ringmq_shards::recovery::StorePaths;
+use ringmq_shards::recovery::queue_offsets::QueueOffsets;
+use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::types::PhysicalOffset;
+
+use super::event_loop::Lifecycle;
+use super::messages::{SegmentNews, ShardMessage};
+use super::storage;
+
+/// How often the thread looks for work by itself.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Queue files are written this often (`flushIntervalConsumeQueue`). A tail holds a million entries, so that one period fits
+/// into memory at any rate that the log can take.
+const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
+
+/// Queue files are synced this often, or after so many bytes of log: recovery reads the log from there.
+const QUEUE_SYNC_PERIOD: Duration = Duration::from_secs(10);
+const QUEUE_SYNC_BYTES: u64 = 512 << 20;
+
+/// Checkpoint and durable point are at most this old.
+const POINT_PERIOD: Duration = Duration::from_millis(1_000);
+
+/// How long after a failed attempt the next segment is tried again.
+const SEGMENT_RETRY: Duration = Duration::from_millis(500);
+
+/// Segments that are ready behind the one in use, as in Java.
+const SEGMENTS_AHEAD: u64 = 2;
+
+/// What the flush thread is asked.
+pub enum FlushRequest {
+    /// The log has come this far; segments exist up to `ready_end`.
+    Segments {
+        /// End of the log.
+        end: u64,
+        /// End of the last segment that exists.
+        ready_end: u64,
+    },
+    /// Start write-back of a range of a segment.
+    WriteBack {
+        /// Start of the segment.
+        segment: u64,
+        /// First physical offset.
+        from: u64,
+        /// Behind the last.
+        end: u64,
+    },
+    /// Write a state file.
+    Persist {
+        /// Where.
+        path: PathBuf,
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+    /// Write and sync everything, then say whether all of it worked.
+    Stop(Sender<bool>),
+}
+
+/// The flush thread's state.
+pub struct FlushThread {
+    /// What is asked of it.
+    pub requests: Receiver<FlushRequest>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// The log in memory.
+    pub view: Arc<LogView>,
+    /// Its pin slot there.
+    pub pin_slot: usize,
+    /// The log's files.
+    pub segments: Arc<Segments>,
+    /// Whether segments are zeroed ahead of the writer.
+    pub zeroes_ahead: bool,
+    /// Queues.
+    pub queues: Arc<QueueStore>,
+    /// Where everything lies.
+    pub paths: StorePaths,
+    /// What the log cannot tell about queues.
+    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
+    /// The writer's shard.
+    pub writer: MailboxSender<ShardMessage>,
+    /// Checkpoint.
+    pub checkpoint_file: CheckpointFile,
+    /// Its values.
+    pub checkpoint: Checkpoint,
+    /// Durable point.
+    pub durable_point: DurablePointFile,
+    /// Store time up to which the index is safe, milliseconds; written by the store thread.
+    pub index_timestamp_ms: Arc<std::sync::atomic::AtomicU64>,
+    /// `flushIntervalCommitLog`.
+    pub sync_period: Duration,
+    /// Life of the process.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Figures.
+    pub probe: Probe,
+    /// End of the log at the start.
+    pub end: u64,
+    /// End of the last segment at the start.
+    pub ready_end: u64,
+}
+
+struct Schedule {
+    next_sync: Instant,
+    next_queues: Instant,
+    next_queue_sync: Instant,
+    next_point: Instant,
+    next_segment: Instant,
+    queue_synced: u64,
+    pointed: u64,
+    queues_fail: bool,
+}
+
+impl FlushThread {
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        let now = Instant::now();
+        let mut schedule = Schedule {
+            next_sync: now + self.sync_period,
+            next_queues: now + QUEUE_PERIOD,
+            next_queue_sync: now + QUEUE_SYNC_PERIOD,
+            next_point: now + POINT_PERIOD,
+            next_segment: now,
+            queue_synced: self.end,
+            pointed: self.end,
+            queues_fail: false,
+        };
+        loop {
+            match self.requests.recv_timeout(BEAT) {
+                Ok(FlushRequest::Segments { end, ready_end }) => {
+                    self.end = self.end.max(end);
+                    self.ready_end = self.ready_end.max(ready_end);
+                }
+                Ok(FlushRequest::WriteBack { segment, from, end }) => self.write_back(segment, from, end),
+                Ok(FlushRequest::Persist { path, bytes }) => self.persist(path, &bytes),
+                Ok(FlushRequest::Stop(done)) => {
+                    let is_complete = self.stop(&mut schedule);
+                    if done.send(is_complete).is_err() {
+                        tracing::debug!("nobody waits for the last flush");
+                    }
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if !self.beat(&mut schedule) {
+                return;
+            }
+        }
+    }
+
+    /// Does what is due. False after a final failure.
+    fn beat(&mut self, schedule: &mut Schedule) -> bool {
+        let now = Instant::now();
+        self.end = self.end.max(self.view.confirmed());
+        if now >= schedule.next_segment {
+            self.prepare_segments(schedule, now);
+        }
+        if self.zeroes_ahead
+            && let Err(error) = self.segments.zero_ahead(PhysicalOffset(self.end))
+        {
+            return self.fail("zero ahead in the log", &error);
+        }
+        if now >= schedule.next_sync {
+            schedule.next_sync = now + self.sync_period;
+            if !self.sync_log() {
+                return false;
+            }
+        }
+        if now >= schedule.next_queues {
+            schedule.next_queues = now + QUEUE_PERIOD;
+            self.flush_queues(schedule);
+        }
+        let grown = self.view.confirmed().saturating_sub(schedule.queue_synced);
+        if grown > 0 && (now >= schedule.next_queue_sync || grown >= QUEUE_SYNC_BYTES) {
+            schedule.next_queue_sync = now + QUEUE_SYNC_PERIOD;
+            self.sync_queues(schedule);
+        }
+        if now >= schedule.next_point {
+            schedule.next_point = now + POINT_PERIOD;
+            self.write_points(schedule);
+        }
+        true
+    }
+
+    fn fail(&self, action: &str, error: &dyn std::fmt::Display) -> bool {
+        tracing::error!(%error, "{action} failed: no message is accepted any more and the process ends");
+        self.lifecycle.failed.store(true, Ordering::Release);
+        false
+    }
+
+    /// Background sync: bounds what a power cut can take in ASYNC_FLUSH, and lets old page-cache writes go in any mode.
+    fn sync_log(&mut self) -> bool {
+        let confirmed = self.view.confirmed();
+        let synced = self.view.synced();
+        if synced >= confirmed {
+            return true;
+        }
+        let started = Instant::now();
+        let list = self.segments.snapshot();
+        let size = list.size().bytes();
+        for segment in list.segments() {
+            let start = segment.start().0;
+            if start + size <= synced || start >= confirmed {
+                continue;
+            }
+            if let Err(error) = segment.page_cache().sync_data() {
+                return self.fail(&format!("sync of commit log segment {start:020} up to offset {confirmed}"), &error);
+            }
+        }
+        self.probe.count(Counter::LogSyncs);
+        self.probe.record(Histogram::LogSyncTime, started.elapsed().as_nanos() as u64);
+        self.view.publish_synced(confirmed);
+        true
+    }
+
+    fn write_back(&self, segment: u64, from: u64, end: u64) {
+        let list = self.segments.snapshot();
+        if let Some(found) = list.segments().iter().find(|found| found.start().0 == segment)
+            && let Err(error) = found.page_cache().start_write_back(from - segment, end - from)
+        {
+            // Only a hint; a real write error comes back from the sync.
+            tracing::debug!(%error, segment, "write-back could not be started early");
+        }
+    }
+
+    fn prepare_segments(&mut self, schedule: &mut Schedule, now: Instant) {
+        let size = self.segments.options().size.bytes();
+        loop {
+            let current_end = self.end - self.end % size + size;
+            if self.ready_end >= current_end + SEGMENTS_AHEAD * size {
+                return;
+            }
+            match self.segments.prepare_next(PhysicalOffset(self.end)) {
+                Ok(list) => {
+                    let Some(segment) = list.segments().last() else { return };
+                    self.ready_end = segment.start().0 + size;
+                    let news = SegmentNews::Ready(Arc::clone(segment));
+                    self.writer.send_blocking(ShardMessage::Segment(news));
+                }
+                Err(error @ SegmentError::NoSpace { .. }) => {
+                    if schedule.next_segment <= now {
+                        tracing::warn!(%error, "no space for the next log segment: sends will be refused until there is");
+                    }
+                    schedule.next_segment = now + SEGMENT_RETRY;
+                    self.writer.send_blocking(ShardMessage::Segment(SegmentNews::DiskFull));
+                    return;
+                }
+                Err(error) => {
+                    self.fail("prepare the next log segment", &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn flush_queues(&self, schedule: &mut Schedule) {
+        let started = Instant::now();
+        match self.queues.flush_dirty() {
+            Ok(report) => {
+                schedule.queues_fail = false;
+                if report.entries > 0 {
+                    self.probe.add(Counter::QueueEntriesFlushed, report.entries);
+                    self.probe.record(Histogram::QueueFlushTime, started.elapsed().as_nanos() as u64);
+                }
+            }
+            Err(error) => {
+                if !schedule.queues_fail {
+                    tracing::warn!(%error, "queue files cannot be written; their entries stay in memory and are tried again");
+                }
+                schedule.queues_fail = true;
+            }
+        }
+    }
+
+    /// Makes queue files durable up to what the log had confirmed before, which recovery may then rely on.
+    fn sync_queues(&mut self, schedule: &mut Schedule) {
+        let confirmed = self.view.confirmed();
+        let timestamp = self.view.confirmed_store_timestamp();
+        self.flush_queues(schedule);
+        if schedule.queues_fail {
+            return;
+        }
+        match self.queues.sync() {
+            Ok(_) => {
+                schedule.queue_synced = confirmed;
+                self.checkpoint.logics_timestamp_ms = timestamp as i64;
+                let minimum = self.view.minimum();
+                let noted = storage::note_queue_offsets(
+                    self.disk.as_ref(),
+                    &self.paths,
+                    &self.queues,
+                    &self.queue_offsets,
+                    confirmed,
+                    minimum,
+                );
+                if let Err(error) = noted {
+                    tracing::warn!(%error, "queue offsets cannot be written; recovery will read more of the log");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "queue files cannot be synced; recovery will read more of the log"),
+        }
+    }
+
+    fn write_points(&mut self, schedule: &mut Schedule) {
+        let synced = self.view.synced();
+        if synced > schedule.pointed
+            && let Some((confirmed, start)) = self.view.confirmed_record()
+            && confirmed <= self.view.synced()
+            && let Some(record) = self.read_record(start, confirmed)
+        {
+            let last_record = Some(LastRecord::of(PhysicalOffset(start), &record));
+            let point = DurablePoint { offset: PhysicalOffset(confirmed), last_record };
+            match self.durable_point.advance(point) {
+                Ok(()) => schedule.pointed = confirmed,
+                Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
+            }
+            self.checkpoint.physic_timestamp_ms = self.view.confirmed_store_timestamp() as i64;
+        }
+        self.checkpoint.index_timestamp_ms = self.index_timestamp_ms.load(Ordering::Relaxed) as i64;
+        if let Err(error) = self.checkpoint_file.store(&self.checkpoint) {
+            tracing::warn!(%error, "the checkpoint cannot be written; recovery will read more of the log");
+        }
+    }
+
+    fn read_record(&self, start: u64, end: u64) -> Option<Vec<u8>> {
+        let mut record = vec![0; usize::try_from(end - start).ok()?];
+        if self.view.copy(self.pin_slot, start, &mut record) {
+            return Some(record);
+        }
+        let list = self.segments.snapshot();
+        match list.read_at(PhysicalOffset(start), &mut record) {
+            Ok(length) if length == record.len() => Some(record),
+            _ => None,
+        }
+    }
+
+    fn persist(&self, path: PathBuf, bytes: &[u8]) {
+        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, |_| true) {
+            tracing::warn!(%error, "a state file could not be written; it is tried again with the next change");
+        }
+    }
+
+    /// The last round: everything written, synced and recorded. True when all of it worked, so that `abort` may go.
+    fn stop(&mut self, schedule: &mut Schedule) -> bool {
+        while let Ok(request) = self.requests.try_recv() {
+            if let FlushRequest::Persist { path, bytes } = request {
+                self.persist(path, &bytes);
+            }
+        }
+        let is_synced = self.sync_log();
+        self.sync_queues(schedule);
+        self.write_points(schedule);
+        is_synced && !schedule.queues_fail && schedule.queue_synced == self.view.confirmed()
+    }
+}

@@ -1,0 +1,92 @@
+//! Signals, the limit of open files, and the service manager.
+
+use std::io;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+fn stop_signals() -> libc::sigset_t {
+    // SAFETY: sigemptyset initialises the set; sigaddset takes valid signal numbers.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        libc::sigaddset(&mut set, libc::SIGINT);
+        set
+    }
+}
+
+/// Blocks SIGTERM and SIGINT in this thread and all that it starts, so that [`wait`] receives them.
+pub fn block() -> io::Result<()> {
+    let set = stop_signals();
+    // SAFETY: the set is initialised; the old mask is not wanted.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Waits for a stop signal, at most `patience`.
+pub fn wait(patience: Duration) -> io::Result<Option<i32>> {
+    let set = stop_signals();
+    let timeout = libc::timespec {
+        tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    // SAFETY: set and timeout are initialised; no information about the signal is wanted.
+    match unsafe { libc::sigtimedwait(&set, std::ptr::null_mut(), &timeout) } {
+        signal if signal > 0 => Ok(Some(signal)),
+        _ => match io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+static SECOND_SIGNAL_STATUS: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn leave(_signal: libc::c_int) {
+    // SAFETY: _exit may be called from a signal handler.
+    unsafe { libc::_exit(SECOND_SIGNAL_STATUS.load(Ordering::Relaxed)) };
+}
+
+/// From now on a further stop signal ends the process at once with `status`.
+pub fn exit_on_second_signal(status: i32) {
+    SECOND_SIGNAL_STATUS.store(status, Ordering::Relaxed);
+    let set = stop_signals();
+    // SAFETY: the handler only calls _exit; the set is initialised.
+    unsafe {
+        libc::signal(libc::SIGTERM, leave as *const () as libc::sighandler_t);
+        libc::signal(libc::SIGINT, leave as *const () as libc::sighandler_t);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Raises the soft limit of open files to the hard one and gives it.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable for the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is initialised.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Tells the service manager, if there is one (sd_notify).
+pub fn notify(state: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    if let Err(error) = sent {
+        tracing::warn!(%error, state, "the service manager could not be told");
+    }
+}

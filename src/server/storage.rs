@@ -1,0 +1,324 @@
+//! Opens the store: lock, queues, recovery, segments, index. Everything here runs before the first connection.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringmq_protocol::flags::message;
+use ringmq_protocol::record::RecordView;
+use ringmq_shards::clock::Clock;
+use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably};
+use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
+use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
+use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
+use ringmq_shards::queue::{ChunkPool, QueueEntry, QueueError, QueueStore, QueueStoreConfig};
+use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
+use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
+use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
+use ringmq_shards::recovery::queue_offsets::QueueOffsets;
+use ringmq_shards::recovery::{DispatchSink, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover};
+use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
+
+/// How the store is opened.
+#[derive(Debug, Clone)]
+pub struct StorageOptions {
+    /// Data directory.
+    pub root: PathBuf,
+    /// Directory of the commit log.
+    pub commit_log: PathBuf,
+    /// Size of its files.
+    pub segment_bytes: u64,
+    /// Entries of a queue file.
+    pub queue_file_entries: u64,
+    /// How the log is written besides the page cache.
+    pub write_path: WritePath,
+    /// How far to zero ahead; 0 for none.
+    pub zero_ahead_bytes: u64,
+    /// Size of the log ring: the most that one group can have had in flight.
+    pub ring_bytes: u64,
+    /// Whether acknowledgements wait for syncs.
+    pub is_sync: bool,
+    /// Slots and entries of an index file; `None` without an index.
+    pub index: Option<IndexGeometry>,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Another process has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The log must not be used as it is.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The log's files.
+    #[error(transparent)]
+    Segments(#[from] SegmentError),
+    /// Queue files.
+    #[error(transparent)]
+    Queues(#[from] QueueError),
+    /// Index files.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// State files.
+    #[error(transparent)]
+    State(#[from] StateFileError),
+    /// Anything else of the file system.
+    #[error("cannot {action} in {}: {source}", path.display())]
+    Io {
+        /// What was done.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// An open store.
+pub struct Storage {
+    /// Where everything lies.
+    pub paths: StorePaths,
+    /// Held as long as the process uses the store.
+    pub lock: ProcessLock,
+    /// The log's files.
+    pub segments: Arc<Segments>,
+    /// Queues.
+    pub queues: Arc<QueueStore>,
+    /// Memory of their tails, for the writer.
+    pub pool: ChunkPool,
+    /// Index, if there is one.
+    pub index: Option<IndexService>,
+    /// Where the log ends, and how it was found.
+    pub recovered: Recovered,
+    /// Checkpoint.
+    pub checkpoint_file: CheckpointFile,
+    /// Its values.
+    pub checkpoint: Checkpoint,
+    /// Durable point.
+    pub durable_point: DurablePointFile,
+    /// What the log cannot tell about queues.
+    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
+    /// The bytes of the page that the end lies in, up to the end.
+    pub tail_page: Vec<u8>,
+}
+
+/// Adds what the log has and the queue files lack.
+struct Rebuild<'a> {
+    queues: &'a QueueStore,
+    pool: &'a ChunkPool,
+    offsets: &'a QueueOffsets,
+    from: Option<PhysicalOffset>,
+}
+
+impl DispatchSink for Rebuild<'_> {
+    fn dispatch_from(&self) -> Option<PhysicalOffset> {
+        self.from
+    }
+
+    fn record(&mut self, view: &RecordView<'_>, physical_offset: PhysicalOffset) -> io::Result<()> {
+        let kind = message::transaction_type(view.sys_flag());
+        if kind == message::TRANSACTION_PREPARED || kind == message::TRANSACTION_ROLLBACK {
+            return Ok(());
+        }
+        let topic = view.topic();
+        if !self.offsets.counts(topic, physical_offset) {
+            return Ok(());
+        }
+        let (Ok(queue_id), Ok(offset)) = (u32::try_from(view.queue_id()), u64::try_from(view.queue_offset())) else {
+            return Ok(());
+        };
+        let queue = self.queues.get_or_create(topic, QueueId(queue_id)).map_err(io::Error::other)?;
+        let entry = QueueEntry {
+            physical: physical_offset,
+            size: u32::try_from(view.total_size()).map_err(io::Error::other)?,
+            tags_code: view.tags_code(),
+        };
+        let time = StoreTimestamp(u64::try_from(view.store_timestamp()).unwrap_or(0));
+        self.queues.rebuild_append(self.pool, &queue, QueueOffset(offset), entry, time).map_err(io::Error::other)?;
+        Ok(())
+    }
+}
+
+/// Opens (and if need be recovers) the store. The process lock is taken first, before anything is read or cut.
+pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptions) -> Result<Storage, StorageError> {
+    let io_error = |action, path: PathBuf| move |source| StorageError::Io { action, path, source };
+    let mut paths = StorePaths::new(&options.root);
+    paths.commit_log.clone_from(&options.commit_log);
+    for directory in [paths.root.clone(), paths.own(), paths.commit_log.clone(), paths.consume_queue(), paths.config()] {
+        create_directories_durably(disk.as_ref(), &directory).map_err(io_error("create directories", directory))?;
+    }
+    let lock = ProcessLock::acquire(disk.as_ref(), &paths)?;
+    let was_clean = lock.was_clean(disk.as_ref(), &paths).map_err(io_error("look for abort", paths.abort()))?;
+
+    let queue_config = QueueStoreConfig { file_entries: options.queue_file_entries, ..QueueStoreConfig::default() };
+    let (queues, pool) = QueueStore::new(Arc::clone(disk), &paths.consume_queue(), queue_config);
+    queues.load(!was_clean)?;
+    let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
+    let has_sidecar = loaded.is_some();
+    let queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+
+    let segment_size = SegmentSize::new(options.segment_bytes)?;
+    let recovery_options = RecoveryOptions {
+        segment_size,
+        salvage: false,
+        max_unsynced_bytes: options.is_sync.then_some(options.ring_bytes),
+        index_is_safe: false,
+        verify_property_crc: false,
+    };
+    // After a clean stop the queue files are complete. After a crash they are as far as the sidecar says; a store without one
+    // comes from Java, whose checkpoint recovery follows, or lost it, and then the whole log is read.
+    let durable = DurablePointFile::load(disk.as_ref(), &paths).map_err(io_error("read the durable point", paths.durable_point()))?;
+    let is_ours = !matches!(durable, StoredPoint::Missing);
+    let from = match (was_clean, has_sidecar) {
+        (true, _) => None,
+        (false, true) => Some(queue_offsets.log_offset),
+        (false, false) => is_ours.then_some(PhysicalOffset(0)),
+    };
+    if let Some(synced) = from.filter(|_| has_sidecar) {
+        // A power cut may have left holes behind what was synced; the log fills them again.
+        queues.truncate_all(synced)?;
+    }
+    let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from };
+    let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
+    for message in &recovered.messages {
+        tracing::warn!("{message}");
+    }
+    if !was_clean {
+        let cut = queues.truncate_all(recovered.end)?;
+        if cut > 0 {
+            tracing::warn!(entries = cut, "cut queue entries that point behind the end of the log");
+        }
+    }
+    restore_next_offsets(&queues, &queue_offsets, &recovered)?;
+    for queue in queues.queues() {
+        queues.correct_minimum(&queue, recovered.min)?;
+    }
+    queues.flush_dirty()?;
+    queues.sync()?;
+    let queue_offsets = Mutex::new(queue_offsets);
+    note_queue_offsets(disk.as_ref(), &paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
+
+    let segment_options = SegmentOptions {
+        directory: paths.commit_log.clone(),
+        scratch_directory: paths.scratch(),
+        size: segment_size,
+        write_path: options.write_path,
+        zero_ahead_bytes: options.zero_ahead_bytes,
+    };
+    let (segments, warnings) = Segments::open(Arc::clone(disk), segment_options, recovered.end)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let needs_segment = segments.snapshot().limit().is_none_or(|limit| limit <= recovered.end);
+    if needs_segment {
+        segments.prepare_next(recovered.end)?;
+    }
+    let tail_page = read_tail_page(&segments, recovered.end)?;
+
+    let (checkpoint_file, checkpoint) =
+        CheckpointFile::open(disk.as_ref(), &paths).map_err(io_error("open the checkpoint", paths.checkpoint()))?;
+    let durable_point =
+        DurablePointFile::open(disk.as_ref(), &paths).map_err(io_error("open the durable point", paths.durable_point()))?;
+    let index = match options.index {
+        Some(geometry) => {
+            let last_stop = if was_clean {
+                LastStop::Clean
+            } else {
+                LastStop::Crash { checkpoint_ms: checkpoint.index_timestamp_ms }
+            };
+            Some(IndexService::open(Arc::clone(disk), Arc::clone(clock), &paths.index(), geometry, last_stop)?)
+        }
+        None => None,
+    };
+    lock.mark_running(disk.as_ref(), &paths, std::process::id())
+        .map_err(io_error("write abort", paths.abort()))?;
+    Ok(Storage {
+        paths,
+        lock,
+        segments: Arc::new(segments),
+        queues: Arc::new(queues),
+        pool,
+        index,
+        recovered,
+        checkpoint_file,
+        checkpoint,
+        durable_point,
+        queue_offsets: Arc::new(queue_offsets),
+        tail_page,
+    })
+}
+
+/// A queue whose records have all expired keeps its place.
+fn restore_next_offsets(
+    queues: &QueueStore,
+    offsets: &QueueOffsets,
+    recovered: &Recovered,
+) -> Result<(), StorageError> {
+    if offsets.log_offset > recovered.end {
+        return Ok(());
+    }
+    for (topic, next) in &offsets.next {
+        for (queue_id, next) in next {
+            if next.0 == 0 {
+                continue;
+            }
+            let queue = queues.get_or_create(topic, *queue_id)?;
+            if queue.physical_end() == PhysicalOffset(0) && queue.published() < *next {
+                queues.start_at(&queue, *next)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_tail_page(segments: &Segments, end: PhysicalOffset) -> Result<Vec<u8>, StorageError> {
+    let page = ringmq_shards::log::limits::PAGE_BYTES;
+    let start = end.0 - end.0 % page;
+    let mut bytes = vec![0; (end.0 - start) as usize];
+    let path = segments.options().directory.clone();
+    let read = segments
+        .snapshot()
+        .read_at(PhysicalOffset(start), &mut bytes)
+        .map_err(|source| StorageError::Io { action: "read the log's last page", path: path.clone(), source })?;
+    if read != bytes.len() {
+        let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+        return Err(StorageError::Io { action: "read the log's last page", path, source });
+    }
+    Ok(bytes)
+}
+
+/// Notes where every queue stands, for a recovery that begins at `log_offset`.
+pub fn note_queue_offsets(
+    disk: &dyn Disk,
+    paths: &StorePaths,
+    queues: &QueueStore,
+    offsets: &Mutex<QueueOffsets>,
+    log_offset: u64,
+    log_minimum: u64,
+) -> Result<(), StateFileError> {
+    let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
+    offsets.log_offset = PhysicalOffset(log_offset);
+    offsets.next.clear();
+    for (topic, queue_id, _, next) in queues.all_bounds() {
+        if next.0 > 0 {
+            offsets.next.entry(topic.to_string()).or_default().insert(queue_id, next);
+        }
+    }
+    offsets.forget_barriers_below(PhysicalOffset(log_minimum));
+    offsets.persist(disk, paths)
+}
+
+/// Records of a topic that was just deleted count no more: what the log holds of it below `barrier` belongs to the past.
+pub fn note_barrier(
+    disk: &dyn Disk,
+    paths: &StorePaths,
+    offsets: &Mutex<QueueOffsets>,
+    topic: &str,
+    barrier: u64,
+) -> Result<(), StateFileError> {
+    let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
+    offsets.next.remove(topic);
+    offsets.barriers.insert(topic.to_owned(), PhysicalOffset(barrier));
+    offsets.persist(disk, paths)
+}

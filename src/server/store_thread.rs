@@ -1,0 +1,476 @@
+//! The store's reading side for threads that may block: look-ups by id, key and time, cold pulls, and the index.
+//!
+//! The `store` thread owns the index: it follows the log off the path of acknowledgements and answers look-ups in between.
+//! The `reader` thread serves pulls whose messages are no longer in memory.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ringmq_protocol::codes::response;
+use ringmq_protocol::pull::{PullResult, write_pull_response_head};
+use ringmq_protocol::record::{CrcCheck, RecordError, RecordView};
+use ringmq_protocol::response::write_error;
+use ringmq_shards::disk::Disk;
+use ringmq_shards::index::IndexService;
+use ringmq_shards::log::LogView;
+use ringmq_shards::log::segments::Segments;
+use ringmq_shards::probe::{Counter, Probe};
+use ringmq_shards::queue::{self, QueueEntry, QueueError, QueueStore};
+use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
+
+use super::connection::connection_slot;
+use super::messages::{ColdPull, ShardMessage};
+use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
+use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
+use crate::broker::LookUp;
+
+/// How often the index catches up with the log.
+const INDEX_PERIOD: Duration = Duration::from_millis(100);
+
+/// Log bytes that one round of the index reads before it looks for requests again.
+const INDEX_ROUND_BYTES: u64 = 32 << 20;
+
+/// Log bytes that the index reads at once; grows for a longer record.
+const INDEX_READ_BYTES: usize = 1 << 20;
+
+/// Rounds between two flushes of the index to its file.
+const INDEX_FLUSH_ROUNDS: u32 = 50;
+
+/// Largest record that is believed when its length is read from the log.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// A job of the store thread.
+pub enum StoreJob {
+    /// Answer a request.
+    LookUp {
+        /// The connection's number.
+        connection: u64,
+        /// Bytes of the request.
+        answers: usize,
+        /// What to do.
+        look_up: LookUp,
+    },
+}
+
+/// Everything that can be read from the store by a thread that may block.
+pub struct StoreAccess {
+    view: Arc<LogView>,
+    segments: Arc<Segments>,
+    queues: Arc<QueueStore>,
+    index: Option<Mutex<IndexService>>,
+    disk: Arc<dyn Disk>,
+    /// Pin slot of whoever reads through this value; one value per thread.
+    pin_slot: usize,
+    memory_window_bytes: u64,
+    boot_ms: u64,
+    totals: Arc<dyn Fn() -> (u64, u64, u64) + Send + Sync>,
+}
+
+impl StoreAccess {
+    /// Access for one thread; `index` only for the store thread's.
+    #[allow(clippy::too_many_arguments, reason = "everything that the store is made of, once")]
+    pub fn new(
+        view: Arc<LogView>,
+        segments: Arc<Segments>,
+        queues: Arc<QueueStore>,
+        index: Option<IndexService>,
+        disk: Arc<dyn Disk>,
+        pin_slot: usize,
+        memory_window_bytes: u64,
+        boot_ms: u64,
+        totals: Arc<dyn Fn() -> (u64, u64, u64) + Send + Sync>,
+    ) -> Self {
+        let index = index.map(Mutex::new);
+        Self { view, segments, queues, index, disk, pin_slot, memory_window_bytes, boot_ms, totals }
+    }
+
+    fn queue(&self, topic: &str, queue_id: i32) -> Option<Arc<queue::Queue>> {
+        self.queues.get(topic, QueueId(u32::try_from(queue_id).ok()?))
+    }
+
+    /// Reads confirmed bytes of the log, from memory if they are there. False when they are gone or not confirmed.
+    fn read(&self, physical: u64, out: &mut [u8]) -> bool {
+        if physical + out.len() as u64 > self.view.confirmed() {
+            return false;
+        }
+        if self.view.copy(self.pin_slot, physical, out) {
+            return true;
+        }
+        let list = self.segments.snapshot();
+        match list.read_at(PhysicalOffset(physical), out) {
+            Ok(length) => length == out.len(),
+            Err(error) => {
+                tracing::warn!(%error, physical, "the log could not be read");
+                false
+            }
+        }
+    }
+
+    fn record_bytes(&self, physical: u64, size: usize) -> Option<Vec<u8>> {
+        let mut record = vec![0; size];
+        self.read(physical, &mut record).then_some(record)
+    }
+
+    fn store_time_of(&self, entry: &QueueEntry) -> Option<StoreTimestamp> {
+        // The fixed part with IPv6 hosts is below 120 bytes; short records end earlier.
+        let record = self.record_bytes(entry.physical.0, (entry.size as usize).min(RECORD_BYTES_MAX))?;
+        let view = RecordView::parse(&record, CrcCheck::Skip).ok()?;
+        u64::try_from(view.store_timestamp()).ok().map(StoreTimestamp)
+    }
+
+    fn entry(&self, queue: &queue::Queue, offset: QueueOffset) -> Result<Option<QueueEntry>, QueueError> {
+        let mut entry = [QueueEntry::default()];
+        Ok((self.queues.read_entries(queue, offset, &mut entry)? == 1).then_some(entry[0]))
+    }
+
+    /// Serves a pull from the files: gives the whole frame.
+    pub fn cold_pull(&self, pull: &ColdPull) -> Vec<u8> {
+        let mut frame = Vec::new();
+        match self.read_cold(pull) {
+            Ok((reading, body)) => {
+                let result = PullResult {
+                    next_begin_offset: reading.next,
+                    min_offset: reading.min,
+                    max_offset: reading.max,
+                    topic_sys_flag: pull.topic_sys_flag,
+                    group_sys_flag: pull.group_sys_flag,
+                    ..PullResult::default()
+                };
+                let code = reading.status.code(i64::try_from(pull.offset).unwrap_or(i64::MAX));
+                let remark = Some(reading.status.name());
+                frame.reserve(body.len() + 512);
+                write_pull_response_head(
+                    &mut frame,
+                    pull.serialize_type,
+                    pull.opaque,
+                    code,
+                    remark,
+                    &result,
+                    body.len(),
+                );
+                frame.extend_from_slice(&body);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a pull could not be served from the disk");
+                let remark = error.to_string();
+                write_error(&mut frame, pull.serialize_type, pull.opaque, response::SYSTEM_ERROR, &remark, &[]);
+            }
+        }
+        frame
+    }
+
+    fn read_cold(&self, pull: &ColdPull) -> Result<(Reading, Vec<u8>), QueueError> {
+        let (min, max) = pull.queue.bounds();
+        if let Some(reading) = outside(i64::try_from(pull.offset).unwrap_or(i64::MAX), min.0, max.0) {
+            return Ok((reading, Vec::new()));
+        }
+        let end = self.view.confirmed();
+        let limits = ReadLimits {
+            max_messages: pull.max_messages,
+            memory_from: end.saturating_sub(self.memory_window_bytes),
+        };
+        let log_minimum = self.view.minimum();
+        let mut collector = Collector::new(limits, &pull.filter);
+        let mut ranges: Vec<Range> = Vec::new();
+        let mut at = pull.offset;
+        let mut removed = false;
+        let mut entries = [QueueEntry::default(); 32];
+        'reading: loop {
+            let count = self.queues.read_entries(&pull.queue, QueueOffset(at), &mut entries)?;
+            if count == 0 {
+                break;
+            }
+            for entry in &entries[..count] {
+                if entry.is_blank() || entry.physical.0 < log_minimum {
+                    removed = true;
+                } else if !collector.take(entry, &mut ranges) {
+                    break 'reading;
+                }
+                at += 1;
+            }
+            if collector.messages() == 0 && collector.scanned() == 0 && removed && at - pull.offset > 300_000 {
+                break;
+            }
+        }
+        let mut body = vec![0; collector.bytes()];
+        let mut filled = 0;
+        for range in &ranges {
+            if !self.read(range.physical, &mut body[filled..filled + range.length]) {
+                // The segment went away between the entry and the read: what is before it is whole.
+                removed = true;
+                break;
+            }
+            filled += range.length;
+        }
+        let status = match (filled, removed) {
+            (0, true) => Status::MessageWasRemoving,
+            (0, false) => Status::NoMatchedMessage,
+            _ => Status::Found,
+        };
+        body.truncate(filled);
+        let next = at as i64;
+        Ok((Reading { status, next, min: min.0 as i64, max: max.0 as i64, bytes: filled }, body))
+    }
+}
+
+impl StoreReader for StoreAccess {
+    fn queue_bounds(&self, topic: &str, queue_id: i32) -> Option<(i64, i64)> {
+        let (min, max) = self.queue(topic, queue_id)?.bounds();
+        Some((min.0 as i64, max.0 as i64))
+    }
+
+    fn log_bounds(&self) -> (i64, i64) {
+        (self.view.minimum() as i64, self.view.confirmed() as i64)
+    }
+
+    fn in_memory(&self, topic: &str, queue_id: i32, offset: i64) -> bool {
+        let Some(queue) = self.queue(topic, queue_id) else { return false };
+        let Ok(offset) = u64::try_from(offset) else { return false };
+        let mut entry = [QueueEntry::default()];
+        let from = self.view.confirmed().saturating_sub(self.memory_window_bytes);
+        match queue.read(QueueOffset(offset), &mut entry) {
+            queue::TailRead::Read(1) => entry[0].physical.0 >= from,
+            // The entry is in a file. As long as the whole log fits into the window, so does its message.
+            queue::TailRead::NotInMemory => from <= self.view.minimum(),
+            _ => false,
+        }
+    }
+
+    fn totals(&self) -> StoreTotals {
+        let (put_messages, put_bytes, get_messages) = (self.totals)();
+        StoreTotals {
+            boot_ms: self.boot_ms,
+            put_messages,
+            put_bytes,
+            get_messages,
+            unflushed_bytes: self.view.confirmed().saturating_sub(self.view.synced()),
+            ..StoreTotals::default()
+        }
+    }
+
+    fn store_time(&self, topic: &str, queue_id: i32, offset: i64) -> Option<i64> {
+        let queue = self.queue(topic, queue_id)?;
+        let entry = self.entry(&queue, QueueOffset(u64::try_from(offset).ok()?)).ok()??;
+        self.store_time_of(&entry).map(|time| time.0 as i64)
+    }
+
+    fn offset_by_time(&self, topic: &str, queue_id: i32, timestamp: i64, boundary: Boundary) -> i64 {
+        let Some(queue) = self.queue(topic, queue_id) else { return 0 };
+        let boundary = match boundary {
+            Boundary::Lower => queue::Boundary::Lower,
+            Boundary::Upper => queue::Boundary::Upper,
+        };
+        let found = queue::offset_by_time(
+            queue.bounds(),
+            timestamp,
+            boundary,
+            |offset| self.entry(&queue, offset),
+            |entry| Ok(self.store_time_of(entry)),
+        );
+        match found {
+            Ok(offset) => offset.0 as i64,
+            Err(error) => {
+                tracing::warn!(%error, "an offset could not be found by time");
+                0
+            }
+        }
+    }
+
+    fn record_at(&self, physical: i64) -> Option<Vec<u8>> {
+        let physical = u64::try_from(physical).ok()?;
+        if physical < self.view.minimum() {
+            return None;
+        }
+        let mut length = [0; 4];
+        if !self.read(physical, &mut length) {
+            return None;
+        }
+        let size = usize::try_from(i32::from_be_bytes(length)).ok().filter(|size| *size <= RECORD_BYTES_MAX)?;
+        let record = self.record_bytes(physical, size)?;
+        let view = RecordView::parse(&record, CrcCheck::Verify).ok()?;
+        (view.physical_offset() == physical as i64).then_some(record)
+    }
+
+    fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> QueryAnswer {
+        let Some(index) = &self.index else { return QueryAnswer::default() };
+        let index = index.lock().unwrap_or_else(PoisonError::into_inner);
+        let maximum = usize::try_from(max).unwrap_or(0);
+        let found = index.query(topic, key, maximum, begin, end).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the index could not be read");
+            Vec::new()
+        });
+        let mut answer = QueryAnswer::default();
+        if let Some(last) = index.last() {
+            answer.index_last_timestamp = last.store_timestamp.0 as i64;
+            answer.index_last_physical = last.physical.0 as i64;
+        }
+        for physical in found {
+            if let Some(record) = self.record_at(physical.0 as i64) {
+                answer.records.extend_from_slice(&record);
+            }
+        }
+        answer
+    }
+
+    fn earliest_store_time(&self, topic: &str, queue_id: i32) -> Option<i64> {
+        let (min, _) = self.queue_bounds(topic, queue_id)?;
+        self.store_time(topic, queue_id, min)
+    }
+
+    fn earliest_log_time(&self) -> Option<i64> {
+        let record = self.record_at(i64::try_from(self.view.minimum()).ok()?)?;
+        RecordView::parse(&record, CrcCheck::Skip).ok().map(|view| view.store_timestamp())
+    }
+
+    fn disk_usage(&self) -> DiskUsage {
+        let path = &self.segments.options().directory;
+        let log_path = path.display().to_string();
+        let mut usage = DiskUsage { log_path, total_bytes: 0, free_bytes: 0, log_ratio: -1.0, queue_ratio: -1.0 };
+        match self.disk.space(path) {
+            Ok(space) => {
+                usage.total_bytes = space.total;
+                usage.free_bytes = space.available;
+                let used = space.total.saturating_sub(space.available) as f64 / (space.total.max(1)) as f64;
+                usage.log_ratio = used;
+                usage.queue_ratio = used;
+            }
+            Err(error) => tracing::debug!(%error, "the disk's room cannot be read"),
+        }
+        usage
+    }
+}
+
+/// The store thread.
+pub struct StoreThread {
+    /// Jobs.
+    pub jobs: Receiver<StoreJob>,
+    /// The store, with the index.
+    pub access: Arc<StoreAccess>,
+    /// All shards.
+    pub shards: Vec<MailboxSender<ShardMessage>>,
+    /// Physical offset up to which everything is indexed.
+    pub indexed: Arc<AtomicU64>,
+    /// Store time up to which the index is safe, for the checkpoint.
+    pub index_timestamp_ms: Arc<AtomicU64>,
+    /// Figures.
+    pub probe: Probe,
+}
+
+impl StoreThread {
+    /// Runs until nobody can send jobs any more.
+    pub fn run(self) {
+        let mut buffer = Vec::new();
+        let mut rounds = 0;
+        loop {
+            match self.jobs.recv_timeout(INDEX_PERIOD) {
+                Ok(job) => {
+                    // A key that was just sent must be found: the index catches up first.
+                    self.catch_up(&mut buffer, u64::MAX);
+                    self.job(job);
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.catch_up(&mut buffer, INDEX_ROUND_BYTES);
+            rounds += 1;
+            if rounds >= INDEX_FLUSH_ROUNDS {
+                rounds = 0;
+                self.flush_index();
+            }
+        }
+        self.catch_up(&mut buffer, u64::MAX);
+        self.flush_index();
+    }
+
+    fn job(&self, job: StoreJob) {
+        let StoreJob::LookUp { connection, answers, look_up } = job;
+        let answer = look_up(self.access.as_ref());
+        deliver(&self.shards, connection, answer.encode(), answers);
+    }
+
+    fn flush_index(&self) {
+        let Some(index) = &self.access.index else { return };
+        match index.lock().unwrap_or_else(PoisonError::into_inner).flush() {
+            Ok(Some(last)) => self.index_timestamp_ms.store(last.store_timestamp.0, Ordering::Relaxed),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the index could not be flushed; it is tried again"),
+        }
+    }
+
+    /// Puts what the log has confirmed into the index, at most `most_bytes` of it.
+    fn catch_up(&self, buffer: &mut Vec<u8>, most_bytes: u64) {
+        let Some(index) = &self.access.index else { return };
+        let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.access.view.confirmed();
+        let mut at = self.indexed.load(Ordering::Relaxed).max(self.access.view.minimum());
+        let until = end.min(at.saturating_add(most_bytes));
+        let segment_bytes = self.access.segments.options().size.bytes();
+        let mut wanted = INDEX_READ_BYTES;
+        while at < until {
+            let segment_end = at - at % segment_bytes + segment_bytes;
+            let length = (wanted as u64).min(end - at).min(segment_end - at) as usize;
+            buffer.resize(length, 0);
+            if !self.access.read(at, buffer) {
+                break;
+            }
+            let mut used = 0;
+            let stop = loop {
+                match RecordView::parse(&buffer[used..], CrcCheck::Skip) {
+                    Ok(record) => {
+                        let physical = PhysicalOffset(at + used as u64);
+                        let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
+                        match index.put_record(&record, physical, time) {
+                            Ok(()) => self.probe.count(Counter::IndexKeys),
+                            Err(error) => tracing::warn!(%error, "a message could not be indexed"),
+                        }
+                        used += record.total_size();
+                    }
+                    Err(error) => break error,
+                }
+            };
+            at += used as u64;
+            match stop {
+                RecordError::Blank { .. } => at = segment_end,
+                // A record that the buffer cuts off: from its start next time, with a larger buffer if it was the first.
+                RecordError::EndOfData { needed } if used > 0 || needed as usize > length => {
+                    wanted = INDEX_READ_BYTES.max((needed as usize).min(RECORD_BYTES_MAX));
+                    if used == 0 && length < wanted && length as u64 == end.min(segment_end) - at {
+                        break;
+                    }
+                }
+                RecordError::EndOfData { .. } | RecordError::Corrupt(_) => {
+                    tracing::warn!(offset = at, error = %stop, "the index stops at bytes that are no record");
+                    break;
+                }
+            }
+        }
+        self.indexed.store(at, Ordering::Relaxed);
+    }
+}
+
+fn deliver(shards: &[MailboxSender<ShardMessage>], connection: u64, frame: Vec<u8>, answers: usize) {
+    let (shard, _) = connection_slot(connection);
+    if let Some(mailbox) = shards.get(shard)
+        && !mailbox.send_blocking(ShardMessage::Frame { connection, frame, answers })
+    {
+        tracing::debug!(shard, "a shard is gone; its answer is dropped");
+    }
+}
+
+/// The reader thread: cold pulls, one after the other.
+pub fn run_reader(
+    pulls: &Receiver<ColdPull>,
+    access: &StoreAccess,
+    shards: &[MailboxSender<ShardMessage>],
+    probe: &Probe,
+) {
+    while let Ok(pull) = pulls.recv() {
+        probe.count(Counter::PullFromDisk);
+        let frame = access.cold_pull(&pull);
+        deliver(shards, pull.connection, frame, pull.answers);
+    }
+}
