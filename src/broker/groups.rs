@@ -103,7 +103,7 @@ impl GroupTable {
     }
 
     pub(crate) fn start_version(&mut self, now_ms: u64) {
-        super::topics::start_version(&mut self.version, now_ms);
+        self.dirty |= super::topics::start_version(&mut self.version, now_ms);
     }
 
     /// Takes over a state file: its groups win over the predefined ones.

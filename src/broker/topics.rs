@@ -165,7 +165,7 @@ impl TopicTable {
     /// The first version of a broker without a state file carries its start time, so that no name server mistakes it for
     /// one that it knows.
     pub(crate) fn start_version(&mut self, now_ms: u64) {
-        start_version(&mut self.version, now_ms);
+        self.dirty |= start_version(&mut self.version, now_ms);
     }
 
     /// Takes over a state file: its topics win over the ones made at the start.
@@ -198,11 +198,13 @@ fn queue_count(config: &TopicConfig) -> u64 {
     u64::try_from(config.read_queue_nums.max(config.write_queue_nums)).unwrap_or(0)
 }
 
-/// Gives a version that was never set the time of the start.
-pub(crate) fn start_version(version: &mut DataVersion, now_ms: u64) {
-    if *version == DataVersion::default() {
+/// Gives a version that was never set the time of the start; returns whether it did.
+pub(crate) fn start_version(version: &mut DataVersion, now_ms: u64) -> bool {
+    let unset = *version == DataVersion::default();
+    if unset {
         version.timestamp = java_millis(now_ms);
     }
+    unset
 }
 
 impl Control {

@@ -21,7 +21,6 @@ use ringmq_shards::runtime::{
     spawn_shard,
 };
 
-use super::config_access::LiveConfig;
 use super::connection::Listener;
 use super::control_thread::{BrokerParts, ControlThread};
 use super::core::{LogPort, ShardCore, ShardSettings};
@@ -35,6 +34,7 @@ use super::serving::{Serving, ServingIdentity};
 use super::storage::{self, Storage, StorageError, StorageOptions};
 use super::store_thread::{StoreAccess, StoreJob, StoreThread, run_reader};
 use super::{limits, metrics_page, signals};
+use crate::broker::live_config::LiveConfig;
 use crate::broker::send::SendState;
 use crate::broker::{BrokerIdentity, Control, ControlConfig};
 use crate::cli::{ExitStatus, Roles, ServeOptions, logging};
@@ -698,16 +698,9 @@ fn open_control(
         address: format!("{}:{}", config.advertise, config.broker_port),
         ha_address: format!("{}:{}", config.broker_ip2, config.ha_port()),
     };
-    let mut control_config = ControlConfig::default();
     let home = std::env::var("HOME").unwrap_or_default();
-    let text = config.broker_config_text(machine::processors() as u64, &home);
-    for (key, value) in config::properties::parse(&text).unwrap_or_default() {
-        control_config.set(&key, &value);
-    }
-    control_config.max_topics = usize::try_from(config.max_topics).unwrap_or(usize::MAX);
-    control_config.max_groups = usize::try_from(config.max_groups).unwrap_or(usize::MAX);
-    let mut control = Control::new(identity, control_config)
-        .with_config_access(Box::new(LiveConfig::new(config.clone(), Arc::clone(disk))));
+    let access = LiveConfig::new(config.clone(), machine::processors() as u64, &home);
+    let mut control = Control::new(identity, ControlConfig::from(config)).with_config_access(Box::new(access));
     for name in ["topics.json", "subscriptionGroup.json", "consumerOffset.json"] {
         let file = StateFile::new(directory.join(name));
         let loaded = file

@@ -371,6 +371,13 @@ impl ControlThread {
             matches!(effect, Effect::TopicsChanged | Effect::GroupsChanged | Effect::SubscriptionsChanged { .. })
                 || matches!(effect, Effect::ConfigChanged(_) | Effect::RetireQueues { .. })
         });
+        if effects.iter().any(|effect| matches!(effect, Effect::ConfigChanged(_)))
+            && let Some(broker) = &self.broker
+            && let Some(content) = broker.control.config_file()
+        {
+            let path = broker.paths.own().join(crate::config::live::FILE_NAME);
+            self.persist(&path, content.as_bytes());
+        }
         for effect in &effects {
             if let (Effect::RetireQueues { topic }, Some(broker)) = (effect, &self.broker) {
                 broker.queues.remove_topic(topic);

@@ -1,7 +1,6 @@
 //! The servers: shards with their sockets, and the three threads that may block.
 
 pub mod boot;
-pub mod config_access;
 pub mod connection;
 pub mod control_thread;
 pub mod core;

@@ -471,6 +471,7 @@ fn registration() {
 fn registration_period() {
     let mut control = control();
     let mut at = Vec::new();
+    control.dirty_files(0);
     for now_ms in (1_000..=70_000).step_by(1_000) {
         let mut effects = Vec::new();
         control.tick(now_ms, &mut effects);
@@ -478,4 +479,7 @@ fn registration_period() {
     }
     assert_eq!(at, [1_000, 31_000, 61_000]);
     assert_eq!(control.topics.version().timestamp, 1_000);
+    let files = control.dirty_files(70_000);
+    let topics = files.iter().find(|(name, _)| *name == "topics.json").expect("a set version is written");
+    assert!(String::from_utf8_lossy(&topics.1).contains("\"timestamp\":1000"));
 }
