@@ -161,7 +161,8 @@ mod tests {
     #[test]
     fn receipts() {
         for code in [0, 10, 11, 12] {
-            let answer = Command::response(code, 1).with_ext("msgId", "M").with_ext("queueId", 2).with_ext("queueOffset", 3);
+            let answer =
+                Command::response(code, 1).with_ext("msgId", "M").with_ext("queueId", 2).with_ext("queueOffset", 3);
             let receipt = SendReceipt::decode(&answer).expect("complete").expect("stored");
             assert_eq!(
                 (receipt.queue_id, receipt.queue_offset, receipt.message_id.as_str(), receipt.is_settled()),

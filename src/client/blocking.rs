@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ringmq_protocol::bodies::{ClusterInfo, GetConsumerListByGroupResponseBody, HeartbeatData, JsonBody, TopicRouteData};
+use ringmq_protocol::bodies::{
+    ClusterInfo, GetConsumerListByGroupResponseBody, HeartbeatData, JsonBody, TopicRouteData,
+};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 
@@ -200,8 +202,7 @@ impl Client {
     /// The broker does not answer or refuses.
     pub fn send_to(&mut self, queue: &Queue, message: &Message) -> Result<SendReceipt, ClientError> {
         let unique_key = self.keys.next(now_ms());
-        let target =
-            SendTarget { group: &self.group, topic: &queue.topic, queue_id: queue.queue_id, now_ms: now_ms() };
+        let target = SendTarget { group: &self.group, topic: &queue.topic, queue_id: queue.queue_id, now_ms: now_ms() };
         let request = requests::send(&target, message, &unique_key)?;
         self.send_once(&queue.address, request)
     }
@@ -216,8 +217,7 @@ impl Client {
             let route = self.route_for_send(topic)?;
             self.turn = self.turn.wrapping_add(1);
             let avoided = failed.as_ref().map(|(broker, _)| broker.as_str());
-            let queue =
-                route.queue_for(self.turn, avoided).ok_or_else(|| ClientError::NoQueue(topic.to_owned()))?;
+            let queue = route.queue_for(self.turn, avoided).ok_or_else(|| ClientError::NoQueue(topic.to_owned()))?;
             let target = SendTarget { group: &self.group, topic, queue_id: queue.queue_id, now_ms: now_ms() };
             let request = build(&target)?;
             match self.send_once(&queue.address, request) {
@@ -247,7 +247,13 @@ impl Client {
     ///
     /// # Errors
     /// The broker does not answer or refuses.
-    pub fn pull(&mut self, queue: &Queue, offset: i64, max_messages: i32, hold_ms: u64) -> Result<PullAnswer, ClientError> {
+    pub fn pull(
+        &mut self,
+        queue: &Queue,
+        offset: i64,
+        max_messages: i32,
+        hold_ms: u64,
+    ) -> Result<PullAnswer, ClientError> {
         let group = self.group.clone();
         let wanted = PullRequest {
             group: &group,

@@ -119,7 +119,9 @@ impl Connection {
         let code = request.code;
         let ticket = self.submit(request)?;
         self.wait(ticket, timeout).map_err(|error| match error {
-            ClientError::Timeout { address, timeout_ms, .. } => ClientError::Timeout { address, request: code, timeout_ms },
+            ClientError::Timeout { address, timeout_ms, .. } => {
+                ClientError::Timeout { address, request: code, timeout_ms }
+            }
             other => other,
         })
     }

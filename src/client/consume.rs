@@ -352,13 +352,15 @@ impl<'a> Consumer<'a> {
     fn follow_route(&mut self) -> Result<(), Failure> {
         match self.client.route(&self.options.topic) {
             // New queues are read from their start: everything in them was sent after this command began.
-            Ok(route) => self.track(route.to_read, StartPosition::Earliest).map(drop).or_else(|failure| match failure {
-                Failure::Client(error) => {
-                    self.tell_trouble(&error);
-                    Ok(())
-                }
-                local @ Failure::Local(_) => Err(local),
-            }),
+            Ok(route) => {
+                self.track(route.to_read, StartPosition::Earliest).map(drop).or_else(|failure| match failure {
+                    Failure::Client(error) => {
+                        self.tell_trouble(&error);
+                        Ok(())
+                    }
+                    local @ Failure::Local(_) => Err(local),
+                })
+            }
             Err(error) => {
                 self.tell_trouble(&error);
                 Ok(())

@@ -148,7 +148,8 @@ mod tests {
         let forgotten = exchange.submit(Command::request(GET_MAX_OFFSET), &mut out);
         exchange.forget(forgotten);
         let notice = Command { opaque: ticket.0, ..Command::request(NOTIFY_CONSUMER_IDS_CHANGED) };
-        for bytes in [notice.encode(), answer(ticket, 0), answer(ticket, 0), answer(Ticket(1), 0), answer(forgotten, 0)] {
+        for bytes in [notice.encode(), answer(ticket, 0), answer(ticket, 0), answer(Ticket(1), 0), answer(forgotten, 0)]
+        {
             exchange.receive(&bytes);
         }
         assert_eq!(exchange.take(), Ok(Some(Incoming::Request(notice))));

@@ -149,7 +149,9 @@ pub fn heartbeat(data: &HeartbeatData) -> Command {
 
 /// UNREGISTER_CLIENT (35).
 pub fn unregister(client_id: &str, consumer_group: &str) -> Command {
-    Command::request(request::UNREGISTER_CLIENT).with_ext("clientID", client_id).with_ext("consumerGroup", consumer_group)
+    Command::request(request::UNREGISTER_CLIENT)
+        .with_ext("clientID", client_id)
+        .with_ext("consumerGroup", consumer_group)
 }
 
 /// GET_CONSUMER_LIST_BY_GROUP (38).

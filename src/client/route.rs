@@ -111,7 +111,11 @@ mod tests {
     #[test]
     fn queues_of_a_route() {
         let data = TopicRouteData {
-            broker_datas: vec![broker("a", &[(0, "a0"), (1, "a1")]), broker("b", &[(2, "b2")]), broker("c", &[(0, "c0")])],
+            broker_datas: vec![
+                broker("a", &[(0, "a0"), (1, "a1")]),
+                broker("b", &[(2, "b2")]),
+                broker("c", &[(0, "c0")]),
+            ],
             queue_datas: vec![queues("a", 6, 2, 1), queues("b", 6, 1, 1), queues("c", 4, 1, 1), queues("d", 6, 9, 9)],
             ..TopicRouteData::default()
         };
