@@ -1,7 +1,6 @@
 package interop;
 
 import java.util.Objects;
-import java.util.function.BooleanSupplier;
 
 /**
  * Assertions of the scenarios. A failed one throws {@link Failure}, whose message becomes the reason on the FAIL line.
@@ -9,6 +8,8 @@ import java.util.function.BooleanSupplier;
 final class Check {
     /** A scenario's expectation was not met. */
     static final class Failure extends RuntimeException {
+        private static final long serialVersionUID = 1;
+
         Failure(String message) {
             super(message);
         }
@@ -46,17 +47,6 @@ final class Check {
         while (!condition.holds()) {
             if (System.nanoTime() > deadline) {
                 throw new Failure("not within " + timeoutMillis + " ms: " + what);
-            }
-            Thread.sleep(20);
-        }
-    }
-
-    /** Asserts that the condition keeps being false for {@code millis}. */
-    static void never(String what, long millis, BooleanSupplier condition) throws InterruptedException {
-        long deadline = System.nanoTime() + millis * 1_000_000;
-        while (System.nanoTime() < deadline) {
-            if (condition.getAsBoolean()) {
-                throw new Failure("must not happen: " + what);
             }
             Thread.sleep(20);
         }

@@ -73,6 +73,7 @@ final class ConsumeScenarios {
         return consumer;
     }
 
+    @SuppressWarnings("deprecation")
     private static Set<Integer> assigned(DefaultMQPushConsumer consumer, String topic) {
         return consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet().stream()
             .filter(q -> q.getTopic().equals(topic)).map(MessageQueue::getQueueId).collect(Collectors.toCollection(TreeSet::new));
@@ -134,6 +135,7 @@ final class ConsumeScenarios {
         String topic = scope.topic(4);
         String group = scope.name("group");
         List<Collector> collectors = new ArrayList<>();
+        List<DefaultMQPushConsumer> consumers = new ArrayList<>();
         for (int i = 0; i < 2; i++) {
             Collector collector = new Collector();
             collectors.add(collector);
@@ -142,6 +144,7 @@ final class ConsumeScenarios {
             consumer.subscribe(topic, "*");
             consumer.registerMessageListener(collector);
             consumer.start();
+            consumers.add(consumer);
             awaitAssigned(consumer, topic, 4);
         }
         List<String> sent = scope.fill(topic, 4, 20, "b");
@@ -149,8 +152,11 @@ final class ConsumeScenarios {
             Check.await("all messages at each member", 10_000, () -> collector.bodies.size() >= sent.size());
             sameBodies(sent, collector.bodies, "messages of a member");
         }
-        Check.never("a committed offset of a broadcasting group", 1_200,
-            () -> OffsetScenarios.committedQuietly(scope, group, topic, 0) > 0);
+        // A consumer that stops persists its offsets: here in a local file, not at the broker.
+        consumers.forEach(DefaultMQPushConsumer::shutdown);
+        for (int queueId = 0; queueId < 4; queueId++) {
+            Check.equal(-1L, OffsetScenarios.committed(scope, group, topic, queueId), "committed offset of a broadcasting group");
+        }
     }
 
     /**
@@ -286,8 +292,9 @@ final class ConsumeScenarios {
         consumer.start();
         List<String> got = poll(consumer, sent.size());
         sameBodies(sent, got, "first consumer");
-        consumer.commit();
+        // Repeated, because the Java broker may lose all but one of the first commits of a group that arrive at once.
         Check.await("committed offsets", 5_000, () -> {
+            consumer.commit(consumer.assignment(), true);
             for (int queueId = 0; queueId < 4; queueId++) {
                 if (OffsetScenarios.committed(scope, group, topic, queueId) != 25) {
                     return false;
@@ -315,16 +322,25 @@ final class ConsumeScenarios {
         Check.equal(Set.of(queue, scope.queue(topic, 1)), new HashSet<>(consumer.fetchMessageQueues(topic)), "queues");
         consumer.assign(List.of(queue));
         consumer.seekToBegin(queue);
-        sameBodies(sent, poll(consumer, 40), "after seekToBegin");
+        sameBodies(sent, pollDistinct(consumer, sent.get(39)), "after seekToBegin");
         consumer.seek(queue, 30);
-        sameBodies(sent.subList(30, 40), poll(consumer, 10), "after seek to 30");
+        sameBodies(sent.subList(30, 40), pollDistinct(consumer, sent.get(39)), "after seek to 30");
         consumer.seekToEnd(queue);
-        Check.that(consumer.poll(300).isEmpty(), "a message after seekToEnd");
         scope.send(topic, 0, null, "fresh");
-        sameBodies(List.of("fresh"), poll(consumer, 1), "after seekToEnd and a send");
-        consumer.commit();
+        sameBodies(List.of("fresh"), pollDistinct(consumer, "fresh"), "after seekToEnd and a send");
+        consumer.commit(Set.of(queue), true);
         Check.await("committed offset 41", 5_000, () -> OffsetScenarios.committed(scope, group, topic, 0) == 41);
         Check.equal(41L, consumer.committed(queue), "committed() of the client");
+    }
+
+    /** Polls until `last` has come. A pull that was under way during a seek may bring messages twice, so repeats are dropped. */
+    private static Set<String> pollDistinct(DefaultLitePullConsumer consumer, String last) throws Exception {
+        Set<String> bodies = new TreeSet<>();
+        Check.await("polled message " + last, 10_000, () -> {
+            consumer.poll(200).forEach(message -> bodies.add(Scope.text(message.getBody())));
+            return bodies.contains(last);
+        });
+        return bodies;
     }
 
     private static List<String> poll(DefaultLitePullConsumer consumer, int count) throws Exception {
@@ -339,18 +355,15 @@ final class ConsumeScenarios {
 
     /** A push consumer that stops commits its offsets; its successor gets only what came later. */
     private static void consumerRestart(Scope scope) throws Exception {
-        String topic = scope.topic(2);
+        String topic = scope.topic(1);
         String group = scope.name("group");
         Collector first = new Collector();
         DefaultMQPushConsumer one = start(scope, group, topic, "*", first);
-        List<String> before = scope.fill(topic, 2, 30, "before");
+        List<String> before = scope.fill(topic, 1, 30, "before");
         Check.await("messages of the first run", 10_000, () -> first.bodies.size() >= before.size());
         one.shutdown();
-        for (int queueId = 0; queueId < 2; queueId++) {
-            int queue = queueId;
-            Check.await("offset 30 of queue " + queue, 5_000, () -> OffsetScenarios.committed(scope, group, topic, queue) == 30);
-        }
-        List<String> between = scope.fill(topic, 2, 10, "between");
+        Check.await("offset 30", 5_000, () -> OffsetScenarios.committed(scope, group, topic, 0) == 30);
+        List<String> between = scope.fill(topic, 1, 10, "between");
         Collector second = new Collector();
         start(scope, group, topic, "*", second);
         Check.await("messages of the second run", 10_000, () -> second.bodies.size() >= between.size());
@@ -412,22 +425,28 @@ final class ConsumeScenarios {
         return names;
     }
 
+    @SuppressWarnings("deprecation")
+    private static String clientId(DefaultMQPushConsumer consumer) {
+        return consumer.getDefaultMQPushConsumerImpl().getmQClientFactory().getClientId();
+    }
+
     /** The broker lists a live consumer with its subscription, forgets it when it leaves, and made its retry topic. */
     private static void consumerConnections(Scope scope) throws Exception {
         String topic = scope.topic(2);
         String group = scope.name("group");
-        DefaultMQPushConsumer consumer = start(scope, group, topic, "TagA || TagB", new Collector());
+        Collector collector = new Collector();
+        DefaultMQPushConsumer consumer = start(scope, group, topic, "TagA || TagB", collector);
         awaitAssigned(consumer, topic, 2);
+        scope.send(topic, 0, "TagA", "one");
+        Check.await("the message", 10_000, () -> collector.bodies.size() == 1);
         var connections = scope.servers.admin.examineConsumerConnectionInfo(group, scope.servers.broker);
         Check.equal(1, connections.getConnectionSet().size(), "connections");
-        Check.equal(consumer.getDefaultMQPushConsumerImpl().getmQClientFactory().getClientId(),
-            connections.getConnectionSet().iterator().next().getClientId(), "clientId");
+        Check.equal(clientId(consumer), connections.getConnectionSet().iterator().next().getClientId(), "clientId");
         Check.equal(MessageModel.CLUSTERING, connections.getMessageModel(), "message model");
         Check.equal(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET, connections.getConsumeFromWhere(), "consumeFromWhere");
         Check.equal(Set.of(topic, MixAll.getRetryTopic(group)), connections.getSubscriptionTable().keySet(), "subscribed topics");
         Check.equal("TagA || TagB", connections.getSubscriptionTable().get(topic).getSubString(), "expression");
         Check.equal(Set.of("TagA", "TagB"), connections.getSubscriptionTable().get(topic).getTagsSet(), "tags");
-        Check.that(scope.servers.admin.queryTopicConsumeByWho(topic).getGroupList().contains(group), "the topic's groups lack " + group);
         Check.equal(1, scope.servers.admin.examineTopicConfig(scope.servers.broker, MixAll.getRetryTopic(group)).getReadQueueNums(),
             "queues of the retry topic");
         consumer.shutdown();
@@ -440,5 +459,8 @@ final class ConsumeScenarios {
                 return true;
             }
         });
+        // Request 300 lists a group that has offsets. (While it is only online, 5.3.3 lists the topic's own name instead.)
+        Check.await("the group among those of the topic", 5_000,
+            () -> scope.servers.admin.queryTopicConsumeByWho(topic).getGroupList().contains(group));
     }
 }

@@ -39,14 +39,6 @@ final class OffsetScenarios {
         return answer.getCode() == ResponseCode.SUCCESS ? Long.parseLong(answer.getExtFields().get("offset")) : -1;
     }
 
-    static long committedQuietly(Scope scope, String group, String topic, int queueId) {
-        try {
-            return committed(scope, group, topic, queueId);
-        } catch (Exception e) {
-            throw new Check.Failure("committed offset: " + e);
-        }
-    }
-
     private static RemotingCommand queryOffset(Scope scope, String group, String topic, int queueId, Boolean zeroIfNone)
         throws Exception {
         QueryConsumerOffsetRequestHeader header = new QueryConsumerOffsetRequestHeader();

@@ -160,15 +160,25 @@ final class Scope implements AutoCloseable {
         closers.push(closer);
     }
 
-    /** Sends one text message and insists on SEND_OK. */
+    /**
+     * Waits until the message at this offset can be pulled. The Java broker acknowledges a message before its consume queue
+     * has it; a broker that acknowledges later passes at once.
+     */
+    void awaitVisible(String topic, int queueId, long offset) throws Exception {
+        MessageQueue queue = queue(topic, queueId);
+        Check.await("offset " + offset + " of " + queue, 5_000, () -> servers.admin.maxOffset(queue) > offset);
+    }
+
+    /** Sends one text message, insists on SEND_OK and waits until it can be pulled. */
     SendResult send(String topic, int queueId, String tags, String body) throws Exception {
         Message message = new Message(topic, tags, bytes(body));
         SendResult result = servers.producer.send(message, queue(topic, queueId));
         Check.equal(SendStatus.SEND_OK, result.getSendStatus(), "send status");
+        awaitVisible(topic, queueId, result.getQueueOffset());
         return result;
     }
 
-    /** Sends {@code count} messages `prefix-i` to every queue, one batch per queue; returns all bodies. */
+    /** Sends {@code count} messages `prefix-i` to every queue, one batch per queue, and waits until all can be pulled; returns the bodies. */
     List<String> fill(String topic, int queues, int count, String prefix) throws Exception {
         List<String> bodies = new ArrayList<>();
         for (int queueId = 0; queueId < queues; queueId++) {
@@ -180,6 +190,7 @@ final class Scope implements AutoCloseable {
             }
             SendResult result = servers.producer.send(batch, queue(topic, queueId));
             Check.equal(SendStatus.SEND_OK, result.getSendStatus(), "batch status");
+            awaitVisible(topic, queueId, result.getQueueOffset() + count - 1);
         }
         return bodies;
     }

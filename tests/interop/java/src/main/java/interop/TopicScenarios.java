@@ -42,10 +42,15 @@ final class TopicScenarios {
         Check.that(!config.isOrder(), "order is true");
     }
 
+    @SuppressWarnings("deprecation")
+    private static void createByClient(Scope scope, String topic, int queues) throws Exception {
+        scope.servers.producer.createTopic("TBW102", topic, queues, java.util.Map.of());
+    }
+
     /** A topic made by the client API and one by the admin API have what was asked for. */
     private static void create(Scope scope) throws Exception {
         String topic = scope.name("topic");
-        scope.servers.producer.createTopic("TBW102", topic, 3, java.util.Map.of());
+        createByClient(scope, topic, 3);
         scope.awaitRoute(topic, 3);
         String other = scope.name("topic");
         TopicConfig config = new TopicConfig(other, 5, 2, 4);

@@ -92,7 +92,7 @@ final class Wire implements AutoCloseable {
         RemotingCommand response = call(address, RequestCode.PULL_MESSAGE, header, null, holdMillis + 10_000);
         boolean hasOffsets = response.getExtFields() != null && response.getExtFields().containsKey("nextBeginOffset");
         PullMessageResponseHeader answer = hasOffsets
-            ? (PullMessageResponseHeader) response.decodeCommandCustomHeader(PullMessageResponseHeader.class) : null;
+            ? response.decodeCommandCustomHeader(PullMessageResponseHeader.class) : null;
         return new Pulled(response.getCode(), response.getRemark(), answer, decode(response.getBody()));
     }
 
