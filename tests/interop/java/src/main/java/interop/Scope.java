@@ -7,6 +7,7 @@ import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
 import org.apache.rocketmq.client.ClientConfig;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
@@ -17,7 +18,6 @@ import org.apache.rocketmq.common.TopicConfig;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
-import org.apache.rocketmq.remoting.protocol.body.ClusterInfo;
 import org.apache.rocketmq.remoting.protocol.route.BrokerData;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 
@@ -47,16 +47,18 @@ final class Scope implements AutoCloseable {
             admin = new DefaultMQAdminExt(10_000);
             configure(admin, namesrv);
             admin.start();
-            BrokerData found = null;
-            ClusterInfo info = admin.examineBrokerClusterInfo();
-            for (BrokerData data : info.getBrokerAddrTable().values()) {
-                if (broker.equals(data.getBrokerAddrs().get(0L))) {
-                    found = data;
+            // A broker may be up before the name server has its registration.
+            AtomicReference<BrokerData> found = new AtomicReference<>();
+            Check.await("name server " + namesrv + " to know a master at " + broker, 40_000, () -> {
+                for (BrokerData data : admin.examineBrokerClusterInfo().getBrokerAddrTable().values()) {
+                    if (broker.equals(data.getBrokerAddrs().get(0L))) {
+                        found.set(data);
+                    }
                 }
-            }
-            Check.that(found != null, "name server " + namesrv + " does not know a master at " + broker + ": " + info.toJson());
-            brokerName = found.getBrokerName();
-            cluster = found.getCluster();
+                return found.get() != null;
+            });
+            brokerName = found.get().getBrokerName();
+            cluster = found.get().getCluster();
             producer = new DefaultMQProducer("interop_producer_" + RUN);
             configure(producer, namesrv);
             producer.setSendMsgTimeout(10_000);
@@ -208,14 +210,21 @@ final class Scope implements AutoCloseable {
         return org.apache.rocketmq.common.message.MessageDecoder.messageProperties2String(properties);
     }
 
+    /** Shuts all clients of the scenario down, at the same time because each takes a while. */
     @Override
     public void close() {
-        while (!closers.isEmpty()) {
-            try {
-                closers.pop().run();
-            } catch (RuntimeException e) {
-                System.err.println(scenario + ": a client does not shut down: " + e);
+        List<Thread> threads = new ArrayList<>();
+        for (Runnable closer : closers) {
+            Thread thread = new Thread(closer, "close-" + scenario);
+            thread.start();
+            threads.add(thread);
+        }
+        try {
+            for (Thread thread : threads) {
+                thread.join();
             }
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
         }
     }
 }
