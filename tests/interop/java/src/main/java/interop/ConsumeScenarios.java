@@ -79,6 +79,19 @@ final class ConsumeScenarios {
             .filter(q -> q.getTopic().equals(topic)).map(MessageQueue::getQueueId).collect(Collectors.toCollection(TreeSet::new));
     }
 
+    /** Until the broker has forgotten the members of a group: a successor then gets all queues in its first rebalance. */
+    private static void awaitOffline(Scope scope, String group) throws Exception {
+        Check.await("the group to go offline", 5_000, () -> {
+            try {
+                scope.servers.admin.examineConsumerConnectionInfo(group, scope.servers.broker);
+                return false;
+            } catch (org.apache.rocketmq.client.exception.MQBrokerException offline) {
+                Check.equal(ResponseCode.CONSUMER_NOT_ONLINE, offline.getResponseCode(), "code when offline");
+                return true;
+            }
+        });
+    }
+
     private static void awaitAssigned(DefaultMQPushConsumer consumer, String topic, int count) throws Exception {
         Check.await(count + " assigned queues", 10_000, () -> assigned(consumer, topic).size() == count);
     }
@@ -303,6 +316,7 @@ final class ConsumeScenarios {
             return true;
         });
         consumer.shutdown();
+        awaitOffline(scope, group);
         List<String> later = scope.fill(topic, 4, 5, "later");
         DefaultLitePullConsumer next = scope.litePullConsumer(group);
         next.subscribe(topic, "*");
@@ -362,6 +376,7 @@ final class ConsumeScenarios {
         List<String> before = scope.fill(topic, 1, 30, "before");
         Check.await("messages of the first run", 10_000, () -> first.bodies.size() >= before.size());
         one.shutdown();
+        awaitOffline(scope, group);
         Check.await("offset 30", 5_000, () -> OffsetScenarios.committed(scope, group, topic, 0) == 30);
         List<String> between = scope.fill(topic, 1, 10, "between");
         Collector second = new Collector();
@@ -450,15 +465,7 @@ final class ConsumeScenarios {
         Check.equal(1, scope.servers.admin.examineTopicConfig(scope.servers.broker, MixAll.getRetryTopic(group)).getReadQueueNums(),
             "queues of the retry topic");
         consumer.shutdown();
-        Check.await("the group to go offline", 5_000, () -> {
-            try {
-                scope.servers.admin.examineConsumerConnectionInfo(group, scope.servers.broker);
-                return false;
-            } catch (org.apache.rocketmq.client.exception.MQBrokerException offline) {
-                Check.equal(ResponseCode.CONSUMER_NOT_ONLINE, offline.getResponseCode(), "code when offline");
-                return true;
-            }
-        });
+        awaitOffline(scope, group);
         // Request 300 lists a group that has offsets. (While it is only online, 5.3.3 lists the topic's own name instead.)
         Check.await("the group among those of the topic", 5_000,
             () -> scope.servers.admin.queryTopicConsumeByWho(topic).getGroupList().contains(group));
