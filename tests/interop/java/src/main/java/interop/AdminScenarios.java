@@ -124,7 +124,7 @@ final class AdminScenarios {
         consumer.setPullBatchSize(4);
         consumer.subscribe(topic, "*");
         consumer.start();
-        Check.await("a first message", 10_000, () -> !consumer.poll(200).isEmpty());
+        Check.await("a first message", 13_000, () -> !consumer.poll(200).isEmpty());
         consumer.commit(java.util.Map.of(scope.queue(topic, 0), 4L), true);
         Check.await("committed offset 4", 5_000, () -> OffsetScenarios.committed(scope, group, topic, 0) == 4);
         ConsumeStats stats = scope.servers.admin.examineConsumeStats(group);

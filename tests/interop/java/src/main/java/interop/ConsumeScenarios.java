@@ -122,7 +122,7 @@ final class ConsumeScenarios {
         Check.equal(assigned(two, topic), new TreeSet<>(second.queues), "queues of the second member");
     }
 
-    /** When a member leaves, request 40 makes the other take its queues long before its own 20 s period. */
+    /** When a member leaves, request 40 makes the other take its queues long before its own 10 s period. */
     private static void pushRebalance(Scope scope) throws Exception {
         String topic = scope.topic(4);
         String group = scope.name("group");
@@ -359,7 +359,7 @@ final class ConsumeScenarios {
 
     private static List<String> poll(DefaultLitePullConsumer consumer, int count) throws Exception {
         List<String> bodies = new ArrayList<>();
-        Check.await(count + " polled messages", 10_000, () -> {
+        Check.await(count + " polled messages", 13_000, () -> {
             consumer.poll(200).forEach(message -> bodies.add(Scope.text(message.getBody())));
             return bodies.size() >= count;
         });
