@@ -160,7 +160,6 @@ impl Running {
     fn start(options: ServeOptions) -> Result<Self, BootError> {
         let ServeOptions { roles, mut config } = options;
         check_io_uring()?;
-        signals::block().map_err(system("block signals"))?;
         let descriptors = signals::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
         tracing::debug!(descriptors, "open files allowed");
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
