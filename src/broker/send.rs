@@ -29,6 +29,9 @@ const MAX_TOPIC_BYTES: usize = 127;
 /// Room that a whole record may take beyond `maxMessageSize` (RocketMQ `MessageExtEncoder`).
 const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
+/// Ends each pair of a property string.
+const PAIR_END: u8 = 2;
+
 /// Prefix of the topics that carry messages to be consumed again.
 pub const RETRY_PREFIX: &str = "%RETRY%";
 
@@ -146,10 +149,25 @@ fn is_true(value: Option<&[u8]>) -> bool {
     value.is_some_and(|value| value.eq_ignore_ascii_case(b"true"))
 }
 
+/// The request's properties as they are stored: what cannot be read is dropped, and the broker's own are added.
+fn store_properties(serving: &Serving, input: &[u8], out: &mut Vec<u8>) -> PropertySummary {
+    let identity = &serving.identity;
+    let additions = [
+        (names::MSG_REGION, identity.region_id.as_str()),
+        (names::TRACE_ON, if identity.trace_on { "true" } else { "false" }),
+        (names::CLUSTER, identity.cluster_name.as_str()),
+    ];
+    rewrite_properties(input, &[names::POP_CK], &additions, out)
+}
+
 /// Whether a property asks for a feature that is not served: stored as an ordinary message it would be delivered at the wrong
 /// time.
 fn check_features(properties: &[u8], summary: &PropertySummary, sys_flag: i32) -> Result<(), Refusal> {
     let value = |range: Option<ValueRange>| range.map(|range| range.of(properties));
+    if properties.contains(&0) {
+        // Recovery takes a sector of zeros inside a record for a write that never arrived.
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, "properties must not contain the character U+0000"));
+    }
     let feature = if value(summary.delay).is_some_and(|level| level != b"0" && !level.starts_with(b"-")) {
         Some("delayed messages (property DELAY) are")
     } else if summary.timer_delay_seconds.is_some()
@@ -233,14 +251,8 @@ pub fn prepare_single<'a>(
         return Err(too_large("a body", body.len(), serving.max_message_bytes));
     }
     check_topic_length(&topic.name)?;
-    let identity = &serving.identity;
-    let additions = [
-        (names::MSG_REGION, identity.region_id.as_str()),
-        (names::TRACE_ON, if identity.trace_on { "true" } else { "false" }),
-        (names::CLUSTER, identity.cluster_name.as_str()),
-    ];
     state.properties.clear();
-    let summary = rewrite_properties(header.properties.as_bytes(), &[names::POP_CK], &additions, &mut state.properties);
+    let summary = store_properties(serving, header.properties.as_bytes(), &mut state.properties);
     check_features(&state.properties, &summary, header.sys_flag)?;
     let unique_key = match summary.unique_key {
         Some(range) => range.start as usize..range.end as usize,
@@ -261,7 +273,7 @@ pub fn prepare_single<'a>(
         sys_flag,
         born_timestamp: header.born_timestamp,
         born_host: peer,
-        store_host: identity.store_host,
+        store_host: serving.identity.store_host,
         reconsume_times: header.reconsume_times,
         prepared_transaction_offset: 0,
         body,
@@ -322,6 +334,8 @@ pub struct Batch<'a> {
     reconsume_times: i32,
     peer: SocketAddr,
     body: &'a [u8],
+    /// The request's own properties, which Java stores behind those of each message.
+    shared_properties: Vec<u8>,
     /// Bytes of all records.
     pub length: usize,
     /// The `WAIT` property of the request.
@@ -345,9 +359,9 @@ pub fn prepare_batch<'a>(
     if topic.name.starts_with(RETRY_PREFIX) {
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, "batch request does not support retry group"));
     }
-    let properties = header.properties.as_bytes();
-    let summary = scan_properties(properties);
-    check_features(properties, &summary, header.sys_flag)?;
+    let mut shared_properties = Vec::with_capacity(header.properties.len() + 96);
+    let summary = store_properties(serving, header.properties.as_bytes(), &mut shared_properties);
+    check_features(&shared_properties, &summary, header.sys_flag)?;
     if body.is_empty() {
         return Err(Refusal::new(response::SYSTEM_ERROR, "the batch has no body"));
     }
@@ -355,8 +369,9 @@ pub fn prepare_batch<'a>(
         let remark = format!("message body size exceeded: {} of {} bytes", body.len(), serving.max_message_bytes);
         return Err(Refusal::new(response::SYSTEM_ERROR, remark));
     }
-    let wait = summary.wait.map(|range| range.of(properties));
+    let wait = summary.wait.map(|range| range.of(&shared_properties));
     let wait = !wait.is_some_and(|wait| wait.eq_ignore_ascii_case(b"false"));
+    let shared_tags = summary.tags.map(|range| tags_code(range.of(&shared_properties)));
     let sys_flag = if topic.is_multi_tag { header.sys_flag | message::MULTI_TAGS } else { header.sys_flag };
     let mut batch = Batch {
         serving,
@@ -367,17 +382,24 @@ pub fn prepare_batch<'a>(
         reconsume_times: header.reconsume_times,
         peer,
         body,
+        shared_properties,
         length: 0,
         wait,
     };
     state.pieces.clear();
     for entry in BatchReader::new(body) {
         let entry = entry.map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?;
-        let fields = batch.fields(entry.flag, entry.body, entry.properties);
-        let size = record_length(&fields);
+        let properties_length = batch.properties_length(entry.properties);
+        if properties_length > MAX_PROPERTIES_BYTES {
+            return Err(too_large("a property string", properties_length, MAX_PROPERTIES_BYTES));
+        }
+        // The length needs no more than the length of the properties: those of the request stand in for the whole.
+        let own = record_length(&batch.fields(entry.flag, entry.body, entry.properties));
+        let size = own - entry.properties.len() + properties_length;
         let summary = scan_properties(entry.properties);
         check_features(entry.properties, &summary, 0)?;
-        let tags_code = summary.tags.map_or(0, |range| tags_code(range.of(entry.properties)));
+        let own_tags = summary.tags.map_or(0, |range| tags_code(range.of(entry.properties)));
+        let tags_code = shared_tags.unwrap_or(own_tags);
         let piece_size = u32::try_from(size).unwrap_or(u32::MAX);
         state.pieces.push(Piece { size: piece_size, tags_code });
         batch.length += size;
@@ -409,11 +431,26 @@ impl<'a> Batch<'a> {
         }
     }
 
+    fn needs_separator(&self, own: &[u8]) -> bool {
+        !self.shared_properties.is_empty() && own.last().is_some_and(|last| *last != PAIR_END)
+    }
+
+    fn properties_length(&self, own: &[u8]) -> usize {
+        own.len() + usize::from(self.needs_separator(own)) + self.shared_properties.len()
+    }
+
     /// Writes all records without their offsets, one behind the other.
     pub fn encode(&self, out: &mut [u8]) {
         let mut at = 0;
+        let mut properties = Vec::with_capacity(MAX_PROPERTIES_BYTES.min(1024));
         for entry in BatchReader::new(self.body).flatten() {
-            let fields = self.fields(entry.flag, entry.body, entry.properties);
+            properties.clear();
+            properties.extend_from_slice(entry.properties);
+            if self.needs_separator(entry.properties) {
+                properties.push(PAIR_END);
+            }
+            properties.extend_from_slice(&self.shared_properties);
+            let fields = self.fields(entry.flag, entry.body, &properties);
             let length = record_length(&fields);
             encode_record(&fields, &mut out[at..at + length]);
             at += length;

@@ -75,6 +75,10 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
         Ok(config) => config,
         Err(error) => return usage(&error),
     };
+    // Before any thread exists, so that no thread but the waiting one can receive a stop signal.
+    if let Err(error) = crate::server::signals::block() {
+        return usage(&format!("cannot block signals: {error}"));
+    }
     if let Err(error) = logging::start(config.log_level, &config.log_target) {
         return usage(&format!("cannot log to {}: {error}", config.log_target));
     }

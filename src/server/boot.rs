@@ -160,15 +160,8 @@ impl Running {
     fn start(options: ServeOptions) -> Result<Self, BootError> {
         let ServeOptions { roles, mut config } = options;
         check_io_uring()?;
-        signals::block().map_err(system("block signals"))?;
         let descriptors = signals::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
         tracing::debug!(descriptors, "open files allowed");
-        for line in config.ignored_report() {
-            tracing::info!("{line}");
-        }
-        if let Some(notice) = config.loopback_notice() {
-            tracing::info!("{notice}");
-        }
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let boot_ms = clock.now_ms();

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::time::Duration;
 
 use ringmq_protocol::bodies::TopicFilterType;
@@ -45,6 +45,12 @@ use crate::namesrv::{self, NameServer};
 
 /// How often time passes for the tables.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How long a stop waits for name servers to take the broker out.
+const UNREGISTER_PATIENCE_MS: u64 = 1_000;
+
+/// How often the wait looks for answers.
+const STOP_BEAT: Duration = Duration::from_millis(10);
 
 /// What the broker's part of the control thread works with.
 pub struct BrokerParts {
@@ -160,18 +166,28 @@ impl ControlThread {
         self.stop();
     }
 
-    /// Unregisters and writes what is left.
+    /// Unregisters and writes what is left. The name server may be this very thread, so requests are served meanwhile.
     fn stop(mut self) {
+        let (done, unregistered) = channel();
+        let mut outstanding = 0;
+        if let Some(broker) = &mut self.broker {
+            for registrar in &broker.registrars {
+                let command = broker.control.unregistration();
+                registrar.deliver(Delivery { command, done: Some(done.clone()) });
+                outstanding += 1;
+            }
+        }
+        let deadline_ms = self.clock.now_ms() + UNREGISTER_PATIENCE_MS;
+        while outstanding > 0 && self.clock.now_ms() < deadline_ms {
+            if let Ok(request) = self.requests.recv_timeout(STOP_BEAT) {
+                self.request(request);
+            }
+            outstanding -= unregistered.try_iter().count().min(outstanding);
+        }
         while let Ok(request) = self.requests.try_recv() {
             self.request(request);
         }
         self.write_state(true);
-        if let Some(broker) = &mut self.broker {
-            for registrar in broker.registrars.drain(..) {
-                registrar.deliver(Delivery { command: broker.control.unregistration(), done: None });
-                registrar.stop();
-            }
-        }
     }
 
     fn tick(&mut self, now_ms: u64) {

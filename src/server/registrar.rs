@@ -6,7 +6,6 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringmq_protocol::codes::response;
@@ -27,31 +26,23 @@ pub struct Delivery {
 /// One name server's thread. Dropping it ends the thread once it is idle.
 pub struct Registrar {
     sender: Sender<Delivery>,
-    thread: JoinHandle<()>,
 }
 
 impl Registrar {
     /// Starts the thread for `address` (`host:port`); `timeout` bounds one request (`registerBrokerTimeoutMills`).
     pub fn start(address: String, timeout: Duration) -> io::Result<Self> {
         let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new()
+        // Not joined: it may be waiting for an answer when the process ends, and owns nothing that must be put in order.
+        std::thread::Builder::new()
             .name("registrar".to_owned())
             .spawn(move || run(&address, timeout, &receiver))?;
-        Ok(Self { sender, thread })
+        Ok(Self { sender })
     }
 
     /// Delivers a request.
     pub fn deliver(&self, delivery: Delivery) {
         // The thread ends only when this sender is dropped.
         assert!(self.sender.send(delivery).is_ok(), "the registrar's thread is alive");
-    }
-
-    /// Ends the thread after what was delivered before.
-    pub fn stop(self) {
-        drop(self.sender);
-        if self.thread.join().is_err() {
-            tracing::error!("a registrar's thread panicked");
-        }
     }
 }
 
