@@ -164,6 +164,8 @@ pub struct ShardCore {
     send_state: SendState,
     dirty: Vec<SlotId>,
     blocked: Vec<SlotId>,
+    /// The empty list that `blocked` changes places with.
+    spare_blocked: Vec<SlotId>,
     ranges: Vec<Range>,
     offsets: Vec<i64>,
     woken: Vec<SlotId>,
@@ -203,6 +205,7 @@ impl ShardCore {
             send_state,
             dirty: Vec::new(),
             blocked: Vec::new(),
+            spare_blocked: Vec::new(),
             ranges: Vec::new(),
             offsets: Vec::new(),
             woken: Vec::new(),
@@ -228,6 +231,11 @@ impl ShardCore {
     /// Connections, held pulls and pending sends now.
     pub fn gauges(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.held.len(), self.pending.len())
+    }
+
+    /// Bytes of all connections that make no whole frame yet, or wait for room in the log.
+    pub fn input_bytes(&self) -> usize {
+        self.input_bytes
     }
 
     /// The writer, on its shard.
@@ -401,7 +409,7 @@ impl ShardCore {
         if self.blocked.is_empty() {
             return;
         }
-        let mut blocked = std::mem::take(&mut self.blocked);
+        let mut blocked = std::mem::replace(&mut self.blocked, std::mem::take(&mut self.spare_blocked));
         for id in blocked.drain(..) {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.is_blocked = false;
@@ -411,9 +419,7 @@ impl ShardCore {
                 }
             }
         }
-        if self.blocked.is_empty() {
-            self.blocked = blocked;
-        }
+        self.spare_blocked = blocked;
     }
 
     /// Whether requests wait for room in the log.
