@@ -572,39 +572,41 @@ impl Writer {
             self.view.last_record.store(last.physical, Ordering::Release);
             self.view.confirmed.store(last.physical + u64::from(last.size), Ordering::Release);
         }
-        for _ in 0..safe_count {
-            let Some(bound) = self.pending.front() else { break };
-            #[cfg(any(test, feature = "sim"))]
-            let shown = if self.planted.published > 0 { Some(0) } else { self.show(bound) };
-            #[cfg(not(any(test, feature = "sim")))]
-            let shown = self.show(bound);
-            // Without room in the tail the rest waits for the flush thread; it is safe, but neither visible nor answered.
-            let Some(waiting_shards) = shown else { break };
-            if waiting_shards != 0 {
-                sink.wake(&bound.queue, waiting_shards);
-            }
+        #[cfg(any(test, feature = "sim"))]
+        let already_shown = self.planted.published;
+        #[cfg(not(any(test, feature = "sim")))]
+        let already_shown = 0;
+        // Without room in the tail the rest waits for the flush thread; it is safe, but neither visible nor answered.
+        let is_hidden = |bound: &&Bound| !self.show(bound);
+        let fresh = self.pending.range(already_shown.min(safe_count)..safe_count);
+        let shown = fresh.clone().position(|bound| is_hidden(&bound)).map_or(safe_count, |index| already_shown + index);
+        // One fence for all: see `Queue::publish_in_group`.
+        fence(Ordering::SeqCst);
+        for bound in self.pending.drain(..shown) {
+            announce(&bound, sink);
             if let Some(ticket) = bound.ticket {
-                sink.settled(settled(bound, ticket, Verdict::Stored));
+                sink.settled(settled(&bound, ticket, Verdict::Stored));
             }
-            self.pending.pop_front();
-            self.early = self.early.saturating_sub(1);
-            #[cfg(any(test, feature = "sim"))]
-            {
-                self.planted.published = self.planted.published.saturating_sub(1);
-            }
+        }
+        self.early = self.early.saturating_sub(shown);
+        #[cfg(any(test, feature = "sim"))]
+        {
+            self.planted.published = self.planted.published.saturating_sub(shown);
         }
         if self.options.flush_mode == FlushMode::Sync {
             self.settle_early(now_ms, sink);
         }
     }
 
-    /// Makes a record visible in its queue and gives the shards that wait for it; `None` when the tail has no room.
-    fn show(&self, bound: &Bound) -> Option<u64> {
+    /// Makes a record visible in its queue; false when the tail has no room.
+    fn show(&self, bound: &Bound) -> bool {
         let physical = PhysicalOffset(bound.physical);
         let entry = QueueEntry { physical, size: bound.size, tags_code: bound.tags_code };
-        bound.queue.append(&self.pool, entry).ok()?;
-        let length = QueueOffset(bound.queue_offset + 1);
-        Some(bound.queue.publish(length, StoreTimestamp(bound.store_timestamp)))
+        if bound.queue.append(&self.pool, entry).is_err() {
+            return false;
+        }
+        bound.queue.publish_in_group(QueueOffset(bound.queue_offset + 1), StoreTimestamp(bound.store_timestamp));
+        true
     }
 
     #[cfg(any(test, feature = "sim"))]
@@ -624,10 +626,11 @@ impl Writer {
             return;
         }
         for bound in self.pending.iter().skip(self.planted.published) {
-            let Some(waiting_shards) = self.show(bound) else { return };
-            if waiting_shards != 0 {
-                sink.wake(&bound.queue, waiting_shards);
+            if !self.show(bound) {
+                return;
             }
+            fence(Ordering::SeqCst);
+            announce(bound, sink);
             self.planted.published += 1;
         }
     }
@@ -685,6 +688,14 @@ impl Writer {
     /// Whether everything that was bound has been confirmed.
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.write_in_flight.is_none() && self.sync_in_flight.is_none()
+    }
+}
+
+/// Tells the flush thread and the shards that wait. After the fence that follows the publication.
+fn announce(bound: &Bound, sink: &mut impl SettleSink) {
+    let waiting_shards = bound.queue.announce();
+    if waiting_shards != 0 {
+        sink.wake(&bound.queue, waiting_shards);
     }
 }
 
