@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::command::FieldError;
 use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
 use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
-use ringmq_protocol::command::FieldError;
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::queue::Queue;
@@ -332,9 +332,9 @@ impl ShardCore {
 
     /// Whether a connection has reached its limit and should not be read.
     pub fn is_over_limit(&self, id: SlotId) -> bool {
-        self.connections.get(id).is_some_and(|connection| {
-            connection.in_flight_bytes() > self.settings.connection_in_flight_bytes
-        })
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.in_flight_bytes() > self.settings.connection_in_flight_bytes)
     }
 
     // ------------------------------------------------------------------------------------------ input
@@ -517,7 +517,10 @@ impl ShardCore {
             Err(_) => self.refuse(
                 id,
                 header,
-                &Refusal::new(response::SYSTEM_BUSY, "too many requests wait for the broker's control thread; try again"),
+                &Refusal::new(
+                    response::SYSTEM_BUSY,
+                    "too many requests wait for the broker's control thread; try again",
+                ),
             ),
         }
         Progress::Done
@@ -785,7 +788,9 @@ impl ShardCore {
             Err(error) => return self.field_error(id, header, error),
         };
         let (topic, group, group_name, queue_id, filter) = match pull::check(&serving, header.code, &request) {
-            PullCheck::Go { topic, group, group_name, queue_id, filter } => (topic, group, group_name, queue_id, filter),
+            PullCheck::Go { topic, group, group_name, queue_id, filter } => {
+                (topic, group, group_name, queue_id, filter)
+            }
             PullCheck::CreateGroup => {
                 let connection = connection_number(self.settings.index, id);
                 let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec() };

@@ -557,7 +557,9 @@ impl EventLoop {
         }
         for (gather, header) in scratch.gathers.iter().zip(&scratch.headers) {
             let id = gather.connection;
-            let Some(descriptor) = self.core.connection_mut(id).and_then(|connection| connection.raw_fd()) else { continue };
+            let Some(descriptor) = self.core.connection_mut(id).and_then(|connection| connection.raw_fd()) else {
+                continue;
+            };
             let token = Token::new(kind::GATHER, id.slot, id.generation);
             // SAFETY: headers and slices are not touched before the completions below; the bytes are in the outbox, which
             // gathers nothing more meanwhile, and in pinned ring memory.
