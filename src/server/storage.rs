@@ -109,6 +109,9 @@ struct Rebuild<'a> {
     pool: &'a ChunkPool,
     offsets: &'a QueueOffsets,
     from: Option<PhysicalOffset>,
+    /// After a clean stop the queues know every record below this, and what they lack was deleted on purpose (RocketMQ
+    /// `CommitLog.recoverNormally`).
+    known_below: PhysicalOffset,
 }
 
 impl DispatchSink for Rebuild<'_> {
@@ -122,7 +125,7 @@ impl DispatchSink for Rebuild<'_> {
             return Ok(());
         }
         let topic = view.topic();
-        if !self.offsets.counts(topic, physical_offset) {
+        if physical_offset < self.known_below || !self.offsets.counts(topic, physical_offset) {
             return Ok(());
         }
         let (Ok(queue_id), Ok(offset)) = (u32::try_from(view.queue_id()), u64::try_from(view.queue_offset())) else {
@@ -181,7 +184,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         // A power cut may have left holes behind what was synced; the log fills them again.
         queues.truncate_all(synced)?;
     }
-    let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from };
+    let known_below = if was_clean { queues.maximum_physical_end() } else { PhysicalOffset(0) };
+    let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from, known_below };
     let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
     for message in &recovered.messages {
         tracing::warn!("{message}");
