@@ -150,6 +150,9 @@ pub struct ConsumeOptions {
     /// Where to begin when the group has no offsets: earliest, latest, or a time (milliseconds since 1970 or RFC 3339)
     #[arg(long, value_name = "earliest|latest|TIME", default_value = "latest")]
     pub from: StartPosition,
+    /// Print queue, offset, tags and keys before each body
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// Where a consumer begins.

@@ -1,0 +1,293 @@
+//! The real binary on free ports and a store of its own.
+//!
+//! A [`Store`] owns the directory and the ports, so that a broker can be started on it again and again. A [`Broker`] owns
+//! the process and ends it when it is dropped. When a test fails, the end of the broker's log is shown.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringmq::client::{Client, Connection, Queue, Route};
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ports below the range from which systems take ports for outgoing connections.
+const FIRST_PORT: u16 = 12_000;
+const LAST_PORT: u16 = 31_000;
+/// A broker listens on its port and 2 below, announces 1 above, and the name server gets 2 above.
+const PORTS_PER_STORE: u16 = 5;
+/// Lines of the log that a failed test shows.
+const SHOWN_LINES: usize = 40;
+
+/// Settings that make a broker small: the tests run many at once.
+const SMALL: [&str; 4] =
+    ["mappedFileSizeCommitLog=16 MiB", "log_ring_bytes=16 MiB", "zero_ahead_bytes=0", "metrics_listen=off"];
+
+/// A data directory and ports.
+pub struct Store {
+    directory: TempDir,
+    port: u16,
+    starts: u32,
+}
+
+/// A running broker with a name server in the same process.
+pub struct Broker {
+    child: Child,
+    log: PathBuf,
+    port: u16,
+    is_checked: bool,
+}
+
+/// A process that ended before it was ready.
+#[derive(Debug)]
+pub struct NotStarted {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it said.
+    pub log: String,
+}
+
+impl Store {
+    /// A fresh directory and free ports.
+    pub fn new() -> Store {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        Store { directory, port: free_ports(), starts: 0 }
+    }
+
+    /// The data directory.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Uses the ports of another store from now on.
+    pub fn share_ports(&mut self, other: &Store) {
+        self.port = other.port;
+    }
+
+    /// Starts a broker and waits until it is ready. `sets` are `key=value`.
+    pub fn start(&mut self, sets: &[&str]) -> Broker {
+        loop {
+            match self.try_start(sets) {
+                Ok(broker) => return broker,
+                // Somebody else took a port in between.
+                Err(ended) if ended.status.code() == Some(7) && self.starts == 1 => {
+                    self.port = free_ports();
+                    self.starts = 0;
+                }
+                Err(ended) => panic!("the broker ended with {}:\n{}", ended.status, ended.log),
+            }
+        }
+    }
+
+    /// Starts a broker and waits until it is ready or has ended.
+    pub fn try_start(&mut self, sets: &[&str]) -> Result<Broker, NotStarted> {
+        self.try_start_on(self.port, sets)
+    }
+
+    /// Starts another broker on the same directory but on other ports.
+    pub fn try_start_second(&mut self, sets: &[&str]) -> Result<Broker, NotStarted> {
+        self.try_start_on(free_ports(), sets)
+    }
+
+    fn try_start_on(&mut self, port: u16, sets: &[&str]) -> Result<Broker, NotStarted> {
+        self.starts += 1;
+        let log = self.directory.path().join(format!("broker-{}.log", self.starts));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
+        command.arg("start").arg("--data").arg(self.path());
+        command.args(["--broker-port", &port.to_string(), "--namesrv-port", &(port + 2).to_string()]);
+        for set in SMALL.iter().chain(sets) {
+            command.args(["--set", set]);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("a log file"))
+            .spawn()
+            .expect("the binary runs");
+        let is_ready = wait_for_ready(&mut child);
+        let mut broker = Broker { child, log, port, is_checked: false };
+        if is_ready {
+            return Ok(broker);
+        }
+        broker.is_checked = true;
+        let status = broker.wait_for_end();
+        Err(NotStarted { status, log: broker.log_text() })
+    }
+}
+
+/// Waits for the line that a broker prints when it serves; `false` if it ends before that.
+fn wait_for_ready(child: &mut Child) -> bool {
+    let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    let (sender, lines) = channel();
+    // The thread ends with the process, whose end of the pipe it reads.
+    thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.starts_with("ringmq ready:") => return true,
+            Ok(_) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = child.kill();
+                panic!("the broker is not ready after {PATIENCE:?}");
+            }
+        }
+    }
+}
+
+/// A port whose neighbours are free as well.
+fn free_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let blocks = (LAST_PORT - FIRST_PORT) / PORTS_PER_STORE;
+    // Test processes that run at the same time begin at different places.
+    let start = u16::try_from(std::process::id() * 37 % u32::from(blocks)).expect("below a u16");
+    for _ in 0..blocks {
+        let block = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % blocks;
+        let port = FIRST_PORT + block * PORTS_PER_STORE + 2;
+        let is_free = |offset: u16| TcpListener::bind(("127.0.0.1", port - 2 + offset)).is_ok();
+        if (0..PORTS_PER_STORE).all(is_free) {
+            return port;
+        }
+    }
+    panic!("no free ports");
+}
+
+impl Broker {
+    /// `host:port` of the broker.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port` of the name server.
+    pub fn name_server(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 2)
+    }
+
+    /// `host:port` of the broker's second port.
+    pub fn fast_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port - 2)
+    }
+
+    /// A client.
+    pub fn client(&self) -> Client {
+        Client::connect(&[self.name_server()]).expect("the name server listens")
+    }
+
+    /// A bare connection to the broker.
+    pub fn connection(&self) -> Connection {
+        Connection::open(&self.address()).expect("the broker listens")
+    }
+
+    /// Creates a topic and waits until its route is known.
+    pub fn topic(&self, topic: &str, queues: u32) -> Route {
+        let mut client = self.client();
+        client.create_topic(topic, queues).expect("the topic is created");
+        wait_for("the route", || client.route(topic).ok())
+    }
+
+    /// One queue of a topic of this broker, without asking the name server.
+    pub fn queue(&self, topic: &str, queue_id: i32) -> Queue {
+        Queue { topic: topic.into(), broker_name: String::new(), address: self.address(), queue_id }
+    }
+
+    /// Resident memory of the process, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// What the process has logged.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Fails if the log has a warning or an error without one of these texts.
+    pub fn assert_quiet(&mut self, expected: &[&str]) {
+        self.is_checked = true;
+        let log = self.log_text();
+        let loud = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked");
+        let unexpected: Vec<&str> =
+            log.lines().filter(loud).filter(|line| !expected.iter().any(|text| line.contains(text))).collect();
+        assert!(unexpected.is_empty(), "unexpected lines in the log:\n{}", unexpected.join("\n"));
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        // SAFETY: kill has no memory effects; the child has not been waited for, so the id is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "the process can be signalled");
+    }
+
+    fn wait_for_end(&mut self) -> ExitStatus {
+        wait_for("the end of the broker", || self.child.try_wait().expect("a child"))
+    }
+
+    /// Stops it in order and checks its log for lines that are not `expected`.
+    pub fn stop(mut self, expected: &[&str]) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        let status = self.wait_for_end();
+        self.assert_quiet(expected);
+        status
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(mut self) {
+        self.is_checked = true;
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.log_text();
+            let lines: Vec<&str> = log.lines().collect();
+            let mut shown = String::new();
+            for line in lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)) {
+                let _ = writeln!(shown, "  {line}");
+            }
+            eprintln!("end of {}:\n{shown}", self.log.display());
+        } else if !self.is_checked {
+            self.assert_quiet(&[]);
+        }
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Bytes of the commit log: reads across its files.
+pub fn commit_log_bytes(store: &Path, offset: u64, length: usize) -> Vec<u8> {
+    let directory = store.join("commitlog");
+    let mut names: Vec<u64> = fs::read_dir(&directory)
+        .expect("a commit log")
+        .filter_map(|entry| entry.expect("an entry").file_name().to_str()?.parse().ok())
+        .collect();
+    names.sort_unstable();
+    let start = names.into_iter().rfind(|start| *start <= offset).expect("a file that begins before the offset");
+    let bytes = fs::read(directory.join(format!("{start:020}"))).expect("a readable file");
+    let at = usize::try_from(offset - start).expect("inside the file");
+    bytes[at..at + length].to_vec()
+}

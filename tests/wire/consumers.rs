@@ -1,0 +1,150 @@
+//! Groups: heartbeats, members, notices, committed offsets.
+
+use ringmq::client::requests::{self, PullRequest};
+use ringmq::client::{Client, Connection, Message};
+use ringmq_protocol::bodies::{
+    ConsumeFromWhere, ConsumeType, ConsumerData, GetConsumerListByGroupResponseBody, HeartbeatData, JsonBody,
+    MessageModel, SubscriptionData,
+};
+use ringmq_protocol::codes::request::NOTIFY_CONSUMER_IDS_CHANGED;
+use ringmq_protocol::codes::response;
+
+use super::broker::{Store, wait_for};
+
+fn heartbeat(client_id: &str, group: &str, topic: &str, tags: &str) -> HeartbeatData {
+    let subscription = SubscriptionData {
+        topic: topic.into(),
+        sub_string: tags.into(),
+        sub_version: 1,
+        ..SubscriptionData::default()
+    };
+    HeartbeatData {
+        client_id: client_id.into(),
+        consumer_data_set: vec![ConsumerData {
+            consume_from_where: Some(ConsumeFromWhere::FirstOffset),
+            consume_type: Some(ConsumeType::Passively),
+            group_name: group.into(),
+            message_model: Some(MessageModel::Clustering),
+            subscription_data_set: vec![subscription],
+            unit_mode: false,
+        }],
+        ..HeartbeatData::default()
+    }
+}
+
+fn members(connection: &mut Connection, group: &str) -> Option<Vec<String>> {
+    let answer = connection.call(requests::consumer_list(group)).expect("an answer");
+    let body = answer.body?;
+    let mut ids = GetConsumerListByGroupResponseBody::decode(&body).expect("a list").consumer_id_list;
+    ids.sort_unstable();
+    Some(ids)
+}
+
+#[test]
+fn members_come_and_go() {
+    // Goal: a group's list follows heartbeats, leaving and lost connections, and members are told. Method: two
+    // connections join; the first is told; one leaves by request, the other by closing.
+    let mut store = Store::new();
+    let broker = store.start(&["shards=2"]);
+    broker.topic("members", 1);
+    let mut watcher = broker.connection();
+    assert_eq!(members(&mut watcher, "wire"), None);
+    let mut first = broker.connection();
+    let answer = first.call_ok(requests::heartbeat(&heartbeat("first", "wire", "members", "*"))).expect("accepted");
+    assert_eq!(answer.ext("IS_SUPPORT_HEART_BEAT_V2"), Some("true"));
+    assert!(answer.version >= 232, "clients look at the version");
+    assert_eq!(members(&mut watcher, "wire"), Some(vec!["first".into()]));
+    first.take_peer_requests();
+    let mut second = broker.connection();
+    second.call_ok(requests::heartbeat(&heartbeat("second", "wire", "members", "*"))).expect("accepted");
+    assert_eq!(members(&mut watcher, "wire"), Some(vec!["first".into(), "second".into()]));
+    wait_for("the notice", || {
+        first.call_ok(requests::max_offset("members", 0)).expect("an answer");
+        let notices = first.take_peer_requests();
+        notices
+            .iter()
+            .any(|notice| {
+                notice.code == NOTIFY_CONSUMER_IDS_CHANGED
+                    && notice.ext("consumerGroup") == Some("wire")
+                    && notice.is_oneway()
+            })
+            .then_some(())
+    });
+    first.call_ok(requests::unregister("first", "wire")).expect("accepted");
+    assert_eq!(members(&mut watcher, "wire"), Some(vec!["second".into()]));
+    drop(second);
+    wait_for("the empty group", || members(&mut watcher, "wire").is_none().then_some(()));
+}
+
+#[test]
+fn a_heartbeat_brings_its_subscription() {
+    // Goal: a pull without an expression uses the one of the heartbeat. Method: subscribe to one tag, then pull without
+    // saying it.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("subscribed", 1);
+    let mut client = broker.client();
+    let queue = broker.queue("subscribed", 0);
+    for tag in ["red", "green"] {
+        client.send_to(&queue, &Message::new(tag).with_tag(tag)).expect("stored");
+    }
+    let mut connection = broker.connection();
+    connection.call_ok(requests::heartbeat(&heartbeat("c", "wire", "subscribed", "green"))).expect("accepted");
+    let wanted = PullRequest {
+        group: "wire",
+        topic: "subscribed",
+        queue_id: 0,
+        offset: 0,
+        max_messages: 32,
+        hold_ms: 0,
+        subscription: "*",
+        commit_offset: None,
+    };
+    let pull = |version: i64| requests::pull(&wanted).with_ext("sysFlag", 0).with_ext("subVersion", version);
+    let answer = connection.call_ok(pull(1)).expect("found");
+    let pulled = ringmq::client::PullAnswer::decode(answer).expect("complete").expect("no refusal");
+    let bodies: Vec<_> = pulled.messages().map(|message| message.expect("whole").body().to_vec()).collect();
+    assert_eq!(bodies, [b"green"]);
+    let newer = connection.call(pull(2)).expect("an answer");
+    assert_eq!(newer.code, response::SUBSCRIPTION_NOT_LATEST);
+}
+
+#[test]
+fn offsets_are_committed_and_found_again() {
+    // Goal: a group's offsets are kept, per queue and group. Method: commit by request and along with a pull; ask, also
+    // for groups and queues without any.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("offsets", 2);
+    let mut client: Client = broker.client();
+    let queue = broker.queue("offsets", 0);
+    for number in 0..5 {
+        client.send_to(&queue, &Message::new(format!("{number}"))).expect("stored");
+    }
+    let unknown = client.commit_offset("wire", &queue, 3).expect_err("no such group yet");
+    assert_eq!(unknown.code(), Some(response::SUBSCRIPTION_GROUP_NOT_EXIST), "{unknown}");
+    client.heartbeat(&broker.address(), &heartbeat("", "wire", "offsets", "*")).expect("accepted");
+    assert_eq!(client.query_offset("wire", &queue).expect("an answer"), None);
+    client.commit_offset("wire", &queue, 3).expect("committed");
+    assert_eq!(client.query_offset("wire", &queue).expect("an answer"), Some(3));
+    client.commit_offset("wire", &queue, 2).expect("an earlier one is taken as well");
+    assert_eq!(client.query_offset("wire", &queue).expect("an answer"), Some(2));
+    let wanted = PullRequest {
+        group: "wire",
+        topic: "offsets",
+        queue_id: 0,
+        offset: 4,
+        max_messages: 1,
+        hold_ms: 0,
+        subscription: "*",
+        commit_offset: Some(4),
+    };
+    client.pull_with(&broker.address(), &wanted).expect("an answer");
+    wait_for("the offset that came with a pull", || {
+        (client.query_offset("wire", &queue).expect("an answer") == Some(4)).then_some(())
+    });
+    assert_eq!(client.query_offset("wire", &broker.queue("offsets", 1)).expect("an answer"), None);
+    assert_eq!(client.query_offset("other", &queue).expect("an answer"), None);
+    let nowhere = client.commit_offset("wire", &broker.queue("nowhere", 0), 1).expect_err("no such topic");
+    assert_eq!(nowhere.code(), Some(response::TOPIC_NOT_EXIST), "{nowhere}");
+}

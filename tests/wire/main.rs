@@ -1,0 +1,10 @@
+//! The protocol as clients see it: the real binary over real sockets.
+
+mod bad_input;
+mod broker;
+mod consumers;
+mod pull;
+mod refusals;
+mod restart;
+mod send;
+mod tools;

@@ -1,0 +1,125 @@
+//! Stopping and starting: what is kept, who may start.
+
+use std::path::Path;
+
+use ringmq::client::{Message, PullStatus};
+use ringmq_protocol::bodies::{ConsumerData, HeartbeatData, SubscriptionData};
+
+use super::broker::Store;
+
+#[test]
+fn a_restart_keeps_everything() {
+    // Goal: messages, topics, groups and offsets outlive an orderly stop. Method: make some of each, stop, start, compare;
+    // twice, with several small log files, and new messages continue the offsets.
+    let sets = ["mappedFileSizeCommitLog=64 KiB", "maxMessageSize=8 KiB", "mappedFileSizeConsumeQueue=2000"];
+    let mut store = Store::new();
+    let mut records: Vec<Vec<u8>> = Vec::new();
+    for round in 0..3 {
+        let broker = store.start(&sets);
+        let mut client = broker.client();
+        if round == 0 {
+            broker.topic("kept", 1);
+            let subscription = SubscriptionData { topic: "kept".into(), ..SubscriptionData::default() };
+            let group = ConsumerData {
+                group_name: "wire".into(),
+                subscription_data_set: vec![subscription],
+                ..ConsumerData::default()
+            };
+            let data = HeartbeatData { consumer_data_set: vec![group], ..HeartbeatData::default() };
+            client.heartbeat(&broker.address(), &data).expect("accepted");
+        }
+        let queue = client.route("kept").expect("the topic is kept").to_read.remove(0);
+        let mut next = 0;
+        let kept = i64::try_from(records.len()).expect("few");
+        assert_eq!(client.max_offset(&queue).expect("an answer"), kept);
+        let committed = (round > 0).then_some(kept);
+        assert_eq!(client.query_offset("wire", &queue).expect("an answer"), committed);
+        for number in 0..300 {
+            let receipt =
+                client.send_to(&queue, &Message::new(format!("{round}-{number}").repeat(20))).expect("stored");
+            assert_eq!(receipt.queue_offset, kept + number);
+        }
+        let mut all = Vec::new();
+        while next < kept + 300 {
+            let pulled = client.pull(&queue, next, 32, 0).expect("an answer");
+            assert_eq!(pulled.status, PullStatus::Found);
+            all.extend(pulled.messages().map(|message| message.expect("whole").bytes().to_vec()));
+            next = pulled.next_offset;
+        }
+        assert!(all.starts_with(&records), "the old records are unchanged");
+        records = all;
+        client.commit_offset("wire", &queue, next).expect("committed");
+        assert!(is_in_use(&store.path()));
+        drop(client);
+        let status = broker.stop(&[]);
+        assert_eq!(status.code(), Some(0));
+        assert!(!is_in_use(&store.path()), "an orderly stop removes the mark");
+    }
+}
+
+/// RocketMQ's mark of a store that is in use or was not closed in order.
+fn is_in_use(store: &Path) -> bool {
+    store.join("abort").exists()
+}
+
+#[test]
+fn a_store_has_one_broker() {
+    // Goal: two processes never write one store. Method: a second start on it is refused with its own code while the
+    // first goes on; after a stop it may start.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    let refused = match store.try_start_second(&[]) {
+        Ok(_) => panic!("a second broker started on the store"),
+        Err(refused) => refused,
+    };
+    assert_eq!(refused.status.code(), Some(3), "{}", refused.log);
+    broker.topic("alone", 1);
+    broker.client().send_to(&broker.queue("alone", 0), &Message::new("still serving")).expect("stored");
+    broker.stop(&[]);
+    let again = store.start(&[]);
+    assert_eq!(again.client().max_offset(&again.queue("alone", 0)).expect("an answer"), 1);
+}
+
+#[test]
+fn a_taken_port_is_told() {
+    // Goal: a start that cannot listen ends with its code and names the address. Method: start a second store on the ports
+    // of the first.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    let mut other = Store::new();
+    other.share_ports(&store);
+    let refused = match other.try_start(&[]) {
+        Ok(_) => panic!("two brokers listen at one port"),
+        Err(refused) => refused,
+    };
+    assert_eq!(refused.status.code(), Some(7), "{}", refused.log);
+    assert!(refused.log.contains(&broker.address()), "{}", refused.log);
+}
+
+#[test]
+fn a_kill_leaves_the_mark_and_the_next_start_recovers() {
+    // Goal: after a crash the confirmed messages are there. Method: send, kill, look at the mark, start, read.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("killed", 1);
+    let mut client = broker.client();
+    for number in 0..100 {
+        client.send_to(&broker.queue("killed", 0), &Message::new(format!("{number}"))).expect("stored");
+    }
+    broker.kill();
+    assert!(is_in_use(&store.path()), "a crash leaves the mark");
+    let mut broker = store.start(&[]);
+    let mut client = broker.client();
+    let mut next = 0;
+    while next < 100 {
+        let pulled = client.pull(&broker.queue("killed", 0), next, 32, 0).expect("an answer");
+        for message in pulled.messages() {
+            let message = message.expect("whole");
+            assert_eq!(message.body(), next.to_string().as_bytes());
+            next += 1;
+        }
+    }
+    assert_eq!(client.max_offset(&broker.queue("killed", 0)).expect("an answer"), 100);
+    // It says that it was not stopped in order.
+    broker.assert_quiet(&["recover", "stopped", "log", "abort"]);
+}
