@@ -431,10 +431,10 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         .name("control".to_owned())
         .spawn(move || control_thread.run())
         .map_err(system("start the control thread"))?;
-    if let Some(address) = config.metrics_listen {
-        if let Err(error) = metrics_page::start(address, registry, shard_probes) {
-            tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
-        }
+    if let Some(address) = config.metrics_listen
+        && let Err(error) = metrics_page::start(address, registry, shard_probes)
+    {
+        tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
     }
     for _ in 0..expected {
         if registered.recv_timeout(REGISTRATION_PATIENCE).is_err() {

@@ -488,7 +488,7 @@ impl ShardCore {
             }
         };
         if header.is_response() {
-            return self.to_control(id, &header, whole);
+            return self.hand_to_control(id, &header, whole);
         }
         let is_broker = self.connections.get(id).is_some_and(|connection| connection.listener == Listener::Broker);
         let progress = match header.code {
@@ -496,7 +496,7 @@ impl ShardCore {
                 self.send(id, &header, frame.body, whole)
             }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if is_broker => self.pull(id, &header, whole),
-            _ => self.to_control(id, &header, whole),
+            _ => self.hand_to_control(id, &header, whole),
         };
         if progress == Progress::Done {
             self.counters.requests += 1;
@@ -504,7 +504,7 @@ impl ShardCore {
         progress
     }
 
-    fn to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
+    fn hand_to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
         self.flush_commits();
         let connection = connection_number(self.settings.index, id);
         let message = ControlRequest::Command { connection, frame: whole.to_vec() };

@@ -95,13 +95,13 @@ fn waiters_are_woken_once() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
     let (store, pool) = store(&disk, 1000, 1 << 20);
     let queue = queue(&store, "t", 0);
-    assert_eq!(queue.arm_waiters(QueueOffset(0)), None);
+    assert_eq!(queue.arm_waiters(0, QueueOffset(0)), None);
+    assert_eq!(queue.arm_waiters(5, QueueOffset(0)), None);
     queue.append(&pool, entry(0, 0)).unwrap();
-    assert!(queue.publish(QueueOffset(1), StoreTimestamp(5)));
-    assert!(!queue.publish(QueueOffset(1), StoreTimestamp(5)));
-    assert_eq!(queue.arm_waiters(QueueOffset(0)), Some(QueueOffset(1)));
-    assert_eq!(queue.arm_waiters(QueueOffset(1)), None);
-    queue.disarm_waiters();
-    assert!(!queue.publish(QueueOffset(1), StoreTimestamp(5)));
+    assert_eq!(queue.publish(QueueOffset(1), StoreTimestamp(5)), 0b10_0001);
+    assert_eq!(queue.publish(QueueOffset(1), StoreTimestamp(5)), 0);
+    assert_eq!(queue.arm_waiters(0, QueueOffset(0)), Some(QueueOffset(1)));
+    assert_eq!(queue.arm_waiters(0, QueueOffset(1)), None);
+    assert_eq!(queue.publish(QueueOffset(1), StoreTimestamp(5)), 1);
     assert_eq!((queue.last_store_timestamp(), queue.physical_end()), (StoreTimestamp(5), PhysicalOffset(1100)));
 }
