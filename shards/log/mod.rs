@@ -9,6 +9,8 @@ pub mod segment_table;
 pub mod segments;
 pub mod view;
 pub mod writer;
+#[cfg(test)]
+mod writer_tests;
 pub mod zero_frontier;
 
 pub use ring::LogRing;

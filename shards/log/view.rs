@@ -145,6 +145,19 @@ impl LogView {
         true
     }
 
+    /// Shows `[physical, physical + length)` in place, under the pin of reader `slot`. `None` when the ring no longer holds
+    /// it, or when it is not confirmed yet. The writer may have to wait for as long as `look` takes: keep it short.
+    pub fn inspect<T>(&self, slot: usize, physical: u64, length: usize, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let before = self.pins[slot].0.load(Ordering::Relaxed);
+        if physical + length as u64 > self.confirmed() || !self.pin(slot, physical) {
+            return None;
+        }
+        // SAFETY: as in `copy`.
+        let seen = look(unsafe { self.ring.slice(physical, length) });
+        self.pins[slot].0.store(before, Ordering::Release);
+        Some(seen)
+    }
+
     /// Lowest offset that any reader pins.
     pub(super) fn lowest_pin(&self) -> u64 {
         self.pins.iter().map(|slot| slot.0.load(Ordering::Acquire)).min().unwrap_or(UNPINNED)

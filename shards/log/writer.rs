@@ -108,6 +108,7 @@ pub struct Bound {
     queue_offset: u64,
     tags_code: i64,
     store_timestamp: u64,
+    /// By [`Writer::passed_ms`].
     bound_at_ms: u64,
     size: u32,
     /// The first record of the request, for the answer.
@@ -184,10 +185,37 @@ pub struct WriterOptions {
     pub sync_flush_timeout_ms: u64,
 }
 
+/// A mistake that a test plants to show that its checks would notice.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Confirms what was handed out for writing, without the completion.
+    AcknowledgeUnwritten,
+    /// In sync mode, confirms what was written, without the sync.
+    AcknowledgeUnsynced,
+    /// A sync also claims the write that is still in flight.
+    SyncClaimsWriteInFlight,
+    /// Queue entries are published, and their waiters woken, before the record is confirmed.
+    PublishUnconfirmed,
+    /// Ring memory is reused although readers pin it.
+    IgnorePins,
+    /// The rest of a write's last page is left as it is.
+    LeaveRestOfPage,
+}
+
+/// State of a planted mistake.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Debug, Default)]
+struct Planted {
+    bug: Option<PlantedBug>,
+    /// Records at the front of `pending` whose entries were published too early.
+    published: usize,
+}
+
 /// The single writer. See the module's text.
 pub struct Writer {
     view: Arc<LogView>,
-    pool: ChunkPool,
+    pub(super) pool: ChunkPool,
     options: WriterOptions,
     /// End of the last bound record.
     end: u64,
@@ -206,9 +234,16 @@ pub struct Writer {
     /// How many of `pending` are below `written` and were looked at for an early answer.
     early: usize,
     last_store_timestamp: u64,
+    /// The clock as it was last read, and the time that has passed by it. A step back counts as no time.
+    last_now_ms: u64,
+    passed_ms: u64,
     /// Bytes appended since the turn began; the headroom bounds them.
     turn_budget: u64,
+    /// [`TURN_HEADROOM_BYTES`], or half of a smaller ring.
+    headroom_bytes: u64,
     failed: bool,
+    #[cfg(any(test, feature = "sim"))]
+    planted: Planted,
 }
 
 fn page_floor(offset: u64) -> u64 {
@@ -233,7 +268,8 @@ impl Writer {
     ) -> Self {
         assert!(options.segment_bytes.is_multiple_of(PAGE_BYTES), "segments are whole pages");
         assert_eq!(tail_page.len() as u64, end - page_floor(end), "the tail page reaches exactly to the end");
-        assert!(TURN_HEADROOM_BYTES * 2 <= view.ring_bytes() as u64, "the ring holds two headrooms");
+        let ring_bytes = view.ring_bytes() as u64;
+        assert!(ring_bytes >= 4 * PAGE_BYTES, "the ring holds two headrooms of at least two pages");
         // SAFETY: nobody else knows the ring yet; the range is behind the end or part of its last page.
         unsafe { view.ring.slice_mut(page_floor(end), tail_page.len()) }.copy_from_slice(tail_page);
         Self {
@@ -252,8 +288,13 @@ impl Writer {
             pending: VecDeque::with_capacity(4096),
             early: 0,
             last_store_timestamp,
+            last_now_ms: 0,
+            passed_ms: 0,
             turn_budget: 0,
+            headroom_bytes: TURN_HEADROOM_BYTES.min(ring_bytes / 2),
             failed: false,
+            #[cfg(any(test, feature = "sim"))]
+            planted: Planted::default(),
         }
     }
 
@@ -297,15 +338,19 @@ impl Writer {
     /// Begins a turn: frees as much of the ring as pins and unwritten pages allow, up to the headroom.
     pub fn begin_turn(&mut self) {
         let ring_bytes = self.view.ring_bytes() as u64;
-        let wanted = (self.end + TURN_HEADROOM_BYTES + PAGE_BYTES).saturating_sub(ring_bytes);
+        let wanted = (self.end + self.headroom_bytes + PAGE_BYTES).saturating_sub(ring_bytes);
         // The page that holds `written` will be written again from the ring.
         let floor = wanted.min(page_floor(self.written));
         if floor > self.view.floor.load(Ordering::Relaxed) {
             self.view.floor.store(floor, Ordering::Release);
         }
         fence(Ordering::SeqCst);
-        let held = self.view.lowest_pin().min(self.view.floor.load(Ordering::Relaxed)).min(page_floor(self.written));
-        self.turn_budget = (held + ring_bytes).saturating_sub(self.end + PAGE_BYTES).min(TURN_HEADROOM_BYTES);
+        #[cfg(any(test, feature = "sim"))]
+        let lowest_pin = if self.has_bug(PlantedBug::IgnorePins) { u64::MAX } else { self.view.lowest_pin() };
+        #[cfg(not(any(test, feature = "sim")))]
+        let lowest_pin = self.view.lowest_pin();
+        let held = lowest_pin.min(self.view.floor.load(Ordering::Relaxed)).min(page_floor(self.written));
+        self.turn_budget = (held + ring_bytes).saturating_sub(self.end + PAGE_BYTES).min(self.headroom_bytes);
     }
 
     /// Reserves `length` contiguous bytes for `records` records of one queue. Rolls to the next segment when the current
@@ -315,7 +360,7 @@ impl Writer {
             return Err(AppendError::Failed);
         }
         let needed = length as u64 + record::BLANK_BYTES as u64;
-        let largest = TURN_HEADROOM_BYTES.min(self.options.segment_bytes);
+        let largest = self.headroom_bytes.min(self.options.segment_bytes);
         if needed > largest || records > PENDING_RECORDS_MAX {
             return Err(AppendError::TooLarge(largest));
         }
@@ -355,6 +400,13 @@ impl Writer {
         self.turn_budget -= remaining;
     }
 
+    /// Time since the start that never falls, for time-outs.
+    fn passed_ms(&mut self, now_ms: u64) -> u64 {
+        self.passed_ms += now_ms.saturating_sub(self.last_now_ms);
+        self.last_now_ms = now_ms;
+        self.passed_ms
+    }
+
     fn segment_of(&self, physical: u64) -> u64 {
         physical - physical % self.options.segment_bytes
     }
@@ -380,6 +432,7 @@ impl Writer {
         assert_eq!(admission.physical, self.end, "an admission is bound once");
         let total: u64 = pieces.iter().map(|piece| u64::from(piece.size)).sum();
         assert!(total == admission.length as u64 && !pieces.is_empty(), "the pieces fill the reservation");
+        let bound_at_ms = self.passed_ms(now_ms);
         let store_timestamp = now_ms.max(self.last_store_timestamp);
         let first_physical = self.end;
         let first_queue_offset = queue.take_offsets(pieces.len() as u64).0;
@@ -394,7 +447,7 @@ impl Writer {
                 queue_offset,
                 tags_code: piece.tags_code,
                 store_timestamp,
-                bound_at_ms: now_ms,
+                bound_at_ms,
                 size: piece.size,
                 first_physical,
                 first_queue_offset,
@@ -416,7 +469,10 @@ impl Writer {
         let first_page = page_floor(self.write_started);
         let last_page_end = page_ceil(end);
         // SAFETY: writer's thread; the rest of the last page is behind the end of data and inside the free headroom.
-        unsafe { self.view.ring.slice_mut(end, (last_page_end - end) as usize) }.fill(0);
+        let rest = unsafe { self.view.ring.slice_mut(end, (last_page_end - end) as usize) };
+        #[cfg(any(test, feature = "sim"))]
+        let rest = if self.has_bug(PlantedBug::LeaveRestOfPage) { &mut [] } else { rest };
+        rest.fill(0);
         let segment = self.segment_of(self.write_started);
         let operation = WriteOperation {
             segment,
@@ -445,7 +501,7 @@ impl Writer {
     pub fn write_completed(&mut self) {
         let operation = self.write_in_flight.take().expect("a write was in flight");
         self.written = operation.end;
-        if self.options.write_kind == WriteKind::Durable {
+        if self.options.write_kind == WriteKind::Durable && !self.failed {
             self.synced = operation.end;
             self.view.publish_synced(operation.end);
         }
@@ -457,23 +513,42 @@ impl Writer {
             && self.options.write_kind == WriteKind::Volatile
             && !self.failed
             && self.sync_in_flight.is_none()
-            && self.synced < self.written;
+            && self.synced < self.sync_end();
         due.then(|| {
-            let operation = SyncOperation { from: self.synced, end: self.written };
+            let operation = SyncOperation { from: self.synced, end: self.sync_end() };
             self.sync_in_flight = Some(operation);
             operation
         })
     }
 
+    /// What a sync that is submitted now covers: only writes that have completed.
+    fn sync_end(&self) -> u64 {
+        #[cfg(any(test, feature = "sim"))]
+        if self.has_bug(PlantedBug::SyncClaimsWriteInFlight) {
+            return self.write_in_flight.map_or(self.written, |operation| operation.end);
+        }
+        self.written
+    }
+
     /// The sync in flight has completed.
     pub fn sync_completed(&mut self) {
         let operation = self.sync_in_flight.take().expect("a sync was in flight");
-        self.synced = operation.end;
-        self.view.publish_synced(operation.end);
+        // After a failure success proves nothing: the kernel reports a lost page only once.
+        if !self.failed {
+            self.synced = operation.end;
+            self.view.publish_synced(operation.end);
+        }
     }
 
     /// The offset below which everything is as safe as the flush mode promises.
     fn safe_end(&self) -> u64 {
+        #[cfg(any(test, feature = "sim"))]
+        match self.planted.bug {
+            Some(PlantedBug::AcknowledgeUnwritten) => return self.write_started,
+            Some(PlantedBug::AcknowledgeUnsynced) => return self.written,
+            Some(PlantedBug::SyncClaimsWriteInFlight) => return self.synced,
+            _ => {}
+        }
         match self.options.flush_mode {
             FlushMode::Async => self.written,
             FlushMode::Sync => self.synced.min(self.written),
@@ -485,6 +560,8 @@ impl Writer {
         if self.failed {
             return;
         }
+        #[cfg(any(test, feature = "sim"))]
+        self.publish_too_early(sink);
         let safe = self.safe_end();
         let safe_count = self.pending.partition_point(|bound| bound.physical + u64::from(bound.size) <= safe);
         if safe_count > 0 {
@@ -493,27 +570,66 @@ impl Writer {
             self.view.last_record.store(last.physical, Ordering::Release);
             self.view.confirmed.store(last.physical + u64::from(last.size), Ordering::Release);
         }
-        for _ in 0..safe_count {
-            let Some(bound) = self.pending.front() else { break };
-            let entry =
-                QueueEntry { physical: PhysicalOffset(bound.physical), size: bound.size, tags_code: bound.tags_code };
-            // Without room in the tail the rest waits for the flush thread; it is safe, but neither visible nor answered.
-            if bound.queue.append(&self.pool, entry).is_err() {
-                break;
-            }
-            let length = QueueOffset(bound.queue_offset + 1);
-            let waiting_shards = bound.queue.publish(length, StoreTimestamp(bound.store_timestamp));
-            if waiting_shards != 0 {
-                sink.wake(&bound.queue, waiting_shards);
-            }
+        #[cfg(any(test, feature = "sim"))]
+        let already_shown = self.planted.published;
+        #[cfg(not(any(test, feature = "sim")))]
+        let already_shown = 0;
+        // Without room in the tail the rest waits for the flush thread; it is safe, but neither visible nor answered.
+        let is_hidden = |bound: &&Bound| !self.show(bound);
+        let fresh = self.pending.range(already_shown.min(safe_count)..safe_count);
+        let shown = fresh.clone().position(|bound| is_hidden(&bound)).map_or(safe_count, |index| already_shown + index);
+        // One fence for all: see `Queue::publish_in_group`.
+        fence(Ordering::SeqCst);
+        for bound in self.pending.drain(..shown) {
+            announce(&bound, sink);
             if let Some(ticket) = bound.ticket {
-                sink.settled(settled(bound, ticket, Verdict::Stored));
+                sink.settled(settled(&bound, ticket, Verdict::Stored));
             }
-            self.pending.pop_front();
-            self.early = self.early.saturating_sub(1);
+        }
+        self.early = self.early.saturating_sub(shown);
+        #[cfg(any(test, feature = "sim"))]
+        {
+            self.planted.published = self.planted.published.saturating_sub(shown);
         }
         if self.options.flush_mode == FlushMode::Sync {
             self.settle_early(now_ms, sink);
+        }
+    }
+
+    /// Makes a record visible in its queue; false when the tail has no room.
+    fn show(&self, bound: &Bound) -> bool {
+        let physical = PhysicalOffset(bound.physical);
+        let entry = QueueEntry { physical, size: bound.size, tags_code: bound.tags_code };
+        if bound.queue.append(&self.pool, entry).is_err() {
+            return false;
+        }
+        bound.queue.publish_in_group(QueueOffset(bound.queue_offset + 1), StoreTimestamp(bound.store_timestamp));
+        true
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    fn has_bug(&self, bug: PlantedBug) -> bool {
+        self.planted.bug == Some(bug)
+    }
+
+    /// Makes a mistake on purpose from now on.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn plant(&mut self, bug: PlantedBug) {
+        self.planted.bug = Some(bug);
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    fn publish_too_early(&mut self, sink: &mut impl SettleSink) {
+        if !self.has_bug(PlantedBug::PublishUnconfirmed) {
+            return;
+        }
+        for bound in self.pending.iter().skip(self.planted.published) {
+            if !self.show(bound) {
+                return;
+            }
+            fence(Ordering::SeqCst);
+            announce(bound, sink);
+            self.planted.published += 1;
         }
     }
 
@@ -532,6 +648,7 @@ impl Writer {
             self.early += 1;
         }
         let limit_ms = self.options.sync_flush_timeout_ms;
+        let now_ms = self.passed_ms(now_ms);
         for bound in &mut self.pending {
             if now_ms.saturating_sub(bound.bound_at_ms) < limit_ms {
                 break;
@@ -569,6 +686,14 @@ impl Writer {
     /// Whether everything that was bound has been confirmed.
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.write_in_flight.is_none() && self.sync_in_flight.is_none()
+    }
+}
+
+/// Tells the flush thread and the shards that wait. After the fence that follows the publication.
+fn announce(bound: &Bound, sink: &mut impl SettleSink) {
+    let waiting_shards = bound.queue.announce();
+    if waiting_shards != 0 {
+        sink.wake(&bound.queue, waiting_shards);
     }
 }
 

@@ -138,9 +138,22 @@ impl Queue {
     /// Whichever fence comes first, at least one of the two sees the other's store, so no message is slept through.
     #[must_use = "a bit means that somebody waits"]
     pub fn publish(&self, length: QueueOffset, last_store_timestamp: StoreTimestamp) -> u64 {
+        self.publish_in_group(length, last_store_timestamp);
+        fence(Ordering::SeqCst);
+        self.announce()
+    }
+
+    /// The first half of [`Self::publish`], for many messages at once: after the last of them the caller passes one
+    /// sequentially consistent fence and then calls [`Self::announce`] for each.
+    pub fn publish_in_group(&self, length: QueueOffset, last_store_timestamp: StoreTimestamp) {
         self.last_store_timestamp.store(last_store_timestamp.0, Ordering::Relaxed);
         self.tail.publish(length.0);
-        fence(Ordering::SeqCst);
+    }
+
+    /// The second half of [`Self::publish`]: puts the queue on the flush thread's list and takes the bits of the shards that
+    /// wait.
+    #[must_use = "a bit means that somebody waits"]
+    pub fn announce(&self) -> u64 {
         self.dirty.mark(self.number);
         match self.waiting_shards.load(Ordering::Relaxed) {
             0 => 0,

@@ -206,10 +206,31 @@ fn low_half(value: i32) -> [u8; 2] {
     [high, low]
 }
 
+/// How many bytes at the front, in steps of eight, are printable ASCII that needs no escape: nearly always all of them.
+fn plain_prefix(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // Sets the high bit of each byte that is zero (and perhaps of one above such a byte, which does no harm here).
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let needs_care = |chunk: &[u8; 8]| {
+        let word = u64::from_le_bytes(*chunk);
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        let quote = zeros(word ^ (ONES * u64::from(b'"')));
+        let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
+        let delete = zeros(word ^ (ONES * 0x7f));
+        (control | quote | backslash | delete | (word & HIGH)) != 0
+    };
+    let chunks = bytes.as_chunks::<8>().0;
+    8 * chunks.iter().position(needs_care).unwrap_or(chunks.len())
+}
+
 /// Appends the inside of a JSON string. Escapes what Java's encoder escapes: control characters of both ranges, `"`, `\`
 /// and the two Unicode line separators.
 pub fn write_json_escaped(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
+    let plain = plain_prefix(bytes);
+    out.extend_from_slice(&bytes[..plain]);
+    let bytes = &bytes[plain..];
     let mut run = 0;
     for (index, byte) in bytes.iter().enumerate() {
         // C2 begins U+0080 to U+00BF, E2 begins U+2000 to U+2FFF.

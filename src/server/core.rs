@@ -425,6 +425,7 @@ impl ShardCore {
     /// is broken.
     fn parse(&mut self, id: SlotId, bytes: &[u8]) -> Option<usize> {
         let mut decoder = std::mem::take(&mut self.decoder);
+        let serving = self.serving.take();
         let mut used = 0;
         let mut wanted = 0;
         let mut broken = false;
@@ -436,7 +437,7 @@ impl ShardCore {
                 }
                 Ok(Split::Frame { frame, length }) => {
                     let whole = &bytes[used..used + length];
-                    match self.frame(id, &mut decoder, frame, whole) {
+                    match self.frame(id, &mut decoder, serving.as_deref(), frame, whole) {
                         Progress::Done => used += length,
                         Progress::Blocked => {
                             self.block(id);
@@ -459,6 +460,7 @@ impl ShardCore {
             }
         }
         self.decoder = decoder;
+        self.serving = serving;
         if broken {
             self.counters.protocol_errors += 1;
             return None;
@@ -479,7 +481,14 @@ impl ShardCore {
         }
     }
 
-    fn frame(&mut self, id: SlotId, decoder: &mut HeaderDecoder, frame: Frame<'_>, whole: &[u8]) -> Progress {
+    fn frame(
+        &mut self,
+        id: SlotId,
+        decoder: &mut HeaderDecoder,
+        serving: Option<&Serving>,
+        frame: Frame<'_>,
+        whole: &[u8],
+    ) -> Progress {
         let header = match decoder.decode_frame(&frame) {
             Ok(header) => header,
             Err(error) => {
@@ -493,9 +502,9 @@ impl ShardCore {
         let is_broker = self.connections.get(id).is_some_and(|connection| connection.listener == Listener::Broker);
         let progress = match header.code {
             request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE if is_broker => {
-                self.send(id, &header, frame.body, whole)
+                self.send(id, serving, &header, frame.body, whole)
             }
-            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if is_broker => self.pull(id, &header, whole),
+            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if is_broker => self.pull(id, serving, &header, whole),
             _ => self.hand_to_control(id, &header, whole),
         };
         if progress == Progress::Done {
@@ -568,15 +577,22 @@ impl ShardCore {
         Progress::Done
     }
 
-    fn send(&mut self, id: SlotId, header: &Header<'_>, body: &[u8], whole: &[u8]) -> Progress {
-        let Some(serving) = self.serving.clone() else {
+    fn send(
+        &mut self,
+        id: SlotId,
+        serving: Option<&Serving>,
+        header: &Header<'_>,
+        body: &[u8],
+        whole: &[u8],
+    ) -> Progress {
+        let Some(serving) = serving else {
             let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is starting");
             self.refuse(id, header, &refusal);
             return Progress::Done;
         };
         if self.stopping {
             let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is shutting down");
-            return self.refuse_send(id, header, &serving, &refusal);
+            return self.refuse_send(id, header, serving, &refusal);
         }
         if self.pending.is_full() {
             return Progress::Blocked;
@@ -586,9 +602,9 @@ impl ShardCore {
             Err(error) => return self.field_error(id, header, error),
         };
         let Some(peer) = self.connections.get(id).map(|connection| connection.peer) else { return Progress::Done };
-        let target = match send::check_target(&mut self.send_state, &serving, &request) {
+        let target = match send::check_target(&mut self.send_state, serving, &request) {
             Ok(target) => target,
-            Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, &serving, &refusal),
+            Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
             Err(NotNow::CreateTopic) => {
                 let connection = connection_number(self.settings.index, id);
                 let message = ControlRequest::CreateTopic { connection, frame: whole.to_vec() };
@@ -597,10 +613,10 @@ impl ShardCore {
         };
         let Some(queue) = target.topic.queues.get(target.queue_id as usize) else {
             let refusal = Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet");
-            return self.refuse_send(id, header, &serving, &refusal);
+            return self.refuse_send(id, header, serving, &refusal);
         };
         let outcome = if request.batch {
-            match send::prepare_batch(&mut self.send_state, &serving, &target, &request, body, peer) {
+            match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
                 Ok(batch) => {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
@@ -625,11 +641,11 @@ impl ShardCore {
                         |out| batch.encode(out),
                     )
                 }
-                Err(refusal) => return self.refuse_send(id, header, &serving, &refusal),
+                Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
             }
         } else {
             let prepared =
-                send::prepare_single(&mut self.send_state, &serving, &target, &request, body, peer, self.now_ms);
+                send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now_ms);
             match prepared {
                 Ok(single) => {
                     let pending = PendingSend {
@@ -658,7 +674,7 @@ impl ShardCore {
                         |out| single.encode(out),
                     )
                 }
-                Err(refusal) => return self.refuse_send(id, header, &serving, &refusal),
+                Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
             }
         };
         match outcome {
@@ -677,7 +693,7 @@ impl ShardCore {
                     AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
                     _ => response::SYSTEM_ERROR,
                 };
-                self.refuse_send(id, header, &serving, &Refusal::new(code, error.to_string()))
+                self.refuse_send(id, header, serving, &Refusal::new(code, error.to_string()))
             }
         }
     }
@@ -778,8 +794,8 @@ impl ShardCore {
 
     // ------------------------------------------------------------------------------------------ pulls
 
-    fn pull(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
-        let Some(serving) = self.serving.clone() else {
+    fn pull(&mut self, id: SlotId, serving: Option<&Serving>, header: &Header<'_>, whole: &[u8]) -> Progress {
+        let Some(serving) = serving else {
             self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, "the broker is starting"));
             return Progress::Done;
         };
@@ -787,7 +803,7 @@ impl ShardCore {
             Ok(request) => request,
             Err(error) => return self.field_error(id, header, error),
         };
-        let (topic, group, group_name, queue_id, filter) = match pull::check(&serving, header.code, &request) {
+        let (topic, group, group_name, queue_id, filter) = match pull::check(serving, header.code, &request) {
             PullCheck::Go { topic, group, group_name, queue_id, filter } => {
                 (topic, group, group_name, queue_id, filter)
             }

@@ -399,6 +399,24 @@ impl StoreThread {
         }
     }
 
+    /// Indexes the whole records at the front of `bytes`, which lie at `at`; gives how far it came, and what ended it.
+    fn index_records(&self, index: &mut IndexService, at: u64, bytes: &[u8]) -> (usize, RecordError) {
+        let mut used = 0;
+        loop {
+            let record = match RecordView::parse(&bytes[used..], CrcCheck::Skip) {
+                Ok(record) => record,
+                Err(error) => return (used, error),
+            };
+            let physical = PhysicalOffset(at + used as u64);
+            let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
+            match index.put_record(&record, physical, time) {
+                Ok(()) => self.probe.count(Counter::IndexKeys),
+                Err(error) => tracing::warn!(%error, "a message could not be indexed"),
+            }
+            used += record.total_size();
+        }
+    }
+
     /// Puts what the log has confirmed into the index, at most `most_bytes` of it.
     fn catch_up(&self, buffer: &mut Vec<u8>, most_bytes: u64) {
         let Some(index) = &self.access.index else { return };
@@ -411,23 +429,16 @@ impl StoreThread {
         while at < until {
             let segment_end = at - at % segment_bytes + segment_bytes;
             let length = (wanted as u64).min(end - at).min(segment_end - at) as usize;
-            buffer.resize(length, 0);
-            if !self.access.read(at, buffer) {
-                break;
-            }
-            let mut used = 0;
-            let stop = loop {
-                match RecordView::parse(&buffer[used..], CrcCheck::Skip) {
-                    Ok(record) => {
-                        let physical = PhysicalOffset(at + used as u64);
-                        let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
-                        match index.put_record(&record, physical, time) {
-                            Ok(()) => self.probe.count(Counter::IndexKeys),
-                            Err(error) => tracing::warn!(%error, "a message could not be indexed"),
-                        }
-                        used += record.total_size();
+            let mut put = |bytes: &[u8]| self.index_records(&mut index, at, bytes);
+            let in_place = self.access.view.inspect(self.access.pin_slot, at, length, &mut put);
+            let (used, stop) = match in_place {
+                Some(outcome) => outcome,
+                None => {
+                    buffer.resize(length, 0);
+                    if !self.access.read(at, buffer) {
+                        break;
                     }
-                    Err(error) => break error,
+                    put(buffer)
                 }
             };
             at += used as u64;

@@ -8,13 +8,18 @@ use ringmq_protocol::bodies::{
 };
 use ringmq_protocol::codes::request::NOTIFY_CONSUMER_IDS_CHANGED;
 use ringmq_protocol::codes::response;
+use ringmq_protocol::hash::java_hash;
 
 use super::broker::{Store, wait_for};
 
-fn heartbeat(client_id: &str, group: &str, topic: &str, tags: &str) -> HeartbeatData {
+/// `tag` is one tag, or `*`.
+fn heartbeat(client_id: &str, group: &str, topic: &str, tag: &str) -> HeartbeatData {
+    let tags: Vec<String> = Some(tag.to_owned()).filter(|tag| tag != "*").into_iter().collect();
     let subscription = SubscriptionData {
         topic: topic.into(),
-        sub_string: tags.into(),
+        sub_string: tag.into(),
+        code_set: tags.iter().map(|tag| java_hash(tag)).collect(),
+        tags_set: tags,
         sub_version: 1,
         ..SubscriptionData::default()
     };
