@@ -338,23 +338,35 @@ impl ShardCore {
         }
     }
 
-    /// Whether a connection has reached its limit and should not be read.
+    /// Whether a connection has reached its limit and should not be read. A frame that is not complete is read on, however
+    /// long it is: one request is always admitted.
     pub fn is_over_limit(&self, id: SlotId) -> bool {
-        self.connections
-            .get(id)
-            .is_some_and(|connection| connection.in_flight_bytes() > self.settings.connection_in_flight_bytes)
+        self.is_full(id)
+            || self.connections.get(id).is_some_and(|connection| {
+                let input = connection.input.len();
+                input > self.settings.connection_in_flight_bytes && input >= connection.wanted_input
+            })
+    }
+
+    /// Whether requests without an answer and answers that are not taken reach a connection's limit: then none of its
+    /// requests is executed, also not one that has arrived.
+    pub fn is_full(&self, id: SlotId) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            connection.unanswered_bytes + connection.outbox.queued_bytes() > self.settings.connection_in_flight_bytes
+        })
     }
 
     // ------------------------------------------------------------------------------------------ input
 
     /// Bytes have arrived. False when the connection must be closed.
     pub fn received(&mut self, id: SlotId, bytes: &[u8]) -> bool {
+        let is_full = self.is_full(id);
         let Some(connection) = self.connections.get_mut(id) else { return true };
         if connection.closing {
             return true;
         }
         connection.last_active_ms = self.now_ms;
-        if !connection.input.is_empty() || connection.is_blocked {
+        if !connection.input.is_empty() || connection.is_blocked || is_full {
             connection.input.extend_from_slice(bytes);
             self.input_bytes += bytes.len();
             return self.continue_input(id);
@@ -382,6 +394,9 @@ impl ShardCore {
     pub fn continue_input(&mut self, id: SlotId) -> bool {
         if self.input_bytes > limits::INPUT_BYTES {
             return false;
+        }
+        if self.is_full(id) {
+            return true;
         }
         let Some(connection) = self.connections.get_mut(id) else { return true };
         if connection.closing || connection.input.len() < connection.wanted_input || connection.is_blocked {
@@ -416,6 +431,9 @@ impl ShardCore {
                 connection.wanted_input = 0;
                 if !self.continue_input(id) {
                     broken.push(id);
+                } else if self.is_full(id) {
+                    // What has arrived already is looked at again when answers have been taken.
+                    self.block(id);
                 }
             }
         }
@@ -454,7 +472,7 @@ impl ShardCore {
                             break;
                         }
                     }
-                    if self.is_over_limit(id) {
+                    if self.is_full(id) {
                         break;
                     }
                 }
@@ -816,6 +834,8 @@ impl ShardCore {
             PullCheck::CreateGroup => {
                 let connection = connection_number(self.settings.index, id);
                 let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec() };
+                // What it will answer counts from now on, so that a peer cannot pile up such pulls.
+                self.charge(id, pull::MEMORY_BYTES);
                 return self.ask_control(id, header, whole.len(), message);
             }
             PullCheck::Refused(refusal) => {
@@ -940,9 +960,10 @@ impl ShardCore {
 
     fn cold_pull(&mut self, job: PullJob) {
         self.counters.pulls_cold += 1;
+        self.charge(job.connection, pull::MEMORY_BYTES);
         let cold = ColdPull {
             connection: connection_number(self.settings.index, job.connection),
-            answers: job.request_bytes,
+            answers: job.request_bytes + pull::MEMORY_BYTES,
             opaque: job.opaque,
             serialize_type: job.serialize_type,
             queue: Arc::clone(&job.queue),
@@ -953,7 +974,7 @@ impl ShardCore {
             group_sys_flag: job.group_sys_flag,
         };
         if self.cold.try_send(cold).is_err() {
-            self.discharge(job.connection, job.request_bytes);
+            self.discharge(job.connection, job.request_bytes + pull::MEMORY_BYTES);
             if let Some(connection) = self.connections.get_mut(job.connection) {
                 let remark = "too many reads from disk are waiting (cold reads); try again";
                 let out = connection.outbox.buffer();
@@ -1077,6 +1098,11 @@ impl ShardCore {
         let Some(connection) = self.connections.get(id) else { return true };
         if connection.closing {
             return true;
+        }
+        if self.is_full(id) {
+            // Its connection does not take its answers: wait, like everything else that has arrived.
+            self.block(id);
+            return self.keep_in_front(id, frame);
         }
         let Some(used) = self.parse_again(id, frame) else { return false };
         used == frame.len() || self.keep_in_front(id, &frame[used..])
