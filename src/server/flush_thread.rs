@@ -293,15 +293,15 @@ impl FlushThread {
 
     /// Makes queue files durable up to what the log had confirmed before, which recovery may then rely on.
     fn sync_queues(&mut self, schedule: &mut Schedule) {
-        let confirmed = self.view.confirmed();
-        let timestamp = self.view.confirmed_store_timestamp();
+        // Not the confirmed offset: a record may be confirmed and still wait for room in its queue's tail.
+        let (shown, timestamp) = self.view.shown();
         self.flush_queues(schedule);
         if schedule.queues_fail {
             return;
         }
         match self.queues.sync() {
             Ok(_) => {
-                schedule.queue_synced = confirmed;
+                schedule.queue_synced = shown;
                 self.checkpoint.logics_timestamp_ms = timestamp as i64;
                 let minimum = self.view.minimum();
                 let noted = storage::note_queue_offsets(
@@ -309,7 +309,7 @@ impl FlushThread {
                     &self.paths,
                     &self.queues,
                     &self.queue_offsets,
-                    confirmed,
+                    shown,
                     minimum,
                 );
                 if let Err(error) = noted {

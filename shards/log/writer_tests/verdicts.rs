@@ -257,10 +257,15 @@ fn a_full_tail_keeps_records_pending() {
     let waiting = rig.writer.pending();
     let published: u64 = rig.queues.iter().map(|queue| queue.published().0).sum();
     assert_eq!(published + waiting as u64, rig.records.len() as u64);
+    assert!(waiting > 0);
+    let first_waiting = *rig.records.keys().nth(published as usize).unwrap();
+    assert_eq!(rig.view.confirmed(), rig.writer.end());
+    assert!(rig.view.shown().0 <= first_waiting, "what waits is not in a tail, and a flush would not write it");
     let _ = other.publish(QueueOffset(used), crate::types::StoreTimestamp(1));
     rig.store.flush_dirty().unwrap();
     rig.settle();
     assert_eq!((rig.writer.pending(), rig.heard.settled.len()), (0, rig.requests.len()));
+    assert_eq!(rig.view.shown(), (rig.view.confirmed(), rig.view.confirmed_store_timestamp()));
     let order: Vec<_> = rig.heard.settled.iter().map(|settled| settled.ticket.slot).collect();
     assert!(order.is_sorted(), "answers come in the order of the log");
 }
