@@ -220,8 +220,7 @@ impl Running {
             join(store.store_thread, "store");
             join(store.reader_thread, "reader");
             let (done, finished) = channel();
-            let is_complete =
-                store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
+            let is_complete = store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
             join(store.flush_thread, "flush");
             if self.lifecycle.failed.load(Ordering::Acquire) {
                 status = ExitStatus::LogWriteFailed;
@@ -255,7 +254,11 @@ fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
     if roles.broker {
         wanted.push((config.broker_port, "--broker-port", Listener::Broker));
         if let Some(port) = config.fast_port() {
-            wanted.push((port, "--broker-port (the fast port is 2 below it) or fast_port_enable=false", Listener::Broker));
+            wanted.push((
+                port,
+                "--broker-port (the fast port is 2 below it) or fast_port_enable=false",
+                Listener::Broker,
+            ));
         }
     }
     if roles.namesrv {
@@ -271,11 +274,7 @@ fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
     wanted.into_iter().map(bind_one).collect()
 }
 
-fn open_broker(
-    config: &mut Config,
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
-) -> Result<BrokerStart, BootError> {
+fn open_broker(config: &mut Config, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Result<BrokerStart, BootError> {
     let (flush_mode, wanted) = match config.flush_disk_type {
         FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
         FlushDiskType::SyncFlush => (FlushMode::Sync, config.sync_write_path),
@@ -432,10 +431,10 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         .name("control".to_owned())
         .spawn(move || control_thread.run())
         .map_err(system("start the control thread"))?;
-    if let Some(address) = config.metrics_listen {
-        if let Err(error) = metrics_page::start(address, registry, shard_probes) {
-            tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
-        }
+    if let Some(address) = config.metrics_listen
+        && let Err(error) = metrics_page::start(address, registry, shard_probes)
+    {
+        tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
     }
     for _ in 0..expected {
         if registered.recv_timeout(REGISTRATION_PATIENCE).is_err() {
@@ -613,8 +612,7 @@ fn build_broker(
     let flush_handle = spawn("flush", Box::new(move || flush_thread.run()))?;
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
     let reader = Arc::clone(&reader_access);
-    let reader_handle =
-        spawn("reader", Box::new(move || run_reader(&cold, &reader, &reader_shards, &reader_probe)))?;
+    let reader_handle = spawn("reader", Box::new(move || run_reader(&cold, &reader, &reader_shards, &reader_probe)))?;
 
     let control = open_control(config, disk, &paths.config(), &queues)?;
     let mut addresses = config.namesrv_addr.clone();
@@ -700,7 +698,9 @@ fn open_control(
             .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
             .map_err(|error| BootError::Config(error.to_string()))?;
         if let Some(loaded) = loaded {
-            control.load_state([(name, loaded.value.as_slice())]).map_err(|error| BootError::Config(error.to_string()))?;
+            control
+                .load_state([(name, loaded.value.as_slice())])
+                .map_err(|error| BootError::Config(error.to_string()))?;
         }
     }
     let end = |topic: &str, queue_id: i32| {

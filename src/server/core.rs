@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::command::FieldError;
 use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
 use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
-use ringmq_protocol::command::FieldError;
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::queue::Queue;
@@ -340,9 +340,9 @@ impl ShardCore {
 
     /// Whether a connection has reached its limit and should not be read.
     pub fn is_over_limit(&self, id: SlotId) -> bool {
-        self.connections.get(id).is_some_and(|connection| {
-            connection.in_flight_bytes() > self.settings.connection_in_flight_bytes
-        })
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.in_flight_bytes() > self.settings.connection_in_flight_bytes)
     }
 
     // ------------------------------------------------------------------------------------------ input
@@ -503,7 +503,7 @@ impl ShardCore {
             }
         };
         if header.is_response() {
-            return self.to_control(id, &header, whole);
+            return self.hand_to_control(id, &header, whole);
         }
         let is_broker = self.connections.get(id).is_some_and(|connection| connection.listener == Listener::Broker);
         let progress = match header.code {
@@ -511,7 +511,7 @@ impl ShardCore {
                 self.send(id, serving, &header, frame.body, whole)
             }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if is_broker => self.pull(id, serving, &header, whole),
-            _ => self.to_control(id, &header, whole),
+            _ => self.hand_to_control(id, &header, whole),
         };
         if progress == Progress::Done {
             self.counters.requests += 1;
@@ -519,7 +519,7 @@ impl ShardCore {
         progress
     }
 
-    fn to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
+    fn hand_to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
         self.flush_commits();
         let connection = connection_number(self.settings.index, id);
         let message = ControlRequest::Command { connection, frame: whole.to_vec() };
@@ -532,7 +532,10 @@ impl ShardCore {
             Err(_) => self.refuse(
                 id,
                 header,
-                &Refusal::new(response::SYSTEM_BUSY, "too many requests wait for the broker's control thread; try again"),
+                &Refusal::new(
+                    response::SYSTEM_BUSY,
+                    "too many requests wait for the broker's control thread; try again",
+                ),
             ),
         }
         Progress::Done
@@ -818,7 +821,9 @@ impl ShardCore {
             Err(error) => return self.field_error(id, header, error),
         };
         let (topic, group, group_name, queue_id, filter) = match pull::check(serving, header.code, &request) {
-            PullCheck::Go { topic, group, group_name, queue_id, filter } => (topic, group, group_name, queue_id, filter),
+            PullCheck::Go { topic, group, group_name, queue_id, filter } => {
+                (topic, group, group_name, queue_id, filter)
+            }
             PullCheck::CreateGroup => {
                 let connection = connection_number(self.settings.index, id);
                 let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec() };

@@ -33,9 +33,7 @@ impl Registrar {
     pub fn start(address: String, timeout: Duration) -> io::Result<Self> {
         let (sender, receiver) = channel();
         // Not joined: it may be waiting for an answer when the process ends, and owns nothing that must be put in order.
-        std::thread::Builder::new()
-            .name("registrar".to_owned())
-            .spawn(move || run(&address, timeout, &receiver))?;
+        std::thread::Builder::new().name("registrar".to_owned()).spawn(move || run(&address, timeout, &receiver))?;
         Ok(Self { sender })
     }
 

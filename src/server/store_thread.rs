@@ -23,9 +23,9 @@ use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp}
 
 use super::connection::connection_slot;
 use super::messages::{ColdPull, ShardMessage};
+use crate::broker::LookUp;
 use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
-use crate::broker::LookUp;
 
 /// How often the index catches up with the log.
 const INDEX_PERIOD: Duration = Duration::from_millis(100);
@@ -168,10 +168,8 @@ impl StoreAccess {
             return Ok((reading, Vec::new()));
         }
         let end = self.view.confirmed();
-        let limits = ReadLimits {
-            max_messages: pull.max_messages,
-            memory_from: end.saturating_sub(self.memory_window_bytes),
-        };
+        let limits =
+            ReadLimits { max_messages: pull.max_messages, memory_from: end.saturating_sub(self.memory_window_bytes) };
         let log_minimum = self.view.minimum();
         let mut collector = Collector::new(limits, &pull.filter);
         let mut ranges: Vec<Range> = Vec::new();
