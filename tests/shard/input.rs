@@ -159,7 +159,7 @@ fn a_returned_request_does_not_cut_into_a_frame() {
     let mut world =
         World::new(Shape { ring_bytes: 32 << 10, segment_bytes: 16 << 10, ..Shape::new(Mode::AsyncDirect) });
     let (filling, client) = (world.connect(), world.connect());
-    let returned = send(1, 0, b"returned", "").encode();
+    let returned = send(1, 0, &[b'r'; 3_000], "").encode();
     world.hold_writes = true;
     for number in 0..12 {
         world.request(filling, &send(number, 1, &[b'f'; 3_000], ""));
@@ -169,6 +169,7 @@ fn a_returned_request_does_not_cut_into_a_frame() {
     let halved = send(2, 0, b"halved", "").encode();
     assert!(world.core.received(client, &halved[..30]));
     assert!(world.core.again(client, &returned));
+    assert!(world.core.connection_mut(client).unwrap().is_blocked);
     assert!(world.core.received(client, &halved[30..]));
     world.run();
     world.hold_writes = false;
