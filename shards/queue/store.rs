@@ -13,7 +13,9 @@ use super::dirty::{DirtySet, QueueNumber};
 use super::entry::QueueEntry;
 use super::error::QueueError;
 use super::handles::{FileKey, HandleCache};
-use super::limits::{DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES};
+use super::limits::{
+    DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES, SINGLE_SYNCS,
+};
 use super::queue::Queue;
 use crate::disk::{Disk, OpenOptions};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};

@@ -631,8 +631,9 @@ impl ShardCore {
             Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
             Err(NotNow::CreateTopic) => {
                 let connection = connection_number(self.settings.index, id);
-                let message = ControlRequest::CreateTopic { connection, frame: whole.to_vec() };
-                return self.ask_control(id, header, whole.len(), message);
+                let answers = whole.len();
+                let message = ControlRequest::CreateTopic { connection, frame: whole.to_vec(), answers };
+                return self.ask_control(id, header, answers, message);
             }
         };
         let Some(queue) = target.topic.queues.get(target.queue_id as usize) else {
@@ -641,7 +642,7 @@ impl ShardCore {
         };
         let outcome = if request.batch {
             match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
-                Ok(batch) => {
+                Ok(mut batch) => {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
                     let key = summary.unique_key.map_or(&[][..], |range| range.of(request.properties.as_bytes()));
@@ -649,7 +650,8 @@ impl ShardCore {
                     pending.sizes = sizes;
                     pending.sizes.extend(self.send_state.pieces().iter().map(|piece| piece.size));
                     let pieces = self.send_state.pieces();
-                    append(
+                    let (mut kept, mut none) = (Some(pending), None);
+                    let outcome = append(
                         &mut self.log,
                         &mut self.pending,
                         &mut self.counters,
@@ -659,11 +661,16 @@ impl ShardCore {
                             length: batch.length,
                             pieces,
                             wait: batch.wait,
-                            pending: (!header.is_oneway()).then_some(pending),
+                            pending: if header.is_oneway() { &mut none } else { &mut kept },
                             now_ms: self.now_ms,
                         },
                         |out| batch.encode(out),
-                    )
+                    );
+                    self.send_state.give_back(batch);
+                    if let Some(pending) = kept {
+                        self.keep_sizes(pending.sizes);
+                    }
+                    outcome
                 }
                 Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
             }
@@ -692,7 +699,7 @@ impl ShardCore {
                             length: single.length,
                             pieces: &[piece],
                             wait: single.wait,
-                            pending: (!header.is_oneway()).then_some(pending),
+                            pending: &mut (!header.is_oneway()).then_some(pending),
                             now_ms: self.now_ms,
                         },
                         |out| single.encode(out),
@@ -810,9 +817,14 @@ impl ShardCore {
             }
             self.mark_dirty(id);
         }
-        if pending.sizes.capacity() > 0 {
-            pending.sizes.clear();
-            self.spare_sizes.push(pending.sizes);
+        self.keep_sizes(std::mem::take(&mut pending.sizes));
+    }
+
+    /// Keeps the memory of a batch's sizes for the next one.
+    fn keep_sizes(&mut self, mut sizes: Vec<u32>) {
+        if sizes.capacity() > 0 {
+            sizes.clear();
+            self.spare_sizes.push(sizes);
         }
     }
 
@@ -833,10 +845,10 @@ impl ShardCore {
             }
             PullCheck::CreateGroup => {
                 let connection = connection_number(self.settings.index, id);
-                let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec() };
-                // What it will answer counts from now on, so that a peer cannot pile up such pulls.
-                self.charge(id, pull::MEMORY_BYTES);
-                return self.ask_control(id, header, whole.len(), message);
+                let answers = whole.len() + pull::MEMORY_BYTES;
+                let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec(), answers };
+                // Its answer counts from now on, so that a peer cannot pile up such pulls.
+                return self.ask_control(id, header, answers, message);
             }
             PullCheck::Refused(refusal) => {
                 let forbidden = refusal.forbidden_type.map(|number| number.to_string());
@@ -1093,8 +1105,8 @@ impl ShardCore {
     }
 
     /// A request that waited for a topic or a group is executed again. False when the connection must be closed.
-    pub fn again(&mut self, id: SlotId, frame: &[u8]) -> bool {
-        self.discharge(id, frame.len());
+    pub fn again(&mut self, id: SlotId, frame: &[u8], answers: usize) -> bool {
+        self.discharge(id, answers);
         let Some(connection) = self.connections.get(id) else { return true };
         if connection.closing {
             return true;
@@ -1158,7 +1170,8 @@ struct Append<'a> {
     length: usize,
     pieces: &'a [Piece],
     wait: bool,
-    pending: Option<PendingSend>,
+    /// Taken when the request is in the log; left where it is when not.
+    pending: &'a mut Option<PendingSend>,
     now_ms: u64,
 }
 
@@ -1211,9 +1224,12 @@ fn append(
 fn take_ticket(
     table: &mut Slab<PendingSend>,
     shard: usize,
-    pending: Option<PendingSend>,
+    pending: &mut Option<PendingSend>,
 ) -> Result<Option<Ticket>, AppendError> {
-    let Some(pending) = pending else { return Ok(None) };
+    if table.is_full() {
+        return Err(AppendError::RingFull);
+    }
+    let Some(pending) = pending.take() else { return Ok(None) };
     let id = table.insert(pending).ok_or(AppendError::RingFull)?;
     Ok(Some(Ticket { shard: shard as u16, slot: id.slot }))
 }

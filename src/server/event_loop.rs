@@ -388,9 +388,9 @@ impl EventLoop {
                 let (_, id) = connection_slot(connection);
                 self.core.deliver(id, &frame, answers);
             }
-            ShardMessage::Again { connection, frame } => {
+            ShardMessage::Again { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
-                if !self.core.again(id, &frame) {
+                if !self.core.again(id, &frame, answers) {
                     scratch.closing.push(id);
                 }
             }
