@@ -164,6 +164,8 @@ pub struct ShardCore {
     send_state: SendState,
     dirty: Vec<SlotId>,
     blocked: Vec<SlotId>,
+    /// The empty list that `blocked` changes places with.
+    spare_blocked: Vec<SlotId>,
     ranges: Vec<Range>,
     offsets: Vec<i64>,
     woken: Vec<SlotId>,
@@ -203,6 +205,7 @@ impl ShardCore {
             send_state,
             dirty: Vec::new(),
             blocked: Vec::new(),
+            spare_blocked: Vec::new(),
             ranges: Vec::new(),
             offsets: Vec::new(),
             woken: Vec::new(),
@@ -228,6 +231,11 @@ impl ShardCore {
     /// Connections, held pulls and pending sends now.
     pub fn gauges(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.held.len(), self.pending.len())
+    }
+
+    /// Bytes of all connections that make no whole frame yet, or wait for room in the log.
+    pub fn input_bytes(&self) -> usize {
+        self.input_bytes
     }
 
     /// The writer, on its shard.
@@ -401,7 +409,7 @@ impl ShardCore {
         if self.blocked.is_empty() {
             return;
         }
-        let mut blocked = std::mem::take(&mut self.blocked);
+        let mut blocked = std::mem::replace(&mut self.blocked, std::mem::take(&mut self.spare_blocked));
         for id in blocked.drain(..) {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.is_blocked = false;
@@ -411,9 +419,7 @@ impl ShardCore {
                 }
             }
         }
-        if self.blocked.is_empty() {
-            self.blocked = blocked;
-        }
+        self.spare_blocked = blocked;
     }
 
     /// Whether requests wait for room in the log.
@@ -973,18 +979,26 @@ impl ShardCore {
             let limits = self.read_limits(1);
             let Some(job) = self.held.get_mut(id) else { continue };
             let mut ranges = std::mem::take(&mut self.ranges);
-            let probe = pull::read_tail(queue, job.scanned_to, limits, &job.filter, &mut ranges);
-            self.ranges = ranges;
-            match probe {
-                Some(reading) if reading.status == Status::NoMatchedMessage => {
-                    job.scanned_to = reading.next;
-                    still_waiting = true;
-                }
-                _ => {
-                    if let Some(job) = self.held.remove(id) {
-                        self.execute_pull(job, false);
+            // One read looks at a bounded number of entries: go on to the end, or nobody looks at the rest before the next message.
+            let passes = loop {
+                let probe = pull::read_tail(queue, job.scanned_to, limits, &job.filter, &mut ranges);
+                match probe {
+                    Some(reading) if reading.status == Status::NoMatchedMessage => {
+                        job.scanned_to = reading.next;
+                        if job.scanned_to >= max.0 as i64 {
+                            break false;
+                        }
                     }
+                    _ => break true,
                 }
+            };
+            self.ranges = ranges;
+            if !passes {
+                still_waiting = true;
+            } else if let Some(mut job) = self.held.remove(id) {
+                // What was looked at already is not looked at again: a read from the start may not reach the message.
+                job.offset = job.scanned_to;
+                self.execute_pull(job, false);
             }
         }
         self.woken = woken;
@@ -1065,7 +1079,20 @@ impl ShardCore {
             return true;
         }
         let Some(used) = self.parse_again(id, frame) else { return false };
-        used == frame.len() || self.keep(id, &frame[used..])
+        used == frame.len() || self.keep_in_front(id, &frame[used..])
+    }
+
+    /// Keeps a whole frame that waits for room. What is in the input already may be the beginning of a frame, so it goes in
+    /// front of it.
+    fn keep_in_front(&mut self, id: SlotId, frame: &[u8]) -> bool {
+        if self.input_bytes + frame.len() > limits::INPUT_BYTES {
+            return false;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        connection.input.splice(..0, frame.iter().copied());
+        connection.wanted_input = 0;
+        self.input_bytes += frame.len();
+        true
     }
 
     fn parse_again(&mut self, id: SlotId, frame: &[u8]) -> Option<usize> {
