@@ -74,7 +74,8 @@ fn count(mode: Mode, prepare: &[Command], round: &[Command]) -> usize {
     ALLOCATIONS.with(Cell::get) - before
 }
 
-const PROPERTIES: &str = "KEYS\x01k\x02UNIQ_KEY\x017F0000010001AABBCCDD000000010000\x02WAIT\x01true\x02TAGS\x01TagA\x02";
+const PROPERTIES: &str =
+    "KEYS\x01k\x02UNIQ_KEY\x017F0000010001AABBCCDD000000010000\x02WAIT\x01true\x02TAGS\x01TagA\x02";
 
 /// Memory of queue tails is taken in slabs of 64 chunks of 128 entries until the pool is warm: less than one allocation per
 /// 8,192 messages, and none when a chunk comes back from the flush. Everything else must be nothing.
@@ -88,7 +89,8 @@ fn tail_slabs(messages: usize) -> usize {
 fn messages_do_not_allocate() {
     let body = [7; 200];
     let single: Vec<_> = (0..16).map(|number| send(number, number as u32 % QUEUES, &body, PROPERTIES)).collect();
-    let keyless: Vec<_> = (0..16).map(|number| send(number, number as u32 % QUEUES, &body, "TAGS\x01TagA\x02")).collect();
+    let keyless: Vec<_> =
+        (0..16).map(|number| send(number, number as u32 % QUEUES, &body, "TAGS\x01TagA\x02")).collect();
     let batch: Vec<_> =
         (0..16).map(|number| send_batch(number, number as u32 % QUEUES, &[&body, &body, &body, &body])).collect();
     let pulls: Vec<_> = (0..16).map(|number| pull(number, "g", number as u32 % QUEUES, 0, 15_000)).collect();
@@ -98,7 +100,10 @@ fn messages_do_not_allocate() {
     for mode in Mode::ALL {
         for binary in [false, true] {
             let coded = |commands: &[Command]| -> Vec<Command> {
-                commands.iter().map(|command| if binary { as_binary(command.clone()) } else { command.clone() }).collect()
+                commands
+                    .iter()
+                    .map(|command| if binary { as_binary(command.clone()) } else { command.clone() })
+                    .collect()
             };
             for (name, round, prepare, allowed) in [
                 ("single", &single, &[][..], tail_slabs(sent)),
@@ -117,7 +122,8 @@ fn messages_do_not_allocate() {
 /// Goal: waiting for room costs no memory either. Method: a ring that is full for many turns, with a request that waits in it.
 #[test]
 fn waiting_does_not_allocate() {
-    let mut world = World::new(Shape { ring_bytes: 32 << 10, segment_bytes: 16 << 10, ..Shape::new(Mode::AsyncDirect) });
+    let mut world =
+        World::new(Shape { ring_bytes: 32 << 10, segment_bytes: 16 << 10, ..Shape::new(Mode::AsyncDirect) });
     let (producer, other) = (world.connect(), world.connect());
     world.hold_writes = true;
     for number in 0..20 {

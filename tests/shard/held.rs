@@ -74,7 +74,12 @@ fn scenario(mode: Mode, bug: Option<PlantedBug>) -> Result<(), String> {
             }
         }
     }
-    let of = |number: usize| seen.iter().filter(move |(who, ..)| *who == number).map(|(_, opaque, code)| (*opaque, *code)).collect::<Vec<_>>();
+    let of = |number: usize| {
+        seen.iter()
+            .filter(move |(who, ..)| *who == number)
+            .map(|(_, opaque, code)| (*opaque, *code))
+            .collect::<Vec<_>>()
+    };
     ensure(of(0) == [(1, 0), (3, 0)], "the first producer is answered once, in order")?;
     ensure(of(1) == [(2, 0), (4, 0)], "the second producer is answered once, in order")?;
     ensure(of(2) == [(100, 0)], "the waiting pull is answered once, with messages")?;

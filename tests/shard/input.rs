@@ -143,7 +143,11 @@ fn mad_bytes_disturb_nobody() {
         assert_eq!((connection.unanswered_bytes, connection.in_flight_bytes()), (0, 0), "seed {seed}");
         world.core.begin_close(mad);
         world.core.finish_close(mad);
-        assert_eq!((world.core.gauges(), world.core.input_bytes()), ((1, 0, 0), 0), "seed {seed}: nothing is left over");
+        assert_eq!(
+            (world.core.gauges(), world.core.input_bytes()),
+            ((1, 0, 0), 0),
+            "seed {seed}: nothing is left over"
+        );
     }
     assert!(broken_connections > 500 && good_answers > 3_000, "{broken_connections} {good_answers}");
 }
@@ -152,7 +156,8 @@ fn mad_bytes_disturb_nobody() {
 /// hold the log full, receive half a frame, let the control thread send the request back, then go on.
 #[test]
 fn a_returned_request_does_not_cut_into_a_frame() {
-    let mut world = World::new(Shape { ring_bytes: 32 << 10, segment_bytes: 16 << 10, ..Shape::new(Mode::AsyncDirect) });
+    let mut world =
+        World::new(Shape { ring_bytes: 32 << 10, segment_bytes: 16 << 10, ..Shape::new(Mode::AsyncDirect) });
     let (filling, client) = (world.connect(), world.connect());
     let returned = send(1, 0, b"returned", "").encode();
     world.hold_writes = true;

@@ -176,7 +176,8 @@ fn serving(queues: &[Arc<Queue>]) -> Arc<Serving> {
 
 impl World {
     pub fn new(shape: Shape) -> Self {
-        let (store, pool) = QueueStore::new(Arc::new(SimDisk::new()), Path::new("/queues"), QueueStoreConfig::default());
+        let (store, pool) =
+            QueueStore::new(Arc::new(SimDisk::new()), Path::new("/queues"), QueueStoreConfig::default());
         let queues: Vec<_> = (0..QUEUES).map(|id| store.get_or_create("T", QueueId(id)).unwrap()).collect();
         let view = LogView::new(LogRing::new(shape.ring_bytes).unwrap(), 2, 0, 0, 0);
         let options = WriterOptions {
@@ -374,9 +375,9 @@ impl World {
                 match *part {
                     Part::Bytes { start, end } => take(&bytes[start..end]),
                     // SAFETY: the shard pinned the range in this turn.
-                    Part::Ring { physical, length } => take(unsafe {
-                        std::slice::from_raw_parts(self.view.address(physical), length)
-                    }),
+                    Part::Ring { physical, length } => {
+                        take(unsafe { std::slice::from_raw_parts(self.view.address(physical), length) })
+                    }
                 }
             }
             connection.outbox.begin_gathered();
