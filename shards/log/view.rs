@@ -23,6 +23,8 @@ pub struct LogView {
     pub(super) ring: LogRing,
     /// Everything below is confirmed: readers may see it.
     pub(super) confirmed: AtomicU64,
+    /// Everything below is published in its queue; behind `confirmed` only while a queue's tail is full.
+    pub(super) visible: AtomicU64,
     /// Start of the last confirmed record; stored before `confirmed`. `u64::MAX` until there is one.
     pub(super) last_record: AtomicU64,
     /// Ring memory holds `[floor, end)`; below it, read the files.
@@ -42,6 +44,7 @@ impl LogView {
         Arc::new(Self {
             ring,
             confirmed: AtomicU64::new(end),
+            visible: AtomicU64::new(end),
             last_record: AtomicU64::new(u64::MAX),
             floor: AtomicU64::new(end),
             synced: AtomicU64::new(end),
@@ -73,6 +76,11 @@ impl LogView {
     /// Publishes what a completed sync, submitted after the write, covers. Called by the thread that synced.
     pub fn publish_synced(&self, offset: u64) {
         self.synced.fetch_max(offset, Ordering::AcqRel);
+    }
+
+    /// Offset below which every record is published in its queue.
+    pub fn visible(&self) -> u64 {
+        self.visible.load(Ordering::Acquire)
     }
 
     /// Lowest offset that the ring still holds.

@@ -580,11 +580,17 @@ impl Writer {
         let shown = fresh.clone().position(|bound| is_hidden(&bound)).map_or(safe_count, |index| already_shown + index);
         // One fence for all: see `Queue::publish_in_group`.
         fence(Ordering::SeqCst);
+        let mut visible = None;
         for bound in self.pending.drain(..shown) {
+            visible = Some(bound.physical + u64::from(bound.size));
             announce(&bound, sink);
             if let Some(ticket) = bound.ticket {
                 sink.settled(settled(&bound, ticket, Verdict::Stored));
             }
+        }
+        if let Some(visible) = visible {
+            // After the queues were put on the flush thread's list: a round that sees this offset writes them all.
+            self.view.visible.store(visible, Ordering::Release);
         }
         self.early = self.early.saturating_sub(shown);
         #[cfg(any(test, feature = "sim"))]

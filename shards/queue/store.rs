@@ -257,6 +257,11 @@ impl QueueStore {
         failure.map_or(Ok(report), Err)
     }
 
+    /// Files that were written since they were last synced.
+    pub fn unsynced_files(&self) -> usize {
+        locked(&self.unsynced).files.len()
+    }
+
     /// Makes everything that was flushed durable. The checkpoint's time of the queues may then become the store time of
     /// the log's confirmed end as read before the preceding [`Self::flush_dirty`]. Returns the number of files synced.
     pub fn sync(&self) -> Result<usize, QueueError> {

@@ -2,7 +2,8 @@
 //!
 //! - [`paths`]: where everything lies; [`process_lock`]: who may touch it, and whether the last stop was clean
 //! - [`checkpoint`]: RocketMQ's time stamps; [`durable_point`]: our own offset that is known synced
-//! - [`queue_offsets`]: what the log alone cannot tell about queues
+//! - [`queue_offsets`]: what the log alone cannot tell about queues; [`queue_flushed`]: how far their files are complete
+//!   as long as the kernel runs
 //! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index
 //!
 //! All of it runs on ordinary threads over the [`Disk`](crate::disk::Disk) seam, before the first append.
@@ -11,6 +12,7 @@ pub mod checkpoint;
 pub mod durable_point;
 pub mod paths;
 pub mod process_lock;
+pub mod queue_flushed;
 pub mod queue_offsets;
 pub mod scan;
 

@@ -67,6 +67,11 @@ impl StorePaths {
         self.own().join("durable-point")
     }
 
+    /// How far the queue files are complete as long as this kernel runs.
+    pub fn queue_flushed(&self) -> PathBuf {
+        self.own().join("queue-flushed")
+    }
+
     /// Next offsets of queues, and barriers of deleted topics.
     pub fn queue_offsets(&self) -> PathBuf {
         self.own().join("queue-offsets")

@@ -522,6 +522,7 @@ fn build_broker(
         checkpoint,
         durable_point,
         queue_offsets,
+        queue_flushed,
         tail_page,
     } = storage;
     let end = recovered.end.0;
@@ -555,15 +556,13 @@ fn build_broker(
         flush: flush.0.clone(),
         probe: registry.probe("shard-0"),
     });
-    let index_last = index.as_ref().and_then(|index| index.last()).map_or(0, |last| last.physical.0);
     let index_timestamp_ms = Arc::new(AtomicU64::new(u64::try_from(checkpoint.index_timestamp_ms).unwrap_or(0)));
     let totals = totals_of(shard_probes);
-    let access = |index, slot: usize| {
+    let access = |slot: usize| {
         Arc::new(StoreAccess::new(
             Arc::clone(&view),
             Arc::clone(&segments),
             Arc::clone(&queues),
-            index,
             Arc::clone(disk),
             64 + slot,
             memory_window_bytes,
@@ -571,8 +570,8 @@ fn build_broker(
             Arc::clone(&totals),
         ))
     };
-    let store_access = access(index, 1);
-    let reader_access = access(None, 2);
+    let store_access = access(1);
+    let reader_access = access(2);
     add_gauges(registry, &view, &queues);
 
     let flush_thread = FlushThread {
@@ -585,6 +584,7 @@ fn build_broker(
         queues: Arc::clone(&queues),
         paths: paths.clone(),
         queue_offsets: Arc::clone(&queue_offsets),
+        queue_flushed,
         writer: senders[0].clone(),
         checkpoint_file,
         checkpoint,
@@ -600,7 +600,8 @@ fn build_broker(
         jobs: jobs.1,
         access: Arc::clone(&store_access),
         shards: senders.to_vec(),
-        indexed: Arc::new(AtomicU64::new(index_last)),
+        opening: index,
+        indexed: Arc::new(AtomicU64::new(0)),
         index_timestamp_ms,
         probe: registry.probe("store"),
     };

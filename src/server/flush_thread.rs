@@ -19,6 +19,7 @@ use ringmq_shards::queue::QueueStore;
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
+use ringmq_shards::recovery::queue_flushed::QueueFlushedFile;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::PhysicalOffset;
@@ -34,9 +35,12 @@ const BEAT: Duration = Duration::from_millis(50);
 /// into memory at any rate that the log can take.
 const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
 
-/// Queue files are synced this often, or after so many bytes of log: recovery reads the log from there.
+/// Queue files are synced this often, or after so many bytes of log: after a power cut recovery reads the log from there.
+/// With many files a sync takes seconds, so it comes less often.
 const QUEUE_SYNC_PERIOD: Duration = Duration::from_secs(10);
 const QUEUE_SYNC_BYTES: u64 = 512 << 20;
+const FEW_FILES: usize = 512;
+const MANY_FILES_FACTOR: u32 = 6;
 
 /// Checkpoint and durable point are at most this old.
 const POINT_PERIOD: Duration = Duration::from_millis(1_000);
@@ -96,6 +100,8 @@ pub struct FlushThread {
     pub paths: StorePaths,
     /// What the log cannot tell about queues.
     pub queue_offsets: Arc<Mutex<QueueOffsets>>,
+    /// How far the queue files are complete as long as this kernel runs.
+    pub queue_flushed: QueueFlushedFile,
     /// The writer's shard.
     pub writer: MailboxSender<ShardMessage>,
     /// Checkpoint.
@@ -121,10 +127,11 @@ pub struct FlushThread {
 struct Schedule {
     next_sync: Instant,
     next_queues: Instant,
-    next_queue_sync: Instant,
+    last_queue_sync: Instant,
     next_point: Instant,
     next_segment: Instant,
     queue_synced: u64,
+    queue_noted: u64,
     pointed: u64,
     queues_fail: bool,
 }
@@ -136,10 +143,11 @@ impl FlushThread {
         let mut schedule = Schedule {
             next_sync: now + self.sync_period,
             next_queues: now + QUEUE_PERIOD,
-            next_queue_sync: now + QUEUE_SYNC_PERIOD,
+            last_queue_sync: now,
             next_point: now + POINT_PERIOD,
             next_segment: now,
             queue_synced: self.end,
+            queue_noted: self.end,
             pointed: self.end,
             queues_fail: false,
         };
@@ -190,8 +198,15 @@ impl FlushThread {
             self.flush_queues(schedule);
         }
         let grown = self.view.confirmed().saturating_sub(schedule.queue_synced);
-        if grown > 0 && (now >= schedule.next_queue_sync || grown >= QUEUE_SYNC_BYTES) {
-            schedule.next_queue_sync = now + QUEUE_SYNC_PERIOD;
+        let files = self.queues.unsynced_files();
+        let (period, bytes) = if files <= FEW_FILES {
+            (QUEUE_SYNC_PERIOD, QUEUE_SYNC_BYTES)
+        } else {
+            (QUEUE_SYNC_PERIOD * MANY_FILES_FACTOR, QUEUE_SYNC_BYTES * u64::from(MANY_FILES_FACTOR))
+        };
+        let waited = now.saturating_duration_since(schedule.last_queue_sync);
+        if grown > 0 && (waited >= period || grown >= bytes) {
+            schedule.last_queue_sync = now;
             self.sync_queues(schedule);
         }
         if now >= schedule.next_point {
@@ -274,9 +289,17 @@ impl FlushThread {
 
     fn flush_queues(&self, schedule: &mut Schedule) {
         let started = Instant::now();
+        // Every entry below it is published, so the round that follows writes it.
+        let complete = self.view.visible();
         match self.queues.flush_dirty() {
             Ok(report) => {
                 schedule.queues_fail = false;
+                if complete > schedule.queue_noted {
+                    schedule.queue_noted = complete;
+                    if let Err(error) = self.queue_flushed.note(PhysicalOffset(complete)) {
+                        tracing::warn!(%error, "queue-flushed cannot be written; recovery will read more of the log");
+                    }
+                }
                 if report.entries > 0 {
                     self.probe.add(Counter::QueueEntriesFlushed, report.entries);
                     self.probe.record(Histogram::QueueFlushTime, started.elapsed().as_nanos() as u64);
@@ -293,7 +316,7 @@ impl FlushThread {
 
     /// Makes queue files durable up to what the log had confirmed before, which recovery may then rely on.
     fn sync_queues(&mut self, schedule: &mut Schedule) {
-        let confirmed = self.view.confirmed();
+        let confirmed = self.view.visible();
         let timestamp = self.view.confirmed_store_timestamp();
         self.flush_queues(schedule);
         if schedule.queues_fail {

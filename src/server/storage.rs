@@ -15,6 +15,7 @@ use ringmq_shards::queue::{ChunkPool, QueueEntry, QueueError, QueueStore, QueueS
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
+use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::{DispatchSink, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover};
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
@@ -57,9 +58,6 @@ pub enum StorageError {
     /// Queue files.
     #[error(transparent)]
     Queues(#[from] QueueError),
-    /// Index files.
-    #[error(transparent)]
-    Index(#[from] IndexError),
     /// State files.
     #[error(transparent)]
     State(#[from] StateFileError),
@@ -75,6 +73,22 @@ pub enum StorageError {
     },
 }
 
+/// Everything that opening the index takes.
+pub struct IndexOpening {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    directory: PathBuf,
+    geometry: IndexGeometry,
+    last_stop: LastStop,
+}
+
+impl IndexOpening {
+    /// Opens the index.
+    pub fn open(self) -> Result<IndexService, IndexError> {
+        IndexService::open(self.disk, self.clock, &self.directory, self.geometry, self.last_stop)
+    }
+}
+
 /// An open store.
 pub struct Storage {
     /// Where everything lies.
@@ -87,8 +101,10 @@ pub struct Storage {
     pub queues: Arc<QueueStore>,
     /// Memory of their tails, for the writer.
     pub pool: ChunkPool,
-    /// Index, if there is one.
-    pub index: Option<IndexService>,
+    /// How to open the index, if there is one: the store thread does it, because after a crash it reads up to 400 MB.
+    pub index: Option<IndexOpening>,
+    /// How far the queue files are complete as long as this kernel runs.
+    pub queue_flushed: QueueFlushedFile,
     /// Where the log ends, and how it was found.
     pub recovered: Recovered,
     /// Checkpoint.
@@ -157,7 +173,14 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
 
     let queue_config = QueueStoreConfig { file_entries: options.queue_file_entries, ..QueueStoreConfig::default() };
     let (queues, pool) = QueueStore::new(Arc::clone(disk), &paths.consume_queue(), queue_config);
-    queues.load(!was_clean)?;
+    let boot_id = queue_flushed::boot_id(disk.as_ref());
+    // Only after the death of the process, not of the machine: what was written is still in the page cache.
+    let flushed = match was_clean {
+        true => None,
+        false => queue_flushed::load(disk.as_ref(), &paths, boot_id.as_deref())
+            .map_err(io_error("read queue-flushed", paths.queue_flushed()))?,
+    };
+    queues.load(!was_clean && flushed.is_none())?;
     let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
     let has_sidecar = loaded.is_some();
     let queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
@@ -175,14 +198,15 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let durable = DurablePointFile::load(disk.as_ref(), &paths)
         .map_err(io_error("read the durable point", paths.durable_point()))?;
     let is_ours = !matches!(durable, StoredPoint::Missing);
-    let from = match (was_clean, has_sidecar) {
-        (true, _) => None,
-        (false, true) => Some(queue_offsets.log_offset),
-        (false, false) => is_ours.then_some(PhysicalOffset(0)),
+    let from = match (was_clean, flushed, has_sidecar) {
+        (true, ..) => None,
+        (false, Some(flushed), _) => Some(flushed),
+        (false, None, true) => Some(queue_offsets.log_offset),
+        (false, None, false) => is_ours.then_some(PhysicalOffset(0)),
     };
-    if let Some(synced) = from.filter(|_| has_sidecar) {
-        // A power cut may have left holes behind what was synced; the log fills them again.
-        queues.truncate_all(synced)?;
+    if let Some(complete) = from.filter(|_| flushed.is_some() || has_sidecar) {
+        // Behind it entries may be torn or missing; the log gives them again.
+        queues.truncate_all(complete)?;
     }
     let known_below = if was_clean { queues.maximum_physical_end() } else { PhysicalOffset(0) };
     let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from, known_below };
@@ -190,20 +214,27 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     for message in &recovered.messages {
         tracing::warn!("{message}");
     }
-    if !was_clean {
+    if !was_clean && from.is_none_or(|from| from > recovered.end) {
         let cut = queues.truncate_all(recovered.end)?;
         if cut > 0 {
             tracing::warn!(entries = cut, "cut queue entries that point behind the end of the log");
         }
     }
     restore_next_offsets(&queues, &queue_offsets, &recovered)?;
-    for queue in queues.queues() {
-        queues.correct_minimum(&queue, recovered.min)?;
+    if recovered.min.0 > 0 {
+        for queue in queues.queues() {
+            queues.correct_minimum(&queue, recovered.min)?;
+        }
     }
     queues.flush_dirty()?;
-    queues.sync()?;
     let queue_offsets = Mutex::new(queue_offsets);
-    note_queue_offsets(disk.as_ref(), &paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
+    if !has_sidecar {
+        queues.sync()?;
+        note_queue_offsets(disk.as_ref(), &paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
+    }
+    let queue_flushed = QueueFlushedFile::open(disk.as_ref(), &paths, boot_id)
+        .map_err(io_error("open queue-flushed", paths.queue_flushed()))?;
+    queue_flushed.note(recovered.end).map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
 
     let segment_options = SegmentOptions {
         directory: paths.commit_log.clone(),
@@ -226,17 +257,17 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         CheckpointFile::open(disk.as_ref(), &paths).map_err(io_error("open the checkpoint", paths.checkpoint()))?;
     let durable_point = DurablePointFile::open(disk.as_ref(), &paths)
         .map_err(io_error("open the durable point", paths.durable_point()))?;
-    let index = match options.index {
-        Some(geometry) => {
-            let last_stop = if was_clean {
-                LastStop::Clean
-            } else {
-                LastStop::Crash { checkpoint_ms: checkpoint.index_timestamp_ms }
-            };
-            Some(IndexService::open(Arc::clone(disk), Arc::clone(clock), &paths.index(), geometry, last_stop)?)
-        }
-        None => None,
+    let last_stop = match was_clean {
+        true => LastStop::Clean,
+        false => LastStop::Crash { checkpoint_ms: checkpoint.index_timestamp_ms },
     };
+    let index = options.index.map(|geometry| IndexOpening {
+        disk: Arc::clone(disk),
+        clock: Arc::clone(clock),
+        directory: paths.index(),
+        geometry,
+        last_stop,
+    });
     lock.mark_running(disk.as_ref(), &paths, std::process::id()).map_err(io_error("write abort", paths.abort()))?;
     Ok(Storage {
         paths,
@@ -250,6 +281,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         checkpoint,
         durable_point,
         queue_offsets: Arc::new(queue_offsets),
+        queue_flushed,
         tail_page,
     })
 }

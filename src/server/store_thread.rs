@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringmq_protocol::codes::response;
@@ -23,6 +23,7 @@ use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp}
 
 use super::connection::connection_slot;
 use super::messages::{ColdPull, ShardMessage};
+use super::storage::IndexOpening;
 use crate::broker::LookUp;
 use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
@@ -60,7 +61,8 @@ pub struct StoreAccess {
     view: Arc<LogView>,
     segments: Arc<Segments>,
     queues: Arc<QueueStore>,
-    index: Option<Mutex<IndexService>>,
+    /// Only the store thread's has one, from when it has opened it.
+    index: Mutex<Option<IndexService>>,
     disk: Arc<dyn Disk>,
     /// Pin slot of whoever reads through this value; one value per thread.
     pin_slot: usize,
@@ -70,21 +72,24 @@ pub struct StoreAccess {
 }
 
 impl StoreAccess {
-    /// Access for one thread; `index` only for the store thread's.
+    /// Access for one thread, without an index.
     #[allow(clippy::too_many_arguments, reason = "everything that the store is made of, once")]
     pub fn new(
         view: Arc<LogView>,
         segments: Arc<Segments>,
         queues: Arc<QueueStore>,
-        index: Option<IndexService>,
         disk: Arc<dyn Disk>,
         pin_slot: usize,
         memory_window_bytes: u64,
         boot_ms: u64,
         totals: Arc<dyn Fn() -> (u64, u64, u64) + Send + Sync>,
     ) -> Self {
-        let index = index.map(Mutex::new);
+        let index = Mutex::new(None);
         Self { view, segments, queues, index, disk, pin_slot, memory_window_bytes, boot_ms, totals }
+    }
+
+    fn index(&self) -> MutexGuard<'_, Option<IndexService>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self, topic: &str, queue_id: i32) -> Option<Arc<queue::Queue>> {
@@ -293,8 +298,8 @@ impl StoreReader for StoreAccess {
     }
 
     fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> QueryAnswer {
-        let Some(index) = &self.index else { return QueryAnswer::default() };
-        let index = index.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.index();
+        let Some(index) = index.as_ref() else { return QueryAnswer::default() };
         let maximum = usize::try_from(max).unwrap_or(0);
         let found = index.query(topic, key, maximum, begin, end).unwrap_or_else(|error| {
             tracing::warn!(%error, "the index could not be read");
@@ -345,7 +350,9 @@ impl StoreReader for StoreAccess {
 pub struct StoreThread {
     /// Jobs.
     pub jobs: Receiver<StoreJob>,
-    /// The store, with the index.
+    /// How to open the index, if there is to be one.
+    pub opening: Option<IndexOpening>,
+    /// The store.
     pub access: Arc<StoreAccess>,
     /// All shards.
     pub shards: Vec<MailboxSender<ShardMessage>>,
@@ -359,7 +366,17 @@ pub struct StoreThread {
 
 impl StoreThread {
     /// Runs until nobody can send jobs any more.
-    pub fn run(self) {
+    pub fn run(mut self) {
+        if let Some(opening) = self.opening.take() {
+            match opening.open() {
+                Ok(index) => {
+                    let last = index.last().map_or(0, |last| last.physical.0);
+                    self.indexed.store(last, Ordering::Relaxed);
+                    *self.access.index() = Some(index);
+                }
+                Err(error) => tracing::error!(%error, "the index cannot be opened: queries by key find nothing"),
+            }
+        }
         let mut buffer = Vec::new();
         let mut rounds = 0;
         loop {
@@ -391,8 +408,9 @@ impl StoreThread {
     }
 
     fn flush_index(&self) {
-        let Some(index) = &self.access.index else { return };
-        match index.lock().unwrap_or_else(PoisonError::into_inner).flush() {
+        let mut index = self.access.index();
+        let Some(index) = index.as_mut() else { return };
+        match index.flush() {
             Ok(Some(last)) => self.index_timestamp_ms.store(last.store_timestamp.0, Ordering::Relaxed),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the index could not be flushed; it is tried again"),
@@ -419,8 +437,8 @@ impl StoreThread {
 
     /// Puts what the log has confirmed into the index, at most `most_bytes` of it.
     fn catch_up(&self, buffer: &mut Vec<u8>, most_bytes: u64) {
-        let Some(index) = &self.access.index else { return };
-        let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.access.index();
+        let Some(index) = index.as_mut() else { return };
         let end = self.access.view.confirmed();
         let mut at = self.indexed.load(Ordering::Relaxed).max(self.access.view.minimum());
         let until = end.min(at.saturating_add(most_bytes));
@@ -429,7 +447,7 @@ impl StoreThread {
         while at < until {
             let segment_end = at - at % segment_bytes + segment_bytes;
             let length = (wanted as u64).min(end - at).min(segment_end - at) as usize;
-            let mut put = |bytes: &[u8]| self.index_records(&mut index, at, bytes);
+            let mut put = |bytes: &[u8]| self.index_records(index, at, bytes);
             let in_place = self.access.view.inspect(self.access.pin_slot, at, length, &mut put);
             let (used, stop) = match in_place {
                 Some(outcome) => outcome,

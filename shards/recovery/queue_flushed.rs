@@ -1,0 +1,99 @@
+//! `ringmq/queue-flushed`: up to where the queue files are complete as long as this kernel runs.
+//!
+//! Syncing thousands of queue files each second is out of the question, and after the mere death of the process it is not
+//! needed: what was written is still in the page cache. So the flush thread notes, without a sync, the log offset up to which
+//! every queue entry has been written, together with the kernel's boot id. A recovery under the same boot id believes it;
+//! after a power cut or a reboot the id differs, and the synced offset of [`QueueOffsets`](super::queue_offsets) counts.
+//!
+//! Form: one line, `ringmq-queue-flushed 1 {boot id} {offset} {crc32 of what is before, 8 hex digits}\n`, padded with spaces to
+//! a fixed length, so that it is replaced by a single write inside one page.
+
+use std::io;
+
+use super::StorePaths;
+use crate::disk::{Disk, DiskFile, OpenOptions, read_file};
+use crate::types::PhysicalOffset;
+
+const HEAD: &str = "ringmq-queue-flushed 1";
+
+/// Length of the file in bytes.
+const FILE_BYTES: usize = 128;
+
+/// What identifies this run of the kernel; `None` where it cannot be told, and then nothing is ever believed.
+pub fn boot_id(disk: &dyn Disk) -> Option<String> {
+    let text = read_file(disk, "/proc/sys/kernel/random/boot_id".as_ref()).ok()??;
+    let id = String::from_utf8(text).ok()?.trim().to_owned();
+    (!id.is_empty() && id.len() <= 64 && !id.contains(char::is_whitespace)).then_some(id)
+}
+
+/// The file, open for being replaced.
+pub struct QueueFlushedFile {
+    file: Box<dyn DiskFile>,
+    boot_id: Option<String>,
+}
+
+impl QueueFlushedFile {
+    /// Opens or creates the file.
+    pub fn open(disk: &dyn Disk, paths: &StorePaths, boot_id: Option<String>) -> io::Result<Self> {
+        let options = OpenOptions { create: true, ..OpenOptions::default() };
+        Ok(Self { file: disk.open(&paths.queue_flushed(), options)?, boot_id })
+    }
+
+    /// Notes that every queue entry of a record below `offset` has been written to its file.
+    pub fn note(&self, offset: PhysicalOffset) -> io::Result<()> {
+        let Some(boot_id) = &self.boot_id else { return Ok(()) };
+        self.file.write_all_at(&encode(boot_id, offset), 0)
+    }
+}
+
+fn encode(boot_id: &str, offset: PhysicalOffset) -> [u8; FILE_BYTES] {
+    let content = format!("{HEAD} {boot_id} {offset}");
+    let line = format!("{content} {:08x}", crc32fast::hash(content.as_bytes()));
+    let mut bytes = [b' '; FILE_BYTES];
+    bytes[..line.len()].copy_from_slice(line.as_bytes());
+    bytes[FILE_BYTES - 1] = b'\n';
+    bytes
+}
+
+fn decode(bytes: &[u8], boot_id: &str) -> Option<PhysicalOffset> {
+    let line = std::str::from_utf8(bytes).ok()?.trim_end();
+    let (content, crc) = line.rsplit_once(' ')?;
+    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(content.as_bytes()) {
+        return None;
+    }
+    let (id, offset) = content.strip_prefix(HEAD)?.trim_start().split_once(' ')?;
+    if id != boot_id {
+        return None;
+    }
+    offset.parse().ok().map(PhysicalOffset)
+}
+
+/// The offset that was noted under `boot_id`; `None` if there is none, or it belongs to another run of the kernel.
+pub fn load(disk: &dyn Disk, paths: &StorePaths, boot_id: Option<&str>) -> io::Result<Option<PhysicalOffset>> {
+    let Some(boot_id) = boot_id else { return Ok(None) };
+    let bytes = read_file(disk, &paths.queue_flushed())?;
+    Ok(bytes.and_then(|bytes| decode(&bytes, boot_id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what was noted under this boot id may be believed: another id, a torn or a changed line count as nothing.
+    #[test]
+    fn believes_only_its_own_boot() {
+        let bytes = encode("0f1e2d3c-aaaa", PhysicalOffset(123_456));
+        assert_eq!(decode(&bytes, "0f1e2d3c-aaaa"), Some(PhysicalOffset(123_456)));
+        assert_eq!(decode(&bytes, "another"), None);
+        for index in 0..bytes.len() - 1 {
+            if bytes[index] != b' ' {
+                let mut changed = bytes;
+                changed[index] ^= 1;
+                assert_eq!(decode(&changed, "0f1e2d3c-aaaa"), None, "byte {index}");
+            }
+        }
+        for length in 0..40 {
+            assert_eq!(decode(&bytes[..length], "0f1e2d3c-aaaa"), None);
+        }
+    }
+}
