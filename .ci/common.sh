@@ -103,9 +103,9 @@ step() {
     else
         STEPS_FAILED+=("$name")
         if ((status == 124 || status == 137)); then echo "---- $name ran longer than $limit s"; fi
-        grep -E '^(error|FAILED|FAIL |failed stage)|\.\.\. FAILED|panicked at' "$log" | head -n 40 | cut -c 1-300 || true
+        grep -E -A 6 '^(error\[|error: |FAILED|FAIL |failed stage)|\.\.\. FAILED|panicked at' "$log" | head -n 120 | cut -c 1-300 || true
         echo "---- end of the log of: $name"
-        tail -n 80 "$log" | cut -c 1-300
+        tail -n 40 "$log" | cut -c 1-300
         echo "----"
         echo "FAILED  $((SECONDS - began)) s  $name (status $status)$(counted "$log")"
     fi

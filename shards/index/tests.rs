@@ -304,7 +304,7 @@ fn real_files() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(64 * ProptestConfig::default().cases.div_ceil(256)))]
 
     #[test]
     fn agrees_with_a_list(

@@ -132,30 +132,8 @@ impl<'a> Iterator for Messages<'a> {
 
 #[cfg(test)]
 mod tests {
-    use ringmq_protocol::record::{RecordFields, encode_record, record_length};
-
+    use super::super::test_records::record;
     use super::*;
-
-    fn record(body: &[u8]) -> Vec<u8> {
-        let host = "127.0.0.1:1".parse().expect("an address");
-        let fields = RecordFields {
-            topic: "t",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body,
-            body_crc: None,
-            properties: b"",
-        };
-        let mut out = vec![0; record_length(&fields)];
-        encode_record(&fields, &mut out);
-        out
-    }
 
     /// Goal: receipts come from all codes that mean stored. Method: one of each kind, a refusal, a missing field.
     #[test]
@@ -176,8 +154,8 @@ mod tests {
     /// Goal: pulled records come out whole, damage ends the walk. Method: two records, then a damaged body byte.
     #[test]
     fn pulled_messages() {
-        let mut records = record(b"one");
-        records.extend(record(b"two"));
+        let mut records = record(0, b"", b"one");
+        records.extend(record(0, b"", b"two"));
         let answer = Command::response(0, 1)
             .with_ext("nextBeginOffset", 2)
             .with_ext("minOffset", 0)

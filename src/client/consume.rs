@@ -412,28 +412,13 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
-    use ringmq_protocol::record::{CrcCheck, RecordFields, encode_record, record_length};
+    use ringmq_protocol::record::CrcCheck;
 
+    use super::super::test_records::record;
     use super::*;
 
     fn takes(selection: &Selection, properties: &[u8]) -> bool {
-        let host = "127.0.0.1:1".parse().expect("an address");
-        let fields = RecordFields {
-            topic: "t",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"b",
-            body_crc: None,
-            properties,
-        };
-        let mut bytes = vec![0; record_length(&fields)];
-        encode_record(&fields, &mut bytes);
+        let bytes = record(0, properties, b"b");
         selection.takes(&RecordView::parse(&bytes, CrcCheck::Verify).expect("whole"))
     }
 

@@ -19,6 +19,8 @@ pub mod requests;
 pub mod retry;
 pub mod route;
 mod signals;
+#[cfg(test)]
+mod test_records;
 
 pub use answers::{PullAnswer, PullStatus, SendReceipt};
 pub use blocking::Client;

@@ -45,29 +45,13 @@ pub fn print_receipt(out: &mut impl Write, receipt: &SendReceipt) -> io::Result<
 #[cfg(test)]
 mod tests {
     use ringmq_protocol::flags::message::{COMPRESSED, COMPRESSION_LZ4};
-    use ringmq_protocol::record::{CrcCheck, RecordFields, bind_record, encode_record, record_length};
+    use ringmq_protocol::record::CrcCheck;
 
+    use super::super::test_records::record;
     use super::*;
 
     fn printed(sys_flag: i32, body: &[u8], verbose: bool) -> (String, Option<String>) {
-        let host = "127.0.0.1:1".parse().expect("an address");
-        let fields = RecordFields {
-            topic: "t",
-            queue_id: 2,
-            flag: 0,
-            sys_flag,
-            born_timestamp: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body,
-            body_crc: None,
-            properties: b"TAGS\x01red\x02KEYS\x01a b\x02",
-        };
-        let mut bytes = vec![0; record_length(&fields)];
-        encode_record(&fields, &mut bytes);
-        bind_record(&mut bytes, 7, 0, 1);
+        let bytes = record(sys_flag, b"TAGS\x01red\x02KEYS\x01a b\x02", body);
         let message = RecordView::parse(&bytes, CrcCheck::Verify).expect("whole");
         let mut out = Vec::new();
         let trouble = print_message(&mut out, &message, verbose).expect("memory");

@@ -41,7 +41,7 @@ struct Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(48 * ProptestConfig::default().cases.div_ceil(256)))]
 
     #[test]
     fn agrees_with_a_vector(steps in prop::collection::vec(step(), 1..120)) {

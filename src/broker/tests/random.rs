@@ -101,7 +101,7 @@ fn check(control: &mut Control) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(200 * ProptestConfig::default().cases.div_ceil(256)))]
 
     /// Goal: no input panics and snapshots never fall behind. Method: random steps over the same few names; after each,
     /// the snapshot is compared with the tables; at the end the state files are read back.

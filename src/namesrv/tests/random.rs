@@ -55,7 +55,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4u64).prop_map(|connection| Step::Close { connection }),
         1 => (0..80_000u64).prop_map(|milliseconds| Step::Advance { milliseconds }),
         3 => (
-            prop::sample::select(vec![100, 101, 102, 103, 104, 105, 106, 205, 206, 216, 217, 219, 224, 304, 311, 312, 313, 318, 319, 322, 327, 901, 904]),
+            prop::sample::select(vec![
+                100, 101, 102, 103, 104, 105, 106, 205, 206, 216, 217, 219, 224, 304, 311, 312, 313, 318, 319, 322, 327,
+                901, 904,
+            ]),
             0..3usize, 0..4usize, 0..2usize,
             prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..40),
