@@ -441,12 +441,11 @@ impl Writer {
         let store_timestamp = now_ms.max(self.last_store_timestamp);
         let first_physical = self.end;
         let first_queue_offset = queue.take_offsets(pieces.len() as u64).0;
-        let mut queue_offset = first_queue_offset;
-        for (index, piece) in pieces.iter().enumerate() {
+        for (queue_offset, piece) in (first_queue_offset..).zip(pieces) {
             // SAFETY: writer's thread; the range lies inside the reservation.
             let bytes = unsafe { self.view.ring.slice_mut(self.end, piece.size as usize) };
             record::bind_record(bytes, queue_offset as i64, self.end as i64, store_timestamp as i64);
-            let is_last = index + 1 == pieces.len();
+            let is_last = queue_offset + 1 == first_queue_offset + pieces.len() as u64;
             self.pending.push_back(Bound {
                 queue: Arc::clone(queue),
                 physical: self.end,
@@ -460,7 +459,6 @@ impl Writer {
                 ticket: if is_last { ticket } else { None },
                 wait,
             });
-            queue_offset += 1;
             self.end += u64::from(piece.size);
         }
         self.last_store_timestamp = store_timestamp;

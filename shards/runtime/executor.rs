@@ -39,7 +39,7 @@ where
         .spin_before_park(Duration::ZERO)
         .io_memory(EXECUTOR_IO_MEMORY_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
-        .spawn(move || start())
+        .spawn(start)
         .map(ShardHandle)
         .map_err(|error| io::Error::other(format!("start the executor of {}: {error}", plan.name)))
 }

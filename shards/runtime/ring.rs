@@ -75,11 +75,7 @@ pub struct RingOptions {
 
 impl Default for RingOptions {
     fn default() -> Self {
-        Self {
-            entries: RING_ENTRIES,
-            receive_buffers: RECEIVE_BUFFERS,
-            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
-        }
+        Self { entries: RING_ENTRIES, receive_buffers: RECEIVE_BUFFERS, receive_buffer_bytes: RECEIVE_BUFFER_BYTES }
     }
 }
 
@@ -233,7 +229,12 @@ impl Ring {
     ///
     /// # Safety
     /// The message header, its slices and their bytes stay in place and unchanged until the completion.
-    pub unsafe fn send_gathered(&mut self, socket: RawFd, message: *const libc::msghdr, token: Token) -> io::Result<()> {
+    pub unsafe fn send_gathered(
+        &mut self,
+        socket: RawFd,
+        message: *const libc::msghdr,
+        token: Token,
+    ) -> io::Result<()> {
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as u32;
         let entry = opcode::SendMsg::new(types::Fd(socket), message).flags(flags).build();
         self.push(&entry.user_data(token.pack()))
@@ -243,7 +244,14 @@ impl Ring {
     ///
     /// # Safety
     /// The bytes stay in place until the completion. (Bytes behind the end of the log may change; see `log::writer`.)
-    pub unsafe fn write(&mut self, file: RawFd, bytes: *const u8, length: u32, offset: u64, token: Token) -> io::Result<()> {
+    pub unsafe fn write(
+        &mut self,
+        file: RawFd,
+        bytes: *const u8,
+        length: u32,
+        offset: u64,
+        token: Token,
+    ) -> io::Result<()> {
         let entry = opcode::Write::new(types::Fd(file), bytes, length).offset(offset).build();
         self.push(&entry.user_data(token.pack()))
     }
@@ -252,7 +260,14 @@ impl Ring {
     ///
     /// # Safety
     /// The memory stays in place, and nobody else touches it, until the completion.
-    pub unsafe fn read(&mut self, file: RawFd, bytes: *mut u8, length: u32, offset: u64, token: Token) -> io::Result<()> {
+    pub unsafe fn read(
+        &mut self,
+        file: RawFd,
+        bytes: *mut u8,
+        length: u32,
+        offset: u64,
+        token: Token,
+    ) -> io::Result<()> {
         let entry = opcode::Read::new(types::Fd(file), bytes, length).offset(offset).build();
         self.push(&entry.user_data(token.pack()))
     }

@@ -4,6 +4,8 @@
 //! A code is the Java `hashCode` of one tag. Different tags can share a code; consumers compare the text themselves, so
 //! the broker never does. Pure; a filter does not change once made.
 
+use std::sync::Arc;
+
 /// The expression that takes every message.
 pub const ALL: &str = "*";
 
@@ -22,7 +24,7 @@ pub struct ExpressionError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagFilter {
     everything: bool,
-    codes: Box<[i32]>,
+    codes: Arc<[i32]>,
 }
 
 /// Whether an expression type means tags. Source: ExpressionType.isTagType.
@@ -46,7 +48,7 @@ pub fn tags(expression: &str) -> Result<Vec<&str>, ExpressionError> {
 impl TagFilter {
     /// The filter that takes everything.
     pub fn everything() -> TagFilter {
-        TagFilter { everything: true, codes: Box::default() }
+        TagFilter { everything: true, codes: Arc::default() }
     }
 
     /// Parses an expression; absent, empty or `*` takes everything.
@@ -74,7 +76,7 @@ impl TagFilter {
         let mut codes: Vec<i32> = codes.collect();
         codes.sort_unstable();
         codes.dedup();
-        TagFilter { everything: false, codes: codes.into_boxed_slice() }
+        TagFilter { everything: false, codes: codes.into() }
     }
 
     /// Whether every message passes, so that queue entries need not be looked at.

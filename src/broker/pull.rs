@@ -112,7 +112,11 @@ pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>, conne
         return refuse(response::TOPIC_NOT_EXIST, None, remark);
     };
     if !permission::is_readable(topic.permission) {
-        return refuse(response::NO_PERMISSION, Some(3), format!("the topic[{}] pulling message is forbidden", topic.name));
+        return refuse(
+            response::NO_PERMISSION,
+            Some(3),
+            format!("the topic[{}] pulling message is forbidden", topic.name),
+        );
     }
     let Some(queue_id) = u32::try_from(header.queue_id).ok().filter(|queue_id| *queue_id < topic.read_queues) else {
         return refuse(

@@ -10,7 +10,8 @@ pub(crate) fn by_key(control: &mut Control, request: &mut Request<'_>) -> Handle
     let key = request.command.ext_text("key")?.to_owned();
     let unique = request.command.ext("_UNIQUE_KEY_QUERY") == Some("true");
     let wanted = request.command.ext_i32("maxNum")?;
-    let most = if unique { control.config.default_query_messages } else { wanted.min(control.config.max_query_messages) };
+    let most =
+        if unique { control.config.default_query_messages } else { wanted.min(control.config.max_query_messages) };
     let begin = request.command.ext_i64("beginTimestamp")?;
     let end = request.command.ext_i64("endTimestamp")?;
     Ok(Answer::LookUp(Box::new(move |store| {

@@ -181,7 +181,9 @@ fn check_features(properties: &[u8], summary: &PropertySummary, sys_flag: i32) -
         || summary.timer_delete_unique_key.is_some()
     {
         Some("timer messages (properties TIMER_*) are")
-    } else if is_true(value(summary.transaction_message)) || message::transaction_type(sys_flag) != message::TRANSACTION_NOT {
+    } else if is_true(value(summary.transaction_message))
+        || message::transaction_type(sys_flag) != message::TRANSACTION_NOT
+    {
         Some("transactional messages (property TRAN_MSG) are")
     } else if summary.inner_number.is_some() || sys_flag & (message::INNER_BATCH | message::NEED_UNWRAP) != 0 {
         Some("inner batches (property INNER_NUM) are")

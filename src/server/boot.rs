@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ use super::messages::{ColdPull, ControlRequest, ShardMessage};
 use super::metrics::{self, StoreFigures};
 use super::registrar::Registrar;
 use super::serving::{Serving, ServingIdentity};
-use super::storage::{self, Storage, StorageError, StorageOptions};
 use super::shared::Shared;
+use super::storage::{self, Storage, StorageError, StorageOptions};
 use super::store_thread::{Reader, StoreAccess, StoreJob, StoreThread};
 use super::{limits, metrics_page, signals};
 use crate::broker::live_config::LiveConfig;
@@ -221,8 +221,7 @@ impl Running {
             join(store.store_thread, "store");
             store.reader_threads.into_iter().for_each(|thread| join(thread, "reader"));
             let (done, finished) = channel();
-            let is_complete =
-                store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
+            let is_complete = store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
             join(store.flush_thread, "flush");
             if self.lifecycle.failed.load(Ordering::Acquire) {
                 status = ExitStatus::LogWriteFailed;
@@ -256,7 +255,11 @@ fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
     if roles.broker {
         wanted.push((config.broker_port, "--broker-port", Listener::Broker));
         if let Some(port) = config.fast_port() {
-            wanted.push((port, "--broker-port (the fast port is 2 below it) or fast_port_enable=false", Listener::Broker));
+            wanted.push((
+                port,
+                "--broker-port (the fast port is 2 below it) or fast_port_enable=false",
+                Listener::Broker,
+            ));
         }
     }
     if roles.namesrv {
@@ -277,11 +280,7 @@ fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
     wanted.into_iter().map(bind_one).collect()
 }
 
-fn open_broker(
-    config: &mut Config,
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
-) -> Result<BrokerStart, BootError> {
+fn open_broker(config: &mut Config, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Result<BrokerStart, BootError> {
     let (flush_mode, wanted) = match config.flush_disk_type {
         FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
         FlushDiskType::SyncFlush => (FlushMode::Sync, config.sync_write_path),
@@ -499,7 +498,8 @@ fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, Boo
     let kept = StateFile::new(path.join("namesrv.properties"))
         .load(disk.as_ref(), |bytes| Ok(String::from_utf8_lossy(bytes).into_owned()))
         .map_err(|error| BootError::Config(error.to_string()))?;
-    for (key, value) in kept.map(|kept| config::properties::parse(&kept.value).unwrap_or_default()).unwrap_or_default() {
+    for (key, value) in kept.map(|kept| config::properties::parse(&kept.value).unwrap_or_default()).unwrap_or_default()
+    {
         settings.set(&key, &value);
     }
     let mut namesrv = NameServer::new(settings);
@@ -729,11 +729,7 @@ fn add_gauges(
     let (arena, limit) = (Arc::clone(queues.arena()), Arc::clone(queues.arena()));
     registry.limit(Limit::QueueTails, move || limit.limit_bytes(), move || arena.used_bytes());
     let (open, most) = (Arc::clone(queues), Arc::clone(queues));
-    registry.limit(
-        Limit::QueueOpenFiles,
-        move || most.open_files().1 as u64,
-        move || open.open_files().0 as u64,
-    );
+    registry.limit(Limit::QueueOpenFiles, move || most.open_files().1 as u64, move || open.open_files().0 as u64);
 }
 
 fn open_control(
@@ -758,7 +754,9 @@ fn open_control(
             .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
             .map_err(|error| BootError::Config(error.to_string()))?;
         if let Some(loaded) = loaded {
-            control.load_state([(name, loaded.value.as_slice())]).map_err(|error| BootError::Config(error.to_string()))?;
+            control
+                .load_state([(name, loaded.value.as_slice())])
+                .map_err(|error| BootError::Config(error.to_string()))?;
         }
     }
     let end = |topic: &str, queue_id: i32| {

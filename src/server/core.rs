@@ -16,12 +16,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::command::FieldError;
 use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
 use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
-use ringmq_protocol::command::FieldError;
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::probe::{Histogram, Probe};
@@ -193,6 +193,8 @@ pub struct ShardCore {
     send_state: SendState,
     dirty: Vec<SlotId>,
     blocked: Vec<SlotId>,
+    /// The empty list that `blocked` changes places with.
+    spare_blocked: Vec<SlotId>,
     ranges: Vec<Range>,
     offsets: Vec<i64>,
     woken: Vec<SlotId>,
@@ -246,6 +248,7 @@ impl ShardCore {
             send_state,
             dirty: Vec::new(),
             blocked: Vec::new(),
+            spare_blocked: Vec::new(),
             ranges: Vec::new(),
             offsets: Vec::new(),
             woken: Vec::new(),
@@ -277,6 +280,11 @@ impl ShardCore {
     /// Connections, held pulls and pending sends now.
     pub fn gauges(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.held.len(), self.pending.len())
+    }
+
+    /// Bytes of all connections that make no whole frame yet, or wait for room in the log.
+    pub fn input_bytes(&self) -> usize {
+        self.input_bytes
     }
 
     /// The writer, on its shard.
@@ -520,7 +528,7 @@ impl ShardCore {
         if self.blocked.is_empty() {
             return;
         }
-        let mut blocked = std::mem::take(&mut self.blocked);
+        let mut blocked = std::mem::replace(&mut self.blocked, std::mem::take(&mut self.spare_blocked));
         for id in blocked.drain(..) {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.is_blocked = false;
@@ -530,9 +538,7 @@ impl ShardCore {
                 }
             }
         }
-        if self.blocked.is_empty() {
-            self.blocked = blocked;
-        }
+        self.spare_blocked = blocked;
     }
 
     /// Whether requests wait for room in the log.
@@ -616,7 +622,7 @@ impl ShardCore {
             }
         };
         if header.is_response() {
-            return self.to_control(id, &header, whole);
+            return self.hand_to_control(id, &header, whole);
         }
         let is_broker = self.connections.get(id).is_some_and(|connection| connection.listener == Listener::Broker);
         let progress = match header.code {
@@ -624,7 +630,7 @@ impl ShardCore {
                 self.send(id, serving, &header, frame.body, whole)
             }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if is_broker => self.pull(id, serving, &header, whole),
-            _ => self.to_control(id, &header, whole),
+            _ => self.hand_to_control(id, &header, whole),
         };
         if progress == Progress::Done {
             self.counters.requests += 1;
@@ -632,7 +638,7 @@ impl ShardCore {
         progress
     }
 
-    fn to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
+    fn hand_to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
         self.flush_commits();
         let connection = connection_number(self.settings.index, id);
         let message = ControlRequest::Command { connection, frame: whole.to_vec(), at_ns: self.now_ns };
@@ -648,7 +654,10 @@ impl ShardCore {
             Err(_) => self.refuse(
                 id,
                 header,
-                &Refusal::new(response::SYSTEM_BUSY, "too many requests wait for the broker's control thread; try again"),
+                &Refusal::new(
+                    response::SYSTEM_BUSY,
+                    "too many requests wait for the broker's control thread; try again",
+                ),
             ),
         }
         Progress::Done
@@ -931,7 +940,9 @@ impl ShardCore {
         let connection = connection_number(self.settings.index, id);
         let checked = pull::check(serving, header.code, &request, connection);
         let (topic, group, group_name, queue_id, filter) = match checked {
-            PullCheck::Go { topic, group, group_name, queue_id, filter } => (topic, group, group_name, queue_id, filter),
+            PullCheck::Go { topic, group, group_name, queue_id, filter } => {
+                (topic, group, group_name, queue_id, filter)
+            }
             PullCheck::CreateGroup => {
                 let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec() };
                 return self.ask_control(id, header, whole.len(), message);
@@ -1122,18 +1133,26 @@ impl ShardCore {
             let limits = self.read_limits(1);
             let Some(job) = self.held.get_mut(id) else { continue };
             let mut ranges = std::mem::take(&mut self.ranges);
-            let probe = pull::read_tail(queue, job.scanned_to, limits, &job.filter, &mut ranges);
-            self.ranges = ranges;
-            match probe {
-                Some(reading) if reading.status == Status::NoMatchedMessage => {
-                    job.scanned_to = reading.next;
-                    still_waiting = true;
-                }
-                _ => {
-                    if let Some(job) = self.held.remove(id) {
-                        self.execute_pull(job, false);
+            // One read looks at a bounded number of entries: go on to the end, or nobody looks at the rest before the next message.
+            let passes = loop {
+                let probe = pull::read_tail(queue, job.scanned_to, limits, &job.filter, &mut ranges);
+                match probe {
+                    Some(reading) if reading.status == Status::NoMatchedMessage => {
+                        job.scanned_to = reading.next;
+                        if job.scanned_to >= max.0 as i64 {
+                            break false;
+                        }
                     }
+                    _ => break true,
                 }
+            };
+            self.ranges = ranges;
+            if !passes {
+                still_waiting = true;
+            } else if let Some(mut job) = self.held.remove(id) {
+                // What was looked at already is not looked at again: a read from the start may not reach the message.
+                job.offset = job.scanned_to;
+                self.execute_pull(job, false);
             }
         }
         self.woken = woken;
@@ -1220,7 +1239,20 @@ impl ShardCore {
             return true;
         }
         let Some(used) = self.parse_again(id, frame) else { return false };
-        used == frame.len() || self.keep(id, &frame[used..])
+        used == frame.len() || self.keep_in_front(id, &frame[used..])
+    }
+
+    /// Keeps a whole frame that waits for room. What is in the input already may be the beginning of a frame, so it goes in
+    /// front of it.
+    fn keep_in_front(&mut self, id: SlotId, frame: &[u8]) -> bool {
+        if self.input_bytes + frame.len() > limits::INPUT_BYTES {
+            return false;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        connection.input.splice(..0, frame.iter().copied());
+        connection.wanted_input = 0;
+        self.input_bytes += frame.len();
+        true
     }
 
     fn parse_again(&mut self, id: SlotId, frame: &[u8]) -> Option<usize> {

@@ -14,8 +14,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use ringmq_shards::clock::Clock;
-use ringmq_shards::log::writer::{SettleSink, Ticket};
-use ringmq_shards::log::{LogView, Settled, Verdict};
+use ringmq_shards::log::writer::SettleSink;
+use ringmq_shards::log::{LogView, Settled};
 use ringmq_shards::probe::Counter;
 use ringmq_shards::queue::Queue;
 use ringmq_shards::runtime::{Completion, Mailbox, MailboxSender, Ring, Token, WakeHandle, socket};
@@ -25,10 +25,10 @@ use super::core::ShardCore;
 use super::flush_thread::FlushRequest;
 use super::limits;
 use super::log_shell::{LogShell, Pushed};
-use super::metrics;
-use super::shared::monotonic_ns;
 use super::messages::{RemoteAppend, SegmentNews, ShardMessage};
+use super::metrics;
 use super::outbox::Part;
+use super::shared::monotonic_ns;
 use super::slab::SlotId;
 
 /// Kinds of ring operations.
@@ -514,7 +514,6 @@ impl EventLoop {
 
     fn finish_settle(&mut self, sink: &mut TurnSink) {
         for settled in sink.settled.drain(..) {
-            debug_assert!(matches!(settled.ticket, Ticket { .. }) && settled.verdict != Verdict::FlushTimeout || true);
             self.core.route_settled(settled);
         }
         for (queue, shards) in sink.woken.drain(..) {
@@ -595,7 +594,9 @@ impl EventLoop {
         }
         for (gather, header) in scratch.gathers.iter().zip(&scratch.headers) {
             let id = gather.connection;
-            let Some(descriptor) = self.core.connection_mut(id).and_then(|connection| connection.raw_fd()) else { continue };
+            let Some(descriptor) = self.core.connection_mut(id).and_then(|connection| connection.raw_fd()) else {
+                continue;
+            };
             let token = Token::new(kind::GATHER, id.slot, id.generation);
             // SAFETY: headers and slices are not touched before the completions below; the bytes are in the outbox, which
             // gathers nothing more meanwhile, and in pinned ring memory.

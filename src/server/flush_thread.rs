@@ -4,21 +4,21 @@
 //! durable point. An error of a log sync is final; no space for segments, queue or state files is not.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringmq_shards::disk::state_file::StateFile;
 use ringmq_shards::disk::Disk;
+use ringmq_shards::disk::state_file::StateFile;
 use ringmq_shards::log::LogView;
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::QueueStore;
+use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
-use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::PhysicalOffset;

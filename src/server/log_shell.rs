@@ -248,7 +248,8 @@ impl LogShell {
             self.fail("sync", operation.from - operation.from % self.segment_bytes, operation.from, &error);
             return false;
         }
-        if self.syncs_in_flight > 0 {
+        // A sync of two segments holds only if both succeeded.
+        if self.syncs_in_flight > 0 || self.failure.is_some() {
             return false;
         }
         self.sync_in_flight = None;

@@ -116,7 +116,9 @@ impl Outbox {
             if skipped < length {
                 match *part {
                     Part::Bytes { start, end } => rest.extend_from_slice(&self.bytes[start + skipped..end]),
-                    Part::Ring { physical, length } => copy_ring(physical + skipped as u64, length - skipped, &mut rest),
+                    Part::Ring { physical, length } => {
+                        copy_ring(physical + skipped as u64, length - skipped, &mut rest)
+                    }
                 }
             }
         }

@@ -35,9 +35,7 @@ impl Registrar {
         let (sender, receiver) = channel();
         // Not joined: it may be waiting for an answer when the process ends, and owns nothing that must be put in order.
         let target = address.clone();
-        std::thread::Builder::new()
-            .name("registrar".to_owned())
-            .spawn(move || run(&target, timeout, &receiver))?;
+        std::thread::Builder::new().name("registrar".to_owned()).spawn(move || run(&target, timeout, &receiver))?;
         Ok(Self { address, sender })
     }
 

@@ -150,7 +150,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let io_error = |action, path: PathBuf| move |source| StorageError::Io { action, path, source };
     let mut paths = StorePaths::new(&options.root);
     paths.commit_log.clone_from(&options.commit_log);
-    for directory in [paths.root.clone(), paths.own(), paths.commit_log.clone(), paths.consume_queue(), paths.config()] {
+    for directory in [paths.root.clone(), paths.own(), paths.commit_log.clone(), paths.consume_queue(), paths.config()]
+    {
         create_directories_durably(disk.as_ref(), &directory).map_err(io_error("create directories", directory))?;
     }
     let lock = ProcessLock::acquire(disk.as_ref(), &paths)?;
@@ -177,7 +178,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     };
     // After a clean stop the queue files are complete. After a crash they are as far as the sidecar says; a store without one
     // comes from Java, whose checkpoint recovery follows, or lost it, and then the whole log is read.
-    let durable = DurablePointFile::load(disk.as_ref(), &paths).map_err(io_error("read the durable point", paths.durable_point()))?;
+    let durable = DurablePointFile::load(disk.as_ref(), &paths)
+        .map_err(io_error("read the durable point", paths.durable_point()))?;
     let is_ours = !matches!(durable, StoredPoint::Missing);
     let from = match (was_clean, has_sidecar) {
         (true, _) => None,
@@ -228,8 +230,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
 
     let (checkpoint_file, checkpoint) =
         CheckpointFile::open(disk.as_ref(), &paths).map_err(io_error("open the checkpoint", paths.checkpoint()))?;
-    let durable_point =
-        DurablePointFile::open(disk.as_ref(), &paths).map_err(io_error("open the durable point", paths.durable_point()))?;
+    let durable_point = DurablePointFile::open(disk.as_ref(), &paths)
+        .map_err(io_error("open the durable point", paths.durable_point()))?;
     let index = match options.index {
         Some(geometry) => {
             let last_stop = if was_clean {
@@ -241,8 +243,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         }
         None => None,
     };
-    lock.mark_running(disk.as_ref(), &paths, std::process::id())
-        .map_err(io_error("write abort", paths.abort()))?;
+    lock.mark_running(disk.as_ref(), &paths, std::process::id()).map_err(io_error("write abort", paths.abort()))?;
     Ok(Storage {
         paths,
         lock,
@@ -287,10 +288,11 @@ fn read_tail_page(segments: &Segments, end: PhysicalOffset) -> Result<Vec<u8>, S
     let start = end.0 - end.0 % page;
     let mut bytes = vec![0; (end.0 - start) as usize];
     let path = segments.options().directory.clone();
-    let read = segments
-        .snapshot()
-        .read_at(PhysicalOffset(start), &mut bytes)
-        .map_err(|source| StorageError::Io { action: "read the log's last page", path: path.clone(), source })?;
+    let read = segments.snapshot().read_at(PhysicalOffset(start), &mut bytes).map_err(|source| StorageError::Io {
+        action: "read the log's last page",
+        path: path.clone(),
+        source,
+    })?;
     if read != bytes.len() {
         let source = io::Error::from(io::ErrorKind::UnexpectedEof);
         return Err(StorageError::Io { action: "read the log's last page", path, source });

@@ -26,9 +26,9 @@ use super::event_loop::Lifecycle;
 use super::messages::{ColdPull, ShardMessage};
 use super::metrics::StoreFigures;
 use super::shared::{Shared, monotonic_ns};
+use crate::broker::LookUp;
 use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
-use crate::broker::LookUp;
 
 /// How often the index catches up with the log.
 const INDEX_PERIOD: Duration = Duration::from_millis(100);

@@ -254,6 +254,7 @@ fn a_peer_that_does_not_read_holds_up_nobody() {
         subscription: "*",
         commit_offset: None,
     };
+    client.pull_with(&queue.address, &wanted).expect("an answer");
     let pulls: Vec<u8> = (0..100_000).flat_map(|_| requests::pull(&wanted).encode()).collect();
     assert!(deaf.write_all(&pulls).is_err(), "25 GB of answers are not taken without a reader");
     for _ in 0..100 {

@@ -41,6 +41,7 @@ fn bad_sends_are_refused_and_not_stored() {
     let long_name = send(&to(&too_long), &message);
     let no_body = Command { body: None, ..send(&TARGET, &message) };
     let too_large = send(&TARGET, &Message::new(vec![0; 4 * 1024 * 1024 + 1]));
+    let far_too_large = send(&TARGET, &Message::new(vec![0; 12 * 1024 * 1024]));
     let no_template = send(&to("new-topic"), &message).with_ext("c", "no-such-template");
     let no_fields = Command { ext_fields: None, ..send(&TARGET, &message) };
     let bad_number = send(&TARGET, &message).with_ext("e", "four");
@@ -54,6 +55,7 @@ fn bad_sends_are_refused_and_not_stored() {
         ("an unknown template", no_template, 17),
         ("no body", no_body, 1),
         ("a body that is too large", too_large, 13),
+        ("a body near the largest frame", far_too_large, 13),
         ("no fields", no_fields, 1),
         ("a bad number", bad_number, 1),
     ];

@@ -94,11 +94,13 @@ fn every_coding_of_a_send_is_stored_and_answered_in_full() {
             assert_eq!((message.tags(), message.keys()), (Some(&b"red"[..]), Some(&b"k"[..])));
             assert_eq!((message.born_timestamp(), message.topic()), (1_700_000_000_000, "codings"));
             assert_eq!(message.born_host().ip().to_string(), "127.0.0.1");
-            // Single messages get properties of the broker's, those of a batch keep their own.
+            for (name, value) in [(names::MSG_REGION, "DefaultRegion"), (names::TRACE_ON, "true")] {
+                assert_eq!(find_property(message.properties(), name), Some(value.as_bytes()), "{name}");
+            }
+            assert_eq!(find_property(message.properties(), names::CLUSTER), Some(&b"DefaultCluster"[..]));
+            // Messages of a batch keep their own properties as they were sent, in front of the broker's.
             let is_single = !message.body().starts_with(SEND_BATCH_MESSAGE.to_string().as_bytes());
-            let region = find_property(message.properties(), names::MSG_REGION);
-            assert_eq!(region.is_some(), is_single);
-            assert_eq!(find_property(message.properties(), names::CLUSTER).is_some(), is_single);
+            assert!(is_single || message.properties().starts_with(b"KEYS\x01k\x02TAGS\x01red\x02UNIQ_KEY\x01320-"));
         }
         assert!(found.len() > before, "the queue ends early");
     }

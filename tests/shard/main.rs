@@ -1,0 +1,7 @@
+//! A shard and the log's writer without a kernel: real frames go in, a disk that holds its completions is behind them, and what
+//! comes out is compared with what that disk really holds.
+
+mod allocation;
+mod held;
+mod input;
+mod world;
