@@ -17,7 +17,7 @@ use ringmq_protocol::command::Command;
 /// The metrics page of a broker that listens there.
 fn page(address: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("the metrics are served");
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+    write!(stream, "GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").expect("asked");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("a page");
     text.split_once("\r\n\r\n").expect("a body").1.to_owned()
