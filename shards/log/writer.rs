@@ -255,6 +255,11 @@ fn page_ceil(offset: u64) -> u64 {
 }
 
 impl Writer {
+    /// Changes how long an acknowledgement waits for its sync, milliseconds.
+    pub fn set_sync_flush_timeout_ms(&mut self, sync_flush_timeout_ms: u64) {
+        self.options.sync_flush_timeout_ms = sync_flush_timeout_ms;
+    }
+
     /// A writer that continues at `end`, the recovered end of the log, whose segment is ready up to `ready_end`.
     /// `tail_page` holds the bytes of the page that `end` lies in, from its start up to `end`.
     pub fn new(

@@ -50,10 +50,10 @@ impl Buckets {
         Self { counts: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
     }
 
-    /// Owner only.
-    pub(crate) fn record(&self, value: u64) {
-        add_own(&self.counts[bucket_of(value)], 1);
-        add_own(&self.sum, value);
+    /// Owner only: `count` values of the same size.
+    pub(crate) fn record(&self, value: u64, count: u64) {
+        add_own(&self.counts[bucket_of(value)], count);
+        add_own(&self.sum, value.wrapping_mul(count));
     }
 
     pub(crate) fn add_to(&self, snapshot: &mut HistogramSnapshot) {
@@ -92,6 +92,11 @@ impl HistogramSnapshot {
     pub fn count_below_power(&self, bits: u32) -> u64 {
         let buckets = if bits >= RANGE_BITS { BUCKETS } else { bucket_of(1 << bits) };
         self.counts[..buckets].iter().sum()
+    }
+
+    /// Values below `value`, as far as the buckets tell: those of its own bucket do not count.
+    pub fn count_below(&self, value: u64) -> u64 {
+        self.counts[..bucket_of(value)].iter().sum()
     }
 
     /// The value that `per_mille` thousandths of all values do not exceed, rounded up to the end of its bucket; 0 without
@@ -138,7 +143,7 @@ mod tests {
     fn quantiles_and_differences() {
         // Goal: quantiles, sums and cumulative counts. Method: the values 1..=1000, then one large value more.
         let buckets = Buckets::new();
-        (1..=1000).for_each(|value| buckets.record(value));
+        (1..=1000).for_each(|value| buckets.record(value, 1));
         let mut first = HistogramSnapshot::default();
         buckets.add_to(&mut first);
         assert_eq!((first.count(), first.sum()), (1000, 500_500));
@@ -146,7 +151,7 @@ mod tests {
         assert!((500..=575).contains(&first.quantile(500)));
         assert!((990..=1023).contains(&first.quantile(990)));
         assert_eq!(HistogramSnapshot::default().quantile(990), 0);
-        buckets.record(u64::MAX);
+        buckets.record(u64::MAX, 1);
         let mut second = HistogramSnapshot::default();
         buckets.add_to(&mut second);
         assert_eq!(second.since(&first).count(), 1);

@@ -3,6 +3,7 @@
 //! A thread that counts gets its own [`Probe`]; the registry only reads. Rendering takes a lock that no hot thread takes.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,9 +36,19 @@ impl Probe {
         add_own(&self.cells.counters[counter as usize], amount);
     }
 
+    /// Sets a counter that its thread keeps elsewhere and hands over now and then. It must not fall.
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.cells.counters[counter as usize].store(value, Ordering::Relaxed);
+    }
+
     /// Records a duration in nanoseconds, or a size.
     pub fn record(&self, histogram: Histogram, value: u64) {
-        self.cells.histograms[histogram as usize].record(value);
+        self.record_many(histogram, value, 1);
+    }
+
+    /// Records the same value `count` times.
+    pub fn record_many(&self, histogram: Histogram, value: u64, count: u64) {
+        self.cells.histograms[histogram as usize].record(value, count);
     }
 }
 
@@ -110,9 +121,15 @@ impl Registry {
         let mut page = Page::default();
         for &counter in Counter::ALL {
             page.header(counter.row(), "counter", "");
+            // Several parts of a thread may have cells of their own.
+            let mut by_thread: BTreeMap<&str, u64> = BTreeMap::new();
             for cells in &sources.cells {
                 let value = cells.counters[counter as usize].load(Ordering::Relaxed);
-                let labels = format!("thread=\"{}\"", escape(&cells.thread));
+                let total = by_thread.entry(&cells.thread).or_default();
+                *total = total.wrapping_add(value);
+            }
+            for (thread, value) in by_thread {
+                let labels = format!("thread=\"{}\"", escape(thread));
                 page.sample(counter.row().name, "", &labels, value);
             }
         }

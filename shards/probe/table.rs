@@ -38,34 +38,41 @@ macro_rules! metrics {
 metrics! {
     /// Counts that only grow; each thread has its own cells.
     Counter:
-    SendMessages, "ringmq_send_messages_total", "messages", "Messages acknowledged to producers.";
-    SendBytes, "ringmq_send_bytes_total", "bytes", "Bytes of acknowledged records in the log.";
+    Requests, "ringmq_requests_total", "requests", "Requests taken, of any kind.";
+    SendMessages, "ringmq_send_messages_total", "messages", "Messages accepted from producers.";
+    SendBytes, "ringmq_send_bytes_total", "bytes", "Bytes of accepted send requests.";
     SendRefused, "ringmq_send_refused_total", "requests", "Send requests answered with an error.";
-    PullRequests, "ringmq_pull_requests_total", "requests", "Pull requests received.";
+    SendRemote, "ringmq_send_remote_total", "requests", "Send requests whose records another shard put into the log.";
+    PullRequests, "ringmq_pull_requests_total", "requests", "Pull requests taken.";
     PullMessages, "ringmq_pull_messages_total", "messages", "Messages handed to consumers.";
     PullBytes, "ringmq_pull_bytes_total", "bytes", "Bytes of records handed to consumers.";
     PullFromRing, "ringmq_pull_ring_total", "requests", "Pulls served from the log's ring in memory.";
-    PullFromCache, "ringmq_pull_cache_total", "requests", "Pulls served from the page cache.";
-    PullFromDisk, "ringmq_pull_disk_total", "requests", "Pulls that waited for an asynchronous read.";
+    PullFromDisk, "ringmq_pull_disk_total", "requests", "Pulls served by a reader thread from the log's files.";
     PullParked, "ringmq_pull_parked_total", "requests", "Pulls that found nothing and were made to wait.";
     PullWakeUps, "ringmq_pull_wake_ups_total", "events", "Wake-ups of queues with waiting pulls.";
-    ConnectionsAccepted, "ringmq_connections_accepted_total", "connections", "Connections accepted.";
+    ConnectionsOpened, "ringmq_connections_opened_total", "connections", "Connections taken in.";
     ConnectionsClosed, "ringmq_connections_closed_total", "connections", "Connections closed, by either side.";
+    ConnectionsRefused, "ringmq_connections_refused_total", "connections", "Connections closed at once because of max_connections.";
     NetworkReadBytes, "ringmq_network_read_bytes_total", "bytes", "Bytes received from sockets.";
     NetworkWrittenBytes, "ringmq_network_written_bytes_total", "bytes", "Bytes given to sockets.";
-    FramesRefused, "ringmq_frames_refused_total", "frames", "Frames that could not be decoded.";
+    FramesRefused, "ringmq_frames_refused_total", "frames", "Frames that could not be decoded; each closes its connection.";
+    ReadPauses, "ringmq_read_pauses_total", "events", "Times a connection was not read because of its own bytes in flight.";
+    MemoryPauses, "ringmq_memory_pauses_total", "events", "Times a connection was not read because buffers used up their budget.";
+    ReceiveBuffersExhausted, "ringmq_receive_buffers_exhausted_total", "events", "Receives that found no free buffer.";
     ShardTurns, "ringmq_shard_turns_total", "turns", "Turns of shard loops.";
-    ShardSleeps, "ringmq_shard_sleeps_total", "events", "Times a shard went to sleep.";
-    ShardHops, "ringmq_shard_hops_total", "messages", "Messages handed from one shard to another.";
+    ShardEnters, "ringmq_shard_enters_total", "calls", "Calls of io_uring_enter.";
+    ShardSleeps, "ringmq_shard_sleeps_total", "events", "Of these, calls that could sleep.";
+    ShardWakes, "ringmq_shard_wakes_total", "events", "Times that another thread woke a shard from sleep.";
+    ShardHops, "ringmq_shard_hops_total", "messages", "Messages between shards for sends: one there, one back.";
     LogGroups, "ringmq_log_groups_total", "groups", "Groups written to the log: one write each.";
-    LogBytes, "ringmq_log_bytes_total", "bytes", "Bytes written to the log.";
+    LogBytes, "ringmq_log_bytes_total", "bytes", "Bytes written to the log, its last block again with each group.";
     LogSyncs, "ringmq_log_syncs_total", "syncs", "Completed syncs of the log.";
-    LogPartialPageRewrites, "ringmq_log_rewritten_bytes_total", "bytes", "Bytes of the last block written again.";
+    LogSegmentRolls, "ringmq_log_segment_rolls_total", "segments", "Times that the log went on in its next segment.";
+    LogWaits, "ringmq_log_waits_total", "events", "Times that a request waited for room in the log.";
     QueueEntriesFlushed, "ringmq_queue_flushed_entries_total", "entries", "Queue entries written to queue files.";
-    QueueTailFull, "ringmq_queue_tail_full_total", "events", "Appends that had to wait for the flush thread.";
-    QueueFileReads, "ringmq_queue_file_reads_total", "reads", "Reads of queue files because memory had moved on.";
-    IndexKeys, "ringmq_index_keys_total", "keys", "Keys added to the message index.";
-    IndexQueries, "ringmq_index_queries_total", "queries", "Queries of the message index.";
+    QueueTailFull, "ringmq_queue_tail_full_total", "events", "Requests that had to wait for the flush thread to write a queue.";
+    IndexMessages, "ringmq_index_messages_total", "messages", "Messages that the index has taken in.";
+    StoreLookUps, "ringmq_store_look_ups_total", "requests", "Requests answered by the store thread.";
     RequestsControl, "ringmq_control_requests_total", "requests", "Requests answered by the control thread.";
     RequestsUnknown, "ringmq_unknown_requests_total", "requests", "Requests with a code that is not served.";
 }
@@ -78,9 +85,6 @@ metrics! {
     LogSynced, "ringmq_log_synced_offset_bytes", "bytes", "End of what is known to survive a power cut.";
     IndexLag, "ringmq_index_lag_bytes", "bytes", "Confirmed bytes of the log that are not in the index yet.";
     QueueLag, "ringmq_queue_unflushed_percent", "percent", "Fullest queue tail that waits for the flush thread.";
-    Queues, "ringmq_queues", "queues", "Queues of all topics.";
-    Topics, "ringmq_topics", "topics", "Topics.";
-    Groups, "ringmq_consumer_groups", "groups", "Consumer groups with members.";
     DiskAvailable, "ringmq_disk_available_bytes", "bytes", "Room left on a file system of the store.";
     StartTime, "ringmq_start_time_seconds", "seconds", "When the process began, in Unix time.";
 }
@@ -89,7 +93,7 @@ metrics! {
     /// Durations in nanoseconds, or sizes; each thread has its own buckets.
     Histogram:
     SendLatency, "ringmq_send_latency_seconds", "seconds", "From a send request's last byte to its answer.";
-    PullLatency, "ringmq_pull_latency_seconds", "seconds", "From a pull request's last byte to its answer, unless it waited.";
+    PullLatency, "ringmq_pull_latency_seconds", "seconds", "From a pull request's last byte to its answer, unless it waited for messages.";
     ControlLatency, "ringmq_control_latency_seconds", "seconds", "From a control request's arrival to its answer.";
     LogWriteTime, "ringmq_log_write_seconds", "seconds", "Duration of a log write; on the page-cache path it holds up the writer's shard.";
     LogSyncTime, "ringmq_log_sync_seconds", "seconds", "Duration of a log sync.";
@@ -107,10 +111,15 @@ metrics! {
     QueueTails, "ringmq_limit_queue_tail_bytes", "bytes", "Memory of all queue tails.";
     QueueOpenFiles, "ringmq_limit_queue_open_files", "files", "Queue files kept open.";
     Connections, "ringmq_limit_connections", "connections", "Connections at a time.";
-    InFlight, "ringmq_limit_in_flight_bytes", "bytes", "Bytes of requests that are not answered yet.";
+    Buffers, "ringmq_limit_buffer_bytes", "bytes", "Input and output of all connections; past it connections are not read.";
+    PendingSends, "ringmq_limit_pending_sends", "requests", "Sends that wait for the log.";
     WaitingPulls, "ringmq_limit_waiting_pulls", "requests", "Pulls that wait for messages.";
-    ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Buffers of reads that go to the disk.";
+    ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Answers from the log's files on their way to shards.";
+    ColdQueue, "ringmq_limit_cold_queue", "requests", "Pulls that wait for a reader thread.";
     ControlQueue, "ringmq_limit_control_queue", "requests", "Requests that wait for the control thread.";
     StoreQueue, "ringmq_limit_store_queue", "requests", "Requests that wait for the store thread.";
+    Topics, "ringmq_limit_topics", "topics", "Topics.";
+    Queues, "ringmq_limit_queues", "queues", "Queues of all topics.";
+    Groups, "ringmq_limit_consumer_groups", "groups", "Consumer groups.";
     Descriptors, "ringmq_limit_descriptors", "descriptors", "File descriptors that the process may open.";
 }

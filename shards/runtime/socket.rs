@@ -5,8 +5,22 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Backlog of listening sockets (RocketMQ `serverSocketBacklog`).
-const BACKLOG: i32 = 1024;
+/// Options of a listening socket; accepted ones inherit the buffer sizes.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted (RocketMQ `serverSocketBacklog`); the system caps it.
+    pub backlog: u32,
+    /// Bytes of the kernel's send buffer; 0 lets the kernel adapt it (RocketMQ `serverSocketSndBufSize`).
+    pub send_buffer_bytes: u32,
+    /// Bytes of the kernel's receive buffer; 0 lets the kernel adapt it (RocketMQ `serverSocketRcvBufSize`).
+    pub receive_buffer_bytes: u32,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 1024, send_buffer_bytes: 0, receive_buffer_bytes: 0 }
+    }
+}
 
 /// How long a bind is tried again while the address is in use: after a crash the kernel takes up to some 25 ms to tear
 /// down the io_uring that still holds the old listener.
@@ -23,10 +37,10 @@ fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()
 }
 
 /// Opens a listening TCP socket.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
     let deadline = Instant::now() + BIND_PATIENCE;
     loop {
-        match listen_once(address) {
+        match listen_once(address, options) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -35,11 +49,17 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-fn listen_once(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_once(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
     // The standard library binds and listens with SO_REUSEADDR; a second listen only replaces its backlog of 128.
     let listener = TcpListener::bind(address)?;
+    let socket = std::os::fd::AsRawFd::as_raw_fd(&listener);
+    let sizes = [(libc::SO_SNDBUF, options.send_buffer_bytes), (libc::SO_RCVBUF, options.receive_buffer_bytes)];
+    for (name, bytes) in sizes.into_iter().filter(|(_, bytes)| *bytes > 0) {
+        set_option(socket, libc::SOL_SOCKET, name, i32::try_from(bytes).unwrap_or(i32::MAX))?;
+    }
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
     // SAFETY: an open socket and a plain integer.
-    check(unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), BACKLOG) })?;
+    check(unsafe { libc::listen(socket, backlog) })?;
     Ok(listener)
 }
 

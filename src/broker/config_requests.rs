@@ -41,6 +41,11 @@ impl Control {
     pub fn config_file(&self) -> Option<String> {
         self.access.file()
     }
+
+    /// The configuration in use, if one is attached.
+    pub fn current_config(&self) -> Option<&crate::config::Config> {
+        self.access.current()
+    }
 }
 
 fn refusal(error: ConfigError) -> Refusal {

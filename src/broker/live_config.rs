@@ -27,6 +27,8 @@ impl From<&Config> for ControlConfig {
             register_period: Duration::from_millis(config.register_name_server_period),
             offset_write_period: Duration::from_millis(config.flush_consumer_offset_interval),
             accept_sends_from_ms: super::java_millis(config.start_accept_send_request_time_stamp),
+            default_query_messages: int(config.default_query_max_num.into()),
+            max_query_messages: int(config.max_msgs_num_batch.into()),
             max_topics: usize::try_from(config.max_topics).unwrap_or(usize::MAX),
             max_queues: config.max_queues,
             max_groups: usize::try_from(config.max_groups).unwrap_or(usize::MAX),
@@ -75,6 +77,10 @@ impl ConfigAccess for LiveConfig {
 
     fn file(&self) -> Option<String> {
         Some(self.config.live_text())
+    }
+
+    fn current(&self) -> Option<&Config> {
+        Some(&self.config)
     }
 }
 

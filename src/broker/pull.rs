@@ -6,26 +6,40 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use ringmq_protocol::bodies::MessageModel;
+use ringmq_protocol::bodies::{ConsumeType, MessageModel};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::flags::{permission, pull};
 use ringmq_protocol::pull::PullHeader;
 use ringmq_shards::queue::{Queue, QueueEntry, TailRead};
 use ringmq_shards::types::{PhysicalOffset, QueueOffset};
 
+use super::ConnectionId;
 use super::filter::{TagFilter, is_tag_type};
 use super::names::check_group;
 use super::snapshot::GroupEntry;
 use crate::server::serving::{Serving, ServingTopic};
 
-/// Most messages of one answer while they are in memory (`maxTransferCountOnMessageInMemory`).
-pub const MEMORY_MESSAGES: usize = 32;
-/// Most bytes of one answer while they are in memory (`maxTransferBytesOnMessageInMemory`).
-pub const MEMORY_BYTES: usize = 262_144;
-/// Most messages of one answer from disk (`maxTransferCountOnMessageInDisk`).
-pub const DISK_MESSAGES: usize = 8;
-/// Most bytes of one answer from disk (`maxTransferBytesOnMessageInDisk`).
-pub const DISK_BYTES: usize = 65_536;
+/// Bounds of one answer, as configured; the defaults are RocketMQ's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferLimits {
+    /// Most messages while they are in memory (`maxTransferCountOnMessageInMemory`).
+    pub memory_messages: usize,
+    /// Most bytes while they are in memory (`maxTransferBytesOnMessageInMemory`).
+    pub memory_bytes: usize,
+    /// Most messages from disk (`maxTransferCountOnMessageInDisk`).
+    pub disk_messages: usize,
+    /// Most bytes from disk (`maxTransferBytesOnMessageInDisk`).
+    pub disk_bytes: usize,
+    /// Most messages whatever the client asks for (`pullBatchMaxMessageCount`).
+    pub batch_messages: usize,
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        Self { memory_messages: 32, memory_bytes: 262_144, disk_messages: 8, disk_bytes: 65_536, batch_messages: 160 }
+    }
+}
+
 /// Queue entries that one filtered read looks at (`maxFilterMessageSize` of 16,000 bytes).
 pub const SCAN_ENTRIES: usize = 800;
 /// Entries that are read from a tail at once.
@@ -67,8 +81,8 @@ fn refuse<'a>(code: i32, forbidden_type: Option<i32>, remark: impl Into<Cow<'sta
     PullCheck::Refused(PullRefusal { code, remark: remark.into(), forbidden_type })
 }
 
-/// Steps 1 to 9 of the check order.
-pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>) -> PullCheck<'a> {
+/// The check order. `connection` is the number of the client's connection.
+pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>, connection: u64) -> PullCheck<'a> {
     if !permission::is_readable(serving.broker_permission) {
         let remark = format!("the broker[{}] pulling message is forbidden", serving.identity.store_host);
         return refuse(response::NO_PERMISSION, Some(1), remark);
@@ -115,9 +129,23 @@ pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>) -> Pu
         );
     };
     match subscription(group_name, group, topic, header) {
+        Ok(_) if serving.reject_pull_consumers && !is_registered(group, connection) => refuse(
+            response::SUBSCRIPTION_NOT_EXIST,
+            None,
+            "the consumer's group info not exist, or the pull consumer is rejected by server",
+        ),
         Ok(filter) => PullCheck::Go { topic, group, group_name, queue_id, filter },
         Err(refusal) => PullCheck::Refused(refusal),
     }
+}
+
+/// Step 10 (`rejectPullConsumerEnable`): a group that is offline or pulls on its own account must at least have announced
+/// this connection by a heartbeat.
+fn is_registered(group: &GroupEntry, connection: u64) -> bool {
+    group.live.as_ref().is_some_and(|live| {
+        live.consume_type != Some(ConsumeType::Actively)
+            || live.connections.binary_search(&ConnectionId(connection)).is_ok()
+    })
 }
 
 /// Step 8: the expression comes with the request, or from what the group's consumers have announced.
@@ -233,6 +261,8 @@ pub struct Reading {
     pub max: i64,
     /// Bytes of all ranges.
     pub bytes: usize,
+    /// Messages in them.
+    pub messages: usize,
 }
 
 /// The limits of one answer, and how they shrink when messages are no longer in memory.
@@ -242,6 +272,8 @@ pub struct ReadLimits {
     pub max_messages: usize,
     /// Messages at or above this offset of the log count as being in memory (40 % of the machine's, as in RocketMQ).
     pub memory_from: u64,
+    /// The configured bounds.
+    pub transfer: TransferLimits,
 }
 
 /// Chooses messages entry by entry until an answer is full.
@@ -266,11 +298,13 @@ impl<'a> Collector<'a> {
             return false;
         }
         let size = entry.size as usize;
+        let transfer = &self.limits.transfer;
         let (most_messages, most_bytes) = if entry.physical.0 >= self.limits.memory_from {
-            (MEMORY_MESSAGES, MEMORY_BYTES)
+            (transfer.memory_messages, transfer.memory_bytes)
         } else {
-            (DISK_MESSAGES, DISK_BYTES)
+            (transfer.disk_messages, transfer.disk_bytes)
         };
+        let most_messages = most_messages.min(transfer.batch_messages);
         let is_full = self.messages >= self.limits.max_messages.min(most_messages) || self.bytes + size > most_bytes;
         if self.messages > 0 && is_full {
             return false;
@@ -310,7 +344,7 @@ fn signed(offset: u64) -> i64 {
 /// Answers what the bounds alone decide; `None` when entries have to be read.
 pub fn outside(offset: i64, min: u64, max: u64) -> Option<Reading> {
     let (min, max) = (signed(min), signed(max));
-    let reading = |status, next| Some(Reading { status, next, min, max, bytes: 0 });
+    let reading = |status, next| Some(Reading { status, next, min, max, bytes: 0, messages: 0 });
     if max == 0 {
         reading(Status::NoMessageInQueue, 0)
     } else if offset < min {
@@ -357,5 +391,6 @@ pub fn read_tail(
         }
     }
     let status = if collector.messages() > 0 { Status::Found } else { Status::NoMatchedMessage };
-    Some(Reading { status, next: signed(at), min: signed(min.0), max: signed(max.0), bytes: collector.bytes() })
+    let (bytes, messages) = (collector.bytes(), collector.messages());
+    Some(Reading { status, next: signed(at), min: signed(min.0), max: signed(max.0), bytes, messages })
 }

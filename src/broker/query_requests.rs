@@ -2,15 +2,16 @@
 
 use ringmq_protocol::codes::response;
 
-use super::{Answer, Control, Handled, Refusal, Request, limits, success};
+use super::{Answer, Control, Handled, Refusal, Request, success};
 
 /// QUERY_MESSAGE (12). The answer may hold messages of other keys with the same hash; clients compare.
-pub(crate) fn by_key(_control: &mut Control, request: &mut Request<'_>) -> Handled {
+pub(crate) fn by_key(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let topic = request.command.ext_text("topic")?.to_owned();
     let key = request.command.ext_text("key")?.to_owned();
     let unique = request.command.ext("_UNIQUE_KEY_QUERY") == Some("true");
     let wanted = request.command.ext_i32("maxNum")?;
-    let most = if unique { limits::UNIQUE_KEY_QUERY_MESSAGES } else { wanted.min(limits::MAX_QUERY_MESSAGES) };
+    let most =
+        if unique { control.config.default_query_messages } else { wanted.min(control.config.max_query_messages) };
     let begin = request.command.ext_i64("beginTimestamp")?;
     let end = request.command.ext_i64("endTimestamp")?;
     Ok(Answer::LookUp(Box::new(move |store| {

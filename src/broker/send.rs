@@ -122,12 +122,17 @@ impl SendState {
     }
 }
 
-/// Steps 4 to 8 of the check order: permission, name, topic, queue.
+/// Steps 3 to 8 of the check order: time, permission, name, topic, queue.
 pub fn check_target<'a>(
     state: &mut SendState,
     serving: &'a Serving,
     header: &SendHeader<'_>,
+    now_ms: u64,
 ) -> Result<Target<'a>, NotNow> {
+    if i64::try_from(now_ms).is_ok_and(|now_ms| now_ms < serving.accept_sends_from_ms) {
+        let remark = format!("broker unable to service, until {} ms since 1970", serving.accept_sends_from_ms);
+        return Err(Refusal::new(response::SYSTEM_ERROR, remark).into());
+    }
     let topic = serving.topics.get(header.topic);
     if !permission::is_writeable(serving.broker_permission) && topic.is_some_and(|topic| topic.is_ordered) {
         let remark = format!("the broker[{}] sending message is forbidden", serving.identity.store_host);

@@ -73,6 +73,10 @@ pub struct ControlConfig {
     pub offset_version_step: u64,
     /// `startAcceptSendRequestTimeStamp`, milliseconds.
     pub accept_sends_from_ms: i64,
+    /// `defaultQueryMaxNum`: messages that a look-up by unique key returns at most.
+    pub default_query_messages: i32,
+    /// `maxMsgsNumBatch`: messages that a look-up by key returns at most.
+    pub max_query_messages: i32,
     /// `max_topics`: see [`limits::DEFAULT_MAX_TOPICS`].
     pub max_topics: usize,
     /// `max_queues`: see [`limits::DEFAULT_MAX_QUEUES`].
@@ -109,6 +113,8 @@ impl Default for ControlConfig {
             offset_write_period: Duration::from_secs(5),
             offset_version_step: 500,
             accept_sends_from_ms: 0,
+            default_query_messages: limits::UNIQUE_KEY_QUERY_MESSAGES,
+            max_query_messages: limits::MAX_QUERY_MESSAGES,
             max_topics: limits::DEFAULT_MAX_TOPICS,
             max_queues: limits::DEFAULT_MAX_QUEUES,
             max_groups: limits::DEFAULT_MAX_GROUPS,
@@ -152,6 +158,8 @@ impl ControlConfig {
             "flushConsumerOffsetInterval" => put_millis(&mut self.offset_write_period, value),
             "consumerOffsetUpdateVersionStep" => put(&mut self.offset_version_step, value),
             "startAcceptSendRequestTimeStamp" => put(&mut self.accept_sends_from_ms, value),
+            "defaultQueryMaxNum" => put(&mut self.default_query_messages, value),
+            "maxMsgsNumBatch" => put(&mut self.max_query_messages, value),
             "max_topics" => put(&mut self.max_topics, value),
             "max_queues" => put(&mut self.max_queues, value),
             "max_groups" => put(&mut self.max_groups, value),
@@ -199,6 +207,11 @@ pub trait ConfigAccess: Send {
 
     /// Content of the file that keeps changes over a restart; `None` if there is none.
     fn file(&self) -> Option<String>;
+
+    /// The configuration in use, for the parts of the process that live changes reach; `None` if there is none.
+    fn current(&self) -> Option<&crate::config::Config> {
+        None
+    }
 }
 
 /// A configuration that cannot be seen or changed: the default until one is attached.

@@ -227,30 +227,13 @@ honoured_keys! {
         max_hash_slot_num: u64 = "maxHashSlotNum", Store, int(1, 100_000_000), "5000000", Restart;
         /// Entries of an index file, 20 bytes each.
         max_index_num: u64 = "maxIndexNum", Store, int(2, 100_000_000), "20000000", Restart;
-        /// How long log files are kept after their last write.
-        file_reserved_time: u64 = "fileReservedTime", Store,
-            Kind::Duration { unit: TimeUnit::Hours, min: 0, max: 1_000_000 }, "72", Live;
-        /// Hours of the day at which expired files are deleted. A full disk does not wait for them.
-        delete_when: Vec<u8> = "deleteWhen", Store, Kind::Hours, "04", Live;
-        /// Percent of the disk in use at which expired files are deleted at any hour.
-        disk_max_used_space_ratio: u32 = "diskMaxUsedSpaceRatio", Store, int(10, 95), "75", Live;
-        /// Percent of the disk in use at which the oldest files are deleted although they have not expired.
-        disk_space_clean_forcibly_ratio: u32 = "diskSpaceCleanForciblyRatio", Store, int(30, 85), "85", Live;
-        /// Percent of the disk in use at which sends are refused until there is room.
-        disk_space_warning_level_ratio: u32 = "diskSpaceWarningLevelRatio", Store, int(35, 90), "90", Live;
-        /// Whether files may be deleted before they expire when the disk fills up. If not, sends are refused sooner.
-        clean_file_forcibly_enable: bool = "cleanFileForciblyEnable", Store, BOOL, "true", Live;
-        /// How often files are looked over for deletion.
-        clean_resource_interval: u64 = "cleanResourceInterval", Store, ms(100, 3_600_000), "10000", Restart;
-        /// Files that are deleted at a time.
-        delete_file_batch_max: u32 = "deleteFileBatchMax", Store, int(1, 10_000), "10", Live;
     }
     "Topics and groups" {
         /// Whether sending to an unknown topic creates it. Convenient to begin with; in production a typo makes a
         /// topic.
         auto_create_topic_enable: bool = "autoCreateTopicEnable", Broker, BOOL, "true", Live;
         /// Queues of a topic that was created by sending, if the producer asks for no fewer.
-        default_topic_queue_nums: u32 = "defaultTopicQueueNums", Broker, int(1, 1024), "8", Live;
+        default_topic_queue_nums: u32 = "defaultTopicQueueNums", Broker, int(1, 1024), "8", Restart;
         /// Whether there is a topic with the cluster's name.
         cluster_topic_enable: bool = "clusterTopicEnable", Broker, BOOL, "true", Restart;
         /// Whether there is a topic with the broker's name.
@@ -274,9 +257,6 @@ honoured_keys! {
         notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable", Broker, BOOL, "true", Live;
         /// A client that sends no heartbeat for this long is forgotten.
         channel_expired_timeout: u64 = "channelExpiredTimeout", Broker, ms(1_000, 86_400_000), "120000", Restart;
-        /// A subscription that no heartbeat repeats for this long is forgotten.
-        subscription_expired_timeout: u64 = "subscriptionExpiredTimeout", Broker,
-            ms(1_000, 86_400_000), "600000", Restart;
         /// Whether a pull that finds nothing waits as long as its client asks for.
         long_polling_enable: bool = "longPollingEnable", Broker, BOOL, "true", Live;
         /// How long such a pull waits when long polling is off.

@@ -160,6 +160,7 @@ pub(super) const KEYS: &[JavaKey] = &[
     JavaKey::new(Origin::Broker, "slaveReadEnable", Some("false"), Reason::ColdReads),
     JavaKey::new(Origin::Broker, "splitRegistrationSize", Some("800"), Reason::AlwaysDefault),
     JavaKey::new(Origin::Broker, "storeReplyMessageEnable", Some("true"), Reason::AlwaysDefault),
+    JavaKey::new(Origin::Broker, "subscriptionExpiredTimeout", Some("600000"), Reason::Compensation),
     JavaKey::new(Origin::Broker, "syncBrokerMemberGroupPeriod", Some("1000"), Reason::Replication),
     JavaKey::new(Origin::Broker, "syncBrokerMetadataPeriod", Some("5000"), Reason::Controller),
     JavaKey::new(Origin::Broker, "syncControllerMetadataPeriod", Some("10000"), Reason::Controller),

@@ -87,6 +87,8 @@ pub enum Reason {
     ColdReads,
     /// Compacted topics.
     Compaction,
+    /// Subscriptions beside those of heartbeats.
+    Compensation,
     /// Controller and DLedger.
     Controller,
     /// Delayed messages.
@@ -113,6 +115,8 @@ pub enum Reason {
     PropertyCrc,
     /// Master and slaves.
     Replication,
+    /// Deletion of old log files.
+    Retention,
     /// The RocksDB store.
     RocksDb,
     /// Statistics and their log files.
@@ -135,6 +139,7 @@ impl Reason {
             Reason::Auth => "authentication and authorization are not served yet",
             Reason::ColdReads => "reads of old messages are asynchronous and have one byte budget, cold_read_bytes",
             Reason::Compaction => "compacted topics are not served yet",
+            Reason::Compensation => "a group's subscriptions are those of its members' heartbeats and end with them",
             Reason::Controller => "controllers and DLedger are not served yet",
             Reason::Delay => "delayed and timed messages are not served yet",
             Reason::FastFailure => {
@@ -154,6 +159,7 @@ impl Reason {
             Reason::Pop => "POP consumption is not served yet",
             Reason::PropertyCrc => "the CRC property is neither written nor checked",
             Reason::Replication => "replication and slaves are not served yet",
+            Reason::Retention => "retention is not served yet: nothing is deleted",
             Reason::RocksDb => "the RocksDB store is not supported",
             Reason::Statistics => "counters are metrics, not log files",
             Reason::StoreInternals => "the store has no memory maps, buffer pools, dispatcher or append locks to tune",

@@ -286,13 +286,14 @@ mod tests {
                     bindAddress=0.0.0.0\nbrokerIP1=10.0.0.7\nsendMessageThreadPoolNums=64\n";
         let layers = Layers { broker_conf: Some(("broker.conf".into(), text.into())), ..Layers::default() };
         let config = layers.build().expect("a plain broker.conf");
-        assert_eq!((config.broker_name.as_str(), config.file_reserved_time), ("broker-a", 48));
+        assert_eq!(config.broker_name, "broker-a");
         assert_eq!(config.loopback_notice(), None);
         let advertised = config.advertised_address(|_| None, |_| None).expect("numeric");
         assert_eq!(advertised.to_string(), "10.0.0.7");
         let report = config.ignored_report();
-        assert_eq!(report.len(), 1, "{report:?}");
-        assert!(report[0].starts_with("sendMessageThreadPoolNums = 64 (broker.conf)"), "{report:?}");
+        for start in ["fileReservedTime = 48 (broker.conf)", "sendMessageThreadPoolNums = 64 (broker.conf)"] {
+            assert!(report.iter().any(|line| line.starts_with(start)), "{report:?}");
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,24 +15,25 @@ use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::segments::WritePath as SegmentPath;
 use ringmq_shards::log::writer::WriterOptions;
 use ringmq_shards::log::{FlushMode, LogRing, LogView, WriteKind, Writer};
-use ringmq_shards::probe::{Gauge, Registry};
+use ringmq_shards::probe::{Gauge, Limit, Registry};
 use ringmq_shards::runtime::{
     Mailbox, MailboxSender, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle, check_io_uring, socket,
     spawn_shard,
 };
 
 use super::connection::Listener;
-use super::control_thread::{BrokerParts, ControlThread};
+use super::control_thread::{BrokerParts, ControlThread, Pictured, namesrv_addresses};
 use super::core::{LogPort, ShardCore, ShardSettings};
 use super::event_loop::{EventLoop, Lifecycle, ListenerSlot, kind};
 use super::flush_thread::{FlushRequest, FlushThread};
 use super::log_shell::{LogShell, LogShellOptions};
 use super::messages::{ColdPull, ControlRequest, ShardMessage};
-use super::metrics::ShardProbe;
+use super::metrics::{self, StoreFigures};
 use super::registrar::Registrar;
 use super::serving::{Serving, ServingIdentity};
+use super::shared::Shared;
 use super::storage::{self, Storage, StorageError, StorageOptions};
-use super::store_thread::{StoreAccess, StoreJob, StoreThread, run_reader};
+use super::store_thread::{Reader, StoreAccess, StoreJob, StoreThread};
 use super::{limits, metrics_page, signals};
 use crate::broker::live_config::LiveConfig;
 use crate::broker::send::SendState;
@@ -150,7 +151,7 @@ struct StoreSide {
     flush: SyncSender<FlushRequest>,
     flush_thread: JoinHandle<()>,
     store_thread: JoinHandle<()>,
-    reader_thread: JoinHandle<()>,
+    reader_threads: Vec<JoinHandle<()>>,
     lock: ringmq_shards::recovery::process_lock::ProcessLock,
     paths: ringmq_shards::recovery::StorePaths,
     disk: Arc<dyn Disk>,
@@ -218,7 +219,7 @@ impl Running {
         let mut status = ExitStatus::Ok;
         if let Some(store) = self.store {
             join(store.store_thread, "store");
-            join(store.reader_thread, "reader");
+            store.reader_threads.into_iter().for_each(|thread| join(thread, "reader"));
             let (done, finished) = channel();
             let is_complete = store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
             join(store.flush_thread, "flush");
@@ -264,9 +265,14 @@ fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
     if roles.namesrv {
         wanted.push((config.namesrv_port, "--namesrv-port", Listener::Namesrv));
     }
+    let options = socket::ListenOptions {
+        backlog: config.server_socket_backlog,
+        send_buffer_bytes: config.server_socket_snd_buf_size,
+        receive_buffer_bytes: config.server_socket_rcv_buf_size,
+    };
     let bind_one = |(port, key, listener)| {
         let address = SocketAddr::new(config.listen, port);
-        match socket::listen(address) {
+        match socket::listen(address, options) {
             Ok(socket) => Ok(ListenerSlot { socket, listener }),
             Err(source) => Err(BootError::Listen { address, key, source }),
         }
@@ -296,6 +302,7 @@ fn open_broker(config: &mut Config, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>
         commit_log: config.commit_log_dir(),
         segment_bytes: config.mapped_file_size_commit_log,
         queue_file_entries: config.mapped_file_size_consume_queue / 20,
+        tail_bytes: tail_bytes(config),
         write_path: path,
         zero_ahead_bytes,
         ring_bytes: ring_bytes(config) as u64,
@@ -324,8 +331,17 @@ fn ring_bytes(config: &Config) -> usize {
     wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
 }
 
-/// Pin slots of the log view behind those of the shards: flush, store, reader.
-const READER_SLOTS: usize = 3;
+/// Memory of all queue tails: 64 MiB, but no more than a quarter of the budget.
+fn tail_bytes(config: &Config) -> u64 {
+    let budget = config.memory_budget_bytes(machine::memory_bytes());
+    ringmq_shards::queue::limits::DEFAULT_POOL_BYTES.min(budget / 4)
+}
+
+/// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
+const READERS: usize = 2;
+
+/// Pin slots of the log view behind those of the shards: flush, store, readers.
+const READER_SLOTS: usize = 2 + READERS;
 
 /// The broker's name and address: chosen once, kept for ever.
 fn adopt_identity(config: &mut Config, disk: &Arc<dyn Disk>) -> Result<IpAddr, BootError> {
@@ -367,7 +383,11 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let shard_count = senders.len();
     let lifecycle = Arc::new(Lifecycle::default());
     let stopping = Arc::new(AtomicBool::new(false));
-    let shard_probes: Vec<Arc<ShardProbe>> = (0..shard_count).map(|_| Arc::new(ShardProbe::default())).collect();
+    let memory_bytes = config.memory_budget_bytes(machine::memory_bytes());
+    let ring = if broker.is_some() { ring_bytes(&config) as u64 } else { 0 };
+    let tails = if broker.is_some() { tail_bytes(&config) } else { 0 };
+    let shared = Arc::new(Shared::new(&config, shard_count, memory_bytes, ring, tails));
+    metrics::add_shared(&registry, &shared, boot_ms);
     let (registered_sender, registered) = channel();
 
     let mut store_side = None;
@@ -384,7 +404,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
             &registry,
             &lifecycle,
             &senders,
-            &shard_probes,
+            &shared,
             (flush.0.clone(), flush.1),
             (jobs.0, jobs.1),
             cold.1,
@@ -408,6 +428,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         namesrv_files,
         Some(registered_sender),
         Arc::clone(&stopping),
+        Arc::clone(&shared),
+        registry.probe("control"),
     );
     let serving = control_thread.first_serving();
 
@@ -425,16 +447,17 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         writer: writer_side,
         clock: &clock,
         lifecycle: &lifecycle,
-        probes: &shard_probes,
+        registry: &registry,
+        shared: &shared,
     })?;
     let control = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || control_thread.run())
         .map_err(system("start the control thread"))?;
-    if let Some(address) = config.metrics_listen
-        && let Err(error) = metrics_page::start(address, registry, shard_probes)
-    {
-        tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
+    if let Some(address) = config.metrics_listen {
+        if let Err(error) = metrics_page::start(address, registry) {
+            tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
+        }
     }
     for _ in 0..expected {
         if registered.recv_timeout(REGISTRATION_PATIENCE).is_err() {
@@ -471,6 +494,14 @@ fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, Boo
     for (key, value) in config::properties::parse(&text).unwrap_or_default() {
         settings.set(&key, &value);
     }
+    // What request 318 has changed wins over the configuration, as the live changes of a broker do.
+    let kept = StateFile::new(path.join("namesrv.properties"))
+        .load(disk.as_ref(), |bytes| Ok(String::from_utf8_lossy(bytes).into_owned()))
+        .map_err(|error| BootError::Config(error.to_string()))?;
+    for (key, value) in kept.map(|kept| config::properties::parse(&kept.value).unwrap_or_default()).unwrap_or_default()
+    {
+        settings.set(&key, &value);
+    }
     let mut namesrv = NameServer::new(settings);
     let kv_file = StateFile::new(config.kv_config_file());
     let loaded = kv_file
@@ -504,7 +535,7 @@ fn build_broker(
     registry: &Arc<Registry>,
     lifecycle: &Arc<Lifecycle>,
     senders: &[MailboxSender<ShardMessage>],
-    shard_probes: &[Arc<ShardProbe>],
+    shared: &Arc<Shared>,
     flush: (SyncSender<FlushRequest>, Receiver<FlushRequest>),
     jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
     cold: Receiver<ColdPull>,
@@ -557,7 +588,7 @@ fn build_broker(
         probe: registry.probe("shard-0"),
     });
     let index_timestamp_ms = Arc::new(AtomicU64::new(u64::try_from(checkpoint.index_timestamp_ms).unwrap_or(0)));
-    let totals = totals_of(shard_probes);
+    let figures = Arc::new(StoreFigures::new(Arc::clone(registry), Arc::clone(shared)));
     let access = |slot: usize| {
         Arc::new(StoreAccess::new(
             Arc::clone(&view),
@@ -567,12 +598,14 @@ fn build_broker(
             64 + slot,
             memory_window_bytes,
             boot_ms,
-            Arc::clone(&totals),
+            Arc::clone(&figures),
         ))
     };
     let store_access = access(1);
-    let reader_access = access(2);
-    add_gauges(registry, &view, &queues);
+    let reader_accesses: Vec<_> = (0..READERS).map(|reader| access(2 + reader)).collect();
+    let indexed = Arc::new(AtomicU64::new(0));
+    metrics::add_broker(registry, shared);
+    add_gauges(registry, shared, &view, &queues, config, config.message_index_enable.then(|| Arc::clone(&indexed)));
 
     let flush_thread = FlushThread {
         requests: flush.1,
@@ -590,7 +623,7 @@ fn build_broker(
         checkpoint,
         durable_point,
         index_timestamp_ms: Arc::clone(&index_timestamp_ms),
-        sync_period: Duration::from_millis(config.flush_interval_commit_log),
+        shared: Arc::clone(shared),
         lifecycle: Arc::clone(lifecycle),
         probe: registry.probe("flush"),
         end,
@@ -601,26 +634,36 @@ fn build_broker(
         access: Arc::clone(&store_access),
         shards: senders.to_vec(),
         opening: index,
-        indexed: Arc::new(AtomicU64::new(0)),
+        indexed,
         index_timestamp_ms,
+        shared: Arc::clone(shared),
         probe: registry.probe("store"),
     };
-    let reader_probe = registry.probe("reader");
-    let reader_shards = senders.to_vec();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(system("start a thread"))
     };
     let flush_handle = spawn("flush", Box::new(move || flush_thread.run()))?;
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
-    let reader = Arc::clone(&reader_access);
-    let reader_handle = spawn("reader", Box::new(move || run_reader(&cold, &reader, &reader_shards, &reader_probe)))?;
+    let cold = Arc::new(Mutex::new(cold));
+    let mut reader_threads = Vec::new();
+    for access in reader_accesses {
+        let reader = Reader {
+            pulls: Arc::clone(&cold),
+            access,
+            shards: senders.to_vec(),
+            shared: Arc::clone(shared),
+            lifecycle: Arc::clone(lifecycle),
+            probe: registry.probe("reader"),
+        };
+        reader_threads.push(spawn("reader", Box::new(move || reader.run()))?);
+    }
 
     let control = open_control(config, disk, &paths.config(), &queues)?;
-    let mut addresses = config.namesrv_addr.clone();
-    if roles.namesrv {
+    let own_namesrv = roles.namesrv.then(|| {
         let own = if config.listen.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { config.listen };
-        addresses.push(SocketAddr::new(own, config.namesrv_port).to_string());
-    }
+        SocketAddr::new(own, config.namesrv_port).to_string()
+    });
+    let addresses = namesrv_addresses(config, own_namesrv.as_ref());
     let timeout = Duration::from_millis(config.register_broker_timeout_mills);
     let registrars = addresses.into_iter().map(|address| Registrar::start(address, timeout));
     let parts = BrokerParts {
@@ -631,10 +674,10 @@ fn build_broker(
         paths: paths.clone(),
         queue_offsets,
         identity,
-        max_message_bytes: usize::try_from(config.max_message_size).unwrap_or(usize::MAX),
-        long_polling: config.long_polling_enable,
-        short_polling_ms: config.short_polling_time_mills,
-        lite_pull: true,
+        pictured: Pictured::from(config),
+        register_timeout: timeout,
+        own_namesrv,
+        figures,
         state_directory: paths.config(),
         registrars: registrars.collect::<io::Result<_>>().map_err(system("start a registrar"))?,
         jobs: jobs.0,
@@ -644,7 +687,7 @@ fn build_broker(
         flush: flush.0,
         flush_thread: flush_handle,
         store_thread: store_handle,
-        reader_thread: reader_handle,
+        reader_threads,
         lock,
         paths,
         disk: Arc::clone(disk),
@@ -652,15 +695,32 @@ fn build_broker(
     Ok(BuiltBroker { view, writer: WriterSide { writer, shell }, parts, store })
 }
 
-fn totals_of(probes: &[Arc<ShardProbe>]) -> Arc<dyn Fn() -> (u64, u64, u64) + Send + Sync> {
-    let probes = probes.to_vec();
-    Arc::new(move || {
-        let sum = |read: fn(&ShardProbe) -> u64| probes.iter().map(|probe| read(probe)).sum();
-        (sum(|probe| probe.messages_in.get()), sum(|probe| probe.bytes_in.get()), sum(|probe| probe.pulls_found.get()))
-    })
-}
-
-fn add_gauges(registry: &Registry, view: &Arc<LogView>, queues: &Arc<ringmq_shards::queue::QueueStore>) {
+fn add_gauges(
+    registry: &Registry,
+    shared: &Arc<Shared>,
+    view: &Arc<LogView>,
+    queues: &Arc<ringmq_shards::queue::QueueStore>,
+    config: &Config,
+    indexed: Option<Arc<AtomicU64>>,
+) {
+    let ring = ring_bytes(config) as u64;
+    let log = Arc::clone(view);
+    let ring_used = move || log.confirmed().saturating_sub(log.minimum()).min(ring);
+    let (all, budget, tails) = (Arc::clone(shared), shared.memory_bytes, Arc::clone(queues.arena()));
+    registry.limit(
+        Limit::Memory,
+        move || budget,
+        move || ring + tails.allocated_bytes() + all.buffers.used() + all.cold.used(),
+    );
+    registry.limit(Limit::LogRing, move || ring, ring_used);
+    let lag = Arc::clone(queues);
+    registry.gauge(Gauge::QueueLag, &[], move || lag.unflushed_percent());
+    if let Some(indexed) = indexed {
+        let log = Arc::clone(view);
+        registry.gauge(Gauge::IndexLag, &[], move || {
+            log.confirmed().saturating_sub(indexed.load(Ordering::Relaxed).max(log.minimum()))
+        });
+    }
     let log = Arc::clone(view);
     registry.gauge(Gauge::LogConfirmed, &[], move || log.confirmed());
     let log = Arc::clone(view);
@@ -668,13 +728,9 @@ fn add_gauges(registry: &Registry, view: &Arc<LogView>, queues: &Arc<ringmq_shar
     let log = Arc::clone(view);
     registry.gauge(Gauge::LogMinimum, &[], move || log.minimum());
     let (arena, limit) = (Arc::clone(queues.arena()), Arc::clone(queues.arena()));
-    registry.limit(ringmq_shards::probe::Limit::QueueTails, move || limit.limit_bytes(), move || arena.used_bytes());
+    registry.limit(Limit::QueueTails, move || limit.limit_bytes(), move || arena.used_bytes());
     let (open, most) = (Arc::clone(queues), Arc::clone(queues));
-    registry.limit(
-        ringmq_shards::probe::Limit::QueueOpenFiles,
-        move || most.open_files().1 as u64,
-        move || open.open_files().0 as u64,
-    );
+    registry.limit(Limit::QueueOpenFiles, move || most.open_files().1 as u64, move || open.open_files().0 as u64);
 }
 
 fn open_control(
@@ -728,13 +784,12 @@ struct ShardStart<'a> {
     writer: Option<WriterSide>,
     clock: &'a Arc<dyn Clock>,
     lifecycle: &'a Arc<Lifecycle>,
-    probes: &'a [Arc<ShardProbe>],
+    registry: &'a Registry,
+    shared: &'a Arc<Shared>,
 }
 
 fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
     let config = start.config;
-    let shard_count = start.senders.len();
-    let per_shard = |total: u64| usize::try_from(total).unwrap_or(usize::MAX).div_ceil(shard_count);
     let mut listeners = Some(start.listeners);
     let mut writer = start.writer;
     let seed = start.clock.now_ms();
@@ -744,8 +799,6 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
             index,
             max_frame_bytes: usize::try_from(config.max_frame_bytes).unwrap_or(usize::MAX),
             connection_in_flight_bytes: usize::try_from(config.connection_in_flight_bytes).unwrap_or(usize::MAX),
-            max_connections: per_shard(config.max_connections),
-            max_held_pulls: per_shard(config.max_held_pulls),
             memory_window_bytes: machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT,
         };
         let (log, shell) = match (index, writer.take()) {
@@ -757,6 +810,8 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         let send_state = SendState::new(ip, seed.wrapping_mul(2 * index as u64 + 1));
         let core = ShardCore::new(
             settings,
+            Arc::clone(start.shared),
+            start.registry.probe(&format!("shard-{index}")),
             log,
             start.view.clone(),
             start.serving.clone(),
@@ -768,7 +823,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         let plan = ShardPlan { name: format!("shard-{index}"), core: Some(start.cores[index % start.cores.len()]) };
         let (flush, peers, view) = (start.flush.clone(), start.senders.to_vec(), start.view.clone());
         let (clock, lifecycle) = (Arc::clone(start.clock), Arc::clone(start.lifecycle));
-        let probe = Arc::clone(&start.probes[index]);
+        let idle_connection_ms = config.server_channel_max_idle_time_seconds * 1_000;
         let own_listeners = listeners.take().unwrap_or_default();
         let spin = Duration::from_micros(config.spin_before_sleep_us);
         let handle = spawn_shard(plan, move || async move {
@@ -793,8 +848,8 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
                 view,
                 clock,
                 lifecycle,
-                probe,
                 spin,
+                idle_connection_ms,
             };
             event_loop.run().await;
         })

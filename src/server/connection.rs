@@ -43,6 +43,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// Bytes of requests that have no answer yet.
     pub unanswered_bytes: usize,
+    /// Bytes of its buffers that the shard has counted.
+    pub accounted_bytes: usize,
     /// Listed among the connections with new output.
     pub is_dirty: bool,
     /// Listed among the connections whose input waits for the log.
@@ -70,6 +72,7 @@ impl Connection {
             wanted_input: 0,
             outbox: Outbox::default(),
             unanswered_bytes: 0,
+            accounted_bytes: 0,
             is_dirty: false,
             is_blocked: false,
             receiving: false,

@@ -24,6 +24,7 @@ use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::Disk;
 use ringmq_shards::disk::state_file::StateFile;
 use ringmq_shards::log::LogView;
+use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::QueueStore;
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
@@ -31,16 +32,21 @@ use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueId;
 
 use super::connection::{Listener, connection_slot};
-use super::flush_thread::FlushRequest;
+use super::flush_thread::{FlushRequest, is_json};
 use super::messages::{CarriedCommit, ControlRequest, ShardMessage};
-use super::registrar::{Delivery, Registrar};
+use super::metrics::StoreFigures;
+use super::registrar::{Delivery, Notices, Registrar};
 use super::serving::{Serving, ServingIdentity, ServingTopic};
+use super::shared::{Shared, monotonic_ns};
 use super::storage;
 use super::store_thread::StoreJob;
 use crate::broker::names;
 use crate::broker::offsets::OffsetCommit;
+use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
+use crate::cli::logging;
+use crate::config::Config;
 use crate::namesrv::{self, NameServer};
 
 /// How often time passes for the tables.
@@ -68,14 +74,14 @@ pub struct BrokerParts {
     pub queue_offsets: Arc<Mutex<QueueOffsets>>,
     /// Identity for records and answers.
     pub identity: Arc<ServingIdentity>,
-    /// `maxMessageSize`.
-    pub max_message_bytes: usize,
-    /// `longPollingEnable`.
-    pub long_polling: bool,
-    /// `shortPollingTimeMills`.
-    pub short_polling_ms: u64,
-    /// `litePullMessageEnable`.
-    pub lite_pull: bool,
+    /// Values of live keys that the serving picture shows.
+    pub pictured: Pictured,
+    /// `registerBrokerTimeoutMills`.
+    pub register_timeout: Duration,
+    /// The name server in the same process, which no live change takes away.
+    pub own_namesrv: Option<String>,
+    /// Rates for tools.
+    pub figures: Arc<StoreFigures>,
     /// Folder of Java's state files.
     pub state_directory: PathBuf,
     /// One per name server.
@@ -84,6 +90,42 @@ pub struct BrokerParts {
     pub jobs: SyncSender<StoreJob>,
     /// State files that may be written later.
     pub flush: SyncSender<FlushRequest>,
+}
+
+/// Values of live keys that the serving picture shows.
+#[derive(Debug, Clone)]
+pub struct Pictured {
+    /// `maxMessageSize`.
+    pub max_message_bytes: usize,
+    /// `longPollingEnable`.
+    pub long_polling: bool,
+    /// `shortPollingTimeMills`.
+    pub short_polling_ms: u64,
+    /// Bounds of one answer to a pull.
+    pub transfer: TransferLimits,
+}
+
+impl From<&Config> for Pictured {
+    fn from(config: &Config) -> Self {
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        Self {
+            max_message_bytes: size(config.max_message_size),
+            long_polling: config.long_polling_enable,
+            short_polling_ms: config.short_polling_time_mills,
+            transfer: TransferLimits {
+                memory_messages: config.max_transfer_count_on_message_in_memory as usize,
+                memory_bytes: size(config.max_transfer_bytes_on_message_in_memory),
+                disk_messages: config.max_transfer_count_on_message_in_disk as usize,
+                disk_bytes: size(config.max_transfer_bytes_on_message_in_disk),
+                batch_messages: config.pull_batch_max_message_count as usize,
+            },
+        }
+    }
+}
+
+/// The addresses of name servers: those configured, and the one in the same process.
+pub fn namesrv_addresses(config: &Config, own: Option<&String>) -> Vec<String> {
+    config.namesrv_addr.iter().chain(own).cloned().collect()
 }
 
 /// The control thread's state.
@@ -106,6 +148,9 @@ pub struct ControlThread {
     pub registered: Option<Sender<bool>>,
     /// Set when the process stops.
     pub stopping: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    probe: Probe,
+    notices: Option<Notices>,
     connections: HashMap<u64, (Listener, SocketAddr)>,
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
 }
@@ -123,8 +168,13 @@ impl ControlThread {
         namesrv_files: (PathBuf, PathBuf),
         registered: Option<Sender<bool>>,
         stopping: Arc<AtomicBool>,
+        shared: Arc<Shared>,
+        probe: Probe,
     ) -> Self {
         Self {
+            shared,
+            probe,
+            notices: None,
             requests,
             shards,
             disk,
@@ -202,11 +252,29 @@ impl ControlThread {
         }
         self.apply_namesrv(effects);
         self.write_state(false);
+        self.publish_figures();
+    }
+
+    fn publish_figures(&self) {
+        let Some(broker) = &self.broker else { return };
+        let figures = &self.shared.control;
+        figures.topics.set(broker.control.topics.len() as u64);
+        figures.groups.set(broker.control.groups.len() as u64);
+        figures.queues.set(self.topics.values().map(|(_, topic)| topic.queues.len() as u64).sum());
+        figures.max_topics.set(broker.control.config.max_topics as u64);
+        figures.max_groups.set(broker.control.config.max_groups as u64);
+        figures.max_queues.set(broker.control.config.max_queues);
+        broker.figures.sample();
     }
 
     fn request(&mut self, request: ControlRequest) {
+        self.shared.control.control_taken.add(1);
         match request {
-            ControlRequest::Command { connection, frame } => self.command(connection, &frame),
+            ControlRequest::Command { connection, frame, at_ns } => {
+                self.command(connection, &frame);
+                self.probe.count(Counter::RequestsControl);
+                self.probe.record(Histogram::ControlLatency, monotonic_ns().saturating_sub(at_ns));
+            }
             ControlRequest::CreateTopic { connection, frame, answers } => self.create_topic(connection, frame, answers),
             ControlRequest::CreateGroup { connection, frame, answers } => self.create_group(connection, frame, answers),
             ControlRequest::Commit(commits) => self.commit(&commits),
@@ -279,7 +347,9 @@ impl ControlThread {
     fn look_up(&mut self, connection: u64, command: &Command, look_up: crate::broker::LookUp, answers: usize) {
         let Some(broker) = &self.broker else { return };
         let job = StoreJob::LookUp { connection, answers, look_up };
-        if broker.jobs.try_send(job).is_err() {
+        if broker.jobs.try_send(job).is_ok() {
+            self.shared.control.jobs_asked.add(1);
+        } else {
             let remark = "too many requests that read from disk are waiting; try again";
             let mut answer = Command::error(response::SYSTEM_BUSY, remark);
             answer.opaque = command.opaque;
@@ -358,8 +428,8 @@ impl ControlThread {
                 group: carried.group.to_string(),
                 topic: carried.queue.topic().to_string(),
                 queue_id: carried.queue.queue_id().0 as i32,
-                commit: Some(carried.offset),
-                pulled: None,
+                commit: carried.commit,
+                pulled: Some(carried.pulled),
             });
             broker.control.commit_offsets(commits, now_ms);
         }
@@ -375,6 +445,9 @@ impl ControlThread {
     }
 
     fn reply(&self, connection: u64, answer: Option<&Command>, answers: usize) {
+        if answer.is_some_and(|answer| answer.code == response::REQUEST_CODE_NOT_SUPPORTED && answer.is_response()) {
+            self.probe.count(Counter::RequestsUnknown);
+        }
         let frame = answer.map(encode_answer).unwrap_or_default();
         self.send(connection, ShardMessage::Frame { connection, frame, answers });
     }
@@ -393,6 +466,7 @@ impl ControlThread {
         {
             let path = broker.paths.own().join(crate::config::live::FILE_NAME);
             self.persist(&path, content.as_bytes());
+            self.adopt_config();
         }
         for effect in &effects {
             if let (Effect::RetireQueues { topic }, Some(broker)) = (effect, &self.broker) {
@@ -429,6 +503,35 @@ impl ControlThread {
         }
     }
 
+    /// Hands live values to whoever uses them; shards see the rest in the next picture.
+    fn adopt_config(&mut self) {
+        let Some(broker) = &mut self.broker else { return };
+        let Some(config) = broker.control.current_config() else { return };
+        self.shared.live.adopt(config);
+        logging::set_level(config.log_level);
+        broker.pictured = Pictured::from(config);
+        if broker.identity.trace_on != config.trace_on {
+            let changed = ServingIdentity { trace_on: config.trace_on, ..broker.identity.as_ref().clone() };
+            broker.identity = Arc::new(changed);
+        }
+        let wanted = namesrv_addresses(config, broker.own_namesrv.as_ref());
+        broker.registrars.retain(|registrar| wanted.iter().any(|address| address == registrar.address()));
+        let mut is_new = false;
+        for address in wanted {
+            if broker.registrars.iter().any(|registrar| registrar.address() == address) {
+                continue;
+            }
+            match Registrar::start(address.clone(), broker.register_timeout) {
+                Ok(registrar) => broker.registrars.push(registrar),
+                Err(error) => tracing::error!(address, %error, "a name server is not registered with"),
+            }
+            is_new = true;
+        }
+        if is_new {
+            self.register(None);
+        }
+    }
+
     fn register(&mut self, topics: Option<&[String]>) {
         let registered = self.registered.take();
         let Some(broker) = &mut self.broker else { return };
@@ -444,7 +547,9 @@ impl ControlThread {
     fn apply_namesrv(&mut self, effects: Vec<namesrv::Effect>) {
         for effect in effects {
             match effect {
-                namesrv::Effect::Send { connection, command, .. } => self.reply(connection.0, Some(&command), 0),
+                namesrv::Effect::Send { address, command, .. } => {
+                    self.notices.get_or_insert_with(Notices::start).send(address, command);
+                }
                 namesrv::Effect::CloseConnection(connection) => {
                     self.send(connection.0, ShardMessage::Close(connection.0));
                 }
@@ -455,7 +560,9 @@ impl ControlThread {
     }
 
     fn persist(&self, path: &std::path::Path, bytes: &[u8]) {
-        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, |_| true) {
+        let is_json_file = path.extension().is_some_and(|extension| extension == "json");
+        let is_valid = |content: &[u8]| !is_json_file || is_json(content);
+        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_valid) {
             tracing::error!(%error, "a state file could not be written; the change is lost if the process ends now");
         }
     }
@@ -511,10 +618,14 @@ impl ControlThread {
             topics,
             groups: Arc::clone(&snapshot.groups),
             broker_permission: snapshot.flags.permission,
-            max_message_bytes: broker.max_message_bytes,
-            long_polling: broker.long_polling,
-            short_polling_ms: broker.short_polling_ms,
-            lite_pull: broker.lite_pull,
+            max_message_bytes: broker.pictured.max_message_bytes,
+            long_polling: broker.pictured.long_polling,
+            short_polling_ms: broker.pictured.short_polling_ms,
+            // RocketMQ's `litePullMessageEnable`, which is always on here.
+            lite_pull: true,
+            reject_pull_consumers: snapshot.flags.reject_pull_consumers,
+            accept_sends_from_ms: snapshot.flags.accept_sends_from_ms,
+            transfer: broker.pictured.transfer,
         }))
     }
 }

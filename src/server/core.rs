@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use ringmq_protocol::codes::{request, response};
@@ -23,6 +24,7 @@ use ringmq_protocol::response::write_error;
 use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
+use ringmq_shards::probe::{Histogram, Probe};
 use ringmq_shards::queue::Queue;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueOffset;
@@ -32,8 +34,9 @@ use super::hold::{HeldPulls, PullJob};
 use super::limits;
 use super::messages::{CarriedCommit, ColdPull, ControlRequest, RemoteAppend, ShardMessage};
 use super::serving::Serving;
+use super::shared::{LIGHT_CONNECTION_BYTES, PUBLISH_STEP_BYTES, Pressure, Shared};
 use super::slab::{Slab, SlotId};
-use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status};
+use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, TransferLimits};
 use crate::broker::send::{self, NotNow, Refusal, SendState};
 
 /// Longest unique key that a pending send keeps in place; longer ones (none are known) are boxed.
@@ -76,6 +79,8 @@ struct PendingSend {
     serialize_type: SerializeType,
     queue_id: i32,
     request_bytes: usize,
+    /// Clock of the turn that took the request.
+    received_ns: u64,
     unique_key: UniqueKey,
     /// Sizes of the records of a batch; empty for a single message.
     sizes: Vec<u32>,
@@ -98,12 +103,8 @@ pub struct ShardSettings {
     pub index: usize,
     /// Largest frame, its length field included.
     pub max_frame_bytes: usize,
-    /// See [`limits::CONNECTION_IN_FLIGHT_BYTES`].
+    /// `connection_in_flight_bytes`.
     pub connection_in_flight_bytes: usize,
-    /// Connections of this shard.
-    pub max_connections: usize,
-    /// Held pulls of this shard.
-    pub max_held_pulls: usize,
     /// Messages within this many bytes of the log's end count as being in memory (`accessMessageInMemoryMaxRatio`).
     pub memory_window_bytes: u64,
 }
@@ -135,6 +136,30 @@ pub struct ShardCounters {
     pub send_hops: u64,
     /// Sends that needed them.
     pub remote_sends: u64,
+    /// Requests that waited for a queue's tail.
+    pub queue_full: u64,
+    /// Pull requests taken.
+    pub pull_requests: u64,
+    /// Messages handed to consumers from memory.
+    pub pull_messages: u64,
+    /// Pulls that were made to wait.
+    pub pulls_parked: u64,
+    /// Wake-ups of queues with waiting pulls.
+    pub pull_wakes: u64,
+    /// Connections taken in.
+    pub opened: u64,
+    /// Connections closed.
+    pub closed: u64,
+    /// Bytes received.
+    pub network_in: u64,
+    /// Bytes given to the kernel.
+    pub network_out: u64,
+    /// Times that a connection was not read because of its own bytes in flight.
+    pub pauses: u64,
+    /// Times that a connection was not read because memory was short.
+    pub memory_pauses: u64,
+    /// Requests handed to the control thread.
+    pub control_asked: u64,
 }
 
 /// What became of one frame.
@@ -151,7 +176,11 @@ enum Progress {
 /// The shard.
 pub struct ShardCore {
     settings: ShardSettings,
+    shared: Arc<Shared>,
+    probe: Probe,
     serving: Option<Arc<Serving>>,
+    /// Those of the serving picture, which is not at hand while input is parsed.
+    transfer: TransferLimits,
     view: Option<Arc<LogView>>,
     log: LogPort,
     control: SyncSender<ControlRequest>,
@@ -172,7 +201,16 @@ pub struct ShardCore {
     commits: HashMap<(usize, usize), CarriedCommit>,
     spare_sizes: Vec<Vec<u32>>,
     input_bytes: usize,
+    /// Bytes in the buffers of all connections, and what others know of them.
+    buffer_bytes: u64,
+    published_bytes: u64,
+    pressure: Pressure,
     now_ms: u64,
+    /// Clock of this turn, and when it began; see [`super::shared::monotonic_ns`].
+    now_ns: u64,
+    turn_ns: u64,
+    /// Pulls of this turn that were answered at once.
+    turn_pulls: u64,
     stopping: bool,
     counters: ShardCounters,
 }
@@ -182,6 +220,8 @@ impl ShardCore {
     #[allow(clippy::too_many_arguments, reason = "everything that a shard is wired to, once")]
     pub fn new(
         settings: ShardSettings,
+        shared: Arc<Shared>,
+        probe: Probe,
         log: LogPort,
         view: Option<Arc<LogView>>,
         serving: Option<Arc<Serving>>,
@@ -191,10 +231,13 @@ impl ShardCore {
         send_state: SendState,
     ) -> Self {
         Self {
-            connections: Slab::new(settings.max_connections),
+            connections: Slab::new(limits::MAX_CONNECTIONS),
             pending: Slab::new(limits::MAX_PENDING_SENDS),
-            held: HeldPulls::new(settings.max_held_pulls),
+            held: HeldPulls::new(limits::MAX_HELD_PULLS),
             settings,
+            shared,
+            probe,
+            transfer: serving.as_ref().map_or_else(TransferLimits::default, |serving| serving.transfer),
             serving,
             view,
             log,
@@ -212,7 +255,13 @@ impl ShardCore {
             commits: HashMap::new(),
             spare_sizes: Vec::new(),
             input_bytes: 0,
+            buffer_bytes: 0,
+            published_bytes: 0,
+            pressure: Pressure::None,
             now_ms: 0,
+            now_ns: 0,
+            turn_ns: 0,
+            turn_pulls: 0,
             stopping: false,
             counters: ShardCounters::default(),
         }
@@ -246,9 +295,51 @@ impl ShardCore {
         }
     }
 
-    /// Begins a turn at `now_ms` (milliseconds since the epoch).
-    pub fn begin_turn(&mut self, now_ms: u64) {
+    /// What is shared with other shards and threads.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The shard's cells.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// The counters, for what the event loop sees.
+    pub fn counters_mut(&mut self) -> &mut ShardCounters {
+        &mut self.counters
+    }
+
+    /// The monotonic clock goes on within a turn: after the log was written.
+    pub fn set_now_ns(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Ends a turn: what it took, and what others may know.
+    pub fn end_turn(&mut self, now_ns: u64) {
+        let took_ns = now_ns.saturating_sub(self.turn_ns);
+        self.probe.record(Histogram::ShardTurnTime, took_ns);
+        if self.turn_pulls > 0 {
+            self.probe.record_many(Histogram::PullLatency, took_ns, self.turn_pulls);
+            self.turn_pulls = 0;
+        }
+        if self.buffer_bytes.abs_diff(self.published_bytes) >= PUBLISH_STEP_BYTES {
+            self.shared.buffers.publish(self.published_bytes, self.buffer_bytes);
+            self.published_bytes = self.buffer_bytes;
+        }
+        let figures = &self.shared.shards[self.settings.index];
+        figures.held_pulls.set(self.held.len() as u64);
+        figures.pending_sends.set(self.pending.len() as u64);
+        figures.control_asked.set(self.counters.control_asked);
+        figures.cold_asked.set(self.counters.pulls_cold);
+    }
+
+    /// Begins a turn at `now_ms` (milliseconds since the epoch) and `now_ns` (monotonic).
+    pub fn begin_turn(&mut self, now_ms: u64, now_ns: u64) {
         self.now_ms = now_ms;
+        self.now_ns = now_ns;
+        self.turn_ns = now_ns;
+        self.pressure = self.shared.buffers.pressure();
         self.counters.turns += 1;
         if let LogPort::Local(writer) = &mut self.log {
             writer.begin_turn();
@@ -273,6 +364,8 @@ impl ShardCore {
             self.connections.remove(id);
             return None;
         }
+        self.counters.control_asked += 1;
+        self.counters.opened += 1;
         Some(id)
     }
 
@@ -311,7 +404,12 @@ impl ShardCore {
         let connection = connection_number(self.settings.index, id);
         match self.control.try_send(ControlRequest::Closed { connection }) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {
-                self.connections.remove(id);
+                if let Some(connection) = self.connections.remove(id) {
+                    self.buffer_bytes -= connection.accounted_bytes as u64;
+                    self.shared.forget_connection();
+                }
+                self.counters.control_asked += 1;
+                self.counters.closed += 1;
                 true
             }
             Err(TrySendError::Full(_)) => false,
@@ -338,13 +436,18 @@ impl ShardCore {
         }
     }
 
-    /// Whether a connection has reached its limit and should not be read. A frame that is not complete is read on, however
-    /// long it is: one request is always admitted.
+    /// Whether a connection has reached its limit, or memory is short, so that it should not be read. A frame that is not
+    /// complete is read on, however long it is: one request is always admitted.
     pub fn is_over_limit(&self, id: SlotId) -> bool {
         self.is_full(id)
             || self.connections.get(id).is_some_and(|connection| {
                 let input = connection.input.len();
                 input > self.settings.connection_in_flight_bytes && input >= connection.wanted_input
+                    || match self.pressure {
+                        Pressure::None => false,
+                        Pressure::Short => connection.in_flight_bytes() > LIGHT_CONNECTION_BYTES,
+                        Pressure::Exhausted => true,
+                    }
             })
     }
 
@@ -354,6 +457,20 @@ impl ShardCore {
         self.connections.get(id).is_some_and(|connection| {
             connection.unanswered_bytes + connection.outbox.queued_bytes() > self.settings.connection_in_flight_bytes
         })
+    }
+
+    /// Whether buffers have used up their budget, so that pauses are not the connections' own doing.
+    pub fn is_memory_short(&self) -> bool {
+        self.pressure != Pressure::None
+    }
+
+    /// Counts what a connection's buffers hold now.
+    pub fn account(&mut self, id: SlotId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let bytes = connection.input.len() + connection.outbox.queued_bytes();
+            self.buffer_bytes = self.buffer_bytes + bytes as u64 - connection.accounted_bytes as u64;
+            connection.accounted_bytes = bytes;
+        }
     }
 
     // ------------------------------------------------------------------------------------------ input
@@ -366,6 +483,7 @@ impl ShardCore {
             return true;
         }
         connection.last_active_ms = self.now_ms;
+        self.counters.network_in += bytes.len() as u64;
         if !connection.input.is_empty() || connection.is_blocked || is_full {
             connection.input.extend_from_slice(bytes);
             self.input_bytes += bytes.len();
@@ -540,13 +658,16 @@ impl ShardCore {
     fn hand_to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
         self.flush_commits();
         let connection = connection_number(self.settings.index, id);
-        let message = ControlRequest::Command { connection, frame: whole.to_vec() };
+        let message = ControlRequest::Command { connection, frame: whole.to_vec(), at_ns: self.now_ns };
         self.ask_control(id, header, whole.len(), message)
     }
 
     fn ask_control(&mut self, id: SlotId, header: &Header<'_>, bytes: usize, message: ControlRequest) -> Progress {
         match self.control.try_send(message) {
-            Ok(()) => self.charge(id, bytes),
+            Ok(()) => {
+                self.counters.control_asked += 1;
+                self.charge(id, bytes);
+            }
             Err(_) => self.refuse(
                 id,
                 header,
@@ -626,7 +747,7 @@ impl ShardCore {
             Err(error) => return self.field_error(id, header, error),
         };
         let Some(peer) = self.connections.get(id).map(|connection| connection.peer) else { return Progress::Done };
-        let target = match send::check_target(&mut self.send_state, serving, &request) {
+        let target = match send::check_target(&mut self.send_state, serving, &request, self.now_ms) {
             Ok(target) => target,
             Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
             Err(NotNow::CreateTopic) => {
@@ -685,6 +806,7 @@ impl ShardCore {
                         serialize_type: header.serialize_type,
                         queue_id: target.queue_id as i32,
                         request_bytes: whole.len(),
+                        received_ns: self.now_ns,
                         unique_key: UniqueKey::new(single.unique_key()),
                         sizes: Vec::new(),
                     };
@@ -717,7 +839,10 @@ impl ShardCore {
                 }
                 Progress::Done
             }
-            Err(error) if error.is_temporary() => Progress::Blocked,
+            Err(error) if error.is_temporary() => {
+                self.counters.queue_full += u64::from(error == AppendError::QueueFull);
+                Progress::Blocked
+            }
             Err(error) => {
                 let code = match error {
                     AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
@@ -743,6 +868,7 @@ impl ShardCore {
             serialize_type: header.serialize_type,
             queue_id: queue_id as i32,
             request_bytes,
+            received_ns: self.now_ns,
             unique_key: UniqueKey::new(unique_key),
             sizes: Vec::new(),
         }
@@ -785,6 +911,7 @@ impl ShardCore {
         let Some(slot) = self.pending.id_of(settled.ticket.slot) else { return };
         let Some(mut pending) = self.pending.remove(slot) else { return };
         let id = pending.connection;
+        self.probe.record(Histogram::SendLatency, self.now_ns.saturating_sub(pending.received_ns));
         self.discharge(id, pending.request_bytes);
         let store_host = self.serving.as_ref().map(|serving| serving.identity.clone());
         if let (Some(connection), Some(identity)) = (self.connections.get_mut(id), store_host) {
@@ -839,13 +966,15 @@ impl ShardCore {
             Ok(request) => request,
             Err(error) => return self.field_error(id, header, error),
         };
-        let (topic, group, group_name, queue_id, filter) = match pull::check(serving, header.code, &request) {
+        let connection = connection_number(self.settings.index, id);
+        let checked = pull::check(serving, header.code, &request, connection);
+        let (topic, group, group_name, queue_id, filter) = match checked {
             PullCheck::Go { topic, group, group_name, queue_id, filter } => {
                 (topic, group, group_name, queue_id, filter)
             }
             PullCheck::CreateGroup => {
                 let connection = connection_number(self.settings.index, id);
-                let answers = whole.len() + pull::MEMORY_BYTES;
+                let answers = whole.len() + self.transfer.memory_bytes;
                 let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec(), answers };
                 // Its answer counts from now on, so that a peer cannot pile up such pulls.
                 return self.ask_control(id, header, answers, message);
@@ -864,14 +993,17 @@ impl ShardCore {
             self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet"));
             return Progress::Done;
         };
+        self.counters.pull_requests += 1;
+        let key = (Arc::as_ptr(group_name).cast::<u8>() as usize, Arc::as_ptr(queue) as usize);
+        let carried = self.commits.entry(key).or_insert_with(|| CarriedCommit {
+            group: Arc::clone(group_name),
+            queue: Arc::clone(queue),
+            commit: None,
+            pulled: 0,
+        });
+        carried.pulled = request.queue_offset;
         if request.sys_flag & ringmq_protocol::flags::pull::COMMIT_OFFSET != 0 {
-            let key = (Arc::as_ptr(group_name).cast::<u8>() as usize, Arc::as_ptr(queue) as usize);
-            let commit = self.commits.entry(key).or_insert_with(|| CarriedCommit {
-                group: Arc::clone(group_name),
-                queue: Arc::clone(queue),
-                offset: 0,
-            });
-            commit.offset = request.commit_offset;
+            carried.commit = Some(request.commit_offset);
         }
         let may_hold = request.sys_flag & ringmq_protocol::flags::pull::SUSPEND != 0 && !self.stopping;
         let hold_ms = if serving.long_polling {
@@ -892,6 +1024,7 @@ impl ShardCore {
             topic_sys_flag: topic.sys_flag,
             group_sys_flag: group.config.group_sys_flag,
             deadline_ms: self.now_ms.saturating_add(hold_ms),
+            received_ns: Some(self.now_ns),
         };
         self.charge(id, whole.len());
         self.execute_pull(job, may_hold);
@@ -900,7 +1033,8 @@ impl ShardCore {
 
     fn read_limits(&self, max_messages: usize) -> ReadLimits {
         let end = self.view.as_ref().map_or(0, |view| view.confirmed());
-        ReadLimits { max_messages, memory_from: end.saturating_sub(self.settings.memory_window_bytes) }
+        let memory_from = end.saturating_sub(self.settings.memory_window_bytes);
+        ReadLimits { max_messages, memory_from, transfer: self.transfer }
     }
 
     /// Answers a pull, holds it, or hands it to the store thread.
@@ -927,11 +1061,21 @@ impl ShardCore {
         self.ranges = ranges;
     }
 
-    fn hold_pull(&mut self, job: PullJob, reading: &Reading) {
+    fn hold_pull(&mut self, mut job: PullJob, reading: &Reading) {
+        let held = self.held.len() as u64 + self.shared.held_elsewhere(self.settings.index);
+        if held >= self.shared.live.max_held_pulls.load(Ordering::Relaxed) {
+            self.answer_pull(&job, reading, None);
+            return;
+        }
         let queue = Arc::clone(&job.queue);
+        let received_ns = job.received_ns.take();
         match self.held.hold(job) {
-            Err(job) => self.answer_pull(&job, reading, None),
+            Err(mut job) => {
+                job.received_ns = received_ns;
+                self.answer_pull(&job, reading, None);
+            }
             Ok(id) => {
+                self.counters.pulls_parked += 1;
                 // A message that was published between the read and the announcement wakes nobody: serve it here.
                 let seen = QueueOffset(reading.max as u64);
                 if queue.arm_waiters(self.settings.index, seen).is_some()
@@ -963,19 +1107,24 @@ impl ShardCore {
         for range in ranges.unwrap_or_default() {
             connection.outbox.push_ring(range.physical, range.length);
         }
+        self.turn_pulls += u64::from(job.received_ns.is_some());
         if ranges.is_some() {
             self.counters.pulls_found += 1;
+            self.counters.pull_messages += reading.messages as u64;
             self.counters.bytes_out += reading.bytes as u64;
         }
         self.mark_dirty(job.connection);
     }
 
+    /// The answer's size counts against the connection from now on, so that one connection cannot have any number of cold
+    /// reads under way.
     fn cold_pull(&mut self, job: PullJob) {
-        self.counters.pulls_cold += 1;
-        self.charge(job.connection, pull::MEMORY_BYTES);
+        let answers = job.request_bytes + self.transfer.disk_bytes;
         let cold = ColdPull {
             connection: connection_number(self.settings.index, job.connection),
-            answers: job.request_bytes + pull::MEMORY_BYTES,
+            answers,
+            transfer: self.transfer,
+            received_ns: job.received_ns,
             opaque: job.opaque,
             serialize_type: job.serialize_type,
             queue: Arc::clone(&job.queue),
@@ -985,8 +1134,11 @@ impl ShardCore {
             topic_sys_flag: job.topic_sys_flag,
             group_sys_flag: job.group_sys_flag,
         };
-        if self.cold.try_send(cold).is_err() {
-            self.discharge(job.connection, job.request_bytes + pull::MEMORY_BYTES);
+        if self.cold.try_send(cold).is_ok() {
+            self.counters.pulls_cold += 1;
+            self.charge(job.connection, self.transfer.disk_bytes);
+        } else {
+            self.discharge(job.connection, job.request_bytes);
             if let Some(connection) = self.connections.get_mut(job.connection) {
                 let remark = "too many reads from disk are waiting (cold reads); try again";
                 let out = connection.outbox.buffer();
@@ -1000,6 +1152,7 @@ impl ShardCore {
     pub fn wake(&mut self, queue: &Arc<Queue>) {
         let mut woken = std::mem::take(&mut self.woken);
         woken.clear();
+        self.counters.pull_wakes += 1;
         self.held.of_queue(queue, &mut woken);
         let (_, max) = queue.bounds();
         let mut still_waiting = false;
@@ -1057,6 +1210,7 @@ impl ShardCore {
                 min: min.0 as i64,
                 max: max.0 as i64,
                 bytes: 0,
+                messages: 0,
             };
             self.answer_pull(&job, &reading, None);
         } else {
@@ -1081,6 +1235,7 @@ impl ShardCore {
         }
         let commits: Vec<CarriedCommit> = self.commits.values().cloned().collect();
         if self.control.try_send(ControlRequest::Commit(commits)).is_ok() {
+            self.counters.control_asked += 1;
             self.commits.clear();
         }
     }
@@ -1089,6 +1244,10 @@ impl ShardCore {
 
     /// A new serving picture.
     pub fn set_serving(&mut self, serving: Arc<Serving>) {
+        self.transfer = serving.transfer;
+        if let LogPort::Local(writer) = &mut self.log {
+            writer.set_sync_flush_timeout_ms(self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed));
+        }
         self.serving = Some(serving);
     }
 
@@ -1213,7 +1372,7 @@ fn append(
                 return Err(AppendError::RingFull);
             }
             counters.remote_sends += 1;
-            counters.send_hops += 2;
+            counters.send_hops += 1;
             Ok(messages)
         }
         LogPort::None => Err(AppendError::Failed),

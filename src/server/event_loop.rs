@@ -9,13 +9,14 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use ringmq_shards::clock::Clock;
 use ringmq_shards::log::writer::SettleSink;
 use ringmq_shards::log::{LogView, Settled};
+use ringmq_shards::probe::Counter;
 use ringmq_shards::queue::Queue;
 use ringmq_shards::runtime::{Completion, Mailbox, MailboxSender, Ring, Token, WakeHandle, socket};
 
@@ -25,7 +26,9 @@ use super::flush_thread::FlushRequest;
 use super::limits;
 use super::log_shell::{LogShell, Pushed};
 use super::messages::{RemoteAppend, SegmentNews, ShardMessage};
+use super::metrics;
 use super::outbox::Part;
+use super::shared::monotonic_ns;
 use super::slab::SlotId;
 
 /// Kinds of ring operations.
@@ -57,6 +60,9 @@ const HOUSEKEEPING_MS: u64 = 1_000;
 /// Offsets that pulls carried are handed on at least this often.
 const COMMIT_DELAY_MS: u64 = 200;
 
+/// Refused connections are logged at most this often.
+const REFUSAL_WARNING_MS: u64 = 10_000;
+
 /// How soon a turn follows when requests wait for something that no completion announces.
 const BLOCKED_DELAY: Duration = Duration::from_millis(1);
 
@@ -78,8 +84,6 @@ pub struct Lifecycle {
     pub stopping: AtomicBool,
     /// Final failure: leave at once.
     pub failed: AtomicBool,
-    /// Connections of all shards.
-    pub connections: AtomicU64,
 }
 
 /// A shard with its kernel.
@@ -106,10 +110,10 @@ pub struct EventLoop {
     pub clock: Arc<dyn Clock>,
     /// Life of the process.
     pub lifecycle: Arc<Lifecycle>,
-    /// Where the shard's figures go.
-    pub probe: Arc<super::metrics::ShardProbe>,
     /// How long to poll before sleeping.
     pub spin: Duration,
+    /// `serverChannelMaxIdleTimeSeconds`, milliseconds.
+    pub idle_connection_ms: u64,
 }
 
 struct TurnSink {
@@ -144,6 +148,7 @@ struct Scratch {
     next_shard: usize,
     next_housekeeping_ms: u64,
     next_commit_ms: u64,
+    next_refusal_warning_ms: u64,
     stop_at_ms: Option<u64>,
 }
 
@@ -182,7 +187,7 @@ impl EventLoop {
     fn turn(&mut self, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<bool> {
         let mut completions = std::mem::take(&mut scratch.completions);
         self.ring.completions(&mut completions);
-        self.core.begin_turn(self.clock.now_ms());
+        self.core.begin_turn(self.clock.now_ms(), monotonic_ns());
         let mut carried = std::mem::take(&mut scratch.carried);
         for completion in carried.drain(..) {
             self.complete(completion, scratch, sink)?;
@@ -201,6 +206,7 @@ impl EventLoop {
         self.housekeeping(scratch);
         self.close_broken(scratch)?;
         self.send_output(scratch)?;
+        self.core.end_turn(monotonic_ns());
         self.publish_figures();
         if self.is_done(scratch) {
             return Ok(false);
@@ -259,12 +265,23 @@ impl EventLoop {
             Ok(descriptor) => {
                 // SAFETY: the descriptor comes from this accept and nobody else knows it.
                 match unsafe { socket::adopt(descriptor as i32) } {
+                    Ok((socket, peer)) if !self.core.shared().admit_connection() => {
+                        self.core.probe().count(Counter::ConnectionsRefused);
+                        let now_ms = self.core.now_ms();
+                        if now_ms >= scratch.next_refusal_warning_ms {
+                            scratch.next_refusal_warning_ms = now_ms + REFUSAL_WARNING_MS;
+                            let most = self.core.shared().live.max_connections.load(Ordering::Relaxed);
+                            tracing::warn!(%peer, most, "connections are refused: there are max_connections");
+                        }
+                        drop(socket);
+                    }
                     Ok((socket, peer)) => {
                         let shard = scratch.next_shard % self.peers.len();
                         scratch.next_shard += 1;
                         if shard == self.core.index() {
                             self.open(socket, listener, peer)?;
                         } else if self.peers[shard].send(ShardMessage::Adopt(socket, listener, peer)).is_err() {
+                            self.core.shared().forget_connection();
                             tracing::warn!(shard, "the mailbox of a shard is full; a new connection is refused");
                         }
                     }
@@ -282,7 +299,8 @@ impl EventLoop {
     fn open(&mut self, socket: OwnedFd, listener: Listener, peer: std::net::SocketAddr) -> io::Result<()> {
         let descriptor = socket.as_raw_fd();
         let Some(id) = self.core.open(Some(socket), listener, peer) else {
-            self.probe.connections_refused.add(1);
+            self.core.shared().forget_connection();
+            self.core.probe().count(Counter::ConnectionsRefused);
             return Ok(());
         };
         self.ring.receive(descriptor, Token::new(kind::RECEIVE, id.slot, id.generation))?;
@@ -326,7 +344,9 @@ impl EventLoop {
 
     /// Stops reading from a connection at its limit, and reads again below it.
     fn regulate(&mut self, id: SlotId, scratch: &mut Scratch) -> io::Result<()> {
+        self.core.account(id);
         let over = self.core.is_over_limit(id);
+        let is_short = self.core.is_memory_short();
         let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
         if connection.closing {
             return Ok(());
@@ -339,6 +359,9 @@ impl EventLoop {
                 if connection.receiving {
                     self.ring.cancel(token, Token::new(kind::CANCEL, id.slot, id.generation))?;
                 }
+                let counters = self.core.counters_mut();
+                counters.pauses += u64::from(!is_short);
+                counters.memory_pauses += u64::from(is_short);
             }
             return Ok(());
         }
@@ -363,6 +386,8 @@ impl EventLoop {
         } else if connection.outbox.has_new() {
             scratch.dirty.push(id);
         }
+        self.core.counters_mut().network_out += taken as u64;
+        self.core.account(id);
     }
 
     // ------------------------------------------------------------------------------------------ messages
@@ -388,6 +413,11 @@ impl EventLoop {
                 let (_, id) = connection_slot(connection);
                 self.core.deliver(id, &frame, answers);
             }
+            ShardMessage::ColdFrame { connection, frame, answers } => {
+                let (_, id) = connection_slot(connection);
+                self.core.deliver(id, &frame, answers);
+                self.core.shared().cold.release(frame.len() as u64);
+            }
             ShardMessage::Again { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
                 if !self.core.again(id, &frame, answers) {
@@ -402,7 +432,10 @@ impl EventLoop {
                     scratch.appends.push_back(append);
                 }
             }
-            ShardMessage::Settled(settled) => self.core.settled(settled),
+            ShardMessage::Settled(settled) => {
+                self.core.counters_mut().send_hops += 1;
+                self.core.settled(settled);
+            }
             ShardMessage::Segment(SegmentNews::Ready(segment)) => {
                 if let Some(writer) = self.core.writer_mut() {
                     writer.segment_ready(segment.start().0);
@@ -460,6 +493,7 @@ impl EventLoop {
                 self.settle(sink);
             }
             if rolled {
+                self.core.probe().count(Counter::LogSegmentRolls);
                 self.ask_for_segments();
             }
             if pushed != Pushed::Written {
@@ -476,6 +510,9 @@ impl EventLoop {
 
     fn settle(&mut self, sink: &mut TurnSink) {
         let now_ms = self.core.now_ms();
+        if self.core.writer_mut().is_some_and(|writer| writer.pending() > 0) {
+            self.core.set_now_ns(monotonic_ns());
+        }
         if let Some(writer) = self.core.writer_mut() {
             writer.settle(now_ms, sink);
         }
@@ -506,6 +543,7 @@ impl EventLoop {
         let view = self.view.clone();
         let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
         for id in scratch.dirty.drain(..) {
+            self.core.account(id);
             let Some(connection) = self.core.connection_mut(id) else { continue };
             if connection.closing {
                 continue;
@@ -613,6 +651,8 @@ impl EventLoop {
             // SAFETY: as in `send_output`.
             unsafe { self.ring.send(descriptor, bytes, length, token)? };
         }
+        self.core.counters_mut().network_out += taken as u64;
+        self.core.account(id);
         Ok(())
     }
 
@@ -677,12 +717,14 @@ impl EventLoop {
             return;
         }
         scratch.next_housekeeping_ms = now_ms + HOUSEKEEPING_MS;
+        // Half frames of connections that are not read because memory is short must not keep it short.
+        let is_short = self.core.is_memory_short();
         for id in self.core.connection_ids() {
             let Some(connection) = self.core.connection_mut(id) else { continue };
-            let idle = now_ms.saturating_sub(connection.last_active_ms) > limits::IDLE_CONNECTION_MS;
+            let idle = now_ms.saturating_sub(connection.last_active_ms) > self.idle_connection_ms;
             let drips = !connection.input.is_empty()
                 && !connection.is_blocked
-                && !connection.paused
+                && (!connection.paused || is_short)
                 && now_ms.saturating_sub(connection.frame_began_ms) > limits::FRAME_ASSEMBLY_MS;
             if (idle || drips) && !connection.closing {
                 scratch.closing.push(id);
@@ -704,10 +746,7 @@ impl EventLoop {
 
     fn publish_figures(&mut self) {
         let counters = self.core.counters();
-        let gauges = self.core.gauges();
-        let ring = self.ring.counters();
-        let shell = self.shell.as_ref().map(LogShell::counters);
-        self.probe.publish(&counters, gauges, ring, shell, self.wake.wakes());
+        metrics::publish_turn(self.core.probe(), &counters, self.ring.counters(), self.wake.wakes());
     }
 
     fn sleep(&mut self, scratch: &mut Scratch) -> io::Result<()> {

@@ -26,21 +26,21 @@ use ringmq_shards::types::PhysicalOffset;
 
 use super::event_loop::Lifecycle;
 use super::messages::{SegmentNews, ShardMessage};
+use super::shared::Shared;
 use super::storage;
 
 /// How often the thread looks for work by itself.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// Queue files are written this often (`flushIntervalConsumeQueue`). A tail holds a million entries, so that one period fits
-/// into memory at any rate that the log can take.
+/// Queue files are written this often. A tail holds a million entries, so that one period fits into memory at any rate that
+/// the log can take.
 const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
 
-/// Queue files are synced this often, or after so many bytes of log: after a power cut recovery reads the log from there.
-/// With many files a sync takes seconds, so it comes less often.
-const QUEUE_SYNC_PERIOD: Duration = Duration::from_secs(10);
+/// However long `flushIntervalConsumeQueue` is, queue files are synced after so many bytes of log: after a power cut recovery
+/// reads the log from there. With many files a sync takes long, so it comes less often.
 const QUEUE_SYNC_BYTES: u64 = 512 << 20;
 const FEW_FILES: usize = 512;
-const MANY_FILES_FACTOR: u32 = 6;
+const MANY_FILES_FACTOR: u32 = 30;
 
 /// Checkpoint and durable point are at most this old.
 const POINT_PERIOD: Duration = Duration::from_millis(1_000);
@@ -112,8 +112,8 @@ pub struct FlushThread {
     pub durable_point: DurablePointFile,
     /// Store time up to which the index is safe, milliseconds; written by the store thread.
     pub index_timestamp_ms: Arc<std::sync::atomic::AtomicU64>,
-    /// `flushIntervalCommitLog`.
-    pub sync_period: Duration,
+    /// Live values, and the disk's room for the metrics.
+    pub shared: Arc<Shared>,
     /// Life of the process.
     pub lifecycle: Arc<Lifecycle>,
     /// Figures.
@@ -136,12 +136,17 @@ struct Schedule {
     queues_fail: bool,
 }
 
+/// Whether a state file may become the backup: Java's are JSON.
+pub fn is_json(content: &[u8]) -> bool {
+    ringmq_protocol::json::parse(content).is_ok()
+}
+
 impl FlushThread {
     /// Runs until told to stop.
     pub fn run(mut self) {
         let now = Instant::now();
         let mut schedule = Schedule {
-            next_sync: now + self.sync_period,
+            next_sync: now + self.sync_period(),
             next_queues: now + QUEUE_PERIOD,
             last_queue_sync: now,
             next_point: now + POINT_PERIOD,
@@ -152,7 +157,7 @@ impl FlushThread {
             queues_fail: false,
         };
         loop {
-            match self.requests.recv_timeout(BEAT) {
+            match self.requests.recv_timeout(self.beat_length()) {
                 Ok(FlushRequest::Segments { end, ready_end }) => {
                     self.end = self.end.max(end);
                     self.ready_end = self.ready_end.max(ready_end);
@@ -175,6 +180,21 @@ impl FlushThread {
         }
     }
 
+    /// `flushIntervalCommitLog`.
+    fn sync_period(&self) -> Duration {
+        Duration::from_millis(self.shared.live.log_sync_interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// `flushIntervalConsumeQueue`.
+    fn queue_sync_period(&self) -> Duration {
+        Duration::from_millis(self.shared.live.queue_sync_interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// The next wait: no longer than the shortest period.
+    fn beat_length(&self) -> Duration {
+        BEAT.min(self.sync_period()).min(self.queue_sync_period())
+    }
+
     /// Does what is due. False after a final failure.
     fn beat(&mut self, schedule: &mut Schedule) -> bool {
         let now = Instant::now();
@@ -188,7 +208,7 @@ impl FlushThread {
             return self.fail("zero ahead in the log", &error);
         }
         if now >= schedule.next_sync {
-            schedule.next_sync = now + self.sync_period;
+            schedule.next_sync = now + self.sync_period();
             if !self.sync_log() {
                 return false;
             }
@@ -199,18 +219,17 @@ impl FlushThread {
         }
         let grown = self.view.confirmed().saturating_sub(schedule.queue_synced);
         let files = self.queues.unsynced_files();
-        let (period, bytes) = if files <= FEW_FILES {
-            (QUEUE_SYNC_PERIOD, QUEUE_SYNC_BYTES)
-        } else {
-            (QUEUE_SYNC_PERIOD * MANY_FILES_FACTOR, QUEUE_SYNC_BYTES * u64::from(MANY_FILES_FACTOR))
-        };
+        let factor = if files <= FEW_FILES { 1 } else { MANY_FILES_FACTOR };
         let waited = now.saturating_duration_since(schedule.last_queue_sync);
-        if grown > 0 && (waited >= period || grown >= bytes) {
+        if grown > 0 && (waited >= self.queue_sync_period() * factor || grown >= QUEUE_SYNC_BYTES * u64::from(factor)) {
             schedule.last_queue_sync = now;
             self.sync_queues(schedule);
         }
         if now >= schedule.next_point {
             schedule.next_point = now + POINT_PERIOD;
+            if let Ok(space) = self.disk.space(&self.paths.commit_log) {
+                self.shared.control.disk_available.store(space.available, Ordering::Relaxed);
+            }
             self.write_points(schedule);
         }
         true
@@ -377,7 +396,7 @@ impl FlushThread {
     }
 
     fn persist(&self, path: PathBuf, bytes: &[u8]) {
-        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, |_| true) {
+        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_json) {
             tracing::warn!(%error, "a state file could not be written; it is tried again with the next change");
         }
     }

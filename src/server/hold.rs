@@ -44,6 +44,8 @@ pub struct PullJob {
     pub group_sys_flag: i32,
     /// When it is answered whatever has come.
     pub deadline_ms: u64,
+    /// Clock of the turn that took the request; `None` once it has waited for messages.
+    pub received_ns: Option<u64>,
 }
 
 /// The table of held pulls of one shard.

@@ -1,17 +1,13 @@
 //! Bounds of the server, each in one place with its reason. Those with a configuration key are defaults.
 
-/// Connections per broker. Each costs a few hundred bytes idle.
-pub const MAX_CONNECTIONS: usize = 10_000;
-
-/// Bytes of requests without an answer plus answers not yet taken by the peer, per connection. Above it the socket is not
-/// read any more: twice the largest frame, so that one such request never blocks itself.
-pub const CONNECTION_IN_FLIGHT_BYTES: usize = 32 << 20;
+/// Connections that a shard has slots for, whatever `max_connections` says: the largest value of that key.
+pub const MAX_CONNECTIONS: usize = 1_000_000;
 
 /// Bytes of unparsed input over all connections of a shard; frames that would exceed it close their connection.
 pub const INPUT_BYTES: usize = 256 << 20;
 
-/// Pulls that wait for messages, per shard (RocketMQ has no such bound; its thread pool queue holds 100,000).
-pub const MAX_HELD_PULLS: usize = 100_000;
+/// Held pulls that a shard has slots for, whatever `max_held_pulls` says: the largest value of that key.
+pub const MAX_HELD_PULLS: usize = 100_000_000;
 
 /// Sends that wait for their group, per shard.
 pub const MAX_PENDING_SENDS: usize = 65_536;
@@ -27,9 +23,6 @@ pub const COLD_READS: usize = 4_096;
 
 /// Slices of one gathered send: below the kernel's `IOV_MAX` of 1,024.
 pub const GATHERED_SLICES: usize = 1_000;
-
-/// Connections without any traffic are closed after this long (RocketMQ `serverChannelMaxIdleTimeSeconds`).
-pub const IDLE_CONNECTION_MS: u64 = 120_000;
 
 /// A frame that has begun must be complete within this time: a peer that drips bytes holds memory.
 pub const FRAME_ASSEMBLY_MS: u64 = 30_000;

@@ -13,7 +13,7 @@ use std::time::Instant;
 use ringmq_shards::log::segments::{Segment, WritePath};
 use ringmq_shards::log::writer::{SyncOperation, describe_failure};
 use ringmq_shards::log::{WriteOperation, Writer};
-use ringmq_shards::probe::{Histogram, Probe};
+use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::runtime::{Ring, Token};
 
 use super::flush_thread::FlushRequest;
@@ -51,9 +51,6 @@ pub struct LogShell {
     failure: Option<String>,
     probe: Probe,
     sync_started: Instant,
-    groups: u64,
-    group_bytes: u64,
-    syncs: u64,
 }
 
 /// What a log shell is told at its start.
@@ -100,15 +97,7 @@ impl LogShell {
             failure: None,
             probe: options.probe,
             sync_started: Instant::now(),
-            groups: 0,
-            group_bytes: 0,
-            syncs: 0,
         }
-    }
-
-    /// Groups written, their bytes, and syncs so far.
-    pub fn counters(&self) -> (u64, u64, u64) {
-        (self.groups, self.group_bytes, self.syncs)
     }
 
     /// The text of a final failure.
@@ -151,8 +140,8 @@ impl LogShell {
             return Pushed::Nothing;
         }
         let Some(operation) = writer.next_write() else { return Pushed::Nothing };
-        self.groups += 1;
-        self.group_bytes += operation.length as u64;
+        self.probe.count(Counter::LogGroups);
+        self.probe.add(Counter::LogBytes, operation.length as u64);
         self.probe.record(Histogram::LogGroupSize, operation.length as u64);
         let started = Instant::now();
         let needed_from = writer.needed_from();
@@ -239,7 +228,6 @@ impl LogShell {
             return;
         }
         let Some(operation) = writer.next_sync() else { return };
-        self.syncs += 1;
         self.sync_started = Instant::now();
         self.sync_in_flight = Some(operation);
         let mut start = operation.from - operation.from % self.segment_bytes;
@@ -265,6 +253,7 @@ impl LogShell {
             return false;
         }
         self.sync_in_flight = None;
+        self.probe.count(Counter::LogSyncs);
         self.probe.record(Histogram::LogSyncTime, nanoseconds(self.sync_started));
         writer.sync_completed();
         true

@@ -12,6 +12,7 @@ use ringmq_shards::queue::Queue;
 use super::connection::Listener;
 use super::serving::Serving;
 use crate::broker::filter::TagFilter;
+use crate::broker::pull::TransferLimits;
 
 /// A record that another shard has prepared for the writer.
 pub struct RemoteAppend {
@@ -38,6 +39,15 @@ pub enum ShardMessage {
         /// The whole frame; empty when a request ends without an answer.
         frame: Vec<u8>,
         /// Bytes of the request that this answers, 0 for notices.
+        answers: usize,
+    },
+    /// The same from a reader thread, whose budget it gives back.
+    ColdFrame {
+        /// The connection's number.
+        connection: u64,
+        /// The whole frame.
+        frame: Vec<u8>,
+        /// As above.
         answers: usize,
     },
     /// A request is to be executed again, because what it was missing exists now.
@@ -81,6 +91,8 @@ pub enum ControlRequest {
         connection: u64,
         /// The frame.
         frame: Vec<u8>,
+        /// Clock of the turn that took it.
+        at_ns: u64,
     },
     /// A send to a topic that does not exist: create it if the rules allow, then have the request executed again.
     CreateTopic {
@@ -118,15 +130,17 @@ pub enum ControlRequest {
     },
 }
 
-/// An offset that a pull committed.
+/// What a pull said about its group's progress.
 #[derive(Debug, Clone)]
 pub struct CarriedCommit {
     /// Consumer group.
     pub group: Arc<str>,
     /// The queue.
     pub queue: Arc<Queue>,
-    /// Next offset to consume.
-    pub offset: i64,
+    /// Next offset to consume, if the pull said so.
+    pub commit: Option<i64>,
+    /// First offset that was asked for.
+    pub pulled: i64,
 }
 
 /// A pull whose messages are not in memory.
@@ -141,6 +155,10 @@ pub struct ColdPull {
     pub serialize_type: SerializeType,
     /// The queue.
     pub queue: Arc<Queue>,
+    /// Bounds of the answer.
+    pub transfer: TransferLimits,
+    /// Clock of the turn that took the request; `None` if it has waited for messages.
+    pub received_ns: Option<u64>,
     /// First wanted offset.
     pub offset: u64,
     /// Most messages to give.

@@ -1,132 +1,227 @@
-//! The figures of one shard, published each turn for other threads to read.
+//! What the server tells the registry: a shard's counters once per turn, and the sources of gauges and limits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ringmq_shards::probe::{Counter, Gauge, Histogram, Limit, Probe, Registry};
 use ringmq_shards::runtime::ring::RingCounters;
 
 use super::core::ShardCounters;
+use super::limits;
+use super::shared::{Shared, monotonic_ns};
+use crate::broker::store_reader::{PUT_TIME_BUCKETS, Rates, StoreTotals};
 
-/// A number with one writing thread.
-#[derive(Debug, Default)]
-pub struct Figure(AtomicU64);
-
-impl Figure {
-    /// Sets it.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// Adds to it.
-    pub fn add(&self, value: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed) + value, Ordering::Relaxed);
-    }
-
-    /// Its value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+/// Writes a turn's counters to the shard's cells.
+pub fn publish_turn(probe: &Probe, counters: &ShardCounters, ring: RingCounters, wakes: u64) {
+    for (counter, value) in [
+        (Counter::ShardTurns, counters.turns),
+        (Counter::ShardEnters, ring.enters),
+        (Counter::ShardSleeps, ring.sleeps),
+        (Counter::ShardWakes, wakes),
+        (Counter::ShardHops, counters.send_hops),
+        (Counter::ReceiveBuffersExhausted, ring.receive_buffers_exhausted),
+        (Counter::SendMessages, counters.messages_in),
+        (Counter::SendBytes, counters.bytes_in),
+        (Counter::SendRefused, counters.sends_refused),
+        (Counter::SendRemote, counters.remote_sends),
+        (Counter::LogWaits, counters.blocked),
+        (Counter::QueueTailFull, counters.queue_full),
+        (Counter::PullRequests, counters.pull_requests),
+        (Counter::PullMessages, counters.pull_messages),
+        (Counter::PullBytes, counters.bytes_out),
+        (Counter::PullFromRing, counters.pulls_found),
+        (Counter::PullParked, counters.pulls_parked),
+        (Counter::PullWakeUps, counters.pull_wakes),
+        (Counter::Requests, counters.requests),
+        (Counter::FramesRefused, counters.protocol_errors),
+        (Counter::ConnectionsOpened, counters.opened),
+        (Counter::ConnectionsClosed, counters.closed),
+        (Counter::NetworkReadBytes, counters.network_in),
+        (Counter::NetworkWrittenBytes, counters.network_out),
+        (Counter::ReadPauses, counters.pauses),
+        (Counter::MemoryPauses, counters.memory_pauses),
+    ] {
+        probe.set(counter, value);
     }
 }
 
-macro_rules! figures {
-    ($($(#[doc = $help:literal])* $name:ident: $kind:literal,)*) => {
-        /// Figures of one shard; one writer, any reader.
-        #[derive(Debug, Default)]
-        #[repr(align(64))]
-        pub struct ShardProbe {
-            $($(#[doc = $help])* pub $name: Figure,)*
-        }
-
-        impl ShardProbe {
-            /// Name, kind, help and value of each figure, for the metrics page.
-            pub fn rows(&self) -> Vec<(&'static str, &'static str, &'static str, u64)> {
-                vec![$((stringify!($name), $kind, concat!($($help),*), self.$name.get()),)*]
-            }
-        }
+/// Registers bounds and gauges that every process has.
+pub fn add_shared(registry: &Registry, shared: &Arc<Shared>, boot_ms: u64) {
+    let of = |read: fn(&Shared) -> u64| {
+        let shared = Arc::clone(shared);
+        move || read(&shared)
     };
+    registry.gauge(Gauge::StartTime, &[], move || boot_ms / 1_000);
+    registry.limit(
+        Limit::Connections,
+        of(|shared| shared.live.max_connections.load(Ordering::Relaxed)),
+        of(|shared| shared.connections.load(Ordering::Relaxed)),
+    );
+    registry.limit(Limit::Buffers, of(|shared| shared.buffers.limit()), of(|shared| shared.buffers.used()));
+    registry.limit(
+        Limit::ControlQueue,
+        || limits::CONTROL_REQUESTS as u64,
+        of(|shared| {
+            let taken = shared.control.control_taken.get();
+            shared.sum(|figures| &figures.control_asked).saturating_sub(taken)
+        }),
+    );
+    registry.limit(Limit::Descriptors, descriptor_limit, || {
+        std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+    });
 }
 
-figures! {
-    /// Turns of the shard's loop.
-    turns: "counter",
-    /// Requests received.
-    requests: "counter",
-    /// Messages accepted from producers.
-    messages_in: "counter",
-    /// Bytes of accepted send requests.
-    bytes_in: "counter",
-    /// Sends refused with any code.
-    sends_refused: "counter",
-    /// Pulls answered with messages from memory.
-    pulls_found: "counter",
-    /// Record bytes sent from memory.
-    bytes_out: "counter",
-    /// Pulls handed to the store thread because their messages are not in memory.
-    pulls_cold: "counter",
-    /// Connections closed because their bytes are no frame.
-    protocol_errors: "counter",
-    /// Times that a request waited for room in the log.
-    blocked: "counter",
-    /// Sends whose record was bound by another shard.
-    remote_sends: "counter",
-    /// Messages between cores that such sends took.
-    send_hops: "counter",
-    /// Connections refused because there are too many.
-    connections_refused: "counter",
-    /// Open connections.
-    connections: "gauge",
-    /// Pulls that wait for messages.
-    held_pulls: "gauge",
-    /// Sends that wait for their write or sync.
-    pending_sends: "gauge",
-    /// Calls of io_uring_enter.
-    ring_enters: "counter",
-    /// Of these, calls that could sleep.
-    ring_sleeps: "counter",
-    /// Receives that found no free buffer.
-    receive_buffers_exhausted: "counter",
-    /// Times that another thread woke the shard from sleep.
-    wakes: "counter",
-    /// Groups written to the log.
-    groups: "counter",
-    /// Bytes of these writes.
-    group_bytes: "counter",
-    /// Syncs of the log that acknowledgements waited for.
-    syncs: "counter",
+/// Registers the bounds of a broker.
+pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
+    let of = |read: fn(&Shared) -> u64| {
+        let shared = Arc::clone(shared);
+        move || read(&shared)
+    };
+    registry.limit(
+        Limit::WaitingPulls,
+        of(|shared| shared.live.max_held_pulls.load(Ordering::Relaxed)),
+        of(|shared| shared.sum(|figures| &figures.held_pulls)),
+    );
+    registry.limit(
+        Limit::PendingSends,
+        of(|shared| (limits::MAX_PENDING_SENDS * shared.shards.len()) as u64),
+        of(|shared| shared.sum(|figures| &figures.pending_sends)),
+    );
+    registry.limit(Limit::ColdReads, of(|shared| shared.cold.limit()), of(|shared| shared.cold.used()));
+    registry.limit(
+        Limit::ColdQueue,
+        || limits::COLD_READS as u64,
+        of(|shared| {
+            let done = shared.cold_done.load(Ordering::Relaxed);
+            shared.sum(|figures| &figures.cold_asked).saturating_sub(done)
+        }),
+    );
+    registry.limit(
+        Limit::StoreQueue,
+        || limits::STORE_JOBS as u64,
+        of(|shared| {
+            let done = shared.control.jobs_done.load(Ordering::Relaxed);
+            shared.control.jobs_asked.get().saturating_sub(done)
+        }),
+    );
+    registry.limit(
+        Limit::Topics,
+        of(|shared| shared.control.max_topics.get()),
+        of(|shared| shared.control.topics.get()),
+    );
+    registry.limit(
+        Limit::Queues,
+        of(|shared| shared.control.max_queues.get()),
+        of(|shared| shared.control.queues.get()),
+    );
+    registry.limit(
+        Limit::Groups,
+        of(|shared| shared.control.max_groups.get()),
+        of(|shared| shared.control.groups.get()),
+    );
+    registry.gauge(Gauge::DiskAvailable, &[], of(|shared| shared.control.disk_available.load(Ordering::Relaxed)));
 }
 
-impl ShardProbe {
-    /// Takes over a turn's figures.
-    pub fn publish(
-        &self,
-        counters: &ShardCounters,
-        (connections, held_pulls, pending_sends): (usize, usize, usize),
-        ring: RingCounters,
-        log: Option<(u64, u64, u64)>,
-        wakes: u64,
-    ) {
-        self.turns.set(counters.turns);
-        self.requests.set(counters.requests);
-        self.messages_in.set(counters.messages_in);
-        self.bytes_in.set(counters.bytes_in);
-        self.sends_refused.set(counters.sends_refused);
-        self.pulls_found.set(counters.pulls_found);
-        self.bytes_out.set(counters.bytes_out);
-        self.pulls_cold.set(counters.pulls_cold);
-        self.protocol_errors.set(counters.protocol_errors);
-        self.blocked.set(counters.blocked);
-        self.remote_sends.set(counters.remote_sends);
-        self.send_hops.set(counters.send_hops);
-        self.connections.set(connections as u64);
-        self.held_pulls.set(held_pulls as u64);
-        self.pending_sends.set(pending_sends as u64);
-        self.ring_enters.set(ring.enters);
-        self.ring_sleeps.set(ring.sleeps);
-        self.receive_buffers_exhausted.set(ring.receive_buffers_exhausted);
-        self.wakes.set(wakes);
-        if let Some((groups, group_bytes, syncs)) = log {
-            self.groups.set(groups);
-            self.group_bytes.set(group_bytes);
-            self.syncs.set(syncs);
+fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid place for the result.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 { limit.rlim_cur } else { 0 }
+}
+
+/// Counters at one time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sample {
+    at_ns: u64,
+    put: u64,
+    found: u64,
+    missed: u64,
+    transferred: u64,
+}
+
+/// How often counters are sampled, and how many samples the longest window needs.
+const SAMPLE_NS: u64 = 1_000_000_000;
+const WINDOWS_SECONDS: [u64; 3] = [10, 60, 600];
+
+/// Ends of the put-time buckets that tools show, milliseconds; the last has none.
+const PUT_TIME_ENDS_MS: [u64; PUT_TIME_BUCKETS - 1] =
+    [0, 10, 50, 100, 200, 500, 1_000, 2_000, 3_000, 4_000, 5_000, 10_000];
+
+/// The store's totals and rates for tools (code 28), from the registry. The control thread samples it.
+pub struct StoreFigures {
+    registry: Arc<Registry>,
+    shared: Arc<Shared>,
+    samples: Mutex<VecDeque<Sample>>,
+}
+
+impl StoreFigures {
+    /// Figures without samples.
+    pub fn new(registry: Arc<Registry>, shared: Arc<Shared>) -> Self {
+        Self { registry, shared, samples: Mutex::new(VecDeque::new()) }
+    }
+
+    fn now(&self) -> Sample {
+        let found = self.registry.total(Counter::PullFromRing) + self.registry.total(Counter::PullFromDisk);
+        Sample {
+            at_ns: monotonic_ns(),
+            put: self.registry.total(Counter::SendMessages),
+            found,
+            missed: self.registry.total(Counter::PullRequests).saturating_sub(found),
+            transferred: self.registry.total(Counter::PullMessages),
+        }
+    }
+
+    /// Takes a sample if the last one is old enough.
+    pub fn sample(&self) {
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ns = monotonic_ns();
+        if samples.back().is_some_and(|last| now_ns - last.at_ns < SAMPLE_NS) {
+            return;
+        }
+        samples.push_back(self.now());
+        while samples.len() > WINDOWS_SECONDS[2] as usize + 1 {
+            samples.pop_front();
+        }
+    }
+
+    /// Totals since the start, rates over the windows.
+    pub fn totals(&self) -> StoreTotals {
+        let now = self.now();
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = |read: fn(&Sample) -> u64| -> Rates {
+            WINDOWS_SECONDS.map(|seconds| {
+                let from_ns = now.at_ns.saturating_sub(seconds * 1_000_000_000);
+                let Some(first) = samples.iter().find(|sample| sample.at_ns >= from_ns) else { return 0.0 };
+                let passed = (now.at_ns - first.at_ns) as f64 / 1e9;
+                if passed > 0.0 { read(&now).saturating_sub(read(first)) as f64 / passed } else { 0.0 }
+            })
+        };
+        let latency = self.registry.histogram(Histogram::SendLatency);
+        let below = PUT_TIME_ENDS_MS.map(|end_ms| latency.count_below((end_ms + 1) * 1_000_000));
+        let mut put_times = [0; PUT_TIME_BUCKETS];
+        let mut before = 0;
+        for (bucket, end) in put_times.iter_mut().zip(below.into_iter().chain([latency.count()])) {
+            *bucket = end.saturating_sub(before);
+            before = end;
+        }
+        StoreTotals {
+            put_messages: now.put,
+            put_failures: self.registry.total(Counter::SendRefused),
+            put_bytes: self.registry.total(Counter::SendBytes),
+            put_max_ms: latency.quantile(1_000) / 1_000_000,
+            put_times,
+            put_p99_ms: latency.quantile(990) as f64 / 1e6,
+            put_p999_ms: latency.quantile(999) as f64 / 1e6,
+            get_messages: now.transferred,
+            put_rates: rate(|sample| sample.put),
+            get_found_rates: rate(|sample| sample.found),
+            get_miss_rates: rate(|sample| sample.missed),
+            transferred_rates: rate(|sample| sample.transferred),
+            waiting_sends: self.shared.sum(|figures| &figures.pending_sends),
+            waiting_pulls: self.shared.sum(|figures| &figures.cold_asked)
+                - self.shared.cold_done.load(Ordering::Relaxed).min(self.shared.sum(|figures| &figures.cold_asked)),
+            ..StoreTotals::default()
         }
     }
 }

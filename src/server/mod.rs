@@ -15,6 +15,7 @@ pub mod metrics_page;
 pub mod outbox;
 pub mod registrar;
 pub mod serving;
+pub mod shared;
 pub mod signals;
 pub mod slab;
 pub mod storage;

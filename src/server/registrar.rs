@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use ringmq_protocol::codes::response;
@@ -25,6 +25,7 @@ pub struct Delivery {
 
 /// One name server's thread. Dropping it ends the thread once it is idle.
 pub struct Registrar {
+    address: String,
     sender: Sender<Delivery>,
 }
 
@@ -33,8 +34,14 @@ impl Registrar {
     pub fn start(address: String, timeout: Duration) -> io::Result<Self> {
         let (sender, receiver) = channel();
         // Not joined: it may be waiting for an answer when the process ends, and owns nothing that must be put in order.
-        std::thread::Builder::new().name("registrar".to_owned()).spawn(move || run(&address, timeout, &receiver))?;
-        Ok(Self { sender })
+        let target = address.clone();
+        std::thread::Builder::new().name("registrar".to_owned()).spawn(move || run(&target, timeout, &receiver))?;
+        Ok(Self { address, sender })
+    }
+
+    /// The name server's `host:port`, as it was configured.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Delivers a request.
@@ -76,6 +83,50 @@ fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>) {
         was_reachable = true;
         report(delivery.done, delivered);
     }
+}
+
+/// Notices that wait for their thread; past it they are dropped. They are hints that registrations repeat.
+const WAITING_NOTICES: usize = 256;
+
+/// How long one notice may take to be written.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Sends the name server's own oneway requests to brokers, each over a connection of its own: a broker serves them only on its
+/// listening port.
+pub struct Notices {
+    sender: SyncSender<(String, Command)>,
+}
+
+impl Notices {
+    /// Starts the thread. Without one every notice is dropped, which is logged.
+    pub fn start() -> Self {
+        let (sender, receiver) = sync_channel::<(String, Command)>(WAITING_NOTICES);
+        let spawned = std::thread::Builder::new().name("notices".to_owned()).spawn(move || {
+            for (address, command) in receiver {
+                if let Err(error) = notify(&address, &command) {
+                    tracing::info!(address, %error, "a broker could not be told of a change");
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "brokers are not told of changes: no thread for it");
+        }
+        Self { sender }
+    }
+
+    /// Sends a notice soon.
+    pub fn send(&self, address: String, command: Command) {
+        if let Err(error) = self.sender.try_send((address, command)) {
+            tracing::warn!(%error, "a notice to a broker is dropped");
+        }
+    }
+}
+
+/// Writes a oneway request and waits until the broker has closed or taken it.
+fn notify(address: &str, command: &Command) -> io::Result<()> {
+    let mut stream = connect(address, NOTICE_TIMEOUT)?;
+    stream.write_all(&command.encode())?;
+    stream.shutdown(std::net::Shutdown::Write)
 }
 
 fn report(done: Option<Sender<bool>>, delivered: bool) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ringmq_shards::queue::Queue;
 
 use crate::broker::FastMap;
+use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::GroupEntry;
 
 /// Who this broker is, as messages and answers say it.
@@ -62,4 +63,10 @@ pub struct Serving {
     pub short_polling_ms: u64,
     /// `litePullMessageEnable`.
     pub lite_pull: bool,
+    /// `rejectPullConsumerEnable`.
+    pub reject_pull_consumers: bool,
+    /// `startAcceptSendRequestTimeStamp`, milliseconds since the epoch.
+    pub accept_sends_from_ms: i64,
+    /// Bounds of one answer to a pull.
+    pub transfer: TransferLimits,
 }

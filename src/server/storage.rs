@@ -31,6 +31,8 @@ pub struct StorageOptions {
     pub segment_bytes: u64,
     /// Entries of a queue file.
     pub queue_file_entries: u64,
+    /// Memory of all queue tails.
+    pub tail_bytes: u64,
     /// How the log is written besides the page cache.
     pub write_path: WritePath,
     /// How far to zero ahead; 0 for none.
@@ -171,7 +173,11 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let lock = ProcessLock::acquire(disk.as_ref(), &paths)?;
     let was_clean = lock.was_clean(disk.as_ref(), &paths).map_err(io_error("look for abort", paths.abort()))?;
 
-    let queue_config = QueueStoreConfig { file_entries: options.queue_file_entries, ..QueueStoreConfig::default() };
+    let queue_config = QueueStoreConfig {
+        file_entries: options.queue_file_entries,
+        pool_bytes: options.tail_bytes,
+        ..QueueStoreConfig::default()
+    };
     let (queues, pool) = QueueStore::new(Arc::clone(disk), &paths.consume_queue(), queue_config);
     let boot_id = queue_flushed::boot_id(disk.as_ref());
     // Only after the death of the process, not of the machine: what was written is still in the page cache.

@@ -16,13 +16,16 @@ use ringmq_shards::disk::Disk;
 use ringmq_shards::index::IndexService;
 use ringmq_shards::log::LogView;
 use ringmq_shards::log::segments::Segments;
-use ringmq_shards::probe::{Counter, Probe};
+use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{self, QueueEntry, QueueError, QueueStore};
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 use super::connection::connection_slot;
+use super::event_loop::Lifecycle;
 use super::messages::{ColdPull, ShardMessage};
+use super::metrics::StoreFigures;
+use super::shared::{Shared, monotonic_ns};
 use super::storage::IndexOpening;
 use crate::broker::LookUp;
 use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
@@ -68,7 +71,7 @@ pub struct StoreAccess {
     pin_slot: usize,
     memory_window_bytes: u64,
     boot_ms: u64,
-    totals: Arc<dyn Fn() -> (u64, u64, u64) + Send + Sync>,
+    figures: Arc<StoreFigures>,
 }
 
 impl StoreAccess {
@@ -82,10 +85,10 @@ impl StoreAccess {
         pin_slot: usize,
         memory_window_bytes: u64,
         boot_ms: u64,
-        totals: Arc<dyn Fn() -> (u64, u64, u64) + Send + Sync>,
+        figures: Arc<StoreFigures>,
     ) -> Self {
         let index = Mutex::new(None);
-        Self { view, segments, queues, index, disk, pin_slot, memory_window_bytes, boot_ms, totals }
+        Self { view, segments, queues, index, disk, pin_slot, memory_window_bytes, boot_ms, figures }
     }
 
     fn index(&self) -> MutexGuard<'_, Option<IndexService>> {
@@ -132,7 +135,7 @@ impl StoreAccess {
     }
 
     /// Serves a pull from the files: gives the whole frame.
-    pub fn cold_pull(&self, pull: &ColdPull) -> Vec<u8> {
+    pub fn cold_pull(&self, pull: &ColdPull, probe: &Probe) -> Vec<u8> {
         let mut frame = Vec::new();
         match self.read_cold(pull) {
             Ok((reading, body)) => {
@@ -157,6 +160,8 @@ impl StoreAccess {
                     body.len(),
                 );
                 frame.extend_from_slice(&body);
+                probe.add(Counter::PullMessages, reading.messages as u64);
+                probe.add(Counter::PullBytes, reading.bytes as u64);
             }
             Err(error) => {
                 tracing::warn!(%error, "a pull could not be served from the disk");
@@ -173,8 +178,11 @@ impl StoreAccess {
             return Ok((reading, Vec::new()));
         }
         let end = self.view.confirmed();
-        let limits =
-            ReadLimits { max_messages: pull.max_messages, memory_from: end.saturating_sub(self.memory_window_bytes) };
+        let limits = ReadLimits {
+            max_messages: pull.max_messages,
+            memory_from: end.saturating_sub(self.memory_window_bytes),
+            transfer: pull.transfer,
+        };
         let log_minimum = self.view.minimum();
         let mut collector = Collector::new(limits, &pull.filter);
         let mut ranges: Vec<Range> = Vec::new();
@@ -215,7 +223,8 @@ impl StoreAccess {
         };
         body.truncate(filled);
         let next = at as i64;
-        Ok((Reading { status, next, min: min.0 as i64, max: max.0 as i64, bytes: filled }, body))
+        let messages = if filled == collector.bytes() { collector.messages() } else { count_records(&body) };
+        Ok((Reading { status, next, min: min.0 as i64, max: max.0 as i64, bytes: filled, messages }, body))
     }
 }
 
@@ -243,14 +252,10 @@ impl StoreReader for StoreAccess {
     }
 
     fn totals(&self) -> StoreTotals {
-        let (put_messages, put_bytes, get_messages) = (self.totals)();
         StoreTotals {
             boot_ms: self.boot_ms,
-            put_messages,
-            put_bytes,
-            get_messages,
             unflushed_bytes: self.view.confirmed().saturating_sub(self.view.synced()),
-            ..StoreTotals::default()
+            ..self.figures.totals()
         }
     }
 
@@ -360,6 +365,8 @@ pub struct StoreThread {
     pub indexed: Arc<AtomicU64>,
     /// Store time up to which the index is safe, for the checkpoint.
     pub index_timestamp_ms: Arc<AtomicU64>,
+    /// Figures of jobs.
+    pub shared: Arc<Shared>,
     /// Figures.
     pub probe: Probe,
 }
@@ -403,14 +410,19 @@ impl StoreThread {
 
     fn job(&self, job: StoreJob) {
         let StoreJob::LookUp { connection, answers, look_up } = job;
+        self.probe.count(Counter::StoreLookUps);
         let answer = look_up(self.access.as_ref());
         deliver(&self.shards, connection, answer.encode(), answers);
+        self.shared.control.jobs_done.fetch_add(1, Ordering::Relaxed);
     }
 
     fn flush_index(&self) {
         let mut index = self.access.index();
         let Some(index) = index.as_mut() else { return };
-        match index.flush() {
+        let started_ns = monotonic_ns();
+        let flushed = index.flush();
+        self.probe.record(Histogram::IndexFlushTime, monotonic_ns() - started_ns);
+        match flushed {
             Ok(Some(last)) => self.index_timestamp_ms.store(last.store_timestamp.0, Ordering::Relaxed),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the index could not be flushed; it is tried again"),
@@ -428,7 +440,7 @@ impl StoreThread {
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             match index.put_record(&record, physical, time) {
-                Ok(()) => self.probe.count(Counter::IndexKeys),
+                Ok(()) => self.probe.count(Counter::IndexMessages),
                 Err(error) => tracing::warn!(%error, "a message could not be indexed"),
             }
             used += record.total_size();
@@ -488,16 +500,59 @@ fn deliver(shards: &[MailboxSender<ShardMessage>], connection: u64, frame: Vec<u
     }
 }
 
-/// The reader thread: cold pulls, one after the other.
-pub fn run_reader(
-    pulls: &Receiver<ColdPull>,
-    access: &StoreAccess,
-    shards: &[MailboxSender<ShardMessage>],
-    probe: &Probe,
-) {
-    while let Ok(pull) = pulls.recv() {
-        probe.count(Counter::PullFromDisk);
-        let frame = access.cold_pull(&pull);
-        deliver(shards, pull.connection, frame, pull.answers);
+/// Records in a body that was cut short.
+fn count_records(mut body: &[u8]) -> usize {
+    let mut count = 0;
+    while let Ok(record) = RecordView::parse(body, CrcCheck::Skip) {
+        body = &body[record.total_size().min(body.len())..];
+        count += 1;
+    }
+    count
+}
+
+/// A reader thread: cold pulls, one after the other. Several share the channel; answers of one connection may overtake each
+/// other, which the protocol allows.
+pub struct Reader {
+    /// Pulls.
+    pub pulls: Arc<Mutex<Receiver<ColdPull>>>,
+    /// The store.
+    pub access: Arc<StoreAccess>,
+    /// All shards.
+    pub shards: Vec<MailboxSender<ShardMessage>>,
+    /// The byte budget.
+    pub shared: Arc<Shared>,
+    /// Life of the process.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Figures.
+    pub probe: Probe,
+}
+
+impl Reader {
+    /// Runs until every shard is gone.
+    pub fn run(self) {
+        loop {
+            self.shared.cold.wait_for_room(&self.lifecycle.stopping);
+            // Whoever waits for a pull holds the lock; the other reader is reading meanwhile.
+            let next = self.pulls.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(pull) = next else { return };
+            self.serve(&pull);
+        }
+    }
+
+    fn serve(&self, pull: &ColdPull) {
+        self.probe.count(Counter::PullFromDisk);
+        let frame = self.access.cold_pull(pull, &self.probe);
+        let bytes = frame.len() as u64;
+        self.shared.cold.take(bytes);
+        if let Some(received_ns) = pull.received_ns {
+            self.probe.record(Histogram::PullLatency, monotonic_ns().saturating_sub(received_ns));
+        }
+        let (shard, _) = connection_slot(pull.connection);
+        let message = ShardMessage::ColdFrame { connection: pull.connection, frame, answers: pull.answers };
+        if !self.shards.get(shard).is_some_and(|mailbox| mailbox.send_blocking(message)) {
+            tracing::debug!(shard, "a shard is gone; its answer is dropped");
+            self.shared.cold.release(bytes);
+        }
+        self.shared.cold_done.fetch_add(1, Ordering::Relaxed);
     }
 }

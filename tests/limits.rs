@@ -1,0 +1,166 @@
+//! The bounds of the broker as clients meet them: the real binary over real sockets.
+
+#[path = "wire/broker.rs"]
+#[allow(dead_code, reason = "a part of what the wire tests use")]
+mod broker;
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use broker::{Store, wait_for};
+use ringmq::client::Message;
+use ringmq_protocol::codes::request;
+use ringmq_protocol::command::Command;
+
+/// The metrics page of a broker that listens there.
+fn page(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("the metrics are served");
+    write!(stream, "GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").expect("asked");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a page");
+    text.split_once("\r\n\r\n").expect("a body").1.to_owned()
+}
+
+/// The sum of a metric over its labels.
+fn value(page: &str, name: &str) -> f64 {
+    let rows = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    rows.map(|line| line.rsplit(' ').next().and_then(|text| text.parse::<f64>().ok()).expect("a number")).sum()
+}
+
+fn metrics_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").to_string()
+}
+
+#[test]
+fn connections_are_capped_over_all_shards() {
+    // Goal: past max_connections a connection is closed at once and counted; one that ends makes room. Method: fill a small
+    // cap with idle connections, watch the next one end, close one, and connect again.
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let mut broker = store.start(&["max_connections=8", "shards=2", &format!("metrics_listen={metrics}")]);
+    let mut kept = Vec::new();
+    let refused = wait_for("a refused connection", || {
+        let stream = TcpStream::connect(broker.address()).expect("accepted by the kernel");
+        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+        match (&stream).read(&mut [0]) {
+            Ok(0) => Some(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && kept.len() < 8 => {
+                kept.push(stream);
+                None
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(true),
+            other => panic!("{other:?} after {} connections", kept.len()),
+        }
+    });
+    assert!(refused && !kept.is_empty());
+    assert!(value(&page(&metrics), "ringmq_connections_refused_total") >= 1.0);
+    kept.pop();
+    wait_for("room for a connection", || {
+        let stream = TcpStream::connect(broker.address()).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(300))).ok()?;
+        (&stream).read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock).then_some(())
+    });
+    broker.assert_quiet(&["connections are refused"]);
+}
+
+#[test]
+fn a_connection_over_its_bytes_in_flight_is_not_read() {
+    // Goal: who takes no answers is not read, others are served. Method: pipeline pulls without reading until the broker
+    // stops reading, then send and pull on another connection.
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let broker = store.start(&["connection_in_flight_bytes=64 KiB", &format!("metrics_listen={metrics}")]);
+    broker.topic("flight", 1);
+    let mut client = broker.client();
+    let queue = broker.queue("flight", 0);
+    client.send_to(&queue, &Message::new(vec![b'x'; 60_000])).expect("stored");
+    let mut pull = Command::request(request::VIEW_MESSAGE_BY_ID).with_ext("topic", "flight").with_ext("offset", 0);
+    pull.opaque = 1;
+    let bytes = pull.encode().repeat(1_000);
+    let mut deaf = TcpStream::connect(broker.address()).expect("connected");
+    deaf.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let stopped = (0..200).any(|_| deaf.write_all(&bytes).is_err());
+    assert!(stopped, "the broker stops reading");
+    client.send_to(&queue, &Message::new("after")).expect("others are served");
+    assert!(value(&page(&metrics), "ringmq_read_pauses_total") >= 1.0);
+}
+
+#[test]
+fn the_metrics_page_is_well_formed() {
+    // Goal: a page that Prometheus reads, with each name once and values that move. Method: send, then look at all lines.
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let broker = store.start(&["shards=2", &format!("metrics_listen={metrics}")]);
+    broker.topic("counted", 1);
+    let queue = broker.queue("counted", 0);
+    let mut client = broker.client();
+    for number in 0..10 {
+        client.send_to(&queue, &Message::new(format!("{number}"))).expect("stored");
+    }
+    let page = wait_for("the counters", || {
+        let page = page(&metrics);
+        (value(&page, "ringmq_send_messages_total") >= 10.0).then_some(page)
+    });
+    let mut names = HashSet::new();
+    let mut samples = HashSet::new();
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ") {
+            assert!(names.insert(name.split(' ').next().expect("a name")), "declared twice: {line}");
+        } else if !line.starts_with('#') {
+            let (sample, number) = line.rsplit_once(' ').expect("a sample");
+            assert!(number.parse::<f64>().is_ok(), "{line}");
+            assert!(samples.insert(sample), "sampled twice: {line}");
+        }
+    }
+    assert!(value(&page, "ringmq_send_latency_seconds_count") >= 10.0);
+    assert!(value(&page, "ringmq_limit_connections_used") >= 1.0);
+    assert!(value(&page, "ringmq_limit_memory_bytes") > 0.0);
+}
+
+#[test]
+fn a_live_change_of_the_message_size_acts_at_once() {
+    // Goal: code 25 reaches the shards. Method: a message that is accepted, a smaller bound, the same message again.
+    let mut store = Store::new();
+    let broker = store.start(&["shards=2"]);
+    broker.topic("sized", 1);
+    let queue = broker.queue("sized", 0);
+    let mut client = broker.client();
+    let message = Message::new(vec![b'x'; 2_000]);
+    client.send_to(&queue, &message).expect("stored");
+    let mut connection = broker.connection();
+    let change = |text: &str| Command::request(request::UPDATE_BROKER_CONFIG).with_body(text.as_bytes().to_vec());
+    connection.call_ok(change("maxMessageSize=1000\n")).expect("changed");
+    client.send_to(&queue, &message).expect_err("too large now");
+    connection.call_ok(change("maxMessageSize=4000\n")).expect("changed");
+    client.send_to(&queue, &message).expect("stored");
+}
+
+#[test]
+fn held_pulls_are_capped() {
+    // Goal: past max_held_pulls a pull is answered at once instead of waiting. Method: no pull may wait; one that wants to.
+    let mut store = Store::new();
+    let broker = store.start(&["max_held_pulls=1", "shards=1"]);
+    broker.topic("held", 1);
+    let pull = || {
+        let pull = Command::request(request::PULL_MESSAGE)
+            .with_ext("consumerGroup", "holders")
+            .with_ext("topic", "held")
+            .with_ext("queueId", 0)
+            .with_ext("queueOffset", 0)
+            .with_ext("maxMsgNums", 1)
+            .with_ext("sysFlag", 6)
+            .with_ext("commitOffset", 0)
+            .with_ext("suspendTimeoutMillis", 50_000)
+            .with_ext("subscription", "*")
+            .with_ext("subVersion", 0);
+        pull.with_ext("expressionType", "TAG")
+    };
+    let mut first = broker.connection();
+    first.submit(pull()).expect("written");
+    assert!(first.wait_any(Duration::from_millis(500)).expect("alive").is_none(), "the first pull waits");
+    let answer = broker.connection().call_within(pull(), Duration::from_secs(20)).expect("answered at once");
+    assert_eq!(answer.code, ringmq_protocol::codes::response::PULL_NOT_FOUND);
+}
