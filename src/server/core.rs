@@ -1119,7 +1119,7 @@ impl ShardCore {
     /// The answer's size counts against the connection from now on, so that one connection cannot have any number of cold
     /// reads under way.
     fn cold_pull(&mut self, job: PullJob) {
-        let answers = job.request_bytes + self.transfer.disk_bytes;
+        let answers = job.request_bytes + self.transfer.memory_bytes;
         let cold = ColdPull {
             connection: connection_number(self.settings.index, job.connection),
             answers,
@@ -1136,7 +1136,7 @@ impl ShardCore {
         };
         if self.cold.try_send(cold).is_ok() {
             self.counters.pulls_cold += 1;
-            self.charge(job.connection, self.transfer.disk_bytes);
+            self.charge(job.connection, self.transfer.memory_bytes);
         } else {
             self.discharge(job.connection, job.request_bytes);
             if let Some(connection) = self.connections.get_mut(job.connection) {

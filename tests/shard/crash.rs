@@ -89,6 +89,7 @@ fn open(disk: &SimDisk, mode: Mode, seed: u64) -> Result<Life, String> {
         write_path: write_path(mode),
         zero_ahead_bytes: 0,
         ring_bytes: RING_BYTES as u64,
+        tail_bytes: 64 << 20,
         is_sync: is_sync(mode),
         index: None,
     };

@@ -48,7 +48,7 @@ fn damage(random: &mut SimRandom, bytes: &mut Vec<u8>) {
 fn play_control(world: &mut World, random: &mut SimRandom, broken: &mut Vec<SlotId>) {
     while let Ok(request) = world.control.try_recv() {
         let (connection, answers, frame, again) = match request {
-            ControlRequest::Command { connection, frame } => (connection, frame.len(), frame, false),
+            ControlRequest::Command { connection, frame, .. } => (connection, frame.len(), frame, false),
             ControlRequest::CreateTopic { connection, frame, answers }
             | ControlRequest::CreateGroup { connection, frame, answers } => {
                 (connection, answers, frame, random.chance(1, 4))

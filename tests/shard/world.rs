@@ -8,13 +8,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use ringmq::broker::FastMap;
+use ringmq::broker::pull::TransferLimits;
 use ringmq::broker::send::SendState;
 use ringmq::broker::snapshot::{GroupEntry, LiveGroup, Subscription};
+use ringmq::config::Layers;
 use ringmq::server::connection::Listener;
 use ringmq::server::core::{LogPort, ShardCore, ShardSettings};
 use ringmq::server::messages::{ColdPull, ControlRequest};
 use ringmq::server::outbox::Part;
 use ringmq::server::serving::{Serving, ServingIdentity, ServingTopic};
+use ringmq::server::shared::Shared;
 use ringmq::server::slab::SlotId;
 use ringmq_protocol::batch::{BatchEntry, write_batch_entry};
 use ringmq_protocol::bodies::{MessageModel, SubscriptionData, SubscriptionGroupConfig};
@@ -24,6 +27,7 @@ use ringmq_protocol::hash::tags_code;
 use ringmq_protocol::record::{CrcCheck, RecordError, RecordView};
 use ringmq_shards::log::writer::{SettleSink, SyncOperation, WriterOptions};
 use ringmq_shards::log::{FlushMode, LogRing, LogView, Settled, WriteKind, WriteOperation, Writer};
+use ringmq_shards::probe::Registry;
 use ringmq_shards::queue::{Queue, QueueStore, QueueStoreConfig};
 use ringmq_shards::sim::SimDisk;
 use ringmq_shards::types::QueueId;
@@ -171,6 +175,9 @@ fn serving(queues: &[Arc<Queue>]) -> Arc<Serving> {
         long_polling: true,
         short_polling_ms: 1_000,
         lite_pull: true,
+        accept_sends_from_ms: 0,
+        reject_pull_consumers: false,
+        transfer: TransferLimits::default(),
     })
 }
 
@@ -191,15 +198,17 @@ impl World {
             index: 0,
             max_frame_bytes: MAX_FRAME_BYTES,
             connection_in_flight_bytes: shape.in_flight_bytes,
-            max_connections: 1_000,
-            max_held_pulls: 10_000,
             memory_window_bytes: 1 << 30,
         };
         let (control_sender, control) = sync_channel(4_096);
         let (cold_sender, cold) = sync_channel(4_096);
         let state = SendState::new("127.0.0.1".parse().unwrap(), 7);
+        let config = Layers::default().build().expect("the defaults are a configuration");
+        let shared = Arc::new(Shared::new(&config, 1, 4 << 30, shape.ring_bytes as u64, 64 << 20));
         let core = ShardCore::new(
             settings,
+            shared,
+            Registry::new().probe("shard-0"),
             LogPort::Local(Box::new(writer)),
             Some(Arc::clone(&view)),
             Some(serving(&queues)),
@@ -229,7 +238,7 @@ impl World {
             dirty: Vec::new(),
             broken: Vec::new(),
         };
-        world.core.begin_turn(world.now_ms);
+        world.core.begin_turn(world.now_ms, world.now_ms * 1_000_000);
         world
     }
 
@@ -260,7 +269,7 @@ impl World {
     /// One turn of the loop, as the event loop makes it. Returns connections that must be closed.
     pub fn turn(&mut self) -> Vec<SlotId> {
         self.now_ms += 1;
-        self.core.begin_turn(self.now_ms);
+        self.core.begin_turn(self.now_ms, self.now_ms * 1_000_000);
         self.finish_operations();
         self.core.retry_blocked(&mut self.broken);
         self.core.expire_pulls();
