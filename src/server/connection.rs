@@ -90,6 +90,9 @@ impl Connection {
 
     /// Bytes that count against the connection's limit.
     pub fn in_flight_bytes(&self) -> usize {
-        self.unanswered_bytes + self.outbox.queued_bytes() + self.input.len()
+        // A frame that is still arriving does not count: one request is always admitted, whatever its size.
+        let is_arriving = self.input.len() < self.wanted_input;
+        let input_bytes = if is_arriving { 0 } else { self.input.len() };
+        self.unanswered_bytes + self.outbox.queued_bytes() + input_bytes
     }
 }
