@@ -80,6 +80,8 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes creations, removals and renames inside a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything on the file system that holds `path` durable (`syncfs`): cheaper than many single syncs.
+    fn sync_file_system(&self, path: &Path) -> io::Result<()>;
     /// Room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<DiskSpace>;
 }

@@ -71,6 +71,15 @@ impl Disk for RealDisk {
         File::open(path)?.sync_all()
     }
 
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        let directory = File::open(path)?;
+        // SAFETY: an open descriptor.
+        match unsafe { libc::syncfs(directory.as_raw_fd()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
         let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
         // SAFETY: an all-zero statvfs is a valid value for the kernel to overwrite.

@@ -23,8 +23,6 @@ pub struct LogView {
     pub(super) ring: LogRing,
     /// Everything below is confirmed: readers may see it.
     pub(super) confirmed: AtomicU64,
-    /// Everything below is published in its queue; behind `confirmed` only while a queue's tail is full.
-    pub(super) visible: AtomicU64,
     /// Start of the last confirmed record; stored before `confirmed`. `u64::MAX` until there is one.
     pub(super) last_record: AtomicU64,
     /// Ring memory holds `[floor, end)`; below it, read the files.
@@ -35,6 +33,10 @@ pub struct LogView {
     minimum: AtomicU64,
     /// Store time of the newest confirmed record, milliseconds since the epoch.
     pub(super) confirmed_store_timestamp: AtomicU64,
+    /// Everything below is confirmed and in the tails of its queues.
+    pub(super) shown: AtomicU64,
+    /// Store time of the newest such record; stored after `shown`, so it never claims more.
+    pub(super) shown_store_timestamp: AtomicU64,
     pins: Box<[PinSlot]>,
 }
 
@@ -44,12 +46,13 @@ impl LogView {
         Arc::new(Self {
             ring,
             confirmed: AtomicU64::new(end),
-            visible: AtomicU64::new(end),
             last_record: AtomicU64::new(u64::MAX),
             floor: AtomicU64::new(end),
             synced: AtomicU64::new(end),
             minimum: AtomicU64::new(minimum),
             confirmed_store_timestamp: AtomicU64::new(store_timestamp),
+            shown: AtomicU64::new(end),
+            shown_store_timestamp: AtomicU64::new(store_timestamp),
             pins: (0..readers).map(|_| PinSlot(AtomicU64::new(UNPINNED))).collect(),
         })
     }
@@ -78,11 +81,6 @@ impl LogView {
         self.synced.fetch_max(offset, Ordering::AcqRel);
     }
 
-    /// Offset below which every record is published in its queue.
-    pub fn visible(&self) -> u64 {
-        self.visible.load(Ordering::Acquire)
-    }
-
     /// Lowest offset that the ring still holds.
     pub fn floor(&self) -> u64 {
         self.floor.load(Ordering::Acquire)
@@ -101,6 +99,15 @@ impl LogView {
     /// Store time of the newest confirmed record.
     pub fn confirmed_store_timestamp(&self) -> u64 {
         self.confirmed_store_timestamp.load(Ordering::Relaxed)
+    }
+
+    /// Offset below which every record is in the tail of its queue, and a store time that is no later than that of the next
+    /// one. A flush of the queues that begins afterwards writes them all; the confirmed offset says nothing of that, as records
+    /// may wait for room in a tail after they were confirmed.
+    pub fn shown(&self) -> (u64, u64) {
+        // The time first: a later one than the offset's would claim too much.
+        let store_timestamp = self.shown_store_timestamp.load(Ordering::Acquire);
+        (self.shown.load(Ordering::Acquire), store_timestamp)
     }
 
     /// Size of the ring in bytes.

@@ -578,19 +578,20 @@ impl Writer {
         let is_hidden = |bound: &&Bound| !self.show(bound);
         let fresh = self.pending.range(already_shown.min(safe_count)..safe_count);
         let shown = fresh.clone().position(|bound| is_hidden(&bound)).map_or(safe_count, |index| already_shown + index);
+        let last_shown = shown.checked_sub(1).map(|index| &self.pending[index]);
+        let last_shown = last_shown.map(|last| (last.physical + u64::from(last.size), last.store_timestamp));
         // One fence for all: see `Queue::publish_in_group`.
         fence(Ordering::SeqCst);
-        let mut visible = None;
         for bound in self.pending.drain(..shown) {
-            visible = Some(bound.physical + u64::from(bound.size));
             announce(&bound, sink);
             if let Some(ticket) = bound.ticket {
                 sink.settled(settled(&bound, ticket, Verdict::Stored));
             }
         }
-        if let Some(visible) = visible {
-            // After the queues were put on the flush thread's list: a round that sees this offset writes them all.
-            self.view.visible.store(visible, Ordering::Release);
+        // The flush thread finds the queues by the marks that were just made: a flush after this writes all of them.
+        if let Some((end, store_timestamp)) = last_shown {
+            self.view.shown.store(end, Ordering::Release);
+            self.view.shown_store_timestamp.store(store_timestamp, Ordering::Release);
         }
         self.early = self.early.saturating_sub(shown);
         #[cfg(any(test, feature = "sim"))]

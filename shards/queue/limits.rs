@@ -43,3 +43,6 @@ pub const DIRTY_SEGMENTS: usize = 64;
 
 /// Longest topic name that becomes a directory. Source: Linux `NAME_MAX`.
 pub const MAXIMUM_TOPIC_BYTES: usize = 255;
+
+/// Files that are synced one by one; with more, one sync of the file system is cheaper (10,000 single ones take seconds).
+pub const SINGLE_SYNCS: usize = 256;

@@ -13,7 +13,9 @@ use super::dirty::{DirtySet, QueueNumber};
 use super::entry::QueueEntry;
 use super::error::QueueError;
 use super::handles::{FileKey, HandleCache};
-use super::limits::{DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES};
+use super::limits::{
+    DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES, SINGLE_SYNCS,
+};
 use super::queue::Queue;
 use crate::disk::{Disk, OpenOptions};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};
@@ -267,7 +269,12 @@ impl QueueStore {
     pub fn sync(&self) -> Result<usize, QueueError> {
         let Unsynced { files, directories } = std::mem::take(&mut *locked(&self.unsynced));
         let count = files.len();
-        for (key, path) in files {
+        if count > SINGLE_SYNCS {
+            let synced = self.disk.sync_file_system(&self.root);
+            synced.map_err(QueueError::io("sync the file system of", &self.root))?;
+            // Names are not part of it everywhere: those of new files are synced below.
+        }
+        for (key, path) in files.into_iter().take(if count > SINGLE_SYNCS { 0 } else { count }) {
             // A descriptor opened only now still reports write-back errors that nobody has seen.
             let file = match self.handles.cached(key) {
                 Some(file) => file,

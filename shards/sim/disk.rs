@@ -456,6 +456,19 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        if self.begin(&mut state, OperationKind::Sync, path, true)? {
+            return Err(power_cut());
+        }
+        for inode in state.inodes.iter_mut() {
+            for change in std::mem::take(&mut inode.pending) {
+                change.apply(&mut inode.durable, |_| true);
+            }
+        }
+        Ok(())
+    }
+
     fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
         let state = lock(&self.state);
         let total = state.capacity.unwrap_or(1 << 50);

@@ -83,6 +83,7 @@ pub struct SendState {
     random: u64,
     properties: Vec<u8>,
     pieces: Vec<Piece>,
+    joined: Vec<u8>,
 }
 
 impl SendState {
@@ -90,7 +91,15 @@ impl SendState {
     pub fn new(ip: IpAddr, seed: u64) -> Self {
         let process_constant = (seed as u32) ^ std::process::id();
         let random = seed | 1;
-        Self { ip, process_constant, counter: 0, random, properties: Vec::new(), pieces: Vec::new() }
+        Self {
+            ip,
+            process_constant,
+            counter: 0,
+            random,
+            properties: Vec::new(),
+            pieces: Vec::new(),
+            joined: Vec::new(),
+        }
     }
 
     /// xorshift64: spreads messages over queues, nothing more is asked of it.
@@ -99,6 +108,12 @@ impl SendState {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
+    }
+
+    /// Takes back the memory that a batch had borrowed for properties.
+    pub fn give_back(&mut self, batch: Batch<'_>) {
+        self.properties = batch.shared_properties;
+        self.joined = batch.joined;
     }
 
     /// Lengths and tags of the records that were prepared last.
@@ -338,6 +353,8 @@ pub struct Batch<'a> {
     body: &'a [u8],
     /// The request's own properties, which Java stores behind those of each message.
     shared_properties: Vec<u8>,
+    /// Where the properties of one message are put together.
+    joined: Vec<u8>,
     /// Bytes of all records.
     pub length: usize,
     /// The `WAIT` property of the request.
@@ -361,7 +378,8 @@ pub fn prepare_batch<'a>(
     if topic.name.starts_with(RETRY_PREFIX) {
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, "batch request does not support retry group"));
     }
-    let mut shared_properties = Vec::with_capacity(header.properties.len() + 96);
+    let mut shared_properties = std::mem::take(&mut state.properties);
+    shared_properties.clear();
     let summary = store_properties(serving, header.properties.as_bytes(), &mut shared_properties);
     check_features(&shared_properties, &summary, header.sys_flag)?;
     if body.is_empty() {
@@ -385,6 +403,7 @@ pub fn prepare_batch<'a>(
         peer,
         body,
         shared_properties,
+        joined: std::mem::take(&mut state.joined),
         length: 0,
         wait,
     };
@@ -442,9 +461,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes all records without their offsets, one behind the other.
-    pub fn encode(&self, out: &mut [u8]) {
+    pub fn encode(&mut self, out: &mut [u8]) {
         let mut at = 0;
-        let mut properties = Vec::with_capacity(MAX_PROPERTIES_BYTES.min(1024));
+        let mut properties = std::mem::take(&mut self.joined);
         for entry in BatchReader::new(self.body).flatten() {
             properties.clear();
             properties.extend_from_slice(entry.properties);
@@ -457,6 +476,7 @@ impl<'a> Batch<'a> {
             encode_record(&fields, &mut out[at..at + length]);
             at += length;
         }
+        self.joined = properties;
         assert_eq!(at, self.length, "a batch is encoded as it was measured");
     }
 }

@@ -107,12 +107,26 @@ impl Client {
         result
     }
 
-    /// Sends a request whose only good answer is success.
+    /// [`Client::with`] for what may be done twice: when a connection that was open before turns out to be broken, as after
+    /// a restart of the server, it is done again over a new one.
+    fn with_again<T>(
+        &mut self,
+        address: &str,
+        act: impl Fn(&mut Connection) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let was_open = self.connections.contains_key(address);
+        match self.with(address, &act) {
+            Err(ClientError::Broken { .. }) if was_open => self.with(address, act),
+            result => result,
+        }
+    }
+
+    /// Sends a request whose only good answer is success, and that may be done twice.
     ///
     /// # Errors
     /// The server does not answer or refuses.
     pub fn call_ok(&mut self, address: &str, request: Command) -> Result<Command, ClientError> {
-        self.with(address, |connection| connection.call_ok(request))
+        self.with_again(address, |connection| connection.call_ok(request.clone()))
     }
 
     /// Asks the name servers one after the other, beginning with the one that answered last.
@@ -120,7 +134,7 @@ impl Client {
         let mut last = ClientError::NoNameServer;
         for _ in 0..self.name_servers.len() {
             let Some(address) = self.name_servers.get(self.current_name_server).cloned() else { break };
-            match self.with(&address, |connection| connection.call(request.clone())) {
+            match self.with_again(&address, |connection| connection.call(request.clone())) {
                 Ok(answer) => return Ok((address, answer)),
                 Err(error) => last = error,
             }
@@ -274,7 +288,7 @@ impl Client {
     /// The broker does not answer or refuses.
     pub fn pull_with(&mut self, address: &str, wanted: &PullRequest<'_>) -> Result<PullAnswer, ClientError> {
         let patience_ms = if wanted.hold_ms == 0 { REQUEST_TIMEOUT_MS } else { wanted.hold_ms + HOLD_GRACE_MS };
-        self.with(address, |connection| {
+        self.with_again(address, |connection| {
             let answer =
                 connection.call_within(requests::pull(wanted), std::time::Duration::from_millis(patience_ms))?;
             decode_pull(connection, answer)
@@ -283,8 +297,8 @@ impl Client {
 
     fn offset(&mut self, address: &str, request: Command) -> Result<i64, ClientError> {
         let code = request.code;
-        self.with(address, |connection| {
-            let answer = connection.call_ok(request)?;
+        self.with_again(address, |connection| {
+            let answer = connection.call_ok(request.clone())?;
             answer.ext_i64("offset").map_err(|error| connection.unusable(code, error))
         })
     }
@@ -357,7 +371,7 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses; it refuses if there is none.
     pub fn consumer_ids(&mut self, address: &str, group: &str) -> Result<Vec<String>, ClientError> {
-        self.with(address, |connection| {
+        self.with_again(address, |connection| {
             let answer = connection.call_ok(requests::consumer_list(group))?;
             let unusable = |error| connection.unusable(request::GET_CONSUMER_LIST_BY_GROUP, error);
             let body = answer.body.ok_or_else(|| unusable(AnswerError::NoBody))?;

@@ -528,16 +528,18 @@ fn binary(header: &[u8], fields: &mut Vec<RawField>, text: &mut Text) -> Result<
 
 /// Removes null entries together with what they override: in a Java map a later null replaces an earlier value.
 pub(crate) fn drop_nulls(fields: &mut Vec<RawField>, source: &str, text: &str, is_null: impl Fn(&RawField) -> bool) {
-    let mut kept = Vec::with_capacity(fields.len());
-    for (index, field) in fields.iter().enumerate() {
+    let mut kept = 0;
+    for index in 0..fields.len() {
+        let field = fields[index];
         let key = field.key.of(source, text);
         // Bounded by MAX_EXT_FIELDS squared, and only headers with nulls come here.
         let overridden = fields[index + 1..].iter().any(|later| later.key.of(source, text) == key);
-        if !overridden && !is_null(field) {
-            kept.push(*field);
+        if !overridden && !is_null(&field) {
+            fields[kept] = field;
+            kept += 1;
         }
     }
-    *fields = kept;
+    fields.truncate(kept);
 }
 
 fn push_lossy(bytes: &[u8], text: &mut Text) -> Result<Span, HeaderError> {

@@ -207,8 +207,8 @@ impl ControlThread {
     fn request(&mut self, request: ControlRequest) {
         match request {
             ControlRequest::Command { connection, frame } => self.command(connection, &frame),
-            ControlRequest::CreateTopic { connection, frame } => self.create_topic(connection, frame),
-            ControlRequest::CreateGroup { connection, frame } => self.create_group(connection, frame),
+            ControlRequest::CreateTopic { connection, frame, answers } => self.create_topic(connection, frame, answers),
+            ControlRequest::CreateGroup { connection, frame, answers } => self.create_group(connection, frame, answers),
             ControlRequest::Commit(commits) => self.commit(&commits),
             ControlRequest::Opened { connection, listener, peer } => {
                 self.connections.insert(connection, (listener, peer));
@@ -288,7 +288,7 @@ impl ControlThread {
         }
     }
 
-    fn create_topic(&mut self, connection: u64, frame: Vec<u8>) {
+    fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
         let now_ms = self.clock.now_ms();
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
@@ -304,10 +304,10 @@ impl ControlThread {
             )
         });
         self.apply(effects);
-        self.again_or_refuse(connection, frame, outcome);
+        self.again_or_refuse(connection, frame, answers, outcome);
     }
 
-    fn create_group(&mut self, connection: u64, frame: Vec<u8>) {
+    fn create_group(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
         let now_ms = self.clock.now_ms();
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
@@ -316,7 +316,7 @@ impl ControlThread {
             broker.control.ensure_group(request.consumer_group, now_ms, &mut effects)
         });
         self.apply(effects);
-        self.again_or_refuse(connection, frame, outcome);
+        self.again_or_refuse(connection, frame, answers, outcome);
     }
 
     fn with_header(
@@ -336,9 +336,9 @@ impl ControlThread {
         }
     }
 
-    fn again_or_refuse(&mut self, connection: u64, frame: Vec<u8>, outcome: Result<(), Refusal>) {
+    fn again_or_refuse(&mut self, connection: u64, frame: Vec<u8>, answers: usize, outcome: Result<(), Refusal>) {
         match outcome {
-            Ok(()) => self.send(connection, ShardMessage::Again { connection, frame }),
+            Ok(()) => self.send(connection, ShardMessage::Again { connection, frame, answers }),
             Err(refusal) => {
                 let mut decoder = HeaderDecoder::new();
                 let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { return };
@@ -346,7 +346,7 @@ impl ControlThread {
                 let mut answer = refusal.into_command();
                 answer.opaque = header.opaque;
                 answer.serialize_type = header.serialize_type;
-                self.reply(connection, (!header.is_oneway()).then_some(&answer), frame.len());
+                self.reply(connection, (!header.is_oneway()).then_some(&answer), answers);
             }
         }
     }

@@ -338,23 +338,35 @@ impl ShardCore {
         }
     }
 
-    /// Whether a connection has reached its limit and should not be read.
+    /// Whether a connection has reached its limit and should not be read. A frame that is not complete is read on, however
+    /// long it is: one request is always admitted.
     pub fn is_over_limit(&self, id: SlotId) -> bool {
-        self.connections
-            .get(id)
-            .is_some_and(|connection| connection.in_flight_bytes() > self.settings.connection_in_flight_bytes)
+        self.is_full(id)
+            || self.connections.get(id).is_some_and(|connection| {
+                let input = connection.input.len();
+                input > self.settings.connection_in_flight_bytes && input >= connection.wanted_input
+            })
+    }
+
+    /// Whether requests without an answer and answers that are not taken reach a connection's limit: then none of its
+    /// requests is executed, also not one that has arrived.
+    pub fn is_full(&self, id: SlotId) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            connection.unanswered_bytes + connection.outbox.queued_bytes() > self.settings.connection_in_flight_bytes
+        })
     }
 
     // ------------------------------------------------------------------------------------------ input
 
     /// Bytes have arrived. False when the connection must be closed.
     pub fn received(&mut self, id: SlotId, bytes: &[u8]) -> bool {
+        let is_full = self.is_full(id);
         let Some(connection) = self.connections.get_mut(id) else { return true };
         if connection.closing {
             return true;
         }
         connection.last_active_ms = self.now_ms;
-        if !connection.input.is_empty() || connection.is_blocked {
+        if !connection.input.is_empty() || connection.is_blocked || is_full {
             connection.input.extend_from_slice(bytes);
             self.input_bytes += bytes.len();
             return self.continue_input(id);
@@ -382,6 +394,9 @@ impl ShardCore {
     pub fn continue_input(&mut self, id: SlotId) -> bool {
         if self.input_bytes > limits::INPUT_BYTES {
             return false;
+        }
+        if self.is_full(id) {
+            return true;
         }
         let Some(connection) = self.connections.get_mut(id) else { return true };
         if connection.closing || connection.input.len() < connection.wanted_input || connection.is_blocked {
@@ -416,6 +431,9 @@ impl ShardCore {
                 connection.wanted_input = 0;
                 if !self.continue_input(id) {
                     broken.push(id);
+                } else if self.is_full(id) {
+                    // What has arrived already is looked at again when answers have been taken.
+                    self.block(id);
                 }
             }
         }
@@ -454,7 +472,7 @@ impl ShardCore {
                             break;
                         }
                     }
-                    if self.is_over_limit(id) {
+                    if self.is_full(id) {
                         break;
                     }
                 }
@@ -613,8 +631,9 @@ impl ShardCore {
             Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
             Err(NotNow::CreateTopic) => {
                 let connection = connection_number(self.settings.index, id);
-                let message = ControlRequest::CreateTopic { connection, frame: whole.to_vec() };
-                return self.ask_control(id, header, whole.len(), message);
+                let answers = whole.len();
+                let message = ControlRequest::CreateTopic { connection, frame: whole.to_vec(), answers };
+                return self.ask_control(id, header, answers, message);
             }
         };
         let Some(queue) = target.topic.queues.get(target.queue_id as usize) else {
@@ -623,7 +642,7 @@ impl ShardCore {
         };
         let outcome = if request.batch {
             match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
-                Ok(batch) => {
+                Ok(mut batch) => {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
                     let key = summary.unique_key.map_or(&[][..], |range| range.of(request.properties.as_bytes()));
@@ -631,7 +650,8 @@ impl ShardCore {
                     pending.sizes = sizes;
                     pending.sizes.extend(self.send_state.pieces().iter().map(|piece| piece.size));
                     let pieces = self.send_state.pieces();
-                    append(
+                    let (mut kept, mut none) = (Some(pending), None);
+                    let outcome = append(
                         &mut self.log,
                         &mut self.pending,
                         &mut self.counters,
@@ -641,11 +661,16 @@ impl ShardCore {
                             length: batch.length,
                             pieces,
                             wait: batch.wait,
-                            pending: (!header.is_oneway()).then_some(pending),
+                            pending: if header.is_oneway() { &mut none } else { &mut kept },
                             now_ms: self.now_ms,
                         },
                         |out| batch.encode(out),
-                    )
+                    );
+                    self.send_state.give_back(batch);
+                    if let Some(pending) = kept {
+                        self.keep_sizes(pending.sizes);
+                    }
+                    outcome
                 }
                 Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
             }
@@ -674,7 +699,7 @@ impl ShardCore {
                             length: single.length,
                             pieces: &[piece],
                             wait: single.wait,
-                            pending: (!header.is_oneway()).then_some(pending),
+                            pending: &mut (!header.is_oneway()).then_some(pending),
                             now_ms: self.now_ms,
                         },
                         |out| single.encode(out),
@@ -792,9 +817,14 @@ impl ShardCore {
             }
             self.mark_dirty(id);
         }
-        if pending.sizes.capacity() > 0 {
-            pending.sizes.clear();
-            self.spare_sizes.push(pending.sizes);
+        self.keep_sizes(std::mem::take(&mut pending.sizes));
+    }
+
+    /// Keeps the memory of a batch's sizes for the next one.
+    fn keep_sizes(&mut self, mut sizes: Vec<u32>) {
+        if sizes.capacity() > 0 {
+            sizes.clear();
+            self.spare_sizes.push(sizes);
         }
     }
 
@@ -815,8 +845,10 @@ impl ShardCore {
             }
             PullCheck::CreateGroup => {
                 let connection = connection_number(self.settings.index, id);
-                let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec() };
-                return self.ask_control(id, header, whole.len(), message);
+                let answers = whole.len() + pull::MEMORY_BYTES;
+                let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec(), answers };
+                // Its answer counts from now on, so that a peer cannot pile up such pulls.
+                return self.ask_control(id, header, answers, message);
             }
             PullCheck::Refused(refusal) => {
                 let forbidden = refusal.forbidden_type.map(|number| number.to_string());
@@ -940,9 +972,10 @@ impl ShardCore {
 
     fn cold_pull(&mut self, job: PullJob) {
         self.counters.pulls_cold += 1;
+        self.charge(job.connection, pull::MEMORY_BYTES);
         let cold = ColdPull {
             connection: connection_number(self.settings.index, job.connection),
-            answers: job.request_bytes,
+            answers: job.request_bytes + pull::MEMORY_BYTES,
             opaque: job.opaque,
             serialize_type: job.serialize_type,
             queue: Arc::clone(&job.queue),
@@ -953,7 +986,7 @@ impl ShardCore {
             group_sys_flag: job.group_sys_flag,
         };
         if self.cold.try_send(cold).is_err() {
-            self.discharge(job.connection, job.request_bytes);
+            self.discharge(job.connection, job.request_bytes + pull::MEMORY_BYTES);
             if let Some(connection) = self.connections.get_mut(job.connection) {
                 let remark = "too many reads from disk are waiting (cold reads); try again";
                 let out = connection.outbox.buffer();
@@ -1072,11 +1105,16 @@ impl ShardCore {
     }
 
     /// A request that waited for a topic or a group is executed again. False when the connection must be closed.
-    pub fn again(&mut self, id: SlotId, frame: &[u8]) -> bool {
-        self.discharge(id, frame.len());
+    pub fn again(&mut self, id: SlotId, frame: &[u8], answers: usize) -> bool {
+        self.discharge(id, answers);
         let Some(connection) = self.connections.get(id) else { return true };
         if connection.closing {
             return true;
+        }
+        if self.is_full(id) {
+            // Its connection does not take its answers: wait, like everything else that has arrived.
+            self.block(id);
+            return self.keep_in_front(id, frame);
         }
         let Some(used) = self.parse_again(id, frame) else { return false };
         used == frame.len() || self.keep_in_front(id, &frame[used..])
@@ -1132,7 +1170,8 @@ struct Append<'a> {
     length: usize,
     pieces: &'a [Piece],
     wait: bool,
-    pending: Option<PendingSend>,
+    /// Taken when the request is in the log; left where it is when not.
+    pending: &'a mut Option<PendingSend>,
     now_ms: u64,
 }
 
@@ -1185,9 +1224,12 @@ fn append(
 fn take_ticket(
     table: &mut Slab<PendingSend>,
     shard: usize,
-    pending: Option<PendingSend>,
+    pending: &mut Option<PendingSend>,
 ) -> Result<Option<Ticket>, AppendError> {
-    let Some(pending) = pending else { return Ok(None) };
+    if table.is_full() {
+        return Err(AppendError::RingFull);
+    }
+    let Some(pending) = pending.take() else { return Ok(None) };
     let id = table.insert(pending).ok_or(AppendError::RingFull)?;
     Ok(Some(Ticket { shard: shard as u16, slot: id.slot }))
 }

@@ -247,7 +247,14 @@ impl EventLoop {
 
     fn accepted(&mut self, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
         let number = completion.token.slot as usize;
-        let listener = self.listeners[number].listener;
+        let Some(listener) = self.listeners.get(number).map(|slot| slot.listener) else {
+            // Accepted while the listeners were being closed: the process stops.
+            if let Ok(descriptor) = completion.outcome() {
+                // SAFETY: the descriptor comes from this accept and nobody else knows it; it is closed here.
+                drop(unsafe { socket::adopt(descriptor as i32) });
+            }
+            return Ok(());
+        };
         match completion.outcome() {
             Ok(descriptor) => {
                 // SAFETY: the descriptor comes from this accept and nobody else knows it.
@@ -381,9 +388,9 @@ impl EventLoop {
                 let (_, id) = connection_slot(connection);
                 self.core.deliver(id, &frame, answers);
             }
-            ShardMessage::Again { connection, frame } => {
+            ShardMessage::Again { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
-                if !self.core.again(id, &frame) {
+                if !self.core.again(id, &frame, answers) {
                     scratch.closing.push(id);
                 }
             }
@@ -615,7 +622,7 @@ impl EventLoop {
         }
         let paused = std::mem::take(&mut scratch.paused);
         for id in paused {
-            if self.core.is_over_limit(id) {
+            if self.core.is_full(id) {
                 scratch.paused.push(id);
                 continue;
             }

@@ -290,7 +290,7 @@ impl FlushThread {
     fn flush_queues(&self, schedule: &mut Schedule) {
         let started = Instant::now();
         // Every entry below it is published, so the round that follows writes it.
-        let complete = self.view.visible();
+        let (complete, _) = self.view.shown();
         match self.queues.flush_dirty() {
             Ok(report) => {
                 schedule.queues_fail = false;
@@ -316,15 +316,15 @@ impl FlushThread {
 
     /// Makes queue files durable up to what the log had confirmed before, which recovery may then rely on.
     fn sync_queues(&mut self, schedule: &mut Schedule) {
-        let confirmed = self.view.visible();
-        let timestamp = self.view.confirmed_store_timestamp();
+        // Not the confirmed offset: a record may be confirmed and still wait for room in its queue's tail.
+        let (shown, timestamp) = self.view.shown();
         self.flush_queues(schedule);
         if schedule.queues_fail {
             return;
         }
         match self.queues.sync() {
             Ok(_) => {
-                schedule.queue_synced = confirmed;
+                schedule.queue_synced = shown;
                 self.checkpoint.logics_timestamp_ms = timestamp as i64;
                 let minimum = self.view.minimum();
                 let noted = storage::note_queue_offsets(
@@ -332,7 +332,7 @@ impl FlushThread {
                     &self.paths,
                     &self.queues,
                     &self.queue_offsets,
-                    confirmed,
+                    shown,
                     minimum,
                 );
                 if let Err(error) = noted {

@@ -46,6 +46,8 @@ pub enum ShardMessage {
         connection: u64,
         /// The request's frame.
         frame: Vec<u8>,
+        /// Bytes that the connection was charged for it.
+        answers: usize,
     },
     /// Closes a connection.
     Close(u64),
@@ -86,6 +88,8 @@ pub enum ControlRequest {
         connection: u64,
         /// The frame of the send.
         frame: Vec<u8>,
+        /// Bytes that the connection was charged for it.
+        answers: usize,
     },
     /// A pull of a group that does not exist: as above.
     CreateGroup {
@@ -93,6 +97,8 @@ pub enum ControlRequest {
         connection: u64,
         /// The frame of the pull.
         frame: Vec<u8>,
+        /// Bytes that the connection was charged for it.
+        answers: usize,
     },
     /// Offsets that pulls carried.
     Commit(Vec<CarriedCommit>),

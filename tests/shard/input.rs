@@ -47,21 +47,22 @@ fn damage(random: &mut SimRandom, bytes: &mut Vec<u8>) {
 /// The control thread's answers: some requests are executed again, some get a frame, all give back what they hold.
 fn play_control(world: &mut World, random: &mut SimRandom, broken: &mut Vec<SlotId>) {
     while let Ok(request) = world.control.try_recv() {
-        let (connection, frame, again) = match request {
-            ControlRequest::Command { connection, frame } => (connection, frame, false),
-            ControlRequest::CreateTopic { connection, frame } | ControlRequest::CreateGroup { connection, frame } => {
-                (connection, frame, random.chance(1, 4))
+        let (connection, answers, frame, again) = match request {
+            ControlRequest::Command { connection, frame } => (connection, frame.len(), frame, false),
+            ControlRequest::CreateTopic { connection, frame, answers }
+            | ControlRequest::CreateGroup { connection, frame, answers } => {
+                (connection, answers, frame, random.chance(1, 4))
             }
             _ => continue,
         };
         let (_, id) = ringmq::server::connection::connection_slot(connection);
         if again {
-            if !world.core.again(id, &frame) {
+            if !world.core.again(id, &frame, answers) {
                 broken.push(id);
             }
         } else {
             let answer = Command::response(1, 77).encode();
-            world.core.deliver(id, &answer, frame.len());
+            world.core.deliver(id, &answer, answers);
         }
     }
     while let Ok(pull) = world.cold.try_recv() {
@@ -159,22 +160,22 @@ fn a_returned_request_does_not_cut_into_a_frame() {
     let mut world =
         World::new(Shape { ring_bytes: 32 << 10, segment_bytes: 16 << 10, ..Shape::new(Mode::AsyncDirect) });
     let (filling, client) = (world.connect(), world.connect());
-    let returned = send(1, 0, b"returned", "").encode();
+    let returned = send(1, 0, &[b'r'; 3_000], "").encode();
     world.hold_writes = true;
-    for number in 0..8 {
+    for number in 0..12 {
         world.request(filling, &send(number, 1, &[b'f'; 3_000], ""));
     }
     world.run();
     assert!(world.core.has_blocked());
     let halved = send(2, 0, b"halved", "").encode();
     assert!(world.core.received(client, &halved[..30]));
-    assert!(world.core.again(client, &returned));
+    assert!(world.core.again(client, &returned, returned.len()));
+    assert!(world.core.connection_mut(client).unwrap().is_blocked);
     assert!(world.core.received(client, &halved[30..]));
     world.run();
     world.hold_writes = false;
-    world.run();
-    world.run();
+    (0..4).for_each(|_| world.run());
     let answers: Vec<_> = world.answers(client).iter().map(|answer| (answer.opaque, answer.code)).collect();
     assert_eq!(answers, [(1, 0), (2, 0)]);
-    assert_eq!(world.answers(filling).len(), 8);
+    assert_eq!(world.answers(filling).len(), 12);
 }

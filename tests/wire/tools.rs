@@ -153,3 +153,28 @@ fn refusals_are_told() {
         assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn consume_outlives_a_restart_of_the_broker() {
+    // Goal: a running consumer comes back by itself. Method: start it, stop the broker in order, start it again, send;
+    // the message is printed, and the group's offset is committed at the end.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("restarted", 1);
+    let mut child = tool(&["consume", "--topic", "restarted", "--group", "wire", "--verbose"])
+        .args(["--namesrv", &broker.name_server()])
+        .spawn()
+        .expect("the binary runs");
+    wait_until_reading(&mut child);
+    assert_eq!(broker.stop(&[]).code(), Some(0));
+    let broker = store.start(&[]);
+    run(&broker, &["produce", "--topic", "restarted", "new"]);
+    let mut printed = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    let mut line = String::new();
+    printed.read_line(&mut line).expect("a line");
+    assert_eq!(line, "0/0\tnew\n");
+    interrupt(&child);
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+    let committed = broker.client().query_offset("wire", &broker.queue("restarted", 0)).expect("an answer");
+    assert_eq!(committed, Some(1));
+}

@@ -1,0 +1,409 @@
+//! Power cuts and kills at every operation of a broker's store at work: the writer's own operations go to a simulated disk, the
+//! store is opened as the broker opens it, and what comes back is compared with what was bound and what was promised.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ringmq::server::storage::{self, Storage, StorageOptions};
+use ringmq_protocol::record::{CrcCheck, RecordFields, RecordView, encode_record, record_length};
+use ringmq_shards::clock::Clock;
+use ringmq_shards::disk::Disk;
+use ringmq_shards::log::segments::WritePath;
+use ringmq_shards::log::writer::{Piece, PlantedBug, SettleSink, Ticket, WriterOptions};
+use ringmq_shards::log::{AppendError, FlushMode, LogRing, LogView, Settled, Verdict, WriteKind, Writer};
+use ringmq_shards::queue::{Queue, QueueEntry};
+use ringmq_shards::recovery::durable_point::{DurablePoint, LastRecord};
+use ringmq_shards::sim::{CrashPattern, ManualClock, SimDisk, SimRandom};
+use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset};
+
+use super::world::Mode;
+
+const SEGMENT_BYTES: u64 = 8 << 10;
+const RING_BYTES: usize = 32 << 10;
+const ROOT: &str = "/store";
+
+fn write_path(mode: Mode) -> WritePath {
+    match mode {
+        Mode::AsyncPageCache => WritePath::PageCache,
+        Mode::AsyncDirect | Mode::SyncSeparate => WritePath::Direct,
+        Mode::SyncDurable => WritePath::DirectSync,
+    }
+}
+
+fn is_sync(mode: Mode) -> bool {
+    matches!(mode, Mode::SyncDurable | Mode::SyncSeparate)
+}
+
+/// A record as it was bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bound {
+    queue: u32,
+    queue_offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// All that must be known of the past to judge a recovery.
+#[derive(Debug, Clone, Default)]
+struct Past {
+    /// By offset in the log; a cut forgets what it cut.
+    records: BTreeMap<u64, Bound>,
+    /// End of the last acknowledged request.
+    acknowledged: u64,
+    /// What was known to be synced.
+    synced: u64,
+}
+
+#[derive(Default)]
+struct Verdicts(Vec<Settled>);
+
+impl SettleSink for Verdicts {
+    fn settled(&mut self, settled: Settled) {
+        self.0.push(settled);
+    }
+
+    fn wake(&mut self, _: &Arc<Queue>, _: u64) {}
+}
+
+/// One life of the store.
+struct Life {
+    disk: Arc<dyn Disk>,
+    storage: Storage,
+    writer: Writer,
+    view: Arc<LogView>,
+    mode: Mode,
+    random: SimRandom,
+    verdicts: Verdicts,
+    /// Ends of requests by their ticket.
+    requests: Vec<u64>,
+    now_ms: u64,
+}
+
+/// Opens the store as the broker does.
+fn open(disk: &SimDisk, mode: Mode, seed: u64) -> Result<Life, String> {
+    let options = StorageOptions {
+        root: PathBuf::from(ROOT),
+        commit_log: Path::new(ROOT).join("commitlog"),
+        segment_bytes: SEGMENT_BYTES,
+        queue_file_entries: 16,
+        write_path: write_path(mode),
+        zero_ahead_bytes: 0,
+        ring_bytes: RING_BYTES as u64,
+        is_sync: is_sync(mode),
+        index: None,
+    };
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_000_000));
+    let mut storage = storage::open(&disk, &clock, &options).map_err(|error| error.to_string())?;
+    let (end, last_ms) = (storage.recovered.end.0, storage.recovered.last_store_timestamp.0);
+    let ring = LogRing::new(RING_BYTES).map_err(|error| error.to_string())?;
+    let view = LogView::new(ring, 1, storage.recovered.min.0, end, last_ms);
+    let ready_end = storage.segments.snapshot().limit().map_or(0, |limit| limit.0);
+    let writer_options = WriterOptions {
+        segment_bytes: SEGMENT_BYTES,
+        flush_mode: if is_sync(mode) { FlushMode::Sync } else { FlushMode::Async },
+        write_kind: if mode == Mode::SyncDurable { WriteKind::Durable } else { WriteKind::Volatile },
+        sync_flush_timeout_ms: 5_000,
+    };
+    let pool = std::mem::replace(&mut storage.pool, ringmq_shards::queue::ChunkPool::new(1));
+    let mut writer = Writer::new(Arc::clone(&view), pool, writer_options, end, ready_end, last_ms, &storage.tail_page);
+    writer.begin_turn();
+    let random = SimRandom::new(seed);
+    let verdicts = Verdicts::default();
+    Ok(Life { disk, storage, writer, view, mode, random, verdicts, requests: Vec::new(), now_ms: 2_000_000 })
+}
+
+impl Life {
+    /// Offers one request; a batch in one of four cases.
+    fn append(&mut self, past: &mut Past) {
+        let queue_id = self.random.below(3) as u32;
+        let Ok(queue) = self.storage.queues.get_or_create("T", QueueId(queue_id)) else { return };
+        let count = if self.random.chance(1, 4) { 1 + self.random.below(5) } else { 1 };
+        let mut records = Vec::new();
+        for _ in 0..count {
+            let most = if self.random.chance(1, 4) { 3_000 } else { 400 };
+            let mut body = vec![0; 1 + self.random.below(most) as usize];
+            self.random.fill(&mut body);
+            let address = "127.0.0.1:10911".parse().expect("an address");
+            let fields = RecordFields {
+                topic: "T",
+                queue_id,
+                flag: 0,
+                sys_flag: 0,
+                born_timestamp: 1,
+                born_host: address,
+                store_host: address,
+                reconsume_times: 0,
+                prepared_transaction_offset: 0,
+                body: &body,
+                body_crc: None,
+                properties: b"TAGS\x01TagA\x02",
+            };
+            let mut record = vec![0; record_length(&fields)];
+            encode_record(&fields, &mut record);
+            records.push(record);
+        }
+        let pieces: Vec<_> = records.iter().map(|record| Piece { size: record.len() as u32, tags_code: 5 }).collect();
+        let admission = match self.writer.admit(records.iter().map(Vec::len).sum(), records.len(), &queue) {
+            Ok(admission) => admission,
+            Err(error) => {
+                assert!(error.is_temporary() || matches!(error, AppendError::TooLarge(_)), "{error}");
+                return;
+            }
+        };
+        self.writer.slot(admission).copy_from_slice(&records.concat());
+        let ticket = Ticket { shard: 0, slot: self.requests.len() as u32 };
+        self.now_ms += self.random.below(3);
+        self.writer.bind(admission, &queue, &pieces, Some(ticket), true, self.now_ms);
+        self.requests.push(self.writer.end());
+        let mut at = admission.physical;
+        for record in &records {
+            // SAFETY: this thread is the writer's, and the record was just bound there.
+            let bytes = unsafe { std::slice::from_raw_parts(self.view.address(at), record.len()) }.to_vec();
+            let queue_offset = RecordView::parse(&bytes, CrcCheck::Verify).expect("a record").queue_offset() as u64;
+            past.records.insert(at, Bound { queue: queue_id, queue_offset, bytes });
+            at += record.len() as u64;
+        }
+    }
+
+    /// Writes one group, and in sync mode syncs it. An error is the power.
+    fn write(&mut self) -> std::io::Result<()> {
+        while let Some(operation) = self.writer.next_write() {
+            let list = self.storage.segments.snapshot();
+            let (segment, _) = list.locate(PhysicalOffset(operation.segment)).expect("the segment is open");
+            let file = segment.file(write_path(self.mode)).expect("it is opened for writing");
+            // SAFETY: this thread is the writer's; the memory stays as it is until the completion.
+            let bytes = unsafe { std::slice::from_raw_parts(self.writer.write_source(&operation), operation.length) };
+            file.write_all_at(bytes, operation.file_offset)?;
+            self.writer.write_completed();
+            if self.random.chance(1, 3) {
+                break;
+            }
+        }
+        if let Some(sync) = self.writer.next_sync() {
+            let list = self.storage.segments.snapshot();
+            for segment in list.segments() {
+                if segment.start().0 < sync.end && segment.start().0 + SEGMENT_BYTES > sync.from {
+                    segment.file(write_path(self.mode)).expect("opened for writing").sync_data()?;
+                }
+            }
+            self.writer.sync_completed();
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, past: &mut Past) {
+        self.writer.settle(self.now_ms, &mut self.verdicts);
+        for settled in self.verdicts.0.drain(..) {
+            if settled.verdict == Verdict::Stored {
+                past.acknowledged = past.acknowledged.max(self.requests[settled.ticket.slot as usize]);
+            }
+        }
+        past.synced = past.synced.max(self.view.synced());
+    }
+
+    /// What the flush thread does each second, in its order.
+    fn flush(&mut self) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let confirmed = self.view.confirmed();
+        for segment in self.storage.segments.snapshot().segments() {
+            segment.page_cache().sync_data().map_err(|error| text(&error))?;
+        }
+        self.view.publish_synced(confirmed);
+        let (shown, _) = self.view.shown();
+        self.storage.queues.flush_dirty().map_err(|error| text(&error))?;
+        if self.random.chance(1, 2) {
+            self.storage.queues.sync().map_err(|error| text(&error))?;
+            let (paths, queues) = (&self.storage.paths, &self.storage.queues);
+            storage::note_queue_offsets(
+                &*self.disk,
+                paths,
+                queues,
+                &self.storage.queue_offsets,
+                shown,
+                self.view.minimum(),
+            )
+            .map_err(|error| text(&error))?;
+        }
+        if let Some((confirmed, start)) = self.view.confirmed_record()
+            && confirmed <= self.view.synced()
+        {
+            let mut record = vec![0; (confirmed - start) as usize];
+            let list = self.storage.segments.snapshot();
+            list.read_at(PhysicalOffset(start), &mut record).map_err(|error| text(&error))?;
+            let last_record = Some(LastRecord::of(PhysicalOffset(start), &record));
+            let point = DurablePoint { offset: PhysicalOffset(confirmed), last_record };
+            self.storage.durable_point.advance(point).map_err(|error| text(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Works until the power goes, or for so many steps.
+    fn work(&mut self, past: &mut Past, steps: usize) {
+        for _ in 0..steps {
+            let outcome = match self.random.below(12) {
+                0..=5 => {
+                    self.append(past);
+                    Ok(())
+                }
+                6..=9 => {
+                    let outcome = self.write().map_err(|error| error.to_string());
+                    self.settle(past);
+                    self.writer.begin_turn();
+                    outcome
+                }
+                10 => self.flush(),
+                _ => {
+                    if self.writer.ready_end() - self.writer.end() < 2 * SEGMENT_BYTES {
+                        let start = self.writer.ready_end();
+                        let end = PhysicalOffset(self.writer.end());
+                        self.storage
+                            .segments
+                            .prepare_next(end)
+                            .map(|_| self.writer.segment_ready(start))
+                            .map_err(|error| error.to_string())
+                    } else {
+                        Ok(())
+                    }
+                }
+            };
+            if outcome.is_err() {
+                return;
+            }
+            past.synced = past.synced.max(self.view.synced());
+        }
+    }
+
+    /// What was recovered is a prefix of the past that holds everything below `promised`; queues and log agree. Forgets what was
+    /// cut.
+    fn check(&self, past: &mut Past, promised: u64) -> Result<(), String> {
+        let end = self.storage.recovered.end.0;
+        let lost = past.records.split_off(&end);
+        if let Some((at, _)) = lost.iter().find(|(at, record)| *at + record.bytes.len() as u64 <= promised) {
+            return Err(format!("the record at {at} was promised (up to {promised}), the log ends at {end}"));
+        }
+        if let Some((at, last)) = past.records.last_key_value()
+            && at + last.bytes.len() as u64 > end
+        {
+            return Err(format!("the log ends at {end}, inside the record at {at}"));
+        }
+        let list = self.storage.segments.snapshot();
+        let mut next = BTreeMap::new();
+        for (at, record) in &past.records {
+            let mut bytes = vec![0; record.bytes.len()];
+            list.read_at(PhysicalOffset(*at), &mut bytes).map_err(|error| error.to_string())?;
+            if bytes != record.bytes {
+                return Err(format!("the record at {at} has changed"));
+            }
+            let next = next.entry(record.queue).or_insert(0);
+            if record.queue_offset != *next {
+                return Err(format!("queue {} has offset {} after {next}", record.queue, record.queue_offset));
+            }
+            *next += 1;
+            let queue = self.storage.queues.get("T", QueueId(record.queue)).ok_or("a queue is missing")?;
+            let mut entry = [QueueEntry::default()];
+            let read = self.storage.queues.read_entries(&queue, QueueOffset(record.queue_offset), &mut entry);
+            if read.map_err(|error| error.to_string())? != 1 || entry[0].physical.0 != *at {
+                return Err(format!("{queue:?} has {entry:?} at {}, the record is at {at}", record.queue_offset));
+            }
+        }
+        for queue in self.storage.queues.queues() {
+            let expected = next.get(&queue.queue_id().0).copied().unwrap_or(0);
+            if queue.bounds() != (QueueOffset(0), QueueOffset(expected)) || queue.next_offset().0 != expected {
+                return Err(format!("{queue:?} goes on at {}, the log says {expected}", queue.next_offset()));
+            }
+        }
+        let mut behind = vec![0; list.limit().map_or(0, |limit| limit.0 - end) as usize];
+        list.read_at(PhysicalOffset(end), &mut behind).map_err(|error| error.to_string())?;
+        if behind.iter().any(|byte| *byte != 0) {
+            return Err(format!("there are ghosts behind {end}"));
+        }
+        past.acknowledged = past.acknowledged.min(end);
+        past.synced = past.synced.min(end);
+        Ok(())
+    }
+}
+
+/// What must be there again after the power went, or after the process was killed.
+fn promised(mode: Mode, past: &Past, is_kill: bool) -> u64 {
+    if is_kill || is_sync(mode) { past.acknowledged.max(past.synced) } else { past.synced }
+}
+
+/// A disk on which a broker has worked for a while and was stopped by a kill, with its past.
+fn begin(mode: Mode, seed: u64) -> (SimDisk, Past) {
+    let disk = SimDisk::new();
+    let mut past = Past::default();
+    let mut life = open(&disk, mode, seed).expect("an empty store opens");
+    life.work(&mut past, 30);
+    drop(life);
+    (disk.kill(), past)
+}
+
+/// Cuts the power after each operation of a life, in each pattern, and once kills the process there; goes on for a second life on
+/// what was recovered, cuts again, and recovers again. The first broken promise ends it.
+fn explore(mode: Mode, seed: u64, bug: Option<PlantedBug>) -> Result<usize, String> {
+    let (start, before) = begin(mode, seed);
+    let mut cuts = 0;
+    for cut in 0.. {
+        let disk = start.kill();
+        let mut past = before.clone();
+        let mut life = open(&disk, mode, seed + 1)?;
+        let at_kill = promised(mode, &past, true);
+        life.check(&mut past, at_kill)?;
+        if let Some(bug) = bug {
+            life.writer.plant(bug);
+        }
+        let mutations = disk.mutations();
+        disk.halt_after(cut);
+        life.work(&mut past, 60);
+        let is_last = disk.mutations() < mutations + cut;
+        drop(life);
+        for (number, pattern) in CrashPattern::ALL.into_iter().map(Some).chain([None]).enumerate() {
+            let context = |error| format!("{mode:?}, seed {seed}, cut {cut}, {pattern:?}: {error}");
+            let mut random = SimRandom::new(seed ^ (cut << 8) ^ number as u64);
+            let crashed = match pattern {
+                Some(pattern) => disk.crash(random.next_u64(), pattern),
+                None => disk.kill(),
+            };
+            let mut past = past.clone();
+            let mut life = open(&crashed, mode, random.next_u64()).map_err(context)?;
+            let at_crash = promised(mode, &past, pattern.is_none());
+            life.check(&mut past, at_crash).map_err(context)?;
+            crashed.halt_after(random.below(30));
+            life.work(&mut past, 40);
+            drop(life);
+            let pattern = CrashPattern::ALL[random.below(5) as usize];
+            let again = crashed.crash(random.next_u64(), pattern);
+            let life = open(&again, mode, 0).map_err(|error| context(format!("second life, {pattern:?}: {error}")))?;
+            life.check(&mut past.clone(), promised(mode, &past, false))
+                .map_err(|error| context(format!("second life, {pattern:?}: {error}")))?;
+            cuts += 1;
+        }
+        if is_last {
+            return Ok(cuts);
+        }
+    }
+    unreachable!("a life has a last operation")
+}
+
+/// Goal: what was promised survives, what was not survives as a prefix or not at all, in every mode. Method: [`explore`].
+#[test]
+fn promises_survive_crashes() {
+    for mode in Mode::ALL {
+        for seed in [1, 2] {
+            let cuts = explore(mode, seed, None).unwrap_or_else(|broken| panic!("{broken}"));
+            assert!(cuts > 100, "{mode:?}: {cuts} crashes are too few");
+        }
+    }
+}
+
+/// Goal: the exploration notices promises that are given too early. Method: plant them.
+#[test]
+fn early_promises_are_noticed() {
+    for (mode, bug) in
+        [(Mode::SyncSeparate, PlantedBug::AcknowledgeUnsynced), (Mode::SyncSeparate, PlantedBug::AcknowledgeUnwritten)]
+    {
+        let broken = (1..6).find_map(|seed| explore(mode, seed, Some(bug)).err());
+        assert!(broken.is_some_and(|broken| broken.contains("promised")), "{mode:?}, {bug:?} goes unnoticed");
+    }
+}
