@@ -383,8 +383,8 @@ impl World {
             for part in parts {
                 match *part {
                     Part::Bytes { start, end } => take(&bytes[start..end]),
-                    // SAFETY: the shard pinned the range in this turn.
                     Part::Ring { physical, length } => {
+                        // SAFETY: the shard pinned the range in this turn.
                         take(unsafe { std::slice::from_raw_parts(self.view.address(physical), length) })
                     }
                 }
