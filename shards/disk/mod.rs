@@ -108,6 +108,8 @@ pub trait DiskFile: Send + Sync {
     /// Takes an exclusive record lock (`fcntl` `F_SETLK`) on byte 0, the one that a Java broker takes. A process
     /// excludes only other processes, and loses the lock when it closes any descriptor of the file.
     fn try_lock(&self) -> io::Result<LockOutcome>;
+    /// Tells the kernel that the cached pages of a range are not needed any more (`POSIX_FADV_DONTNEED`); a hint.
+    fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()>;
     /// The kernel's descriptor, for io_uring, cachestat and sendfile. `None` in memory.
     fn raw_fd(&self) -> Option<RawFd>;
 }

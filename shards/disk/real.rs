@@ -143,6 +143,15 @@ impl DiskFile for RealFile {
         self.0.sync_data()
     }
 
+    fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()> {
+        let (offset, length) = (kernel_offset(offset)?, kernel_offset(length)?);
+        // SAFETY: posix_fadvise takes plain integers and a descriptor that `self` keeps open.
+        match unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, length, libc::POSIX_FADV_DONTNEED) } {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
     fn start_write_back(&self, offset: u64, length: u64) -> io::Result<()> {
         let (offset, length) = (kernel_offset(offset)?, kernel_offset(length)?);
         // SAFETY: sync_file_range takes plain integers and a descriptor that `self` keeps open.

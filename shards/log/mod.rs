@@ -4,6 +4,7 @@
 //! memory that is read under a pin.
 
 pub mod limits;
+pub mod path_chooser;
 pub mod ring;
 pub mod segment_table;
 pub mod segments;

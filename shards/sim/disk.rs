@@ -593,6 +593,10 @@ impl DiskFile for SimFile {
         }
     }
 
+    fn drop_cached(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn start_write_back(&self, _offset: u64, _length: u64) -> io::Result<()> {
         Ok(())
     }

@@ -200,7 +200,8 @@ honoured_keys! {
         /// How long a send waits for its sync in SYNC_FLUSH. Past it the answer is FLUSH_DISK_TIMEOUT: whether the
         /// message is kept is unknown.
         sync_flush_timeout: u64 = "syncFlushTimeout", Store, ms(1, 600_000), "5000", Live;
-        /// How the log is written in ASYNC_FLUSH: through the page cache or with O_DIRECT. auto takes the page cache.
+        /// How the log is written in ASYNC_FLUSH: through the page cache or with O_DIRECT. auto takes the page cache, and
+        /// O_DIRECT for large groups while new pages of memory are measured to be dear.
         async_write_path: WritePath = "-", Ringmq, Kind::Choice(&["auto", "page_cache", "direct"]), "auto", Restart;
         /// How the log is written in SYNC_FLUSH. auto takes O_DIRECT with O_DSYNC where the file system can.
         sync_write_path: WritePath = "-", Ringmq, Kind::Choice(&["auto", "page_cache", "direct"]), "auto", Restart;

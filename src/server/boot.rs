@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SystemClock};
-use ringmq_shards::disk::{Disk, RealDisk, StateFile};
+use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, StateFile, create_directories_durably};
 use ringmq_shards::index::IndexGeometry;
+use ringmq_shards::log::path_chooser::PathChooser;
 use ringmq_shards::log::segments::WritePath as SegmentPath;
 use ringmq_shards::log::writer::WriterOptions;
 use ringmq_shards::log::{FlushMode, LogRing, LogView, WriteKind, Writer};
@@ -107,6 +108,7 @@ struct BrokerStart {
     identity: Arc<ServingIdentity>,
     flush_mode: FlushMode,
     path: SegmentPath,
+    chooses: bool,
     memory_window_bytes: u64,
 }
 
@@ -285,13 +287,15 @@ fn open_broker(config: &mut Config, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>
         FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
         FlushDiskType::SyncFlush => (FlushMode::Sync, config.sync_write_path),
     };
+    let can_direct = wanted == WritePath::Direct || supports_direct(config, disk)?;
     let path = match (flush_mode, wanted) {
-        (FlushMode::Async, WritePath::Auto | WritePath::PageCache) | (FlushMode::Sync, WritePath::PageCache) => {
-            SegmentPath::PageCache
-        }
-        (FlushMode::Async, WritePath::Direct) => SegmentPath::Direct,
-        (FlushMode::Sync, WritePath::Auto | WritePath::Direct) => SegmentPath::DirectSync,
+        (_, WritePath::PageCache) => SegmentPath::PageCache,
+        (_, WritePath::Auto) if !can_direct => SegmentPath::PageCache,
+        (FlushMode::Async, _) => SegmentPath::Direct,
+        (FlushMode::Sync, _) => SegmentPath::DirectSync,
     };
+    // In ASYNC_FLUSH the page cache wins for all but large groups on memory that is dear: each group is decided by itself.
+    let chooses = flush_mode == FlushMode::Async && wanted == WritePath::Auto && can_direct;
     let zero_ahead_bytes = if path == SegmentPath::DirectSync { config.zero_ahead_bytes } else { 0 };
     let index = config.message_index_enable.then(|| IndexGeometry {
         slots: u32::try_from(config.max_hash_slot_num).unwrap_or(u32::MAX),
@@ -322,7 +326,25 @@ fn open_broker(config: &mut Config, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>
     let readers = READER_SLOTS + 64;
     let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
     let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
-    Ok(BrokerStart { storage, view, identity, flush_mode, path, memory_window_bytes })
+    Ok(BrokerStart { storage, view, identity, flush_mode, path, chooses, memory_window_bytes })
+}
+
+/// Whether the file system of the log can be written around the page cache.
+fn supports_direct(config: &Config, disk: &Arc<dyn Disk>) -> Result<bool, BootError> {
+    let directory = config.commit_log_dir();
+    create_directories_durably(disk.as_ref(), &directory).map_err(system("create the directory of the log"))?;
+    let path = config.own_dir().join("direct-probe");
+    create_directories_durably(disk.as_ref(), &config.own_dir()).map_err(system("create the folder ringmq"))?;
+    let create = OpenOptions { create: true, ..OpenOptions::default() };
+    disk.open(&path, create).map_err(system("create a file in the folder ringmq"))?;
+    let direct = OpenOptions { write: true, direct: true, ..OpenOptions::default() };
+    let result = match disk.open(&path, direct) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(false),
+        Err(source) => Err(BootError::System { action: "open a file with O_DIRECT", source }),
+    };
+    disk.remove_file(&path).map_err(system("remove a file from the folder ringmq"))?;
+    result
 }
 
 /// The configured size of the log ring, rounded up to what the ring can be.
@@ -540,7 +562,7 @@ fn build_broker(
     jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
     cold: Receiver<ColdPull>,
 ) -> Result<BuiltBroker, BootError> {
-    let BrokerStart { storage, view, identity, flush_mode, path, memory_window_bytes } = broker;
+    let BrokerStart { storage, view, identity, flush_mode, path, chooses, memory_window_bytes } = broker;
     let Storage {
         paths,
         lock,
@@ -579,6 +601,7 @@ fn build_broker(
         segments: current.cloned().collect(),
         segment_bytes: config.mapped_file_size_commit_log,
         path,
+        chooser: chooses.then(PathChooser::default),
         zeroes_ahead,
         write_back_bytes: config.write_back_bytes,
         end,

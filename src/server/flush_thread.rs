@@ -48,6 +48,9 @@ const POINT_PERIOD: Duration = Duration::from_millis(1_000);
 /// How long after a failed attempt the next segment is tried again.
 const SEGMENT_RETRY: Duration = Duration::from_millis(500);
 
+/// The newest part of the log that stays in the page cache while pages are recycled: several times the log ring.
+const CACHED_LOG_BYTES: u64 = 256 << 20;
+
 /// Segments that are ready behind the one in use, as in Java.
 const SEGMENTS_AHEAD: u64 = 2;
 
@@ -69,6 +72,8 @@ pub enum FlushRequest {
         /// Behind the last.
         end: u64,
     },
+    /// New pages are dear on this machine: from now on give old ones of the log back for reuse.
+    RecyclePages,
     /// Write a state file.
     Persist {
         /// Where.
@@ -134,6 +139,8 @@ struct Schedule {
     queue_noted: u64,
     pointed: u64,
     queues_fail: bool,
+    /// With recycling, up to where pages of the log were given back.
+    recycled: Option<u64>,
 }
 
 /// Whether a state file may become the backup: Java's are JSON.
@@ -155,6 +162,7 @@ impl FlushThread {
             queue_noted: self.end,
             pointed: self.end,
             queues_fail: false,
+            recycled: None,
         };
         loop {
             match self.requests.recv_timeout(self.beat_length()) {
@@ -163,6 +171,10 @@ impl FlushThread {
                     self.ready_end = self.ready_end.max(ready_end);
                 }
                 Ok(FlushRequest::WriteBack { segment, from, end }) => self.write_back(segment, from, end),
+                Ok(FlushRequest::RecyclePages) => {
+                    tracing::info!("new memory pages are dear here: old pages of the log are given back for reuse");
+                    schedule.recycled = Some(self.view.synced());
+                }
                 Ok(FlushRequest::Persist { path, bytes }) => self.persist(path, &bytes),
                 Ok(FlushRequest::Stop(done)) => {
                     let is_complete = self.stop(&mut schedule);
@@ -212,6 +224,7 @@ impl FlushThread {
             if !self.sync_log() {
                 return false;
             }
+            self.recycle_pages(schedule);
         }
         if now >= schedule.next_queues {
             schedule.next_queues = now + QUEUE_PERIOD;
@@ -264,6 +277,28 @@ impl FlushThread {
         self.probe.record(Histogram::LogSyncTime, started.elapsed().as_nanos() as u64);
         self.view.publish_synced(confirmed);
         true
+    }
+
+    /// Gives pages of the log back that are synced and lie behind the part that is kept cached. The kernel reuses them for the
+    /// pages to come, which then need not be made.
+    fn recycle_pages(&self, schedule: &mut Schedule) {
+        let Some(from) = schedule.recycled else { return };
+        let until = self.view.synced().saturating_sub(CACHED_LOG_BYTES);
+        if until <= from {
+            return;
+        }
+        let list = self.segments.snapshot();
+        let size = list.size().bytes();
+        for segment in list.segments() {
+            let start = segment.start().0;
+            let (first, last) = (from.max(start), until.min(start + size));
+            if first < last
+                && let Err(error) = segment.page_cache().drop_cached(first - start, last - first)
+            {
+                tracing::debug!(%error, "pages of the log could not be given back");
+            }
+        }
+        schedule.recycled = Some(until);
     }
 
     fn write_back(&self, segment: u64, from: u64, end: u64) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
+use ringmq_shards::log::path_chooser::{PathChooser, Way};
 use ringmq_shards::log::segments::{Segment, WritePath};
 use ringmq_shards::log::writer::{SyncOperation, describe_failure};
 use ringmq_shards::log::{WriteOperation, Writer};
@@ -38,6 +39,7 @@ pub struct LogShell {
     segments: VecDeque<Arc<Segment>>,
     segment_bytes: u64,
     path: WritePath,
+    chooser: Option<PathChooser>,
     zeroes_ahead: bool,
     write_token: Token,
     sync_token: Token,
@@ -59,8 +61,10 @@ pub struct LogShellOptions {
     pub segments: Vec<Arc<Segment>>,
     /// Size of each.
     pub segment_bytes: u64,
-    /// How to write.
+    /// How to write; with a chooser, how to write what does not go through the page cache.
     pub path: WritePath,
+    /// Decides for each group whether it goes through the page cache.
+    pub chooser: Option<PathChooser>,
     /// Whether the flush thread zeroes ahead, so that writes must ask the frontier.
     pub zeroes_ahead: bool,
     /// Bytes after which write-back is started; 0 leaves it to the kernel.
@@ -84,6 +88,7 @@ impl LogShell {
             segments: options.segments.into(),
             segment_bytes: options.segment_bytes,
             path: options.path,
+            chooser: options.chooser,
             zeroes_ahead: options.zeroes_ahead,
             write_token: options.write_token,
             sync_token: options.sync_token,
@@ -148,7 +153,12 @@ impl LogShell {
         while self.segments.front().is_some_and(|segment| segment.start().0 + self.segment_bytes <= needed_from) {
             self.segments.pop_front();
         }
-        if self.path == WritePath::PageCache {
+        let way = match &mut self.chooser {
+            Some(chooser) => chooser.choose(operation.length),
+            None if self.path == WritePath::PageCache => Way::PageCache,
+            None => Way::Direct,
+        };
+        if way == Way::PageCache {
             return self.write_inline(writer, &operation, started);
         }
         self.in_flight = Some((operation, started));
@@ -163,9 +173,16 @@ impl LogShell {
             Some(segment) => segment.page_cache().write_all_at(bytes, operation.file_offset),
             None => Err(io::Error::other("the segment is not open")),
         };
-        self.probe.record(Histogram::LogWriteTime, nanoseconds(started));
+        let elapsed_ns = nanoseconds(started);
+        self.probe.record(Histogram::LogWriteTime, elapsed_ns);
         match result {
             Ok(()) => {
+                if let Some(chooser) = &mut self.chooser
+                    && chooser.page_cache_took(operation.length, elapsed_ns)
+                    && self.flush.try_send(FlushRequest::RecyclePages).is_err()
+                {
+                    tracing::debug!("the flush thread is busy; pages are not recycled");
+                }
                 writer.write_completed();
                 self.start_write_back(operation);
                 Pushed::Written

@@ -386,8 +386,9 @@ impl StoreThread {
         }
         let mut buffer = Vec::new();
         let mut rounds = 0;
+        let mut pause = INDEX_PERIOD;
         loop {
-            match self.jobs.recv_timeout(INDEX_PERIOD) {
+            match self.jobs.recv_timeout(pause) {
                 Ok(job) => {
                     // A key that was just sent must be found: the index catches up first.
                     self.catch_up(&mut buffer, u64::MAX);
@@ -398,6 +399,9 @@ impl StoreThread {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.catch_up(&mut buffer, INDEX_ROUND_BYTES);
+            // Far behind, it goes on at once: what leaves the ring has to be read from the files.
+            let lag = self.access.view.confirmed().saturating_sub(self.indexed.load(Ordering::Relaxed));
+            pause = if lag >= INDEX_ROUND_BYTES / 2 { Duration::ZERO } else { INDEX_PERIOD };
             rounds += 1;
             if rounds >= INDEX_FLUSH_ROUNDS {
                 rounds = 0;
