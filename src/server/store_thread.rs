@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringmq_protocol::codes::response;
 use ringmq_protocol::pull::{PullResult, write_pull_response_head};
@@ -31,8 +31,11 @@ use crate::broker::LookUp;
 use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
 
-/// How often the index catches up with the log.
+/// How often the index looks for new messages while there are none.
 const INDEX_PERIOD: Duration = Duration::from_millis(100);
+
+/// And while there are: often enough to find them in the log ring, and in small portions.
+const INDEX_BUSY_PERIOD: Duration = Duration::from_millis(10);
 
 /// Log bytes that one round of the index reads before it looks for requests again.
 const INDEX_ROUND_BYTES: u64 = 32 << 20;
@@ -40,8 +43,8 @@ const INDEX_ROUND_BYTES: u64 = 32 << 20;
 /// Log bytes that the index reads at once; grows for a longer record.
 const INDEX_READ_BYTES: usize = 1 << 20;
 
-/// Rounds between two flushes of the index to its file.
-const INDEX_FLUSH_ROUNDS: u32 = 50;
+/// How often the index is flushed to its file.
+const INDEX_FLUSH_PERIOD: Duration = Duration::from_secs(5);
 
 /// Largest record that is believed when its length is read from the log.
 const RECORD_BYTES_MAX: usize = 64 << 20;
@@ -385,7 +388,7 @@ impl StoreThread {
             }
         }
         let mut buffer = Vec::new();
-        let mut rounds = 0;
+        let mut flushed = Instant::now();
         let mut pause = INDEX_PERIOD;
         loop {
             match self.jobs.recv_timeout(pause) {
@@ -398,13 +401,18 @@ impl StoreThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            let before = self.indexed.load(Ordering::Relaxed);
             self.catch_up(&mut buffer, INDEX_ROUND_BYTES);
+            let after = self.indexed.load(Ordering::Relaxed);
             // Far behind, it goes on at once: what leaves the ring has to be read from the files.
-            let lag = self.access.view.confirmed().saturating_sub(self.indexed.load(Ordering::Relaxed));
-            pause = if lag >= INDEX_ROUND_BYTES / 2 { Duration::ZERO } else { INDEX_PERIOD };
-            rounds += 1;
-            if rounds >= INDEX_FLUSH_ROUNDS {
-                rounds = 0;
+            let lag = self.access.view.confirmed().saturating_sub(after);
+            pause = match after > before {
+                _ if lag >= INDEX_ROUND_BYTES / 2 => Duration::ZERO,
+                true => INDEX_BUSY_PERIOD,
+                false => INDEX_PERIOD,
+            };
+            if flushed.elapsed() >= INDEX_FLUSH_PERIOD {
+                flushed = Instant::now();
                 self.flush_index();
             }
         }
