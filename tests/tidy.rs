@@ -11,8 +11,6 @@ const LONGEST_LINE: usize = 140;
 
 /// Files that may be longer, up to which length, and why.
 const LONG_FILES: &[(&str, usize, &str)] = &[
-    ("src/server/core.rs", 1_250, "the state of a shard and every transition of it, kept together on the hot path"),
-    ("src/server/boot.rs", 860, "start and stop mirror each other step by step"),
 ];
 
 /// Text that may not appear in a folder, with the rule. Tests beside the code are free.

@@ -49,7 +49,13 @@ pub struct PathChooser {
 
 impl Default for PathChooser {
     fn default() -> Self {
-        Self { samples_ns_per_kib: [0; SAMPLES], next_sample: 0, direct_groups: 0, dear_writes: 0, is_memory_dear: false }
+        Self {
+            samples_ns_per_kib: [0; SAMPLES],
+            next_sample: 0,
+            direct_groups: 0,
+            dear_writes: 0,
+            is_memory_dear: false,
+        }
     }
 }
 
@@ -125,7 +131,9 @@ mod tests {
     #[test]
     fn tells_once_that_memory_is_dear() {
         let mut chooser = PathChooser::default();
-        assert!((0..10_000).all(|round| !chooser.page_cache_took(8 << 10, if round % 3 == 0 { 4_000 } else { 40_000 })));
+        assert!(
+            (0..10_000).all(|round| !chooser.page_cache_took(8 << 10, if round % 3 == 0 { 4_000 } else { 40_000 }))
+        );
         let told = (0..1_000).filter(|_| chooser.page_cache_took(8 << 10, 40_000)).count();
         assert_eq!(told, 1);
     }

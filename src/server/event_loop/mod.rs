@@ -4,6 +4,8 @@
 //! has gathered as one group, and sends each connection's output in one operation. Writing or answering per completion costs a
 //! third of the throughput (measured), hence the strict order of a turn.
 
+mod output;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
@@ -534,151 +536,6 @@ impl EventLoop {
         }
     }
 
-    // ------------------------------------------------------------------------------------------ output
-
-    fn send_output(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        self.core.take_dirty(&mut scratch.dirty);
-        scratch.gathers.clear();
-        scratch.slices.clear();
-        let view = self.view.clone();
-        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
-        for id in scratch.dirty.drain(..) {
-            self.core.account(id);
-            let Some(connection) = self.core.connection_mut(id) else { continue };
-            if connection.closing {
-                continue;
-            }
-            let Some(descriptor) = connection.raw_fd() else { continue };
-            let outbox = &mut connection.outbox;
-            if outbox.has_ring_parts() {
-                if outbox.is_in_flight() || outbox.gather().0.len() > limits::GATHERED_SLICES {
-                    outbox.materialize(copy);
-                } else {
-                    let first_slice = scratch.slices.len();
-                    let (parts, bytes) = outbox.gather();
-                    for part in parts {
-                        let (base, length) = match *part {
-                            Part::Bytes { start, end } => (bytes[start..end].as_ptr(), end - start),
-                            Part::Ring { physical, length } => {
-                                (view.as_deref().map_or(std::ptr::null(), |view| view.address(physical)), length)
-                            }
-                        };
-                        scratch.slices.push(libc::iovec { iov_base: base.cast_mut().cast(), iov_len: length });
-                    }
-                    let slices = scratch.slices.len() - first_slice;
-                    scratch.gathers.push(Gather { connection: id, first_slice, slices });
-                    outbox.begin_gathered();
-                    continue;
-                }
-            }
-            if let Some((bytes, length)) = outbox.begin_bytes() {
-                let token = Token::new(kind::SEND, id.slot, id.generation);
-                // SAFETY: the outbox keeps the bytes in place until `finish_bytes`, and a connection is only freed when no
-                // send is in flight.
-                unsafe { self.ring.send(descriptor, bytes, length, token)? };
-            }
-        }
-        if !scratch.gathers.is_empty() {
-            self.send_gathered(scratch)?;
-        }
-        if let Some(view) = &self.view
-            && view.is_pinned(self.core.index())
-        {
-            view.unpin(self.core.index());
-        }
-        self.resume_paused(scratch)
-    }
-
-    /// Submits all gathered sends; they finish at once, so that ring memory is let go in the same turn.
-    fn send_gathered(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        scratch.headers.clear();
-        for gather in &scratch.gathers {
-            // SAFETY: an all-zero msghdr is valid; the fields that matter are set below.
-            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-            header.msg_iov = scratch.slices[gather.first_slice..].as_mut_ptr();
-            header.msg_iovlen = gather.slices as _;
-            scratch.headers.push(header);
-        }
-        for (gather, header) in scratch.gathers.iter().zip(&scratch.headers) {
-            let id = gather.connection;
-            let Some(descriptor) = self.core.connection_mut(id).and_then(|connection| connection.raw_fd()) else {
-                continue;
-            };
-            let token = Token::new(kind::GATHER, id.slot, id.generation);
-            // SAFETY: headers and slices are not touched before the completions below; the bytes are in the outbox, which
-            // gathers nothing more meanwhile, and in pinned ring memory.
-            unsafe { self.ring.send_gathered(descriptor, header, token)? };
-        }
-        let mut outstanding = scratch.gathers.len();
-        let mut completions = std::mem::take(&mut scratch.completions);
-        while outstanding > 0 {
-            self.ring.wait(Some(Duration::ZERO))?;
-            self.ring.completions(&mut completions);
-            for completion in completions.drain(..) {
-                if completion.token.kind == kind::GATHER {
-                    outstanding -= 1;
-                    self.gathered(completion, scratch)?;
-                } else {
-                    scratch.carried.push(completion);
-                }
-            }
-        }
-        scratch.completions = completions;
-        Ok(())
-    }
-
-    fn gathered(&mut self, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
-        let id = SlotId { slot: completion.token.slot, generation: completion.token.generation };
-        let view = self.view.clone();
-        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
-        let now_ms = self.core.now_ms();
-        let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
-        connection.last_active_ms = now_ms;
-        let taken = match completion.outcome() {
-            Ok(taken) => taken,
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
-            Err(_) => {
-                connection.outbox.finish_gathered(usize::MAX, copy);
-                scratch.closing.push(id);
-                return Ok(());
-            }
-        };
-        if connection.outbox.finish_gathered(taken, copy)
-            && let Some(descriptor) = connection.raw_fd()
-            && let Some((bytes, length)) = connection.outbox.begin_bytes()
-        {
-            let token = Token::new(kind::SEND, id.slot, id.generation);
-            // SAFETY: as in `send_output`.
-            unsafe { self.ring.send(descriptor, bytes, length, token)? };
-        }
-        self.core.counters_mut().network_out += taken as u64;
-        self.core.account(id);
-        Ok(())
-    }
-
-    fn resume_paused(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        if scratch.paused.is_empty() {
-            return Ok(());
-        }
-        let paused = std::mem::take(&mut scratch.paused);
-        for id in paused {
-            if self.core.is_full(id) {
-                scratch.paused.push(id);
-                continue;
-            }
-            if let Some(connection) = self.core.connection_mut(id) {
-                connection.paused = false;
-                connection.wanted_input = 0;
-            }
-            if self.core.continue_input(id) {
-                self.regulate(id, scratch)?;
-            } else {
-                scratch.closing.push(id);
-            }
-        }
-        Ok(())
-    }
-
     // ------------------------------------------------------------------------------------------ closing, idleness
 
     fn close_broken(&mut self, scratch: &mut Scratch) -> io::Result<()> {
@@ -818,11 +675,4 @@ impl EventLoop {
         scratch.completions = completions;
         Ok(found)
     }
-}
-
-fn copy_ring(view: Option<&LogView>, physical: u64, length: usize, out: &mut Vec<u8>) {
-    let Some(view) = view else { return };
-    // SAFETY: the shard pins the range until the end of the turn (see `ShardCore::execute_pull`), and it is confirmed.
-    let bytes = unsafe { std::slice::from_raw_parts(view.address(physical), length) };
-    out.extend_from_slice(bytes);
 }

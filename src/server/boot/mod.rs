@@ -1,5 +1,7 @@
 //! Start and stop: opens the store, starts the threads, says when it serves, and takes everything down in order.
 
+mod open;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ use crate::cli::{ExitStatus, Roles, ServeOptions, logging};
 use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
+
+use self::open::{open_broker, open_control, open_namesrv, ring_bytes, tail_bytes};
 
 /// Longest wait for the first registration before the broker says that it is ready all the same.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
@@ -282,108 +286,11 @@ fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
     wanted.into_iter().map(bind_one).collect()
 }
 
-fn open_broker(config: &mut Config, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Result<BrokerStart, BootError> {
-    let (flush_mode, wanted) = match config.flush_disk_type {
-        FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
-        FlushDiskType::SyncFlush => (FlushMode::Sync, config.sync_write_path),
-    };
-    let can_direct = wanted == WritePath::Direct || supports_direct(config, disk)?;
-    let path = match (flush_mode, wanted) {
-        (_, WritePath::PageCache) => SegmentPath::PageCache,
-        (_, WritePath::Auto) if !can_direct => SegmentPath::PageCache,
-        (FlushMode::Async, _) => SegmentPath::Direct,
-        (FlushMode::Sync, _) => SegmentPath::DirectSync,
-    };
-    // In ASYNC_FLUSH the page cache wins for all but large groups on memory that is dear: each group is decided by itself.
-    let chooses = flush_mode == FlushMode::Async && wanted == WritePath::Auto && can_direct;
-    let zero_ahead_bytes = if path == SegmentPath::DirectSync { config.zero_ahead_bytes } else { 0 };
-    let index = config.message_index_enable.then(|| IndexGeometry {
-        slots: u32::try_from(config.max_hash_slot_num).unwrap_or(u32::MAX),
-        entries: u32::try_from(config.max_index_num).unwrap_or(u32::MAX),
-    });
-    let options = StorageOptions {
-        root: config.root_dir(),
-        commit_log: config.commit_log_dir(),
-        segment_bytes: config.mapped_file_size_commit_log,
-        queue_file_entries: config.mapped_file_size_consume_queue / 20,
-        tail_bytes: tail_bytes(config),
-        write_path: path,
-        zero_ahead_bytes,
-        ring_bytes: ring_bytes(config) as u64,
-        is_sync: flush_mode == FlushMode::Sync,
-        index,
-    };
-    let storage = storage::open(disk, clock, &options)?;
-    let advertise = adopt_identity(config, disk)?;
-    let identity = Arc::new(ServingIdentity {
-        cluster_name: config.broker_cluster_name.clone(),
-        region_id: config.region_id.clone(),
-        trace_on: config.trace_on,
-        store_host: SocketAddr::new(advertise, config.broker_port),
-    });
-    let ring = LogRing::new(ring_bytes(config)).map_err(system("map the log ring"))?;
-    let recovered = &storage.recovered;
-    let readers = READER_SLOTS + 64;
-    let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
-    let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
-    Ok(BrokerStart { storage, view, identity, flush_mode, path, chooses, memory_window_bytes })
-}
-
-/// Whether the file system of the log can be written around the page cache.
-fn supports_direct(config: &Config, disk: &Arc<dyn Disk>) -> Result<bool, BootError> {
-    let directory = config.commit_log_dir();
-    create_directories_durably(disk.as_ref(), &directory).map_err(system("create the directory of the log"))?;
-    let path = config.own_dir().join("direct-probe");
-    create_directories_durably(disk.as_ref(), &config.own_dir()).map_err(system("create the folder ringmq"))?;
-    let create = OpenOptions { create: true, ..OpenOptions::default() };
-    disk.open(&path, create).map_err(system("create a file in the folder ringmq"))?;
-    let direct = OpenOptions { write: true, direct: true, ..OpenOptions::default() };
-    let result = match disk.open(&path, direct) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(false),
-        Err(source) => Err(BootError::System { action: "open a file with O_DIRECT", source }),
-    };
-    disk.remove_file(&path).map_err(system("remove a file from the folder ringmq"))?;
-    result
-}
-
-/// The configured size of the log ring, rounded up to what the ring can be.
-fn ring_bytes(config: &Config) -> usize {
-    let wanted = usize::try_from(config.log_ring_bytes).unwrap_or(usize::MAX / 2);
-    wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
-}
-
-/// Memory of all queue tails: 64 MiB, but no more than a quarter of the budget.
-fn tail_bytes(config: &Config) -> u64 {
-    let budget = config.memory_budget_bytes(machine::memory_bytes());
-    ringmq_shards::queue::limits::DEFAULT_POOL_BYTES.min(budget / 4)
-}
-
 /// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
 const READERS: usize = 2;
 
 /// Pin slots of the log view behind those of the shards: flush, store, readers.
 const READER_SLOTS: usize = 2 + READERS;
-
-/// The broker's name and address: chosen once, kept for ever.
-fn adopt_identity(config: &mut Config, disk: &Arc<dyn Disk>) -> Result<IpAddr, BootError> {
-    let path = config.own_dir().join(identity::FILE_NAME);
-    let file = StateFile::new(&path);
-    let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).map_err(|error| error.to_string());
-    let loaded = file.load(disk.as_ref(), text).map_err(|error| BootError::Config(error.to_string()))?;
-    let contents = loaded.map(|loaded| loaded.value);
-    let chosen = identity::choose(contents.as_deref(), &config.broker_name, &machine::host_name())
-        .map_err(|error| BootError::Config(format!("{}: {error}", path.display())))?;
-    if let Some(contents) = &chosen.contents_to_write {
-        file.persist(disk.as_ref(), contents.as_bytes(), |_| true)
-            .map_err(|error| BootError::Config(error.to_string()))?;
-    }
-    let advertise = config
-        .advertised_address(machine::resolve, machine::outward_address)
-        .map_err(|error| BootError::Config(error.to_string()))?;
-    config.adopt_identity(&chosen.broker_name, advertise);
-    Ok(advertise)
-}
 
 struct Launch {
     roles: Roles,
@@ -476,10 +383,10 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         .name("control".to_owned())
         .spawn(move || control_thread.run())
         .map_err(system("start the control thread"))?;
-    if let Some(address) = config.metrics_listen {
-        if let Err(error) = metrics_page::start(address, registry) {
-            tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
-        }
+    if let Some(address) = config.metrics_listen
+        && let Err(error) = metrics_page::start(address, registry)
+    {
+        tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
     }
     for _ in 0..expected {
         if registered.recv_timeout(REGISTRATION_PATIENCE).is_err() {
@@ -504,35 +411,6 @@ fn announce(config: &Config, roles: Roles) {
     }
     println!("ringmq ready: {}", parts.join(", "));
     signals::notify("READY=1");
-}
-
-fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, BootError> {
-    let mut settings = NamesrvConfig::default();
-    let path = config.root_dir().join("namesrv");
-    ringmq_shards::disk::create_directories_durably(disk.as_ref(), &path)
-        .map_err(system("create the name server's folder"))?;
-    let home = std::env::var("HOME").unwrap_or_default();
-    let text = config.namesrv_config_text(machine::processors() as u64, &home);
-    for (key, value) in config::properties::parse(&text).unwrap_or_default() {
-        settings.set(&key, &value);
-    }
-    // What request 318 has changed wins over the configuration, as the live changes of a broker do.
-    let kept = StateFile::new(path.join("namesrv.properties"))
-        .load(disk.as_ref(), |bytes| Ok(String::from_utf8_lossy(bytes).into_owned()))
-        .map_err(|error| BootError::Config(error.to_string()))?;
-    for (key, value) in kept.map(|kept| config::properties::parse(&kept.value).unwrap_or_default()).unwrap_or_default()
-    {
-        settings.set(&key, &value);
-    }
-    let mut namesrv = NameServer::new(settings);
-    let kv_file = StateFile::new(config.kv_config_file());
-    let loaded = kv_file
-        .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
-        .map_err(|error| BootError::Config(error.to_string()))?;
-    if let Some(loaded) = loaded {
-        namesrv.load_kv_config(&loaded.value).map_err(|error| BootError::Config(error.to_string()))?;
-    }
-    Ok(namesrv)
 }
 
 struct BuiltBroker {
@@ -754,43 +632,6 @@ fn add_gauges(
     registry.limit(Limit::QueueTails, move || limit.limit_bytes(), move || arena.used_bytes());
     let (open, most) = (Arc::clone(queues), Arc::clone(queues));
     registry.limit(Limit::QueueOpenFiles, move || most.open_files().1 as u64, move || open.open_files().0 as u64);
-}
-
-fn open_control(
-    config: &Config,
-    disk: &Arc<dyn Disk>,
-    directory: &std::path::Path,
-    queues: &ringmq_shards::queue::QueueStore,
-) -> Result<Control, BootError> {
-    let identity = BrokerIdentity {
-        cluster: config.broker_cluster_name.clone(),
-        name: config.broker_name.clone(),
-        id: 0,
-        address: format!("{}:{}", config.advertise, config.broker_port),
-        ha_address: format!("{}:{}", config.broker_ip2, config.ha_port()),
-    };
-    let home = std::env::var("HOME").unwrap_or_default();
-    let access = LiveConfig::new(config.clone(), machine::processors() as u64, &home);
-    let mut control = Control::new(identity, ControlConfig::from(config)).with_config_access(Box::new(access));
-    for name in ["topics.json", "subscriptionGroup.json", "consumerOffset.json"] {
-        let file = StateFile::new(directory.join(name));
-        let loaded = file
-            .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
-            .map_err(|error| BootError::Config(error.to_string()))?;
-        if let Some(loaded) = loaded {
-            control
-                .load_state([(name, loaded.value.as_slice())])
-                .map_err(|error| BootError::Config(error.to_string()))?;
-        }
-    }
-    let end = |topic: &str, queue_id: i32| {
-        let queue = queues.get(topic, ringmq_shards::types::QueueId(u32::try_from(queue_id).ok()?))?;
-        i64::try_from(queue.bounds().1.0).ok()
-    };
-    for (key, queue_id, from, to) in control.offsets.clamp(end) {
-        tracing::warn!(key, queue_id, from, to, "a committed offset lay above its queue's end and was lowered");
-    }
-    Ok(control)
 }
 
 struct ShardStart<'a> {

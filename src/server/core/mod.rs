@@ -1,0 +1,749 @@
+//! A shard without its kernel: connections, requests and answers as plain state.
+//!
+//! The event loop feeds it bytes and completions and carries out what it asks for; tests do the same with neither sockets nor
+//! files. All state here belongs to the shard's thread.
+//!
+//! Invariants:
+//! - no answer to a send is encoded before the writer has settled its record;
+//! - a request that cannot go on for want of room in the log stays in its connection's input, in order;
+//! - ring memory is referenced only in the turn that pinned it.
+
+mod pulls;
+mod sends;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::command::FieldError;
+use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
+use ringmq_protocol::header::{Header, HeaderDecoder};
+use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
+use ringmq_protocol::response::write_error;
+use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
+use ringmq_shards::log::writer::{Piece, Ticket};
+use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
+use ringmq_shards::probe::{Histogram, Probe};
+use ringmq_shards::queue::Queue;
+use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::types::QueueOffset;
+
+use super::connection::{Connection, Listener, connection_number};
+use super::hold::{HeldPulls, PullJob};
+use super::limits;
+use super::messages::{CarriedCommit, ColdPull, ControlRequest, RemoteAppend, ShardMessage};
+use super::serving::Serving;
+use super::shared::{LIGHT_CONNECTION_BYTES, PUBLISH_STEP_BYTES, Pressure, Shared};
+use super::slab::{Slab, SlotId};
+use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, TransferLimits};
+use crate::broker::send::{self, NotNow, Refusal, SendState};
+
+use self::sends::PendingSend;
+
+/// How the shard's records reach the writer.
+pub enum LogPort {
+    /// This is the writer's shard.
+    Local(Box<Writer>),
+    /// The writer is elsewhere.
+    Remote(MailboxSender<ShardMessage>),
+    /// This process has no broker.
+    None,
+}
+
+/// What a shard is told at its start.
+#[derive(Debug, Clone)]
+pub struct ShardSettings {
+    /// Number of this shard, also its pin slot in the log view.
+    pub index: usize,
+    /// Largest frame, its length field included.
+    pub max_frame_bytes: usize,
+    /// `connection_in_flight_bytes`.
+    pub connection_in_flight_bytes: usize,
+    /// Messages within this many bytes of the log's end count as being in memory (`accessMessageInMemoryMaxRatio`).
+    pub memory_window_bytes: u64,
+}
+
+/// Counters of one shard, read by the metrics endpoint through a snapshot.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardCounters {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Frames received.
+    pub requests: u64,
+    /// Messages accepted by sends.
+    pub messages_in: u64,
+    /// Body bytes accepted by sends, frames included.
+    pub bytes_in: u64,
+    /// Sends refused, by any code.
+    pub sends_refused: u64,
+    /// Pulls answered with messages.
+    pub pulls_found: u64,
+    /// Record bytes of pulls.
+    pub bytes_out: u64,
+    /// Pulls that were handed to the store thread.
+    pub pulls_cold: u64,
+    /// Connections closed because of bytes that are no frame.
+    pub protocol_errors: u64,
+    /// Times a request waited for room in the log.
+    pub blocked: u64,
+    /// Cross-core messages that sends of this shard needed.
+    pub send_hops: u64,
+    /// Sends that needed them.
+    pub remote_sends: u64,
+    /// Requests that waited for a queue's tail.
+    pub queue_full: u64,
+    /// Pull requests taken.
+    pub pull_requests: u64,
+    /// Messages handed to consumers from memory.
+    pub pull_messages: u64,
+    /// Pulls that were made to wait.
+    pub pulls_parked: u64,
+    /// Wake-ups of queues with waiting pulls.
+    pub pull_wakes: u64,
+    /// Connections taken in.
+    pub opened: u64,
+    /// Connections closed.
+    pub closed: u64,
+    /// Bytes received.
+    pub network_in: u64,
+    /// Bytes given to the kernel.
+    pub network_out: u64,
+    /// Times that a connection was not read because of its own bytes in flight.
+    pub pauses: u64,
+    /// Times that a connection was not read because memory was short.
+    pub memory_pauses: u64,
+    /// Requests handed to the control thread.
+    pub control_asked: u64,
+}
+
+/// What became of one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Taken; go on with the next.
+    Done,
+    /// Waits for room; it stays in the input.
+    Blocked,
+    /// The connection cannot be understood any more.
+    Broken,
+}
+
+/// The shard.
+pub struct ShardCore {
+    settings: ShardSettings,
+    shared: Arc<Shared>,
+    probe: Probe,
+    serving: Option<Arc<Serving>>,
+    /// Those of the serving picture, which is not at hand while input is parsed.
+    transfer: TransferLimits,
+    view: Option<Arc<LogView>>,
+    log: LogPort,
+    control: SyncSender<ControlRequest>,
+    cold: SyncSender<ColdPull>,
+    peers: Vec<MailboxSender<ShardMessage>>,
+    connections: Slab<Connection>,
+    pending: Slab<PendingSend>,
+    held: HeldPulls,
+    decoder: HeaderDecoder,
+    send_state: SendState,
+    dirty: Vec<SlotId>,
+    blocked: Vec<SlotId>,
+    /// The empty list that `blocked` changes places with.
+    spare_blocked: Vec<SlotId>,
+    ranges: Vec<Range>,
+    offsets: Vec<i64>,
+    woken: Vec<SlotId>,
+    commits: HashMap<(usize, usize), CarriedCommit>,
+    spare_sizes: Vec<Vec<u32>>,
+    input_bytes: usize,
+    /// Bytes in the buffers of all connections, and what others know of them.
+    buffer_bytes: u64,
+    published_bytes: u64,
+    pressure: Pressure,
+    now_ms: u64,
+    /// Clock of this turn, and when it began; see [`super::shared::monotonic_ns`].
+    now_ns: u64,
+    turn_ns: u64,
+    /// Pulls of this turn that were answered at once.
+    turn_pulls: u64,
+    stopping: bool,
+    counters: ShardCounters,
+}
+
+impl ShardCore {
+    /// A shard without connections. `view` is the log's, `serving` comes later by message.
+    #[allow(clippy::too_many_arguments, reason = "everything that a shard is wired to, once")]
+    pub fn new(
+        settings: ShardSettings,
+        shared: Arc<Shared>,
+        probe: Probe,
+        log: LogPort,
+        view: Option<Arc<LogView>>,
+        serving: Option<Arc<Serving>>,
+        control: SyncSender<ControlRequest>,
+        cold: SyncSender<ColdPull>,
+        peers: Vec<MailboxSender<ShardMessage>>,
+        send_state: SendState,
+    ) -> Self {
+        Self {
+            connections: Slab::new(limits::MAX_CONNECTIONS),
+            pending: Slab::new(limits::MAX_PENDING_SENDS),
+            held: HeldPulls::new(limits::MAX_HELD_PULLS),
+            settings,
+            shared,
+            probe,
+            transfer: serving.as_ref().map_or_else(TransferLimits::default, |serving| serving.transfer),
+            serving,
+            view,
+            log,
+            control,
+            cold,
+            peers,
+            decoder: HeaderDecoder::new(),
+            send_state,
+            dirty: Vec::new(),
+            blocked: Vec::new(),
+            spare_blocked: Vec::new(),
+            ranges: Vec::new(),
+            offsets: Vec::new(),
+            woken: Vec::new(),
+            commits: HashMap::new(),
+            spare_sizes: Vec::new(),
+            input_bytes: 0,
+            buffer_bytes: 0,
+            published_bytes: 0,
+            pressure: Pressure::None,
+            now_ms: 0,
+            now_ns: 0,
+            turn_ns: 0,
+            turn_pulls: 0,
+            stopping: false,
+            counters: ShardCounters::default(),
+        }
+    }
+
+    /// Number of this shard.
+    pub fn index(&self) -> usize {
+        self.settings.index
+    }
+
+    /// Counters so far.
+    pub fn counters(&self) -> ShardCounters {
+        self.counters
+    }
+
+    /// Connections, held pulls and pending sends now.
+    pub fn gauges(&self) -> (usize, usize, usize) {
+        (self.connections.len(), self.held.len(), self.pending.len())
+    }
+
+    /// Bytes of all connections that make no whole frame yet, or wait for room in the log.
+    pub fn input_bytes(&self) -> usize {
+        self.input_bytes
+    }
+
+    /// The writer, on its shard.
+    pub fn writer_mut(&mut self) -> Option<&mut Writer> {
+        match &mut self.log {
+            LogPort::Local(writer) => Some(writer),
+            LogPort::Remote(_) | LogPort::None => None,
+        }
+    }
+
+    /// What is shared with other shards and threads.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The shard's cells.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// The counters, for what the event loop sees.
+    pub fn counters_mut(&mut self) -> &mut ShardCounters {
+        &mut self.counters
+    }
+
+    /// The monotonic clock goes on within a turn: after the log was written.
+    pub fn set_now_ns(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Ends a turn: what it took, and what others may know.
+    pub fn end_turn(&mut self, now_ns: u64) {
+        let took_ns = now_ns.saturating_sub(self.turn_ns);
+        self.probe.record(Histogram::ShardTurnTime, took_ns);
+        if self.turn_pulls > 0 {
+            self.probe.record_many(Histogram::PullLatency, took_ns, self.turn_pulls);
+            self.turn_pulls = 0;
+        }
+        if self.buffer_bytes.abs_diff(self.published_bytes) >= PUBLISH_STEP_BYTES {
+            self.shared.buffers.publish(self.published_bytes, self.buffer_bytes);
+            self.published_bytes = self.buffer_bytes;
+        }
+        let figures = &self.shared.shards[self.settings.index];
+        figures.held_pulls.set(self.held.len() as u64);
+        figures.pending_sends.set(self.pending.len() as u64);
+        figures.control_asked.set(self.counters.control_asked);
+        figures.cold_asked.set(self.counters.pulls_cold);
+    }
+
+    /// Begins a turn at `now_ms` (milliseconds since the epoch) and `now_ns` (monotonic).
+    pub fn begin_turn(&mut self, now_ms: u64, now_ns: u64) {
+        self.now_ms = now_ms;
+        self.now_ns = now_ns;
+        self.turn_ns = now_ns;
+        self.pressure = self.shared.buffers.pressure();
+        self.counters.turns += 1;
+        if let LogPort::Local(writer) = &mut self.log {
+            writer.begin_turn();
+        }
+    }
+
+    /// The clock of this turn.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    // ------------------------------------------------------------------------------------------ connections
+
+    /// Takes a connection in. `None` when there are too many: the caller closes the socket.
+    pub fn open(&mut self, socket: Option<OwnedFd>, listener: Listener, peer: SocketAddr) -> Option<SlotId> {
+        if self.connections.is_full() {
+            return None;
+        }
+        let id = self.connections.insert(Connection::new(socket, listener, peer, self.now_ms))?;
+        let connection = connection_number(self.settings.index, id);
+        if self.control.try_send(ControlRequest::Opened { connection, listener, peer }).is_err() {
+            self.connections.remove(id);
+            return None;
+        }
+        self.counters.control_asked += 1;
+        self.counters.opened += 1;
+        Some(id)
+    }
+
+    /// A connection.
+    pub fn connection_mut(&mut self, id: SlotId) -> Option<&mut Connection> {
+        self.connections.get_mut(id)
+    }
+
+    /// All connections' names.
+    pub fn connection_ids(&self) -> Vec<SlotId> {
+        self.connections.iter().map(|(id, _)| id).collect()
+    }
+
+    /// Marks a connection as closing: nothing more is read from it or sent to it. True the first time.
+    pub fn begin_close(&mut self, id: SlotId) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        if connection.closing {
+            return false;
+        }
+        connection.closing = true;
+        self.input_bytes -= connection.input.len();
+        connection.input = Vec::new();
+        let mut held = std::mem::take(&mut self.woken);
+        held.clear();
+        self.held.of_connection(id, &mut held);
+        for job in held.drain(..) {
+            self.held.remove(job);
+        }
+        self.woken = held;
+        true
+    }
+
+    /// Frees a closed connection, when no operation is in flight for it. The control thread must hear of it even when its
+    /// mailbox is full: the caller repeats until this returns true.
+    pub fn finish_close(&mut self, id: SlotId) -> bool {
+        let connection = connection_number(self.settings.index, id);
+        match self.control.try_send(ControlRequest::Closed { connection }) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {
+                if let Some(connection) = self.connections.remove(id) {
+                    self.buffer_bytes -= connection.accounted_bytes as u64;
+                    self.shared.forget_connection();
+                }
+                self.counters.control_asked += 1;
+                self.counters.closed += 1;
+                true
+            }
+            Err(TrySendError::Full(_)) => false,
+        }
+    }
+
+    fn mark_dirty(&mut self, id: SlotId) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.is_dirty
+            && !connection.closing
+        {
+            connection.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Moves the names of connections with new output to `out`.
+    pub fn take_dirty(&mut self, out: &mut Vec<SlotId>) {
+        out.append(&mut self.dirty);
+        for id in out.iter() {
+            if let Some(connection) = self.connections.get_mut(*id) {
+                connection.is_dirty = false;
+            }
+        }
+    }
+
+    /// Whether a connection has reached its limit, or memory is short, so that it should not be read. A frame that is not
+    /// complete is read on, however long it is: one request is always admitted.
+    pub fn is_over_limit(&self, id: SlotId) -> bool {
+        self.is_full(id)
+            || self.connections.get(id).is_some_and(|connection| {
+                let input = connection.input.len();
+                input > self.settings.connection_in_flight_bytes && input >= connection.wanted_input
+                    || match self.pressure {
+                        Pressure::None => false,
+                        Pressure::Short => connection.in_flight_bytes() > LIGHT_CONNECTION_BYTES,
+                        Pressure::Exhausted => true,
+                    }
+            })
+    }
+
+    /// Whether requests without an answer and answers that are not taken reach a connection's limit: then none of its
+    /// requests is executed, also not one that has arrived.
+    pub fn is_full(&self, id: SlotId) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            connection.unanswered_bytes + connection.outbox.queued_bytes() > self.settings.connection_in_flight_bytes
+        })
+    }
+
+    /// Whether buffers have used up their budget, so that pauses are not the connections' own doing.
+    pub fn is_memory_short(&self) -> bool {
+        self.pressure != Pressure::None
+    }
+
+    /// Counts what a connection's buffers hold now.
+    pub fn account(&mut self, id: SlotId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let bytes = connection.input.len() + connection.outbox.queued_bytes();
+            self.buffer_bytes = self.buffer_bytes + bytes as u64 - connection.accounted_bytes as u64;
+            connection.accounted_bytes = bytes;
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ input
+
+    /// Bytes have arrived. False when the connection must be closed.
+    pub fn received(&mut self, id: SlotId, bytes: &[u8]) -> bool {
+        let is_full = self.is_full(id);
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        if connection.closing {
+            return true;
+        }
+        connection.last_active_ms = self.now_ms;
+        self.counters.network_in += bytes.len() as u64;
+        if !connection.input.is_empty() || connection.is_blocked || is_full {
+            connection.input.extend_from_slice(bytes);
+            self.input_bytes += bytes.len();
+            return self.continue_input(id);
+        }
+        let Some(used) = self.parse(id, bytes) else { return false };
+        if used < bytes.len() {
+            return self.keep(id, &bytes[used..]);
+        }
+        true
+    }
+
+    /// Keeps what does not make a frame yet.
+    fn keep(&mut self, id: SlotId, rest: &[u8]) -> bool {
+        if self.input_bytes + rest.len() > limits::INPUT_BYTES {
+            return false;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        connection.input.extend_from_slice(rest);
+        connection.frame_began_ms = self.now_ms;
+        self.input_bytes += rest.len();
+        true
+    }
+
+    /// Looks at kept input again. False when the connection must be closed.
+    pub fn continue_input(&mut self, id: SlotId) -> bool {
+        if self.input_bytes > limits::INPUT_BYTES {
+            return false;
+        }
+        if self.is_full(id) {
+            return true;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        if connection.closing || connection.input.len() < connection.wanted_input || connection.is_blocked {
+            return true;
+        }
+        let mut input = std::mem::take(&mut connection.input);
+        self.input_bytes -= input.len();
+        let used = self.parse(id, &input);
+        let Some(used) = used else { return false };
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        input.drain(..used);
+        if used > 0 {
+            connection.frame_began_ms = self.now_ms;
+        }
+        if input.is_empty() {
+            input.shrink_to(limits::KEEP_BUFFER_BYTES);
+        }
+        self.input_bytes += input.len();
+        connection.input = input;
+        true
+    }
+
+    /// Requests that waited for the log are tried again.
+    pub fn retry_blocked(&mut self, broken: &mut Vec<SlotId>) {
+        if self.blocked.is_empty() {
+            return;
+        }
+        let mut blocked = std::mem::replace(&mut self.blocked, std::mem::take(&mut self.spare_blocked));
+        for id in blocked.drain(..) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.is_blocked = false;
+                connection.wanted_input = 0;
+                if !self.continue_input(id) {
+                    broken.push(id);
+                } else if self.is_full(id) {
+                    // What has arrived already is looked at again when answers have been taken.
+                    self.block(id);
+                }
+            }
+        }
+        self.spare_blocked = blocked;
+    }
+
+    /// Whether requests wait for room in the log.
+    pub fn has_blocked(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
+    /// Cuts frames off the front of `bytes` and executes them; gives the number of bytes used, `None` when the connection
+    /// is broken.
+    fn parse(&mut self, id: SlotId, bytes: &[u8]) -> Option<usize> {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let serving = self.serving.take();
+        let mut used = 0;
+        let mut wanted = 0;
+        let mut broken = false;
+        while used < bytes.len() {
+            match split_frame(&bytes[used..], self.settings.max_frame_bytes) {
+                Ok(Split::NeedMore { total }) => {
+                    wanted = total.unwrap_or(0);
+                    break;
+                }
+                Ok(Split::Frame { frame, length }) => {
+                    let whole = &bytes[used..used + length];
+                    match self.frame(id, &mut decoder, serving.as_deref(), frame, whole) {
+                        Progress::Done => used += length,
+                        Progress::Blocked => {
+                            self.block(id);
+                            break;
+                        }
+                        Progress::Broken => {
+                            broken = true;
+                            break;
+                        }
+                    }
+                    if self.is_full(id) {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::info!(%error, "close a connection whose bytes are no frame");
+                    broken = true;
+                    break;
+                }
+            }
+        }
+        self.decoder = decoder;
+        self.serving = serving;
+        if broken {
+            self.counters.protocol_errors += 1;
+            return None;
+        }
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.wanted_input = wanted;
+        }
+        Some(used)
+    }
+
+    fn block(&mut self, id: SlotId) {
+        self.counters.blocked += 1;
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.is_blocked
+        {
+            connection.is_blocked = true;
+            self.blocked.push(id);
+        }
+    }
+
+    fn frame(
+        &mut self,
+        id: SlotId,
+        decoder: &mut HeaderDecoder,
+        serving: Option<&Serving>,
+        frame: Frame<'_>,
+        whole: &[u8],
+    ) -> Progress {
+        let header = match decoder.decode_frame(&frame) {
+            Ok(header) => header,
+            Err(error) => {
+                tracing::info!(%error, "close a connection whose header cannot be read");
+                return Progress::Broken;
+            }
+        };
+        if header.is_response() {
+            return self.hand_to_control(id, &header, whole);
+        }
+        let is_broker = self.connections.get(id).is_some_and(|connection| connection.listener == Listener::Broker);
+        let progress = match header.code {
+            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE if is_broker => {
+                self.send(id, serving, &header, frame.body, whole)
+            }
+            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if is_broker => self.pull(id, serving, &header, whole),
+            _ => self.hand_to_control(id, &header, whole),
+        };
+        if progress == Progress::Done {
+            self.counters.requests += 1;
+        }
+        progress
+    }
+
+    fn hand_to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
+        self.flush_commits();
+        let connection = connection_number(self.settings.index, id);
+        let message = ControlRequest::Command { connection, frame: whole.to_vec(), at_ns: self.now_ns };
+        self.ask_control(id, header, whole.len(), message)
+    }
+
+    fn ask_control(&mut self, id: SlotId, header: &Header<'_>, bytes: usize, message: ControlRequest) -> Progress {
+        match self.control.try_send(message) {
+            Ok(()) => {
+                self.counters.control_asked += 1;
+                self.charge(id, bytes);
+            }
+            Err(_) => self.refuse(
+                id,
+                header,
+                &Refusal::new(
+                    response::SYSTEM_BUSY,
+                    "too many requests wait for the broker's control thread; try again",
+                ),
+            ),
+        }
+        Progress::Done
+    }
+
+    fn charge(&mut self, id: SlotId, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.unanswered_bytes += bytes;
+        }
+    }
+
+    fn discharge(&mut self, id: SlotId, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.unanswered_bytes = connection.unanswered_bytes.saturating_sub(bytes);
+        }
+    }
+
+    fn refuse(&mut self, id: SlotId, header: &Header<'_>, refusal: &Refusal) {
+        self.refuse_with(id, header, refusal, &[]);
+    }
+
+    fn refuse_with(&mut self, id: SlotId, header: &Header<'_>, refusal: &Refusal, ext: &[(&str, &str)]) {
+        if header.is_oneway() {
+            return;
+        }
+        if let Some(connection) = self.connections.get_mut(id) {
+            let out = connection.outbox.buffer();
+            write_error(out, header.serialize_type, header.opaque, refusal.code, &refusal.remark, ext);
+            self.mark_dirty(id);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ messages, stop
+
+    /// A new serving picture.
+    pub fn set_serving(&mut self, serving: Arc<Serving>) {
+        self.transfer = serving.transfer;
+        if let LogPort::Local(writer) = &mut self.log {
+            writer.set_sync_flush_timeout_ms(self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed));
+        }
+        self.serving = Some(serving);
+    }
+
+    /// A frame for a connection, from another thread.
+    pub fn deliver(&mut self, id: SlotId, frame: &[u8], answers: usize) {
+        self.discharge(id, answers);
+        if let Some(connection) = self.connections.get_mut(id)
+            && !frame.is_empty()
+            && !connection.closing
+        {
+            connection.outbox.buffer().extend_from_slice(frame);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// A request that waited for a topic or a group is executed again. False when the connection must be closed.
+    pub fn again(&mut self, id: SlotId, frame: &[u8], answers: usize) -> bool {
+        self.discharge(id, answers);
+        let Some(connection) = self.connections.get(id) else { return true };
+        if connection.closing {
+            return true;
+        }
+        if self.is_full(id) {
+            // Its connection does not take its answers: wait, like everything else that has arrived.
+            self.block(id);
+            return self.keep_in_front(id, frame);
+        }
+        let Some(used) = self.parse_again(id, frame) else { return false };
+        used == frame.len() || self.keep_in_front(id, &frame[used..])
+    }
+
+    /// Keeps a whole frame that waits for room. What is in the input already may be the beginning of a frame, so it goes in
+    /// front of it.
+    fn keep_in_front(&mut self, id: SlotId, frame: &[u8]) -> bool {
+        if self.input_bytes + frame.len() > limits::INPUT_BYTES {
+            return false;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        connection.input.splice(..0, frame.iter().copied());
+        connection.wanted_input = 0;
+        self.input_bytes += frame.len();
+        true
+    }
+
+    fn parse_again(&mut self, id: SlotId, frame: &[u8]) -> Option<usize> {
+        let wanted = self.connections.get(id).map_or(0, |connection| connection.wanted_input);
+        let used = self.parse(id, frame);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.wanted_input = wanted;
+        }
+        used
+    }
+
+    /// The process stops: held pulls are answered, sends are refused from now on.
+    pub fn begin_stop(&mut self) {
+        self.stopping = true;
+        let mut all = std::mem::take(&mut self.woken);
+        all.clear();
+        self.held.all(&mut all);
+        for id in all.drain(..) {
+            self.release_pull(id);
+        }
+        self.woken = all;
+        self.flush_commits();
+    }
+
+    /// Whether no send waits for the log and nothing waits to be sent.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty()
+            && self.connections.iter().all(|(_, connection)| {
+                connection.closing || (!connection.outbox.has_new() && !connection.outbox.is_in_flight())
+            })
+    }
+}

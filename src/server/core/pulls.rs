@@ -1,0 +1,294 @@
+//! Pulls of a shard: answered from the ring, held, or handed to the reader threads.
+
+use super::*;
+
+impl ShardCore {
+    pub(super) fn pull(
+        &mut self,
+        id: SlotId,
+        serving: Option<&Serving>,
+        header: &Header<'_>,
+        whole: &[u8],
+    ) -> Progress {
+        let Some(serving) = serving else {
+            self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, "the broker is starting"));
+            return Progress::Done;
+        };
+        let request = match PullHeader::decode(header) {
+            Ok(request) => request,
+            Err(error) => return self.field_error(id, header, error),
+        };
+        let connection = connection_number(self.settings.index, id);
+        let checked = pull::check(serving, header.code, &request, connection);
+        let (topic, group, group_name, queue_id, filter) = match checked {
+            PullCheck::Go { topic, group, group_name, queue_id, filter } => {
+                (topic, group, group_name, queue_id, filter)
+            }
+            PullCheck::CreateGroup => {
+                let connection = connection_number(self.settings.index, id);
+                let answers = whole.len() + self.transfer.memory_bytes;
+                let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec(), answers };
+                // Its answer counts from now on, so that a peer cannot pile up such pulls.
+                return self.ask_control(id, header, answers, message);
+            }
+            PullCheck::Refused(refusal) => {
+                let forbidden = refusal.forbidden_type.map(|number| number.to_string());
+                let ext: &[(&str, &str)] = match &forbidden {
+                    Some(number) => &[("forbiddenType", number.as_str())],
+                    None => &[],
+                };
+                self.refuse_with(id, header, &Refusal { code: refusal.code, remark: refusal.remark }, ext);
+                return Progress::Done;
+            }
+        };
+        let Some(queue) = topic.queues.get(queue_id as usize) else {
+            self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet"));
+            return Progress::Done;
+        };
+        self.counters.pull_requests += 1;
+        let key = (Arc::as_ptr(group_name).cast::<u8>() as usize, Arc::as_ptr(queue) as usize);
+        let carried = self.commits.entry(key).or_insert_with(|| CarriedCommit {
+            group: Arc::clone(group_name),
+            queue: Arc::clone(queue),
+            commit: None,
+            pulled: 0,
+        });
+        carried.pulled = request.queue_offset;
+        if request.sys_flag & ringmq_protocol::flags::pull::COMMIT_OFFSET != 0 {
+            carried.commit = Some(request.commit_offset);
+        }
+        let may_hold = request.sys_flag & ringmq_protocol::flags::pull::SUSPEND != 0 && !self.stopping;
+        let hold_ms = if serving.long_polling {
+            u64::try_from(request.suspend_timeout_ms).unwrap_or(0)
+        } else {
+            serving.short_polling_ms
+        };
+        let job = PullJob {
+            connection: id,
+            request_bytes: whole.len(),
+            opaque: header.opaque,
+            serialize_type: header.serialize_type,
+            queue: Arc::clone(queue),
+            offset: request.queue_offset,
+            scanned_to: request.queue_offset,
+            max_messages: usize::try_from(request.max_msg_nums).unwrap_or(0),
+            filter: filter.into_owned(),
+            topic_sys_flag: topic.sys_flag,
+            group_sys_flag: group.config.group_sys_flag,
+            deadline_ms: self.now_ms.saturating_add(hold_ms),
+            received_ns: Some(self.now_ns),
+        };
+        self.charge(id, whole.len());
+        self.execute_pull(job, may_hold);
+        Progress::Done
+    }
+
+    pub(super) fn read_limits(&self, max_messages: usize) -> ReadLimits {
+        let end = self.view.as_ref().map_or(0, |view| view.confirmed());
+        let memory_from = end.saturating_sub(self.settings.memory_window_bytes);
+        ReadLimits { max_messages, memory_from, transfer: self.transfer }
+    }
+
+    /// Answers a pull, holds it, or hands it to the store thread.
+    pub(super) fn execute_pull(&mut self, job: PullJob, may_hold: bool) {
+        let mut ranges = std::mem::take(&mut self.ranges);
+        let limits = self.read_limits(job.max_messages);
+        let reading = pull::read_tail(&job.queue, job.offset, limits, &job.filter, &mut ranges);
+        match reading {
+            Some(reading) if reading.status == Status::Found => {
+                let first = ranges.first().map_or(0, |range| range.physical);
+                let in_ring = self.view.as_ref().is_some_and(|view| view.pin(self.settings.index, first));
+                if in_ring {
+                    self.answer_pull(&job, &reading, Some(&ranges));
+                } else {
+                    self.cold_pull(job);
+                }
+            }
+            Some(reading) if may_hold && reading.status.code(job.offset) == response::PULL_NOT_FOUND => {
+                self.hold_pull(job, &reading);
+            }
+            Some(reading) => self.answer_pull(&job, &reading, None),
+            None => self.cold_pull(job),
+        }
+        self.ranges = ranges;
+    }
+
+    pub(super) fn hold_pull(&mut self, mut job: PullJob, reading: &Reading) {
+        let held = self.held.len() as u64 + self.shared.held_elsewhere(self.settings.index);
+        if held >= self.shared.live.max_held_pulls.load(Ordering::Relaxed) {
+            self.answer_pull(&job, reading, None);
+            return;
+        }
+        let queue = Arc::clone(&job.queue);
+        let received_ns = job.received_ns.take();
+        match self.held.hold(job) {
+            Err(mut job) => {
+                job.received_ns = received_ns;
+                self.answer_pull(&job, reading, None);
+            }
+            Ok(id) => {
+                self.counters.pulls_parked += 1;
+                // A message that was published between the read and the announcement wakes nobody: serve it here.
+                let seen = QueueOffset(reading.max as u64);
+                if queue.arm_waiters(self.settings.index, seen).is_some()
+                    && let Some(job) = self.held.remove(id)
+                {
+                    self.execute_pull(job, true);
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer_pull(&mut self, job: &PullJob, reading: &Reading, ranges: Option<&[Range]>) {
+        self.discharge(job.connection, job.request_bytes);
+        let Some(connection) = self.connections.get_mut(job.connection) else { return };
+        let result = PullResult {
+            suggest_which_broker_id: 0,
+            next_begin_offset: reading.next,
+            min_offset: reading.min,
+            max_offset: reading.max,
+            topic_sys_flag: job.topic_sys_flag,
+            group_sys_flag: job.group_sys_flag,
+            forbidden_type: None,
+        };
+        let code = reading.status.code(job.offset);
+        let out = connection.outbox.buffer();
+        let remark = Some(reading.status.name());
+        let body_length = if ranges.is_some() { reading.bytes } else { 0 };
+        write_pull_response_head(out, job.serialize_type, job.opaque, code, remark, &result, body_length);
+        for range in ranges.unwrap_or_default() {
+            connection.outbox.push_ring(range.physical, range.length);
+        }
+        self.turn_pulls += u64::from(job.received_ns.is_some());
+        if ranges.is_some() {
+            self.counters.pulls_found += 1;
+            self.counters.pull_messages += reading.messages as u64;
+            self.counters.bytes_out += reading.bytes as u64;
+        }
+        self.mark_dirty(job.connection);
+    }
+
+    /// The answer's size counts against the connection from now on, so that one connection cannot have any number of cold
+    /// reads under way.
+    pub(super) fn cold_pull(&mut self, job: PullJob) {
+        let answers = job.request_bytes + self.transfer.memory_bytes;
+        let cold = ColdPull {
+            connection: connection_number(self.settings.index, job.connection),
+            answers,
+            transfer: self.transfer,
+            received_ns: job.received_ns,
+            opaque: job.opaque,
+            serialize_type: job.serialize_type,
+            queue: Arc::clone(&job.queue),
+            offset: u64::try_from(job.offset).unwrap_or(0),
+            max_messages: job.max_messages,
+            filter: job.filter,
+            topic_sys_flag: job.topic_sys_flag,
+            group_sys_flag: job.group_sys_flag,
+        };
+        if self.cold.try_send(cold).is_ok() {
+            self.counters.pulls_cold += 1;
+            self.charge(job.connection, self.transfer.memory_bytes);
+        } else {
+            self.discharge(job.connection, job.request_bytes);
+            if let Some(connection) = self.connections.get_mut(job.connection) {
+                let remark = "too many reads from disk are waiting (cold reads); try again";
+                let out = connection.outbox.buffer();
+                write_error(out, job.serialize_type, job.opaque, response::SYSTEM_BUSY, remark, &[]);
+                self.mark_dirty(job.connection);
+            }
+        }
+    }
+
+    /// A queue with pulls of this shard has new messages.
+    pub fn wake(&mut self, queue: &Arc<Queue>) {
+        let mut woken = std::mem::take(&mut self.woken);
+        woken.clear();
+        self.counters.pull_wakes += 1;
+        self.held.of_queue(queue, &mut woken);
+        let (_, max) = queue.bounds();
+        let mut still_waiting = false;
+        for id in woken.drain(..) {
+            let Some(job) = self.held.get_mut(id) else { continue };
+            if max.0 as i64 <= job.scanned_to {
+                still_waiting = true;
+                continue;
+            }
+            let limits = self.read_limits(1);
+            let Some(job) = self.held.get_mut(id) else { continue };
+            let mut ranges = std::mem::take(&mut self.ranges);
+            // One read looks at a bounded number of entries: go on to the end, or nobody looks at the rest before the next message.
+            let passes = loop {
+                let probe = pull::read_tail(queue, job.scanned_to, limits, &job.filter, &mut ranges);
+                match probe {
+                    Some(reading) if reading.status == Status::NoMatchedMessage => {
+                        job.scanned_to = reading.next;
+                        if job.scanned_to >= max.0 as i64 {
+                            break false;
+                        }
+                    }
+                    _ => break true,
+                }
+            };
+            self.ranges = ranges;
+            if !passes {
+                still_waiting = true;
+            } else if let Some(mut job) = self.held.remove(id) {
+                // What was looked at already is not looked at again: a read from the start may not reach the message.
+                job.offset = job.scanned_to;
+                self.execute_pull(job, false);
+            }
+        }
+        self.woken = woken;
+        if still_waiting && queue.arm_waiters(self.settings.index, max).is_some() {
+            self.wake(queue);
+        }
+    }
+
+    /// Answers pulls whose time is up.
+    pub fn expire_pulls(&mut self) {
+        while let Some(id) = self.held.expired(self.now_ms) {
+            self.release_pull(id);
+        }
+    }
+
+    pub(super) fn release_pull(&mut self, id: SlotId) {
+        let Some(job) = self.held.remove(id) else { return };
+        if job.scanned_to > job.offset {
+            let (min, max) = job.queue.bounds();
+            let reading = Reading {
+                status: Status::NoMatchedMessage,
+                next: job.scanned_to,
+                min: min.0 as i64,
+                max: max.0 as i64,
+                bytes: 0,
+                messages: 0,
+            };
+            self.answer_pull(&job, &reading, None);
+        } else {
+            self.execute_pull(job, false);
+        }
+    }
+
+    /// When the next held pull must be answered.
+    pub fn next_deadline_ms(&mut self) -> Option<u64> {
+        self.held.next_deadline_ms()
+    }
+
+    /// Whether offsets that pulls carried wait to be handed on.
+    pub fn has_commits(&self) -> bool {
+        !self.commits.is_empty()
+    }
+
+    /// Hands the offsets that pulls carried to the control thread.
+    pub fn flush_commits(&mut self) {
+        if self.commits.is_empty() {
+            return;
+        }
+        let commits: Vec<CarriedCommit> = self.commits.values().cloned().collect();
+        if self.control.try_send(ControlRequest::Commit(commits)).is_ok() {
+            self.counters.control_asked += 1;
+            self.commits.clear();
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Sends of a shard: from the checked request to the prepared record, and from the verdict to the answer.
+
+use super::*;
+
+/// Longest unique key that a pending send keeps in place; longer ones (none are known) are boxed.
+const KEY_BYTES: usize = 64;
+
+/// A message's unique key, kept for its answer.
+enum UniqueKey {
+    None,
+    Short([u8; KEY_BYTES], u8),
+    Long(Box<[u8]>),
+}
+
+impl UniqueKey {
+    fn new(key: &[u8]) -> Self {
+        if key.is_empty() {
+            return Self::None;
+        }
+        if key.len() > KEY_BYTES {
+            return Self::Long(key.into());
+        }
+        let mut bytes = [0; KEY_BYTES];
+        bytes[..key.len()].copy_from_slice(key);
+        Self::Short(bytes, key.len() as u8)
+    }
+
+    fn as_text(&self) -> Option<&str> {
+        let bytes = match self {
+            Self::None => return None,
+            Self::Short(bytes, length) => &bytes[..usize::from(*length)],
+            Self::Long(bytes) => bytes,
+        };
+        std::str::from_utf8(bytes).ok()
+    }
+}
+
+/// A send whose record is on its way.
+pub(super) struct PendingSend {
+    connection: SlotId,
+    opaque: i32,
+    serialize_type: SerializeType,
+    queue_id: i32,
+    request_bytes: usize,
+    /// Clock of the turn that took the request.
+    received_ns: u64,
+    unique_key: UniqueKey,
+    /// Sizes of the records of a batch; empty for a single message.
+    sizes: Vec<u32>,
+}
+
+impl ShardCore {
+    pub(super) fn refuse_send(
+        &mut self,
+        id: SlotId,
+        header: &Header<'_>,
+        serving: &Serving,
+        refusal: &Refusal,
+    ) -> Progress {
+        self.counters.sends_refused += 1;
+        let trace_on = if serving.identity.trace_on { "true" } else { "false" };
+        let ext = [("MSG_REGION", serving.identity.region_id.as_str()), ("TRACE_ON", trace_on)];
+        self.refuse_with(id, header, refusal, &ext);
+        Progress::Done
+    }
+
+    pub(super) fn field_error(&mut self, id: SlotId, header: &Header<'_>, error: FieldError) -> Progress {
+        self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, error.to_string()));
+        Progress::Done
+    }
+
+    pub(super) fn send(
+        &mut self,
+        id: SlotId,
+        serving: Option<&Serving>,
+        header: &Header<'_>,
+        body: &[u8],
+        whole: &[u8],
+    ) -> Progress {
+        let Some(serving) = serving else {
+            let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is starting");
+            self.refuse(id, header, &refusal);
+            return Progress::Done;
+        };
+        if self.stopping {
+            let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is shutting down");
+            return self.refuse_send(id, header, serving, &refusal);
+        }
+        if self.pending.is_full() {
+            return Progress::Blocked;
+        }
+        let request = match SendHeader::decode(header.code, header) {
+            Ok(request) => request,
+            Err(error) => return self.field_error(id, header, error),
+        };
+        let Some(peer) = self.connections.get(id).map(|connection| connection.peer) else { return Progress::Done };
+        let target = match send::check_target(&mut self.send_state, serving, &request, self.now_ms) {
+            Ok(target) => target,
+            Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
+            Err(NotNow::CreateTopic) => {
+                let connection = connection_number(self.settings.index, id);
+                let answers = whole.len();
+                let message = ControlRequest::CreateTopic { connection, frame: whole.to_vec(), answers };
+                return self.ask_control(id, header, answers, message);
+            }
+        };
+        let Some(queue) = target.topic.queues.get(target.queue_id as usize) else {
+            let refusal = Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet");
+            return self.refuse_send(id, header, serving, &refusal);
+        };
+        let outcome = if request.batch {
+            match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
+                Ok(mut batch) => {
+                    let sizes = self.spare_sizes.pop().unwrap_or_default();
+                    let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
+                    let key = summary.unique_key.map_or(&[][..], |range| range.of(request.properties.as_bytes()));
+                    let mut pending = self.pending_send(id, header, target.queue_id, whole.len(), key);
+                    pending.sizes = sizes;
+                    pending.sizes.extend(self.send_state.pieces().iter().map(|piece| piece.size));
+                    let pieces = self.send_state.pieces();
+                    let (mut kept, mut none) = (Some(pending), None);
+                    let outcome = append(
+                        &mut self.log,
+                        &mut self.pending,
+                        &mut self.counters,
+                        self.settings.index,
+                        Append {
+                            queue,
+                            length: batch.length,
+                            pieces,
+                            wait: batch.wait,
+                            pending: if header.is_oneway() { &mut none } else { &mut kept },
+                            now_ms: self.now_ms,
+                        },
+                        |out| batch.encode(out),
+                    );
+                    self.send_state.give_back(batch);
+                    if let Some(pending) = kept {
+                        self.keep_sizes(pending.sizes);
+                    }
+                    outcome
+                }
+                Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
+            }
+        } else {
+            let prepared =
+                send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now_ms);
+            match prepared {
+                Ok(single) => {
+                    let pending = PendingSend {
+                        connection: id,
+                        opaque: header.opaque,
+                        serialize_type: header.serialize_type,
+                        queue_id: target.queue_id as i32,
+                        request_bytes: whole.len(),
+                        received_ns: self.now_ns,
+                        unique_key: UniqueKey::new(single.unique_key()),
+                        sizes: Vec::new(),
+                    };
+                    let piece = Piece { size: single.length as u32, tags_code: single.tags_code };
+                    append(
+                        &mut self.log,
+                        &mut self.pending,
+                        &mut self.counters,
+                        self.settings.index,
+                        Append {
+                            queue,
+                            length: single.length,
+                            pieces: &[piece],
+                            wait: single.wait,
+                            pending: &mut (!header.is_oneway()).then_some(pending),
+                            now_ms: self.now_ms,
+                        },
+                        |out| single.encode(out),
+                    )
+                }
+                Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
+            }
+        };
+        match outcome {
+            Ok(messages) => {
+                self.counters.messages_in += messages as u64;
+                self.counters.bytes_in += whole.len() as u64;
+                if !header.is_oneway() {
+                    self.charge(id, whole.len());
+                }
+                Progress::Done
+            }
+            Err(error) if error.is_temporary() => {
+                self.counters.queue_full += u64::from(error == AppendError::QueueFull);
+                Progress::Blocked
+            }
+            Err(error) => {
+                let code = match error {
+                    AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
+                    AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
+                    _ => response::SYSTEM_ERROR,
+                };
+                self.refuse_send(id, header, serving, &Refusal::new(code, error.to_string()))
+            }
+        }
+    }
+
+    pub(super) fn pending_send(
+        &self,
+        connection: SlotId,
+        header: &Header<'_>,
+        queue_id: u32,
+        request_bytes: usize,
+        unique_key: &[u8],
+    ) -> PendingSend {
+        PendingSend {
+            connection,
+            opaque: header.opaque,
+            serialize_type: header.serialize_type,
+            queue_id: queue_id as i32,
+            request_bytes,
+            received_ns: self.now_ns,
+            unique_key: UniqueKey::new(unique_key),
+            sizes: Vec::new(),
+        }
+    }
+
+    /// A record of another shard reaches the writer. False when it must be offered again next turn.
+    pub fn remote_append(&mut self, append: &RemoteAppend) -> bool {
+        let LogPort::Local(writer) = &mut self.log else { return true };
+        let now_ms = self.now_ms;
+        match writer.admit(append.bytes.len(), append.pieces.len(), &append.queue) {
+            Ok(admission) => {
+                writer.slot(admission).copy_from_slice(&append.bytes);
+                writer.bind(admission, &append.queue, &append.pieces, append.ticket, append.wait, now_ms);
+                true
+            }
+            Err(error) if error.is_temporary() => false,
+            Err(_) => {
+                // The shard checked what it could; what is left is a failed or full disk.
+                if let Some(ticket) = append.ticket {
+                    let settled = Settled { ticket, verdict: Verdict::Failed, physical: 0, queue_offset: 0 };
+                    self.route_settled(settled);
+                }
+                true
+            }
+        }
+    }
+
+    /// A verdict of the writer goes to the shard that asked.
+    pub fn route_settled(&mut self, settled: Settled) {
+        let shard = usize::from(settled.ticket.shard);
+        if shard == self.settings.index {
+            self.settled(settled);
+        } else if self.peers[shard].send(ShardMessage::Settled(settled)).is_err() {
+            tracing::error!(shard, "the mailbox of a shard is full; an answer is lost and its client will time out");
+        }
+    }
+
+    /// A send of this shard has its verdict: encode the answer.
+    pub fn settled(&mut self, settled: Settled) {
+        let Some(slot) = self.pending.id_of(settled.ticket.slot) else { return };
+        let Some(mut pending) = self.pending.remove(slot) else { return };
+        let id = pending.connection;
+        self.probe.record(Histogram::SendLatency, self.now_ns.saturating_sub(pending.received_ns));
+        self.discharge(id, pending.request_bytes);
+        let store_host = self.serving.as_ref().map(|serving| serving.identity.clone());
+        if let (Some(connection), Some(identity)) = (self.connections.get_mut(id), store_host) {
+            if settled.verdict == Verdict::Failed {
+                let out = connection.outbox.buffer();
+                let remark = "the log could not be written; nothing more is stored until the broker is restarted";
+                write_error(out, pending.serialize_type, pending.opaque, response::SYSTEM_ERROR, remark, &[]);
+            } else {
+                self.offsets.clear();
+                let mut physical = settled.physical;
+                self.offsets.push(physical as i64);
+                for size in pending.sizes.iter().take(pending.sizes.len().saturating_sub(1)) {
+                    physical += u64::from(*size);
+                    self.offsets.push(physical as i64);
+                }
+                let (code, remark) = match settled.verdict {
+                    Verdict::FlushTimeout => (response::FLUSH_DISK_TIMEOUT, Some("FLUSH_DISK_TIMEOUT")),
+                    Verdict::Stored | Verdict::Failed => (response::SUCCESS, None),
+                };
+                let result = SendResult {
+                    message_ids: MessageIds { store_host: identity.store_host, physical_offsets: &self.offsets },
+                    queue_id: pending.queue_id,
+                    queue_offset: settled.queue_offset as i64,
+                    transaction_id: pending.unique_key.as_text(),
+                    region_id: &identity.region_id,
+                    trace_on: identity.trace_on,
+                };
+                let out = connection.outbox.buffer();
+                write_send_response(out, pending.serialize_type, pending.opaque, code, remark, &result);
+            }
+            self.mark_dirty(id);
+        }
+        self.keep_sizes(std::mem::take(&mut pending.sizes));
+    }
+
+    /// Keeps the memory of a batch's sizes for the next one.
+    pub(super) fn keep_sizes(&mut self, mut sizes: Vec<u32>) {
+        if sizes.capacity() > 0 {
+            sizes.clear();
+            self.spare_sizes.push(sizes);
+        }
+    }
+}
+
+/// One request for the log.
+struct Append<'a> {
+    queue: &'a Arc<Queue>,
+    length: usize,
+    pieces: &'a [Piece],
+    wait: bool,
+    /// Taken when the request is in the log; left where it is when not.
+    pending: &'a mut Option<PendingSend>,
+    now_ms: u64,
+}
+
+/// Puts a prepared request into the log, here or on the writer's shard. Gives the number of messages.
+fn append(
+    log: &mut LogPort,
+    pending: &mut Slab<PendingSend>,
+    counters: &mut ShardCounters,
+    shard: usize,
+    append: Append<'_>,
+    encode: impl FnOnce(&mut [u8]),
+) -> Result<usize, AppendError> {
+    let messages = append.pieces.len();
+    match log {
+        LogPort::Local(writer) => {
+            let admission = writer.admit(append.length, messages, append.queue)?;
+            encode(writer.slot(admission));
+            let ticket = take_ticket(pending, shard, append.pending)?;
+            writer.bind(admission, append.queue, append.pieces, ticket, append.wait, append.now_ms);
+            Ok(messages)
+        }
+        LogPort::Remote(mailbox) => {
+            let mut bytes = vec![0; append.length];
+            encode(&mut bytes);
+            let ticket = take_ticket(pending, shard, append.pending)?;
+            let message = ShardMessage::Append(RemoteAppend {
+                bytes,
+                pieces: append.pieces.to_vec(),
+                queue: Arc::clone(append.queue),
+                ticket,
+                wait: append.wait,
+            });
+            if mailbox.send(message).is_err() {
+                if let Some(ticket) = ticket
+                    && let Some(id) = pending.id_of(ticket.slot)
+                {
+                    pending.remove(id);
+                }
+                return Err(AppendError::RingFull);
+            }
+            counters.remote_sends += 1;
+            counters.send_hops += 1;
+            Ok(messages)
+        }
+        LogPort::None => Err(AppendError::Failed),
+    }
+}
+
+/// Puts the request into the table of pending sends. The table's bound was checked before.
+fn take_ticket(
+    table: &mut Slab<PendingSend>,
+    shard: usize,
+    pending: &mut Option<PendingSend>,
+) -> Result<Option<Ticket>, AppendError> {
+    if table.is_full() {
+        return Err(AppendError::RingFull);
+    }
+    let Some(pending) = pending.take() else { return Ok(None) };
+    let id = table.insert(pending).ok_or(AppendError::RingFull)?;
+    Ok(Some(Ticket { shard: shard as u16, slot: id.slot }))
+}
