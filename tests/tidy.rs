@@ -10,8 +10,7 @@ const LONGEST_FILE: usize = 800;
 const LONGEST_LINE: usize = 140;
 
 /// Files that may be longer, up to which length, and why.
-const LONG_FILES: &[(&str, usize, &str)] = &[
-];
+const LONG_FILES: &[(&str, usize, &str)] = &[];
 
 /// Text that may not appear in a folder, with the rule. Tests beside the code are free.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
