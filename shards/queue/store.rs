@@ -259,6 +259,22 @@ impl QueueStore {
         failure.map_or(Ok(report), Err)
     }
 
+    /// After an unclean stop: whatever the last process wrote, names included, may not be durable, so the next sync covers
+    /// every file.
+    pub fn mark_all_unsynced(&self) {
+        for queue in self.queues() {
+            let span = *self.span(&queue);
+            let mut start = span.first;
+            while start < span.end {
+                self.note_unsynced((queue.identity(), start), || self.file_path(&queue, start));
+                start += self.file_bytes();
+            }
+            if !span.is_empty() {
+                self.note_new_directory_entry(self.queue_directory(&queue));
+            }
+        }
+    }
+
     /// Files that were written since they were last synced.
     pub fn unsynced_files(&self) -> usize {
         locked(&self.unsynced).files.len()
@@ -269,12 +285,12 @@ impl QueueStore {
     pub fn sync(&self) -> Result<usize, QueueError> {
         let Unsynced { files, directories } = std::mem::take(&mut *locked(&self.unsynced));
         let count = files.len();
-        if count > SINGLE_SYNCS {
+        if count + directories.len() > SINGLE_SYNCS {
             let synced = self.disk.sync_file_system(&self.root);
             synced.map_err(QueueError::io("sync the file system of", &self.root))?;
-            // Names are not part of it everywhere: those of new files are synced below.
+            return Ok(count);
         }
-        for (key, path) in files.into_iter().take(if count > SINGLE_SYNCS { 0 } else { count }) {
+        for (key, path) in files {
             // A descriptor opened only now still reports write-back errors that nobody has seen.
             let file = match self.handles.cached(key) {
                 Some(file) => file,

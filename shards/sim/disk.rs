@@ -466,6 +466,8 @@ impl Disk for SimDisk {
                 change.apply(&mut inode.durable, |_| true);
             }
         }
+        state.durable_names = state.names.clone();
+        state.name_changes.clear();
         Ok(())
     }
 

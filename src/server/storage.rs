@@ -187,6 +187,9 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
             .map_err(io_error("read queue-flushed", paths.queue_flushed()))?,
     };
     queues.load(!was_clean && flushed.is_none())?;
+    if !was_clean {
+        queues.mark_all_unsynced();
+    }
     let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
     let has_sidecar = loaded.is_some();
     let queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
