@@ -304,6 +304,12 @@ impl ShardCore {
         }
     }
 
+    /// Reads the clock again inside a turn: what other threads hand over may have begun after the turn did, and a message must
+    /// not be stored before it was born.
+    pub fn refresh_clock(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
     /// The clock of this turn.
     pub fn now_ms(&self) -> u64 {
         self.now_ms

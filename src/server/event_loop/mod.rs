@@ -409,6 +409,9 @@ impl EventLoop {
     }
 
     fn message(&mut self, message: ShardMessage, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
+        if matches!(message, ShardMessage::Append(_)) {
+            self.core.refresh_clock(self.clock.now_ms());
+        }
         match message {
             ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer)?,
             ShardMessage::Frame { connection, frame, answers } => {
