@@ -150,14 +150,7 @@ impl LogView {
     /// Copies `[physical, physical + out.len())` from the ring under the pin of reader `slot`. False when the ring no
     /// longer holds it, or when it is not confirmed yet.
     pub fn copy(&self, slot: usize, physical: u64, out: &mut [u8]) -> bool {
-        let before = self.pins[slot].0.load(Ordering::Relaxed);
-        if physical + out.len() as u64 > self.confirmed() || !self.pin(slot, physical) {
-            return false;
-        }
-        // SAFETY: confirmed bytes are never written again while pinned, and the pin above covers the range.
-        out.copy_from_slice(unsafe { self.ring.slice(physical, out.len()) });
-        self.pins[slot].0.store(before, Ordering::Release);
-        true
+        self.inspect(slot, physical, out.len(), |bytes| out.copy_from_slice(bytes)).is_some()
     }
 
     /// Shows `[physical, physical + length)` in place, under the pin of reader `slot`. `None` when the ring no longer holds
@@ -167,7 +160,7 @@ impl LogView {
         if physical + length as u64 > self.confirmed() || !self.pin(slot, physical) {
             return None;
         }
-        // SAFETY: as in `copy`.
+        // SAFETY: confirmed bytes are never written again while pinned, and the pin above covers the range.
         let seen = look(unsafe { self.ring.slice(physical, length) });
         self.pins[slot].0.store(before, Ordering::Release);
         Some(seen)
