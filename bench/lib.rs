@@ -1,4 +1,12 @@
 //! The latency harness of RingMQ: open-loop load for any RocketMQ broker, with raw histograms kept, invalid runs marked
 //! and losing runs shown.
+//!
+//! One thread generates all load (`engine`): it alone owns sockets, books and histograms, spins on its own core, and
+//! allocates nothing while it measures. `drivers` know how to talk to what is measured, `plan` when, `workload` how much.
+//! Everything that leaves a run goes through the types of `result`.
 
+pub mod allocation;
+pub mod clock;
+pub mod load;
+pub mod plan;
 pub mod result;
