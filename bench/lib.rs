@@ -7,6 +7,9 @@
 
 pub mod allocation;
 pub mod clock;
+pub mod drivers;
+pub mod engine;
+pub mod host;
 pub mod load;
 pub mod plan;
 pub mod result;

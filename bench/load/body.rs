@@ -45,7 +45,9 @@ impl Filler {
         assert!(body_bytes >= BODY_HEADER_BYTES, "a body has at least {BODY_HEADER_BYTES} bytes");
         let mut random = crate::plan::Random::new(0x5eed);
         let bytes: Vec<u8> = (BODY_HEADER_BYTES..body_bytes)
-            .map(|_| b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-_"[(random.next() >> 58) as usize])
+            .map(|_| {
+                b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-_"[(random.next() >> 58) as usize]
+            })
             .collect();
         Filler { crc: crc32c::crc32c(&bytes), bytes }
     }
@@ -109,8 +111,13 @@ mod tests {
     /// byte flipped in turn.
     #[test]
     fn every_byte_is_covered() {
-        let header =
-            BodyHeader { run_id: 0x0102_0304_0506_0708, producer: 9, sequence: 1 << 40, intended_ns: 5, open_distance: 3 };
+        let header = BodyHeader {
+            run_id: 0x0102_0304_0506_0708,
+            producer: 9,
+            sequence: 1 << 40,
+            intended_ns: 5,
+            open_distance: 3,
+        };
         for length in [BODY_HEADER_BYTES, 41, 200] {
             let filler = Filler::new(length);
             let mut body = Vec::new();

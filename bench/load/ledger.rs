@@ -136,9 +136,9 @@ impl Ledger {
         self.next
     }
 
-    /// Producer and queue of a message: requests go round the producers, and each producer round the queues.
-    pub fn place(&self, sequence: u64) -> (u32, u32) {
-        place_of_request(sequence / u64::from(self.shape.batch), self.shape.producers, self.shape.queues)
+    /// Queue of a message.
+    pub fn queue_of(&self, sequence: u64) -> u32 {
+        queue_of_request(sequence / u64::from(self.shape.batch), self.shape.producers, self.shape.queues)
     }
 
     fn stream_index(&self, producer: u32, queue: u32) -> usize {
@@ -149,12 +149,11 @@ impl Ledger {
     ///
     /// # Panics
     /// The books are full.
-    pub fn send_request(&mut self) -> (u64, u64) {
+    pub fn send_request(&mut self, producer: u32) -> (u64, u64) {
         assert!(self.room() >= u64::from(self.shape.batch), "the ledger has room for every planned message");
         let first = self.next;
-        let (producer, queue) = self.place(first);
         self.next += u64::from(self.shape.batch);
-        let index = self.stream_index(producer, queue);
+        let index = self.stream_index(producer, self.queue_of(first));
         let stream = &mut self.streams[index];
         if stream.under_way == 0 {
             stream.open = first;
@@ -164,16 +163,14 @@ impl Ledger {
     }
 
     /// What the body of a message says.
-    pub fn header(&self, sequence: u64, open: u64, intended_ns: u64) -> BodyHeader {
-        let (producer, _) = self.place(sequence);
+    pub fn header(&self, producer: u32, sequence: u64, open: u64, intended_ns: u64) -> BodyHeader {
         let open_distance = u32::try_from(sequence.saturating_sub(open)).unwrap_or(u32::MAX);
         BodyHeader { run_id: self.shape.run_id, producer, sequence, intended_ns, open_distance }
     }
 
     /// Books the answer to a request; `is_acknowledged`: it was a success.
-    pub fn answer(&mut self, first: u64, is_acknowledged: bool) {
-        let (producer, queue) = self.place(first);
-        let index = self.stream_index(producer, queue);
+    pub fn answer(&mut self, producer: u32, first: u64, is_acknowledged: bool) {
+        let index = self.stream_index(producer, self.queue_of(first));
         self.streams[index].under_way = self.streams[index].under_way.saturating_sub(1);
         if is_acknowledged {
             for sequence in first..first + u64::from(self.shape.batch) {
@@ -203,7 +200,8 @@ impl Ledger {
         let sequence = header.sequence;
         let is_ours = header.run_id == self.shape.run_id
             && sequence < self.next
-            && self.place(sequence) == (header.producer, queue)
+            && header.producer < self.shape.producers
+            && self.queue_of(sequence) == queue
             && self.is_wanted(sequence);
         let Some(delivered) = self.delivered.get_mut(group as usize).filter(|_| is_ours) else {
             self.counts.phantom += 1;
@@ -225,6 +223,11 @@ impl Ledger {
         seen.next = seen.next.max(sequence + 1);
         seen.closed_below = seen.closed_below.max(sequence.saturating_sub(u64::from(header.open_distance)));
         Delivery::First { intended_ns: header.intended_ns }
+    }
+
+    /// Deliveries so far, faults included.
+    pub fn received(&self) -> u64 {
+        self.counts.received
     }
 
     /// Whether as much has been delivered as was acknowledged. Cheap; the exact answer is in [`Ledger::close`].
@@ -252,11 +255,10 @@ impl Ledger {
     }
 }
 
-/// Producer and queue of a request.
-pub fn place_of_request(request: u64, producers: u32, queues: u32) -> (u32, u32) {
-    let producer = request % u64::from(producers);
-    let queue = (request / u64::from(producers)) % u64::from(queues);
-    (u32::try_from(producer).unwrap_or(0), u32::try_from(queue).unwrap_or(0))
+/// Queue of a request: when requests go round the producers, each producer goes round the queues, beginning with another.
+pub fn queue_of_request(request: u64, producers: u32, queues: u32) -> u32 {
+    let producers = u64::from(producers);
+    u32::try_from((request / producers + request % producers) % u64::from(queues)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -286,16 +288,16 @@ mod tests {
         }
 
         fn send(&mut self) -> u64 {
-            let (sequence, open) = self.ledger.send_request();
+            let (sequence, open) = self.ledger.send_request(0);
             let mut body = Vec::new();
-            self.filler.write(&self.ledger.header(sequence, open, sequence), &mut body);
-            self.stored.push((self.ledger.place(sequence).1, body));
+            self.filler.write(&self.ledger.header(0, sequence, open, sequence), &mut body);
+            self.stored.push((self.ledger.queue_of(sequence), body));
             sequence
         }
 
         fn send_and_wait(&mut self) {
             let sequence = self.send();
-            self.ledger.answer(sequence, true);
+            self.ledger.answer(0, sequence, true);
         }
 
         fn read(&mut self, order: &[usize]) -> IntegrityRecord {
@@ -342,13 +344,13 @@ mod tests {
         corrupt.stored[2].1[50] ^= 1;
         assert_eq!(classes(&corrupt.read(&[0, 1, 2, 3])), [1, 0, 0, 1, 0]);
         let mut other_run = world();
-        let header = BodyHeader { run_id: 78, ..other_run.ledger.header(1, 1, 0) };
+        let header = BodyHeader { run_id: 78, ..other_run.ledger.header(0, 1, 1, 0) };
         let mut body = Vec::new();
         other_run.filler.write(&header, &mut body);
         other_run.stored.push((0, body));
         assert_eq!(classes(&other_run.read(&[0, 1, 4, 2, 3])), [0, 0, 0, 0, 1]);
         let mut never_sent = world();
-        let header = never_sent.ledger.header(9, 9, 0);
+        let header = never_sent.ledger.header(0, 9, 9, 0);
         let mut body = Vec::new();
         never_sent.filler.write(&header, &mut body);
         never_sent.stored.push((0, body));
@@ -361,8 +363,8 @@ mod tests {
     fn concurrent_sends_may_overtake() {
         let mut world = World::new(1, 1, 1);
         let sent: Vec<u64> = (0..3).map(|_| world.send()).collect();
-        world.ledger.answer(sent[0], true);
-        world.ledger.answer(sent[1], true);
+        world.ledger.answer(0, sent[0], true);
+        world.ledger.answer(0, sent[1], true);
         let record = world.read(&[1, 0, 2]);
         assert!(!record.is_violated(), "{record:?}");
         assert_eq!((record.overtaken, record.unacknowledged_delivered, record.acknowledged), (1, 1, 2));
@@ -383,13 +385,13 @@ mod tests {
         };
         let mut ledger = Ledger::new(shape);
         let filler = Filler::new(64);
-        for _ in 0..2 {
-            let (first, open) = ledger.send_request();
-            ledger.answer(first, true);
+        for producer in 0..2 {
+            let (first, open) = ledger.send_request(producer);
+            ledger.answer(producer, first, true);
             for sequence in (first..first + 4).step_by(2) {
                 let mut body = Vec::new();
-                filler.write(&ledger.header(sequence, open, 0), &mut body);
-                let queue = ledger.place(sequence).1;
+                filler.write(&ledger.header(producer, sequence, open, 0), &mut body);
+                let queue = ledger.queue_of(sequence);
                 assert_ne!(ledger.deliver(0, queue, &body), Delivery::Fault);
             }
         }

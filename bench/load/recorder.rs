@@ -389,7 +389,10 @@ mod tests {
         recorder.fail(start + 1500 * MS, start + 1700 * MS, Failure::Refused { code: 14, remark: "no room" });
         assert_eq!(recorder.counts(), (4, 3, 1));
         let series = recorder.series();
-        assert_eq!(series.iter().map(|point| (point.acknowledged, point.errors)).collect::<Vec<_>>(), [(1, 0), (1, 1), (1, 0)]);
+        assert_eq!(
+            series.iter().map(|point| (point.acknowledged, point.errors)).collect::<Vec<_>>(),
+            [(1, 0), (1, 1), (1, 0)]
+        );
         let [response, service, lag, error] = recorder.distributions();
         assert_eq!((response.count, service.count, lag.count, error.count), (3, 3, 3, 1));
         assert!(response.max_ns.abs_diff(501 * MS) < MS && lag.max_ns.abs_diff(MS) < MS / 100);

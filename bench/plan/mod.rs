@@ -269,7 +269,10 @@ mod tests {
         assert_ne!(plan("poisson", 1000.0, 7).sha256, plan("poisson", 1000.0, 8).sha256);
         let uniform = plan("uniform", 10_000.0, 1);
         assert_eq!(uniform, plan("uniform", 10_000.0, 2));
-        assert_eq!((uniform.times_ns.len(), uniform.times_ns[1], uniform.times_ns[99_999]), (100_000, 100_000, 9_999_900_000));
+        assert_eq!(
+            (uniform.times_ns.len(), uniform.times_ns[1], uniform.times_ns[99_999]),
+            (100_000, 100_000, 9_999_900_000)
+        );
     }
 
     /// Goal: processes have the rate and form they promise. Method: counts and gaps of plans of ten seconds.
