@@ -10,6 +10,8 @@ pub mod clock;
 pub mod drivers;
 pub mod engine;
 pub mod host;
+pub mod judge;
 pub mod load;
 pub mod plan;
 pub mod result;
+pub mod workload;

@@ -6,6 +6,7 @@
 pub mod file;
 pub mod null;
 pub mod remoting;
+pub mod storm;
 
 use std::io;
 
@@ -103,6 +104,9 @@ pub trait Driver {
     fn has_consumers(&self) -> bool {
         false
     }
+
+    /// Keeps consumers from reading, or lets them.
+    fn hold_consumers(&mut self, _is_held: bool) {}
 
     /// Prepares to read everything back. False: this driver keeps nothing that could be read.
     ///

@@ -226,6 +226,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         };
         if settings.preload_messages > 0 {
             self.enter(PRELOAD, outcome);
+            self.driver.hold_consumers(true);
             self.preload(settings, &mut state).map_err(|end| (PRELOAD, end))?;
             self.leave(outcome, "");
         }
@@ -234,6 +235,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         self.leave(outcome, note);
 
         hooks.measure_begins();
+        self.driver.hold_consumers(false);
         self.enter(MEASURE, outcome);
         let start_ns = self.clock.now_ns() + GAP_NS;
         let end_ns = start_ns + settings.measure_ns;

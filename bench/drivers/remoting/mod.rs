@@ -129,6 +129,7 @@ pub struct Remoting {
     idle_lanes: usize,
     lanes_waiting: usize,
     is_verifying: bool,
+    are_consumers_held: bool,
     decoder: HeaderDecoder,
 }
 
@@ -189,6 +190,7 @@ impl Remoting {
             idle_lanes: 0,
             lanes_waiting: 0,
             is_verifying: false,
+            are_consumers_held: false,
             decoder: HeaderDecoder::new(),
             connections,
             shape,
@@ -223,7 +225,7 @@ impl Remoting {
 
     /// Pulls for all lanes that may.
     fn pull(&mut self, now_ns: u64) -> bool {
-        if self.idle_lanes == 0 {
+        if self.idle_lanes == 0 || self.are_consumers_held {
             return false;
         }
         let mut did = false;
@@ -491,6 +493,10 @@ impl Driver for Remoting {
 
     fn has_consumers(&self) -> bool {
         self.shape.consumer_groups > 0
+    }
+
+    fn hold_consumers(&mut self, is_held: bool) {
+        self.are_consumers_held = is_held;
     }
 
     fn begin_verify(&mut self) -> Result<bool, DriverError> {
