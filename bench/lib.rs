@@ -14,4 +14,5 @@ pub mod judge;
 pub mod load;
 pub mod plan;
 pub mod result;
+pub mod runner;
 pub mod workload;
