@@ -25,7 +25,7 @@ impl Random {
 
     #[expect(clippy::cast_possible_truncation, reason = "the product of 64 and 64 bits, shifted by 64")]
     fn below(&mut self, bound: usize) -> usize {
-        (u128::from(self.next()) * bound as u128 >> 64) as usize
+        ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 }
 

@@ -12,10 +12,10 @@ use super::axis::{Axis, Quantity};
 /// Width of the drawing.
 const WIDTH: f64 = 760.0;
 /// Height of the drawing.
-const HEIGHT: f64 = 400.0;
+const HEIGHT: f64 = 410.0;
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 20.0;
-const TOP: f64 = 30.0;
+const TOP: f64 = 42.0;
 const BOTTOM: f64 = 92.0;
 /// Entries of the legend in one row.
 const LEGEND_COLUMNS: usize = 3;
@@ -101,7 +101,7 @@ impl Chart {
                 viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
                 title { (self.title) }
                 text class="title" x=(LEFT) y="14" { (self.title) }
-                text class="axis" x=(LEFT) y=(TOP - 4.0) { (self.y_label) }
+                text class="axis" x=(LEFT) y=(TOP - 8.0) { (self.y_label) }
                 @for mark in self.x_axis.marks(self.x_quantity) {
                     @let x = LEFT + mark.at * (WIDTH - LEFT - RIGHT);
                     line class="grid" x1=(fixed(x)) x2=(fixed(x)) y1=(TOP) y2=(bottom) {}

@@ -39,21 +39,27 @@ pub fn classes(set: &ResultSet) -> Markup {
                 None => { h3 { "Floor: an echo that keeps nothing" } },
             }
             div.wide { table {
-                caption { (class_name(class)) ", median over repeats, smallest and largest below" }
+                caption { (class_name(class)) ": response times, median over repeats, smallest and largest below" }
                 thead { tr {
-                    th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" }
-                    th { "p50" } th { "p99" } th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" }
-                    th { "end to end p99" } th { "CPU per message" } th { "system calls per message" } th { "resident" }
-                    th { "core hiccup p99.9" } th { "remarks" }
+                    th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" } th { "p50" } th { "p99" }
+                    th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" } th { "end to end p99" }
                 } }
-                tbody { @for group in &rows { (row(set, &groups, group)) } }
+                tbody { @for group in &rows { (latency_row(set, &groups, group)) } }
+            } }
+            div.wide { table {
+                caption { (class_name(class)) ": what it cost the broker, and the host" }
+                thead { tr {
+                    th { "workload" } th { "system" } th { "target/s" } th { "CPU per message" } th { "system calls per message" }
+                    th { "switches per message" } th { "disk bytes per body byte" } th { "resident" } th { "core hiccup p99.9" } th { "remarks" }
+                } }
+                tbody { @for group in &rows { (cost_row(set, group)) } }
             } }
         }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nanoseconds and bytes are below 2^53")]
-fn row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup {
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds are below 2^53")]
+fn latency_row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup {
     let usable = group.usable().count();
     let p50 = group.of_operation(|operation| operation.response.p50_ns);
     let echo = all
@@ -67,19 +73,12 @@ fn row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup {
         .filter(|floor| floor.key != group.key)
         .and_then(|floor| floor.of_operation(|operation| operation.response.p50_ns));
     let against_echo = p50.zip(echo).map(|(ours, floor)| units::ratio(ours.median / floor.median));
-    let hiccup = group.figure(|run| {
-        run.hiccups
-            .iter()
-            .filter(|hiccup| hiccup.role == "broker")
-            .map(|hiccup| hiccup.distribution.p999_ns as f64)
-            .reduce(f64::max)
-    });
     html! {
         tr {
             th scope="row" { (group.key.workload) }
             td { (title(set, &group.key.system)) }
             td { (usable) @if usable < group.runs.len() { " of " (group.runs.len()) } }
-            td { @match group.key.rate_milli { Some(rate) => (units::count(rate as f64 / 1000.0)), None => "closed loop" } }
+            (target_cell(group))
             (cell(group.figure(|run| Some(run.messages_per_s)), units::count))
             (duration_cell(p50))
             (duration_cell(group.of_operation(|operation| operation.response.p99_ns)))
@@ -88,8 +87,33 @@ fn row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup {
             (duration_cell(group.of_operation(|operation| operation.response.max_ns)))
             td { (against_echo.unwrap_or_else(|| "–".to_owned())) }
             (duration_cell(group.figure(|run| run.end_to_end.as_ref().map(|end| end.distribution.p99_ns as f64))))
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are below 2^53")]
+fn target_cell(group: &Group<'_>) -> Markup {
+    html! { td { @match group.key.rate_milli { Some(rate) => (units::count(rate as f64 / 1000.0)), None => "closed loop" } } }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds and bytes are below 2^53")]
+fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
+    let hiccup = group.figure(|run| {
+        let of_broker = run.hiccups.iter().filter(|hiccup| hiccup.role == "broker");
+        of_broker.map(|hiccup| hiccup.distribution.p999_ns as f64).reduce(f64::max)
+    });
+    let switches = group.figure(|run| {
+        Some(run.cost.voluntary_switches_per_message? + run.cost.involuntary_switches_per_message.unwrap_or(0.0))
+    });
+    html! {
+        tr {
+            th scope="row" { (group.key.workload) }
+            td { (title(set, &group.key.system)) }
+            (target_cell(group))
             (duration_cell(group.figure(|run| run.cost.cpu_ns_per_message)))
             (cell(group.figure(|run| run.cost.syscalls_per_message), units::significant))
+            (cell(switches, units::significant))
+            (cell(group.figure(|run| run.cost.write_amplification), units::significant))
             (cell(group.figure(|run| run.cost.resident_bytes.map(|bytes| bytes as f64)), units::bytes))
             (duration_cell(hiccup))
             td { (remarks(group)) }
@@ -126,6 +150,7 @@ pub fn losing_runs(set: &ResultSet) -> Markup {
 pub fn curves(set: &ResultSet) -> Markup {
     html! {
         @if !set.curves.is_empty() {
+            h3 { "Highest rates" }
             div.wide { table {
                 thead { tr { th { "workload" } th { "class" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "SLO" } th { "why not more" } } }
                 tbody { @for curve in &set.curves {
