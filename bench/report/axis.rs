@@ -111,7 +111,7 @@ impl Axis {
         let at = match self {
             Axis::Linear { low, high } => (value - low) / (high - low),
             Axis::Logarithmic { low, high } => (value.max(low) / low).log10() / (high / low).log10(),
-            Axis::Nines { nines } if value >= 1.0 => 1.0,
+            Axis::Nines { .. } if value >= 1.0 => 1.0,
             Axis::Nines { nines } => -(1.0 - value).log10() / nines,
         };
         at.clamp(0.0, 1.0)
