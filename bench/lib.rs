@@ -7,12 +7,15 @@
 
 pub mod allocation;
 pub mod clock;
+pub mod compare;
 pub mod drivers;
 pub mod engine;
+pub mod environment;
 pub mod host;
 pub mod judge;
 pub mod load;
 pub mod plan;
+pub mod report;
 pub mod result;
 pub mod runner;
 pub mod workload;

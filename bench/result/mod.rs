@@ -14,7 +14,7 @@ mod run;
 mod series;
 mod set;
 
-pub use directory::{ResultDirectory, ResultError, hlog_name};
+pub use directory::{ResultDirectory, ResultError, hlog_name, sha256_hex};
 pub use distribution::{Distribution, SPECTRUM_QUANTILES, SpectrumPoint};
 pub use environment::{EnvironmentFact, EnvironmentRecord};
 pub use run::{
