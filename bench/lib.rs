@@ -14,6 +14,7 @@ pub mod environment;
 pub mod host;
 pub mod judge;
 pub mod load;
+pub mod peers;
 pub mod plan;
 pub mod report;
 pub mod result;
