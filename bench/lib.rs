@@ -6,6 +6,7 @@
 //! Everything that leaves a run goes through the types of `result`.
 
 pub mod allocation;
+pub mod cli;
 pub mod clock;
 pub mod compare;
 pub mod drivers;

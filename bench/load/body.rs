@@ -46,7 +46,7 @@ impl Filler {
         let mut random = crate::plan::Random::new(0x5eed);
         let bytes: Vec<u8> = (BODY_HEADER_BYTES..body_bytes)
             .map(|_| {
-                b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-_"[(random.next() >> 58) as usize]
+                b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-_"[(random.bits() >> 58) as usize]
             })
             .collect();
         Filler { crc: crc32c::crc32c(&bytes), bytes }

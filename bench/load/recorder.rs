@@ -274,7 +274,7 @@ impl Recorder {
             .iter()
             .map(|entry| ErrorCount { kind: Failure::kind(entry.key), count: entry.count, example: text(entry) })
             .collect();
-        kinds.sort_by(|left, right| right.count.cmp(&left.count));
+        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.count));
         kinds
     }
 

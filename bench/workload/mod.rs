@@ -270,7 +270,11 @@ impl Workload {
         Ok(workload)
     }
 
-    fn check(&self) -> Result<(), WorkloadError> {
+    /// Looks for contradictions.
+    ///
+    /// # Errors
+    /// The first one.
+    pub fn check(&self) -> Result<(), WorkloadError> {
         let load = &self.load;
         let consumers = self.consumers.as_ref();
         let process = self.process()?;
