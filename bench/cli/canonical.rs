@@ -43,8 +43,7 @@ fn measure(session: &mut Session<'_>) -> Result<(), CliError> {
     session.run(&Request::of_floor("null", null(), &steady, None))?;
     session.headroom(&steady, 2.5)?;
     let append = part(session, ("rtt-1k", 0.5, 1.5))?;
-    session.add_plain_system("file", "append floor: page cache (D1), fdatasync and O_DSYNC (D2)", Some(Durability::D1));
-    session.add_plain_system("file", "", Some(Durability::D2));
+    session.add_plain_system("file", "append floor: page cache (D1), fdatasync and O_DSYNC (D2)", None);
     let folder = session.common.store_folder();
     for (mode, durability) in [
         (AppendMode::PageCache, Durability::D1),

@@ -95,8 +95,7 @@ impl<'a> Session<'a> {
             return Err(CliError::Usage(format!("{} holds a result already; name another --out", path.display())));
         }
         let directory = ResultDirectory::create(path)?;
-        let mut environment = crate::environment::capture(&common.store_folder());
-        environment.facts.retain(|fact| fact.section != "harness");
+        let environment = crate::environment::capture(&common.store_folder());
         let environment_sha256 = directory.write_environment(&environment)?;
         let set = ResultSet {
             schema: RESULT_SCHEMA.to_owned(),
