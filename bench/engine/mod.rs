@@ -178,6 +178,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
             was_read_to_the_end: false,
         };
         if let Err((phase, end)) = self.phases(settings, hooks, &mut outcome) {
+            self.leave(&mut outcome, "");
             if matches!(end, End::Broken(_)) {
                 self.driver.fail_older(u64::MAX, true, self.books);
             }

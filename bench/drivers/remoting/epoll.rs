@@ -41,7 +41,7 @@ impl Epoll {
     /// # Errors
     /// The kernel refuses.
     pub fn watch(&mut self, fd: RawFd, index: usize, interest: i32) -> Result<(), DriverError> {
-        let mut event = libc::epoll_event { events: interest.unsigned_abs(), u64: index as u64 };
+        let mut event = libc::epoll_event { events: interest.cast_unsigned(), u64: index as u64 };
         // SAFETY: the event is alive during the call, and the kernel copies it.
         let code = unsafe { libc::epoll_ctl(self.descriptor.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
         if code < 0 {

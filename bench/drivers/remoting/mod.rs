@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use ringmq_protocol::codes::request::UPDATE_AND_CREATE_TOPIC;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
-use ringmq_protocol::frame::SerializeType;
+use ringmq_protocol::frame::{MAX_FRAME_BYTES, SerializeType, Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::record::{CrcCheck, RecordView};
 
@@ -41,6 +41,12 @@ const VERIFY_PULLS: usize = 64;
 const VERIFY_PAUSE_NS: u64 = 20_000_000;
 /// Room for answers: a broker sends at most 256 KiB of records, or one larger record.
 const ANSWER_ROOM_BYTES: usize = 384 << 10;
+
+/// Longest header that is expected: the answer to a batch names all of its messages.
+/// The decoder gives space beyond 64 KiB back, so more would not be kept.
+const LONGEST_HEADER_BYTES: usize = 40_000;
+/// Fields of the header of an answer, with some to spare.
+const MOST_HEADER_FIELDS: u32 = 32;
 
 /// What the driver does.
 #[derive(Debug, Clone)]
@@ -191,7 +197,7 @@ impl Remoting {
             lanes_waiting: 0,
             is_verifying: false,
             are_consumers_held: false,
-            decoder: HeaderDecoder::new(),
+            decoder: warm_decoder(),
             connections,
             shape,
         };
@@ -298,7 +304,10 @@ impl Remoting {
             {
                 let field = |name| header.get(name).and_then(|text| text.parse::<i64>().ok());
                 match header.code {
-                    response::SUCCESS => take_records(frame.body, lane, now_ns, books).map_err(strange)?,
+                    response::SUCCESS => {
+                        let received_ns = (!self.is_verifying).then_some(now_ns);
+                        take_records(frame.body, lane, received_ns, books).map_err(strange)?;
+                    }
                     response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED => {}
                     code => {
                         return Err(DriverError::Refused {
@@ -352,6 +361,23 @@ impl Remoting {
     }
 }
 
+/// A decoder whose tables have grown already: it would do so in the measured phase otherwise.
+fn warm_decoder() -> HeaderDecoder {
+    let mut decoder = HeaderDecoder::new();
+    let long = "x".repeat(LONGEST_HEADER_BYTES);
+    for serialize_type in [SerializeType::Json, SerializeType::RocketMq] {
+        let mut answer = Command { serialize_type, ..Command::response(response::SUCCESS, 1) }.with_ext("long", &long);
+        for field in 0..MOST_HEADER_FIELDS {
+            answer = answer.with_ext(&format!("field{field}"), field);
+        }
+        if let Ok(Split::Frame { frame, .. }) = split_frame(&answer.encode(), MAX_FRAME_BYTES) {
+            // What it says does not matter.
+            let _ = decoder.decode_frame(&frame);
+        }
+    }
+    decoder
+}
+
 fn free_places(producer: usize, depth: usize) -> Vec<u32> {
     (producer * depth..(producer + 1) * depth).rev().map(|place| u32::try_from(place).unwrap_or(0)).collect()
 }
@@ -370,12 +396,14 @@ fn generations(places: usize) -> usize {
     ((i32::MAX - FIRST_SEND_ID) as usize / places).clamp(1, 1 << 20)
 }
 
-fn take_records(body: &[u8], lane: &Lane, now_ns: u64, books: &mut Books) -> Result<(), String> {
+/// Books the records of an answer; what is only read back has no time of receipt.
+fn take_records(body: &[u8], lane: &Lane, received_ns: Option<u64>, books: &mut Books) -> Result<(), String> {
     let mut rest = body;
     while !rest.is_empty() {
         let record = RecordView::parse(rest, CrcCheck::Skip).map_err(|error| format!("a pulled record: {error}"))?;
-        if let Delivery::First { intended_ns } = books.ledger.deliver(lane.group, lane.queue, record.body()) {
-            books.recorder.receive(intended_ns, now_ns);
+        let delivery = books.ledger.deliver(lane.group, lane.queue, record.body());
+        if let (Delivery::First { intended_ns }, Some(received_ns)) = (delivery, received_ns) {
+            books.recorder.receive(intended_ns, received_ns);
         }
         rest = rest.get(record.total_size()..).unwrap_or_default();
     }
