@@ -260,7 +260,7 @@ impl ShardCore {
         let id = pending.connection;
         self.probe.record(Histogram::SendLatency, self.now_ns.saturating_sub(pending.received_ns));
         self.discharge(id, pending.request_bytes);
-        let store_host = self.serving.as_ref().map(|serving| serving.identity.clone());
+        let store_host = self.serving.as_ref().map(|serving| &serving.identity);
         if let (Some(connection), Some(identity)) = (self.connections.get_mut(id), store_host) {
             if settled.verdict == Verdict::Failed {
                 let out = connection.outbox.buffer();
