@@ -30,6 +30,10 @@ pub const FRAME_ASSEMBLY_MS: u64 = 30_000;
 /// A buffer that has grown beyond this is given back once it is empty.
 pub const KEEP_BUFFER_BYTES: usize = 256 << 10;
 
+/// Memory of input buffers that a shard keeps for the next large frames while they come: asking the kernel for it anew, and
+/// giving it back, takes longer than storing the frame.
+pub const SPARE_INPUT_BYTES: usize = 16 << 20;
+
 /// Requests waiting for the flush thread. They are small; when they pile up the disk is stuck anyway.
 pub const FLUSH_REQUESTS: usize = 4_096;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringmq_protocol::codes::response;
 use ringmq_protocol::pull::{PullResult, write_pull_response_head};
-use ringmq_protocol::record::{CrcCheck, RecordError, RecordView};
+use ringmq_protocol::record::{CrcCheck, RecordError, RecordView, prefetch_record};
 use ringmq_protocol::response::write_error;
 use ringmq_shards::disk::Disk;
 use ringmq_shards::index::IndexService;
@@ -449,6 +449,8 @@ impl StoreThread {
                 Ok(record) => record,
                 Err(error) => return (used, error),
             };
+            // The next record is as long as this one, as a rule.
+            prefetch_record(bytes, used + record.total_size(), record.total_size());
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             match index.put_record(&record, physical, time) {

@@ -577,6 +577,7 @@ impl EventLoop {
             return;
         }
         scratch.next_housekeeping_ms = now_ms + HOUSEKEEPING_MS;
+        self.core.release_spares();
         // Half frames of connections that are not read because memory is short must not keep it short.
         let is_short = self.core.is_memory_short();
         for id in self.core.connection_ids() {
@@ -629,7 +630,7 @@ impl EventLoop {
         if waits {
             at_most(BLOCKED_DELAY);
         }
-        if self.core.gauges().0 > 0 {
+        if self.core.gauges().0 > 0 || self.core.has_spares() {
             at_most(Duration::from_millis(HOUSEKEEPING_MS));
         }
         if !scratch.carried.is_empty() || !scratch.dirty.is_empty() {
