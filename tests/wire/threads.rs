@@ -16,12 +16,12 @@ fn trace(request: libc::c_uint, thread: libc::pid_t) -> io::Result<()> {
     }
 }
 
-/// Numbers of the threads with this name.
+/// Numbers of the threads whose names begin like this.
 pub fn threads(process: u32, name: &str) -> Vec<libc::pid_t> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
     tasks
         .map(|task| task.expect("an entry").path())
-        .filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))
+        .filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name)))
         .map(|task| task.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a number"))
         .collect()
 }
