@@ -281,6 +281,8 @@ impl Writer {
         assert!(ring_bytes >= 4 * PAGE_BYTES, "the ring holds two headrooms of at least two pages");
         // SAFETY: nobody else knows the ring yet; the range is behind the end or part of its last page.
         unsafe { view.ring.slice_mut(page_floor(end), tail_page.len()) }.copy_from_slice(tail_page);
+        // Below the floor files are read: not the page that is written again.
+        view.floor.store(page_floor(end), Ordering::Release);
         Self {
             view,
             pool,

@@ -9,11 +9,13 @@ pub mod buffers;
 pub mod executor;
 pub mod limits;
 pub mod mailbox;
+pub mod pipe;
 pub mod preflight;
 pub mod ring;
 pub mod socket;
 
 pub use executor::{ShardHandle, ShardPlan, spawn_shard};
 pub use mailbox::{Mailbox, MailboxSender, WakeHandle};
+pub use pipe::{FilledPipe, PipePool};
 pub use preflight::{PreflightError, check_io_uring};
 pub use ring::{Completion, Ring, RingOptions, Token};

@@ -9,6 +9,7 @@ use ringmq_shards::log::Settled;
 use ringmq_shards::log::writer::Ticket;
 use ringmq_shards::queue::Queue;
 
+use super::cold::ColdAnswer;
 use super::connection::Listener;
 use super::serving::Serving;
 use crate::broker::filter::TagFilter;
@@ -41,12 +42,12 @@ pub enum ShardMessage {
         /// Bytes of the request that this answers, 0 for notices.
         answers: usize,
     },
-    /// The same from a reader thread, whose budget it gives back.
-    ColdFrame {
+    /// The same from a reader thread; its buffer is charged to the budget of cold reads.
+    ColdAnswer {
         /// The connection's number.
         connection: u64,
-        /// The whole frame.
-        frame: Vec<u8>,
+        /// The answer.
+        answer: ColdAnswer,
         /// As above.
         answers: usize,
     },

@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod broker;
+mod cold;
 mod consumers;
 mod pull;
 mod refusals;
 mod restart;
 mod send;
+mod threads;
 mod tools;

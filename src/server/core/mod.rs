@@ -33,6 +33,7 @@ use ringmq_shards::queue::Queue;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueOffset;
 
+use super::cold::ColdAnswer;
 use super::connection::{Connection, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
 use super::limits;
@@ -435,7 +436,8 @@ impl ShardCore {
     /// Counts what a connection's buffers hold now.
     pub fn account(&mut self, id: SlotId) {
         if let Some(connection) = self.connections.get_mut(id) {
-            let bytes = connection.input.len() + connection.outbox.queued_bytes();
+            let outbox = &connection.outbox;
+            let bytes = connection.input.len() + outbox.queued_bytes() - outbox.piped_bytes();
             self.buffer_bytes = self.buffer_bytes + bytes as u64 - connection.accounted_bytes as u64;
             connection.accounted_bytes = bytes;
         }
@@ -707,6 +709,24 @@ impl ShardCore {
             && !connection.closing
         {
             connection.outbox.buffer().extend_from_slice(frame);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// An answer from the log's files, from a reader thread. `copy_ring` copies ring memory that was added in this turn.
+    pub fn deliver_cold(
+        &mut self,
+        id: SlotId,
+        answer: ColdAnswer,
+        answers: usize,
+        copy_ring: impl FnMut(u64, usize, &mut Vec<u8>),
+    ) {
+        self.discharge(id, answers);
+        let now_ms = self.now_ms;
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.closing
+        {
+            connection.outbox.push_cold(answer, now_ms, copy_ring);
             self.mark_dirty(id);
         }
     }

@@ -51,6 +51,8 @@ pub mod kind {
     pub const WAKE: u8 = 7;
     /// A cancellation, whose result nobody needs.
     pub const CANCEL: u8 = 8;
+    /// A socket that was full takes bytes again.
+    pub const WRITABLE: u8 = 9;
 }
 
 /// Messages from other threads that one turn takes.
@@ -227,6 +229,13 @@ impl EventLoop {
             kind::RECEIVE => self.received(id, completion, scratch),
             kind::SEND => {
                 self.sent(id, completion.outcome(), scratch);
+                Ok(())
+            }
+            kind::WRITABLE => {
+                if let Some(connection) = self.core.connection_mut(id) {
+                    connection.outbox.end_wait();
+                    scratch.dirty.push(id);
+                }
                 Ok(())
             }
             kind::WRITE => {
@@ -418,10 +427,15 @@ impl EventLoop {
                 let (_, id) = connection_slot(connection);
                 self.core.deliver(id, &frame, answers);
             }
-            ShardMessage::ColdFrame { connection, frame, answers } => {
+            ShardMessage::ColdAnswer { connection, answer, answers } => {
                 let (_, id) = connection_slot(connection);
-                self.core.deliver(id, &frame, answers);
-                self.core.shared().cold.release(frame.len() as u64);
+                let bytes = answer.frame.len() as u64;
+                let view = self.view.clone();
+                let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
+                    output::copy_ring(view.as_deref(), physical, length, out);
+                };
+                self.core.deliver_cold(id, answer, answers, copy);
+                self.core.shared().cold.release(bytes);
             }
             ShardMessage::Again { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
@@ -580,7 +594,17 @@ impl EventLoop {
         self.core.release_spares();
         // Half frames of connections that are not read because memory is short must not keep it short.
         let is_short = self.core.is_memory_short();
+        let mut drained = 0;
         for id in self.core.connection_ids() {
+            let Some(connection) = self.core.connection_mut(id) else { continue };
+            let is_stalled = connection.outbox.is_stalled(now_ms, limits::PIPE_STALL_MS);
+            if is_stalled && drained < limits::STALLED_PER_PASS {
+                drained += 1;
+                if connection.outbox.drain_pipes().is_err() {
+                    scratch.closing.push(id);
+                }
+                self.core.account(id);
+            }
             let Some(connection) = self.core.connection_mut(id) else { continue };
             let idle = now_ms.saturating_sub(connection.last_active_ms) > self.idle_connection_ms;
             let drips = !connection.input.is_empty()
