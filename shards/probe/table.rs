@@ -113,6 +113,7 @@ metrics! {
     Connections, "ringmq_limit_connections", "connections", "Connections at a time.";
     Buffers, "ringmq_limit_buffer_bytes", "bytes", "Input and output of all connections; past it connections are not read.";
     PendingSends, "ringmq_limit_pending_sends", "requests", "Sends that wait for the log.";
+    RemoteBytes, "ringmq_limit_remote_bytes", "bytes", "Records on their way from other shards to the log's writer.";
     WaitingPulls, "ringmq_limit_waiting_pulls", "requests", "Pulls that wait for messages.";
     ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Answers from the log's files on their way to shards.";
     ColdQueue, "ringmq_limit_cold_queue", "requests", "Pulls that wait for a reader thread.";

@@ -7,6 +7,7 @@
 
 pub mod buffers;
 pub mod executor;
+pub mod lane;
 pub mod limits;
 pub mod mailbox;
 pub mod preflight;
@@ -14,6 +15,7 @@ pub mod ring;
 pub mod socket;
 
 pub use executor::{ShardHandle, ShardPlan, spawn_shard};
+pub use lane::{LaneReceiver, LaneSender, lane};
 pub use mailbox::{Mailbox, MailboxSender, WakeHandle};
 pub use preflight::{PreflightError, check_io_uring};
 pub use ring::{Completion, Ring, RingOptions, Token};

@@ -12,6 +12,20 @@ pub const MAX_HELD_PULLS: usize = 100_000_000;
 /// Sends that wait for their group, per shard.
 pub const MAX_PENDING_SENDS: usize = 65_536;
 
+/// Batches of prepared records between a shard and the writer: a turn fills one, the writer empties it a turn later, and a writer
+/// that is held up by a long write finds some more.
+pub const REMOTE_BATCHES: usize = 32;
+
+/// A batch that has reached this is sent on before its turn ends, so that the writer's shard has something to do meanwhile.
+pub const REMOTE_BATCH_BYTES: usize = 64 << 10;
+
+/// Record bytes of one shard on the way to the writer, and memory that their batches keep: enough for several groups, small
+/// beside the log ring. A single larger request is admitted when nothing else is on its way.
+pub const REMOTE_BYTES: usize = 4 << 20;
+
+/// Verdicts and wake-ups that a shard has not looked at yet; more wait on the writer's shard.
+pub const REMOTE_ANSWERS: usize = 4_096;
+
 /// Messages from other threads that a shard has not looked at yet.
 pub const MAILBOX_MESSAGES: usize = 65_536;
 

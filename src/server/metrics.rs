@@ -88,6 +88,11 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
         of(|shared| (limits::MAX_PENDING_SENDS * shared.shards.len()) as u64),
         of(|shared| shared.sum(|figures| &figures.pending_sends)),
     );
+    registry.limit(
+        Limit::RemoteBytes,
+        of(|shared| (limits::REMOTE_BYTES * (shared.shards.len() - 1)) as u64),
+        of(|shared| shared.sum(|figures| &figures.remote_bytes)),
+    );
     registry.limit(Limit::ColdReads, of(|shared| shared.cold.limit()), of(|shared| shared.cold.used()));
     registry.limit(
         Limit::ColdQueue,

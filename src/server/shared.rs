@@ -184,6 +184,8 @@ pub struct ShardFigures {
     pub held_pulls: Figure,
     /// Sends that wait for their write or sync.
     pub pending_sends: Figure,
+    /// Record bytes on their way to the writer's shard.
+    pub remote_bytes: Figure,
     /// Requests handed to the control thread since the start.
     pub control_asked: Figure,
     /// Pulls handed to the reader threads since the start.

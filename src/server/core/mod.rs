@@ -9,6 +9,7 @@
 //! - ring memory is referenced only in the turn that pinned it.
 
 mod pulls;
+mod remote;
 mod sends;
 
 use std::collections::HashMap;
@@ -29,13 +30,13 @@ use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::probe::{Histogram, Probe};
 use ringmq_shards::queue::Queue;
-use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueOffset;
 
 use super::connection::{Connection, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
 use super::limits;
-use super::messages::{CarriedCommit, ColdPull, ControlRequest, RemoteAppend, ShardMessage};
+use super::messages::{CarriedCommit, ColdPull, ControlRequest};
+use super::remote::{FromWriter, RemoteAppend, RemoteLog, WriterPeer};
 use super::serving::Serving;
 use super::shared::{LIGHT_CONNECTION_BYTES, PUBLISH_STEP_BYTES, Pressure, Shared};
 use super::slab::{Slab, SlotId};
@@ -49,7 +50,7 @@ pub enum LogPort {
     /// This is the writer's shard.
     Local(Box<Writer>),
     /// The writer is elsewhere.
-    Remote(MailboxSender<ShardMessage>),
+    Remote(Box<RemoteLog>),
     /// This process has no broker.
     None,
 }
@@ -143,7 +144,8 @@ pub struct ShardCore {
     log: LogPort,
     control: SyncSender<ControlRequest>,
     cold: SyncSender<ColdPull>,
-    peers: Vec<MailboxSender<ShardMessage>>,
+    /// On the writer's shard: the others, from shard 1 on.
+    peers: Vec<WriterPeer>,
     connections: Slab<Connection>,
     pending: Slab<PendingSend>,
     held: HeldPulls,
@@ -185,7 +187,7 @@ impl ShardCore {
         serving: Option<Arc<Serving>>,
         control: SyncSender<ControlRequest>,
         cold: SyncSender<ColdPull>,
-        peers: Vec<MailboxSender<ShardMessage>>,
+        peers: Vec<WriterPeer>,
         send_state: SendState,
     ) -> Self {
         Self {
@@ -289,6 +291,7 @@ impl ShardCore {
         figures.held_pulls.set(self.held.len() as u64);
         figures.pending_sends.set(self.pending.len() as u64);
         figures.control_asked.set(self.counters.control_asked);
+        figures.remote_bytes.set(self.remote_bytes() as u64);
         figures.cold_asked.set(self.counters.pulls_cold);
     }
 
@@ -302,12 +305,6 @@ impl ShardCore {
         if let LogPort::Local(writer) = &mut self.log {
             writer.begin_turn();
         }
-    }
-
-    /// Reads the clock again inside a turn: what other threads hand over may have begun after the turn did, and a message must
-    /// not be stored before it was born.
-    pub fn refresh_clock(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
     }
 
     /// The clock of this turn.

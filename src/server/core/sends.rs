@@ -190,14 +190,7 @@ impl ShardCore {
                 self.counters.queue_full += u64::from(error == AppendError::QueueFull);
                 Progress::Blocked
             }
-            Err(error) => {
-                let code = match error {
-                    AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
-                    AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
-                    _ => response::SYSTEM_ERROR,
-                };
-                self.refuse_send(id, header, serving, &Refusal::new(code, error.to_string()))
-            }
+            Err(error) => self.refuse_send(id, header, serving, &refusal_of(error)),
         }
     }
 
@@ -218,38 +211,6 @@ impl ShardCore {
             received_ns: self.now_ns,
             unique_key: UniqueKey::new(unique_key),
             sizes: Vec::new(),
-        }
-    }
-
-    /// A record of another shard reaches the writer. False when it must be offered again next turn.
-    pub fn remote_append(&mut self, append: &RemoteAppend) -> bool {
-        let LogPort::Local(writer) = &mut self.log else { return true };
-        let now_ms = self.now_ms;
-        match writer.admit(append.bytes.len(), append.pieces.len(), &append.queue) {
-            Ok(admission) => {
-                writer.slot(admission).copy_from_slice(&append.bytes);
-                writer.bind(admission, &append.queue, &append.pieces, append.ticket, append.wait, now_ms);
-                true
-            }
-            Err(error) if error.is_temporary() => false,
-            Err(_) => {
-                // The shard checked what it could; what is left is a failed or full disk.
-                if let Some(ticket) = append.ticket {
-                    let settled = Settled { ticket, verdict: Verdict::Failed, physical: 0, queue_offset: 0 };
-                    self.route_settled(settled);
-                }
-                true
-            }
-        }
-    }
-
-    /// A verdict of the writer goes to the shard that asked.
-    pub fn route_settled(&mut self, settled: Settled) {
-        let shard = usize::from(settled.ticket.shard);
-        if shard == self.settings.index {
-            self.settled(settled);
-        } else if self.peers[shard].send(ShardMessage::Settled(settled)).is_err() {
-            tracing::error!(shard, "the mailbox of a shard is full; an answer is lost and its client will time out");
         }
     }
 
@@ -303,6 +264,16 @@ impl ShardCore {
     }
 }
 
+/// What a sender is told when the log did not take its request, on whichever shard.
+fn refusal_of(error: AppendError) -> Refusal {
+    let code = match error {
+        AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
+        AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
+        _ => response::SYSTEM_ERROR,
+    };
+    Refusal::new(code, error.to_string())
+}
+
 /// One request for the log.
 struct Append<'a> {
     queue: &'a Arc<Queue>,
@@ -332,25 +303,11 @@ fn append(
             writer.bind(admission, append.queue, append.pieces, ticket, append.wait, append.now_ms);
             Ok(messages)
         }
-        LogPort::Remote(mailbox) => {
-            let mut bytes = vec![0; append.length];
-            encode(&mut bytes);
+        LogPort::Remote(remote) => {
+            remote.reserve(append.length)?;
             let ticket = take_ticket(pending, shard, append.pending)?;
-            let message = ShardMessage::Append(RemoteAppend {
-                bytes,
-                pieces: append.pieces.to_vec(),
-                queue: Arc::clone(append.queue),
-                ticket,
-                wait: append.wait,
-            });
-            if mailbox.send(message).is_err() {
-                if let Some(ticket) = ticket
-                    && let Some(id) = pending.id_of(ticket.slot)
-                {
-                    pending.remove(id);
-                }
-                return Err(AppendError::RingFull);
-            }
+            let Append { length, pieces, queue, wait, .. } = append;
+            remote.append(length, RemoteAppend { pieces, queue, ticket, wait }, encode);
             counters.remote_sends += 1;
             counters.send_hops += 1;
             Ok(messages)

@@ -6,7 +6,6 @@
 
 mod output;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,7 +26,7 @@ use super::core::ShardCore;
 use super::flush_thread::FlushRequest;
 use super::limits;
 use super::log_shell::{LogShell, Pushed};
-use super::messages::{RemoteAppend, SegmentNews, ShardMessage};
+use super::messages::{SegmentNews, ShardMessage};
 use super::metrics;
 use super::outbox::Part;
 use super::shared::monotonic_ns;
@@ -144,7 +143,6 @@ struct Scratch {
     headers: Vec<libc::msghdr>,
     closing: Vec<SlotId>,
     paused: Vec<SlotId>,
-    appends: VecDeque<RemoteAppend>,
     wake_value: Box<[u8; 8]>,
     wake_armed: bool,
     next_shard: usize,
@@ -199,11 +197,12 @@ impl EventLoop {
         }
         scratch.carried = carried;
         scratch.completions = completions;
-        self.take_messages(scratch, sink)?;
+        self.take_messages(scratch)?;
         let mut broken = std::mem::take(&mut scratch.closing);
         self.core.retry_blocked(&mut broken);
         scratch.closing = broken;
         self.core.expire_pulls();
+        self.core.publish_remote();
         self.write_log(sink)?;
         self.housekeeping(scratch);
         self.close_broken(scratch)?;
@@ -394,24 +393,17 @@ impl EventLoop {
 
     // ------------------------------------------------------------------------------------------ messages
 
-    fn take_messages(&mut self, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
-        while let Some(append) = scratch.appends.front() {
-            if !self.core.remote_append(append) {
-                break;
-            }
-            scratch.appends.pop_front();
-        }
+    fn take_messages(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        let clock = Arc::clone(&self.clock);
+        self.core.take_remote(|| clock.now_ms());
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.receive() else { break };
-            self.message(message, scratch, sink)?;
+            self.message(message, scratch)?;
         }
         Ok(())
     }
 
-    fn message(&mut self, message: ShardMessage, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
-        if matches!(message, ShardMessage::Append(_)) {
-            self.core.refresh_clock(self.clock.now_ms());
-        }
+    fn message(&mut self, message: ShardMessage, scratch: &mut Scratch) -> io::Result<()> {
         match message {
             ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer)?,
             ShardMessage::Frame { connection, frame, answers } => {
@@ -431,16 +423,6 @@ impl EventLoop {
             }
             ShardMessage::Close(connection) => scratch.closing.push(connection_slot(connection).1),
             ShardMessage::Serving(serving) => self.core.set_serving(serving),
-            ShardMessage::Wake(queue) => self.core.wake(&queue),
-            ShardMessage::Append(append) => {
-                if !scratch.appends.is_empty() || !self.core.remote_append(&append) {
-                    scratch.appends.push_back(append);
-                }
-            }
-            ShardMessage::Settled(settled) => {
-                self.core.counters_mut().send_hops += 1;
-                self.core.settled(settled);
-            }
             ShardMessage::Segment(SegmentNews::Ready(segment)) => {
                 if let Some(writer) = self.core.writer_mut() {
                     writer.segment_ready(segment.start().0);
@@ -463,7 +445,6 @@ impl EventLoop {
                 }
             }
         }
-        let _ = sink;
         Ok(())
     }
 
@@ -529,14 +510,9 @@ impl EventLoop {
             self.core.route_settled(settled);
         }
         for (queue, shards) in sink.woken.drain(..) {
-            for shard in (0..self.peers.len()).filter(|shard| shards & (1 << shard) != 0) {
-                if shard == self.core.index() {
-                    self.core.wake(&queue);
-                } else if self.peers[shard].send(ShardMessage::Wake(Arc::clone(&queue))).is_err() {
-                    tracing::error!(shard, "the mailbox of a shard is full; its held pulls wait for their deadline");
-                }
-            }
+            self.core.route_wake(&queue, shards);
         }
+        self.core.publish_remote();
     }
 
     // ------------------------------------------------------------------------------------------ closing, idleness
@@ -598,7 +574,8 @@ impl EventLoop {
         }
         let Some(stop_at_ms) = scratch.stop_at_ms else { return false };
         let writer_idle = self.core.writer_mut().is_none_or(|writer| writer.is_idle());
-        let quiet = writer_idle && scratch.appends.is_empty() && self.core.is_quiet();
+        let quiet =
+            writer_idle && !self.core.has_remote_news() && !self.core.has_remote_waits() && self.core.is_quiet();
         quiet && self.lifecycle.stopping.load(Ordering::Acquire) || self.core.now_ms() >= stop_at_ms
     }
 
@@ -620,7 +597,7 @@ impl EventLoop {
             at_most(Duration::from_millis(scratch.next_commit_ms.saturating_sub(now_ms).max(1)));
         }
         let waits = self.core.has_blocked()
-            || !scratch.appends.is_empty()
+            || self.core.has_remote_waits()
             || !scratch.closing.is_empty()
             || !scratch.paused.is_empty()
             || scratch.stop_at_ms.is_some()
@@ -645,10 +622,12 @@ impl EventLoop {
             scratch.wake_armed = true;
         }
         self.wake.announce_sleep();
-        if let Some(message) = self.mailbox.receive() {
+        let message = self.mailbox.receive();
+        if message.is_some() || self.core.has_remote_news() {
             self.wake.announce_awake();
-            let mut sink = TurnSink { settled: Vec::new(), woken: Vec::new() };
-            self.message(message, scratch, &mut sink)?;
+            if let Some(message) = message {
+                self.message(message, scratch)?;
+            }
             return self.ring.wait(Some(Duration::ZERO));
         }
         let result = self.ring.wait(timeout);
@@ -670,10 +649,10 @@ impl EventLoop {
             found = !completions.is_empty();
             scratch.carried.append(&mut completions);
             if !found && let Some(message) = self.mailbox.receive() {
-                let mut sink = TurnSink { settled: Vec::new(), woken: Vec::new() };
-                self.message(message, scratch, &mut sink)?;
+                self.message(message, scratch)?;
                 found = true;
             }
+            found |= self.core.has_remote_news();
         }
         scratch.completions = completions;
         Ok(found)
