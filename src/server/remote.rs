@@ -261,9 +261,9 @@ impl WriterPeer {
                     batch.done = (request, byte, piece);
                     return false;
                 }
-                Err(_) => {
+                Err(error) => {
                     if let Some(ticket) = next.ticket {
-                        let verdict = Verdict::Failed;
+                        let verdict = Verdict::Refused(error);
                         let settled = Settled { ticket, verdict, physical: 0, queue_offset: 0 };
                         self.backlog.push_back(FromWriter::Settled(settled));
                     }

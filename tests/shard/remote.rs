@@ -7,6 +7,13 @@ use super::world::*;
 
 const PROPERTIES: &str = "TAGS\x01TagA\x02";
 
+/// The answer without what differs between two requests.
+fn outcome(answers: &[ringmq_protocol::command::Command]) -> (i32, Option<String>, Vec<(String, String)>) {
+    let [answer] = answers else { panic!("one answer, not {}", answers.len()) };
+    let fields = answer.ext_fields.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+    (answer.code, answer.remark.clone().map(|remark| remark.to_string()), fields)
+}
+
 /// Goal: both shards' messages are stored and answered, two hops for each remote one, in the order of their connection. Method:
 /// single messages and batches from both, in each mode.
 #[test]
@@ -103,4 +110,43 @@ fn a_held_pull_of_the_other_shard_is_woken() {
     (0..2).for_each(|_| pair.turn());
     let answers = pair.answers();
     assert_eq!((answers.len(), answers[0].code, pair.core.gauges().1), (1, response::SUCCESS, 0));
+}
+
+/// Goal: what the log refuses is told to the sender as on the writer's shard: 14 for a full disk, 13 for a record that no segment
+/// holds. Method: the same requests to both shards.
+#[test]
+fn refusals_are_the_same_on_both_shards() {
+    let shape = Shape { segment_bytes: 16 << 10, ring_bytes: 64 << 10, ..Shape::new(Mode::AsyncPageCache) };
+    let mut pair = Pair::new(shape);
+    let (local, remote) = (pair.world.connect(), pair.connect());
+    let both = |pair: &mut Pair, command: ringmq_protocol::command::Command| {
+        pair.world.request(local, &command);
+        pair.request(remote, &command);
+        (0..4).for_each(|_| pair.turn());
+        let outcomes = (outcome(&pair.world.answers(local)), outcome(&pair.answers()));
+        assert_eq!(outcomes.0, outcomes.1);
+        outcomes.1
+    };
+    let (code, remark, _) = both(&mut pair, send(1, 0, &[1; 40_000], PROPERTIES));
+    assert_eq!(code, response::MESSAGE_ILLEGAL, "{remark:?}");
+    let (code, ..) = both(&mut pair, send_batch(2, 0, &[&[1; 20_000], &[2; 20_000]]));
+    assert_eq!(code, response::MESSAGE_ILLEGAL);
+    pair.world.hold_segments = true;
+    pair.world.writer().set_disk_full(true);
+    for number in 0..3 {
+        let filler = pair.world.connect();
+        pair.world.request(filler, &send(number, 0, &[3; 9_000], PROPERTIES));
+        (0..3).for_each(|_| pair.turn());
+    }
+    let (code, remark, fields) = both(&mut pair, send(9, 0, &[3; 9_000], PROPERTIES));
+    assert_eq!(code, response::SERVICE_NOT_AVAILABLE);
+    assert!(remark.expect("a reason").contains("no space left"));
+    assert!(fields.iter().any(|(key, _)| key == "MSG_REGION"));
+    assert_eq!(pair.core.counters().sends_refused, 3);
+    // Oneway requests have no answer, and leave nothing behind.
+    let mut oneway = send(10, 0, &[3; 9_000], PROPERTIES);
+    oneway.flag |= 2;
+    pair.request(remote, &oneway);
+    (0..4).for_each(|_| pair.turn());
+    assert_eq!((pair.answers().len(), pair.core.gauges().2), (0, 0));
 }

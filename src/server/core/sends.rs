@@ -223,7 +223,14 @@ impl ShardCore {
         self.discharge(id, pending.request_bytes);
         let store_host = self.serving.as_ref().map(|serving| serving.identity.clone());
         if let (Some(connection), Some(identity)) = (self.connections.get_mut(id), store_host) {
-            if settled.verdict == Verdict::Failed {
+            if let Verdict::Refused(error) = settled.verdict {
+                self.counters.sends_refused += 1;
+                let Refusal { code, remark } = refusal_of(error);
+                let trace_on = if identity.trace_on { "true" } else { "false" };
+                let ext = [("MSG_REGION", identity.region_id.as_str()), ("TRACE_ON", trace_on)];
+                let out = connection.outbox.buffer();
+                write_error(out, pending.serialize_type, pending.opaque, code, &remark, &ext);
+            } else if settled.verdict == Verdict::Failed {
                 let out = connection.outbox.buffer();
                 let remark = "the log could not be written; nothing more is stored until the broker is restarted";
                 write_error(out, pending.serialize_type, pending.opaque, response::SYSTEM_ERROR, remark, &[]);
@@ -237,7 +244,7 @@ impl ShardCore {
                 }
                 let (code, remark) = match settled.verdict {
                     Verdict::FlushTimeout => (response::FLUSH_DISK_TIMEOUT, Some("FLUSH_DISK_TIMEOUT")),
-                    Verdict::Stored | Verdict::Failed => (response::SUCCESS, None),
+                    Verdict::Stored | Verdict::Failed | Verdict::Refused(_) => (response::SUCCESS, None),
                 };
                 let result = SendResult {
                     message_ids: MessageIds { store_host: identity.store_host, physical_offsets: &self.offsets },
