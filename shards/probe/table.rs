@@ -58,6 +58,8 @@ metrics! {
     FramesRefused, "ringmq_frames_refused_total", "frames", "Frames that could not be decoded; each closes its connection.";
     ReadPauses, "ringmq_read_pauses_total", "events", "Times a connection was not read because of its own bytes in flight.";
     MemoryPauses, "ringmq_memory_pauses_total", "events", "Times a connection was not read because buffers used up their budget.";
+    FrameTimeouts, "ringmq_frame_timeouts_total", "connections", "Connections closed because a request did not arrive in time.";
+    IdleTimeouts, "ringmq_idle_timeouts_total", "connections", "Connections closed because nothing was sent or received for too long.";
     ReceiveBuffersExhausted, "ringmq_receive_buffers_exhausted_total", "events", "Receives that found no free buffer.";
     ShardTurns, "ringmq_shard_turns_total", "turns", "Turns of shard loops.";
     ShardEnters, "ringmq_shard_enters_total", "calls", "Calls of io_uring_enter.";
@@ -80,6 +82,7 @@ metrics! {
 metrics! {
     /// Values that are asked when the page is rendered.
     Gauge:
+    StarvedConnections, "ringmq_starved_connections", "connections", "Connections that are not read until memory for buffers returns.";
     LogMinimum, "ringmq_log_minimum_offset_bytes", "bytes", "First byte of the log.";
     LogConfirmed, "ringmq_log_confirmed_offset_bytes", "bytes", "End of what readers may see.";
     LogSynced, "ringmq_log_synced_offset_bytes", "bytes", "End of what is known to survive a power cut.";

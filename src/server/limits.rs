@@ -3,9 +3,6 @@
 /// Connections that a shard has slots for, whatever `max_connections` says: the largest value of that key.
 pub const MAX_CONNECTIONS: usize = 1_000_000;
 
-/// Bytes of unparsed input over all connections of a shard; frames that would exceed it close their connection.
-pub const INPUT_BYTES: usize = 256 << 20;
-
 /// Held pulls that a shard has slots for, whatever `max_held_pulls` says: the largest value of that key.
 pub const MAX_HELD_PULLS: usize = 100_000_000;
 
@@ -38,8 +35,19 @@ pub const COLD_READS: usize = 4_096;
 /// Slices of one gathered send: below the kernel's `IOV_MAX` of 1,024.
 pub const GATHERED_SLICES: usize = 1_000;
 
-/// A frame that has begun must be complete within this time: a peer that drips bytes holds memory.
-pub const FRAME_ASSEMBLY_MS: u64 = 30_000;
+/// The most time that a frame has to arrive when buffers exceed their budget by a quarter: then half frames are what memory is
+/// needed for.
+pub const EXHAUSTED_FRAME_MS: u64 = 5_000;
+
+/// Bytes of one receive when memory is short: most requests fit, and a thousand half ones stay small.
+pub const SHORT_RECEIVE_BYTES: u32 = 16 << 10;
+
+/// A connection that may finish its frame although memory is short, and from which nothing arrives for this long, lets the next
+/// one try. Honest peers have their bytes ready in the socket.
+pub const FINISHER_IDLE_MS: u64 = 50;
+
+/// The same for one from which a little arrives again and again: 16 MiB pass in a second on any network that matters.
+pub const FINISHER_MS: u64 = 1_000;
 
 /// A buffer that has grown beyond this is given back once it is empty.
 pub const KEEP_BUFFER_BYTES: usize = 256 << 10;

@@ -58,6 +58,7 @@ pub fn add_shared(registry: &Registry, shared: &Arc<Shared>, boot_ms: u64) {
         of(|shared| shared.live.max_connections.load(Ordering::Relaxed)),
         of(|shared| shared.connections.load(Ordering::Relaxed)),
     );
+    registry.gauge(Gauge::StarvedConnections, &[], of(|shared| shared.sum(|figures| &figures.starved)));
     registry.limit(Limit::Buffers, of(|shared| shared.buffers.limit()), of(|shared| shared.buffers.used()));
     registry.limit(
         Limit::ControlQueue,

@@ -5,6 +5,7 @@
 //! third of the throughput (measured), hence the strict order of a turn.
 
 mod output;
+mod regulate;
 
 use std::io;
 use std::net::TcpListener;
@@ -31,6 +32,8 @@ use super::metrics;
 use super::outbox::Part;
 use super::shared::monotonic_ns;
 use super::slab::SlotId;
+
+use self::regulate::{HUNGER_DELAY, Hunger};
 
 /// Kinds of ring operations.
 pub mod kind {
@@ -142,7 +145,9 @@ struct Scratch {
     slices: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     closing: Vec<SlotId>,
+    /// Connections at their own limit, and closed ones with operations in flight.
     paused: Vec<SlotId>,
+    hunger: Hunger,
     wake_value: Box<[u8; 8]>,
     wake_armed: bool,
     next_shard: usize,
@@ -280,7 +285,7 @@ impl EventLoop {
                         let shard = scratch.next_shard % self.peers.len();
                         scratch.next_shard += 1;
                         if shard == self.core.index() {
-                            self.open(socket, listener, peer)?;
+                            self.open(socket, listener, peer, scratch)?;
                         } else if self.peers[shard].send(ShardMessage::Adopt(socket, listener, peer)).is_err() {
                             self.core.shared().forget_connection();
                             tracing::warn!(shard, "the mailbox of a shard is full; a new connection is refused");
@@ -297,18 +302,19 @@ impl EventLoop {
         Ok(())
     }
 
-    fn open(&mut self, socket: OwnedFd, listener: Listener, peer: std::net::SocketAddr) -> io::Result<()> {
-        let descriptor = socket.as_raw_fd();
+    fn open(
+        &mut self,
+        socket: OwnedFd,
+        listener: Listener,
+        peer: std::net::SocketAddr,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
         let Some(id) = self.core.open(Some(socket), listener, peer) else {
             self.core.shared().forget_connection();
             self.core.probe().count(Counter::ConnectionsRefused);
             return Ok(());
         };
-        self.ring.receive(descriptor, Token::new(kind::RECEIVE, id.slot, id.generation))?;
-        if let Some(connection) = self.core.connection_mut(id) {
-            connection.receiving = true;
-        }
-        Ok(())
+        self.regulate(id, scratch)
     }
 
     fn received(&mut self, id: SlotId, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
@@ -343,39 +349,6 @@ impl EventLoop {
         self.regulate(id, scratch)
     }
 
-    /// Stops reading from a connection at its limit, and reads again below it.
-    fn regulate(&mut self, id: SlotId, scratch: &mut Scratch) -> io::Result<()> {
-        self.core.account(id);
-        let over = self.core.is_over_limit(id);
-        let is_short = self.core.is_memory_short();
-        let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
-        if connection.closing {
-            return Ok(());
-        }
-        let token = Token::new(kind::RECEIVE, id.slot, id.generation);
-        if over {
-            if !connection.paused {
-                connection.paused = true;
-                scratch.paused.push(id);
-                if connection.receiving {
-                    self.ring.cancel(token, Token::new(kind::CANCEL, id.slot, id.generation))?;
-                }
-                let counters = self.core.counters_mut();
-                counters.pauses += u64::from(!is_short);
-                counters.memory_pauses += u64::from(is_short);
-            }
-            return Ok(());
-        }
-        if !connection.receiving
-            && let Some(descriptor) = connection.raw_fd()
-        {
-            connection.paused = false;
-            connection.receiving = true;
-            self.ring.receive(descriptor, token)?;
-        }
-        Ok(())
-    }
-
     fn sent(&mut self, id: SlotId, outcome: io::Result<usize>, scratch: &mut Scratch) {
         let now_ms = self.core.now_ms();
         let Some(connection) = self.core.connection_mut(id) else { return };
@@ -405,7 +378,7 @@ impl EventLoop {
 
     fn message(&mut self, message: ShardMessage, scratch: &mut Scratch) -> io::Result<()> {
         match message {
-            ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer)?,
+            ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer, scratch)?,
             ShardMessage::Frame { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
                 self.core.deliver(id, &frame, answers);
@@ -553,19 +526,7 @@ impl EventLoop {
             return;
         }
         scratch.next_housekeeping_ms = now_ms + HOUSEKEEPING_MS;
-        // Half frames of connections that are not read because memory is short must not keep it short.
-        let is_short = self.core.is_memory_short();
-        for id in self.core.connection_ids() {
-            let Some(connection) = self.core.connection_mut(id) else { continue };
-            let idle = now_ms.saturating_sub(connection.last_active_ms) > self.idle_connection_ms;
-            let drips = !connection.input.is_empty()
-                && !connection.is_blocked
-                && (!connection.paused || is_short)
-                && now_ms.saturating_sub(connection.frame_began_ms) > limits::FRAME_ASSEMBLY_MS;
-            if (idle || drips) && !connection.closing {
-                scratch.closing.push(id);
-            }
-        }
+        self.time_out(scratch);
     }
 
     fn is_done(&mut self, scratch: &Scratch) -> bool {
@@ -605,6 +566,9 @@ impl EventLoop {
             || self.core.writer_mut().is_some_and(|writer| writer.pending() > 0);
         if waits {
             at_most(BLOCKED_DELAY);
+        }
+        if !scratch.hunger.is_empty() {
+            at_most(HUNGER_DELAY);
         }
         if self.core.gauges().0 > 0 {
             at_most(Duration::from_millis(HOUSEKEEPING_MS));
