@@ -48,6 +48,8 @@ metrics! {
     PullBytes, "ringmq_pull_bytes_total", "bytes", "Bytes of records handed to consumers.";
     PullFromRing, "ringmq_pull_ring_total", "requests", "Pulls served from the log's ring in memory.";
     PullFromDisk, "ringmq_pull_disk_total", "requests", "Pulls served by a reader thread from the log's files.";
+    PullCopiedBytes, "ringmq_pull_copied_bytes_total", "bytes", "Bytes of records that reader threads copied from the log's files.";
+    PullSplicedBytes, "ringmq_pull_spliced_bytes_total", "bytes", "Bytes of records that reader threads passed on as pages, without copying.";
     PullParked, "ringmq_pull_parked_total", "requests", "Pulls that found nothing and were made to wait.";
     PullWakeUps, "ringmq_pull_wake_ups_total", "events", "Wake-ups of queues with waiting pulls.";
     ConnectionsOpened, "ringmq_connections_opened_total", "connections", "Connections taken in.";
@@ -118,7 +120,8 @@ metrics! {
     PendingSends, "ringmq_limit_pending_sends", "requests", "Sends that wait for the log.";
     RemoteBytes, "ringmq_limit_remote_bytes", "bytes", "Records on their way from other shards to the log's writer.";
     WaitingPulls, "ringmq_limit_waiting_pulls", "requests", "Pulls that wait for messages.";
-    ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Answers from the log's files on their way to shards.";
+    ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Answers from the log's files on their way to shards or in pipes.";
+    SplicePipes, "ringmq_limit_splice_pipes", "pipes", "Pipes that hold pages of the log's files until they are sent.";
     ColdQueue, "ringmq_limit_cold_queue", "requests", "Pulls that wait for a reader thread.";
     ControlQueue, "ringmq_limit_control_queue", "requests", "Requests that wait for the control thread.";
     StoreQueue, "ringmq_limit_store_queue", "requests", "Requests that wait for the store thread.";

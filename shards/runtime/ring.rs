@@ -284,6 +284,12 @@ impl Ring {
         self.push(&entry.user_data(token.pack()))
     }
 
+    /// Completes once when the socket takes bytes again, or is broken.
+    pub fn writable(&mut self, socket: RawFd, token: Token) -> io::Result<()> {
+        let entry = opcode::PollAdd::new(types::Fd(socket), libc::POLLOUT as u32).build();
+        self.push(&entry.user_data(token.pack()))
+    }
+
     /// Cancels the operation with token `target`; its own completion arrives as well.
     pub fn cancel(&mut self, target: Token, token: Token) -> io::Result<()> {
         self.push(&opcode::AsyncCancel::new(target.pack()).build().user_data(token.pack()))

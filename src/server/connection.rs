@@ -49,6 +49,8 @@ pub struct Connection {
     pub is_dirty: bool,
     /// Listed among the connections whose input waits for the log.
     pub is_blocked: bool,
+    /// Direct calls on the socket return instead of waiting; set before the first pipe.
+    pub is_nonblocking: bool,
     /// The multishot receive is armed.
     pub receiving: bool,
     /// Listed among the connections that are not read because their own limit is reached.
@@ -79,6 +81,7 @@ impl Connection {
             accounted_bytes: 0,
             is_dirty: false,
             is_blocked: false,
+            is_nonblocking: false,
             receiving: false,
             paused: false,
             starves: false,

@@ -52,8 +52,50 @@ pub const FINISHER_MS: u64 = 1_000;
 /// A buffer that has grown beyond this is given back once it is empty.
 pub const KEEP_BUFFER_BYTES: usize = 256 << 10;
 
+/// Memory of input buffers that a shard keeps for the next large frames while they come: asking the kernel for it anew, and
+/// giving it back, takes longer than storing the frame.
+pub const SPARE_INPUT_BYTES: usize = 16 << 20;
+
 /// Requests waiting for the flush thread. They are small; when they pile up the disk is stuck anyway.
 pub const FLUSH_REQUESTS: usize = 4_096;
 
 /// Look-ups waiting for the store thread; above it they are refused with `SYSTEM_BUSY`.
 pub const STORE_JOBS: usize = 4_096;
+
+/// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
+pub const READERS: usize = 2;
+
+/// Pipes of each reader thread. They refer to pages of the page cache and cost two descriptors each; when all are in use,
+/// reads are copied.
+pub const READER_PIPES: usize = 16;
+
+/// Bytes of whole pages that one pipe holds. All pipes together stay far below the 64 MiB that an ordinary user may have
+/// (`pipe-user-pages-soft`).
+pub const PIPE_BYTES: usize = 512 << 10;
+
+/// Part of `cold_read_bytes` that pipes may take up: stalled connections hold theirs for a while, and copied reads go on.
+pub const PIPED_SHARE: u64 = 2;
+
+/// Answers below this are copied: moving a page costs more than copying it while a few pages share a system call.
+pub const SPLICED_ANSWER_BYTES: usize = 192 << 10;
+
+/// Answers whose ranges are shorter than this on average are copied: each range costs a system call.
+pub const SPLICED_RANGE_BYTES: usize = 32 << 10;
+
+/// Connections that take nothing from a pipe for this long get the rest copied, and the pipe goes back.
+pub const PIPE_STALL_MS: u64 = 1_000;
+
+/// Stalled connections that one pass gives copies: it bounds the time of the turn. The next pass takes the others.
+pub const STALLED_PER_PASS: usize = 4;
+
+/// Buffers that each reader thread keeps for reuse.
+pub const IDLE_COLD_BUFFERS: usize = 4;
+
+/// Larger ones are not kept.
+pub const IDLE_COLD_BUFFER_BYTES: usize = 512 << 10;
+
+/// Copied answers from this size on are sent from the reader's buffer, shorter ones join the connection's other output.
+pub const MOVED_ANSWER_BYTES: usize = 32 << 10;
+
+/// Heads of answers up to this size are sent by a direct call just before the pipe; longer output goes through the ring.
+pub const DIRECT_HEAD_BYTES: usize = 16 << 10;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ringmq_protocol::frame::SerializeType;
 use ringmq_shards::queue::Queue;
 
+use super::cold::ColdAnswer;
 use super::connection::Listener;
 use super::serving::Serving;
 use crate::broker::filter::TagFilter;
@@ -25,12 +26,12 @@ pub enum ShardMessage {
         /// Bytes of the request that this answers, 0 for notices.
         answers: usize,
     },
-    /// The same from a reader thread, whose budget it gives back.
-    ColdFrame {
+    /// The same from a reader thread; its buffer is charged to the budget of cold reads.
+    ColdAnswer {
         /// The connection's number.
         connection: u64,
-        /// The whole frame.
-        frame: Vec<u8>,
+        /// The answer.
+        answer: ColdAnswer,
         /// As above.
         answers: usize,
     },

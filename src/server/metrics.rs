@@ -97,6 +97,11 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
     );
     registry.limit(Limit::ColdReads, of(|shared| shared.cold.limit()), of(|shared| shared.cold.used()));
     registry.limit(
+        Limit::SplicePipes,
+        || (limits::READERS * limits::READER_PIPES) as u64,
+        of(|shared| shared.pipes_in_use.load(Ordering::Relaxed)),
+    );
+    registry.limit(
         Limit::ColdQueue,
         || limits::COLD_READS as u64,
         of(|shared| {

@@ -113,7 +113,7 @@ impl BufferBudget {
     }
 }
 
-/// Bytes of cold frames between the reader threads and the shards (`cold_read_bytes`).
+/// Bytes of cold answers between the reader threads and the shards, or in pipes (`cold_read_bytes`).
 #[derive(Debug)]
 pub struct ColdBudget {
     limit: u64,
@@ -133,7 +133,7 @@ impl ColdBudget {
         self.limit
     }
 
-    /// Bytes on their way to shards.
+    /// Bytes on their way to shards, and in pipes that are not emptied.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -154,7 +154,7 @@ impl ColdBudget {
         self.used.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// A frame of this size is in its connection's buffer, or dropped.
+    /// A frame of this size is in its connection's buffer, or a pipe is empty, or they are dropped.
     pub fn release(&self, bytes: u64) {
         if self.used.fetch_sub(bytes, Ordering::AcqRel) >= self.limit {
             // Through the gate, so that a reader that has just looked is already waiting.
@@ -238,6 +238,10 @@ pub struct Shared {
     pub buffers: BufferBudget,
     /// Cold reads.
     pub cold: ColdBudget,
+    /// Pipes that hold answers from the log's files.
+    pub pipes_in_use: AtomicU64,
+    /// Bytes that were put into them; part of `cold`.
+    pub piped_bytes: AtomicU64,
     /// Connections, all shards together: counted by whoever accepts, uncounted by whoever closes.
     pub connections: AtomicU64,
     /// By shard.
@@ -261,6 +265,8 @@ impl Shared {
             live,
             buffers: BufferBudget::new(memory_bytes.saturating_sub(reserved).max(least)),
             cold: ColdBudget::new(config.cold_read_bytes),
+            pipes_in_use: AtomicU64::new(0),
+            piped_bytes: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             shards: (0..shards).map(|_| ShardFigures::default()).collect(),
             control: ControlFigures::default(),

@@ -3,9 +3,11 @@
 mod bad_input;
 mod bounds;
 mod broker;
+mod cold;
 mod consumers;
 mod pull;
 mod refusals;
 mod restart;
 mod send;
+mod threads;
 mod tools;

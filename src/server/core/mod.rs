@@ -32,6 +32,7 @@ use ringmq_shards::probe::{Histogram, Probe};
 use ringmq_shards::queue::Queue;
 use ringmq_shards::types::QueueOffset;
 
+use super::cold::ColdAnswer;
 use super::connection::{Connection, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
 use super::limits;
@@ -121,6 +122,38 @@ pub struct ShardCounters {
     pub control_asked: u64,
 }
 
+/// Input buffers of large frames that are done, for the next ones: at most [`limits::SPARE_INPUT_BYTES`].
+#[derive(Debug, Default)]
+struct SpareInputs {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+    were_used: bool,
+}
+
+impl SpareInputs {
+    fn take(&mut self) -> Vec<u8> {
+        self.were_used = true;
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer
+    }
+
+    /// Keeps an empty buffer if there is room for it.
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if self.bytes + buffer.capacity() <= limits::SPARE_INPUT_BYTES {
+            self.bytes += buffer.capacity();
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn release(&mut self) {
+        if !std::mem::take(&mut self.were_used) {
+            self.buffers = Vec::new();
+            self.bytes = 0;
+        }
+    }
+}
+
 /// What became of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -160,6 +193,7 @@ pub struct ShardCore {
     woken: Vec<SlotId>,
     commits: HashMap<(usize, usize), CarriedCommit>,
     spare_sizes: Vec<Vec<u32>>,
+    spare_inputs: SpareInputs,
     input_bytes: usize,
     /// Bytes in the buffers of all connections, and what others know of them.
     buffer_bytes: u64,
@@ -216,6 +250,7 @@ impl ShardCore {
             woken: Vec::new(),
             commits: HashMap::new(),
             spare_sizes: Vec::new(),
+            spare_inputs: SpareInputs::default(),
             input_bytes: 0,
             buffer_bytes: 0,
             published_bytes: 0,
@@ -441,7 +476,8 @@ impl ShardCore {
     /// Counts what a connection's buffers hold now.
     pub fn account(&mut self, id: SlotId) {
         if let Some(connection) = self.connections.get_mut(id) {
-            let bytes = connection.input.len() + connection.outbox.queued_bytes();
+            let outbox = &connection.outbox;
+            let bytes = connection.input.len() + outbox.queued_bytes() - outbox.piped_bytes();
             self.buffer_bytes = self.buffer_bytes + bytes as u64 - connection.accounted_bytes as u64;
             connection.accounted_bytes = bytes;
         }
@@ -468,6 +504,9 @@ impl ShardCore {
             && let Some(connection) = self.connections.get_mut(id)
         {
             let rest = &bytes[used..];
+            if connection.input.capacity() == 0 && connection.wanted_input > limits::KEEP_BUFFER_BYTES {
+                connection.input = self.spare_inputs.take();
+            }
             connection.input.extend_from_slice(rest);
             connection.frame_began_ms = self.now_ms;
             self.input_bytes += rest.len();
@@ -493,12 +532,24 @@ impl ShardCore {
         if used > 0 {
             connection.frame_began_ms = self.now_ms;
         }
-        if input.is_empty() {
-            input.shrink_to(if self.pressure == Pressure::None { limits::KEEP_BUFFER_BYTES } else { 0 });
+        if input.is_empty() && self.pressure != Pressure::None {
+            input = Vec::new();
+        } else if input.is_empty() && input.capacity() > limits::KEEP_BUFFER_BYTES {
+            self.spare_inputs.keep(std::mem::take(&mut input));
         }
         self.input_bytes += input.len();
         connection.input = input;
         true
+    }
+
+    /// Gives the memory of large frames back when none has come since the last call.
+    pub fn release_spares(&mut self) {
+        self.spare_inputs.release();
+    }
+
+    /// Whether there is memory to give back.
+    pub fn has_spares(&self) -> bool {
+        !self.spare_inputs.buffers.is_empty()
     }
 
     /// Requests that waited for the log are tried again.
@@ -690,6 +741,24 @@ impl ShardCore {
             && !connection.closing
         {
             connection.outbox.buffer().extend_from_slice(frame);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// An answer from the log's files, from a reader thread. `copy_ring` copies ring memory that was added in this turn.
+    pub fn deliver_cold(
+        &mut self,
+        id: SlotId,
+        answer: ColdAnswer,
+        answers: usize,
+        copy_ring: impl FnMut(u64, usize, &mut Vec<u8>),
+    ) {
+        self.discharge(id, answers);
+        let now_ms = self.now_ms;
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.closing
+        {
+            connection.outbox.push_cold(answer, now_ms, copy_ring);
             self.mark_dirty(id);
         }
     }

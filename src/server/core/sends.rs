@@ -110,7 +110,7 @@ impl ShardCore {
         };
         let outcome = if request.batch {
             match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
-                Ok(mut batch) => {
+                Ok(batch) => {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
                     let key = summary.unique_key.map_or(&[][..], |range| range.of(request.properties.as_bytes()));

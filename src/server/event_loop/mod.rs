@@ -53,6 +53,8 @@ pub mod kind {
     pub const WAKE: u8 = 7;
     /// A cancellation, whose result nobody needs.
     pub const CANCEL: u8 = 8;
+    /// A socket that was full takes bytes again.
+    pub const WRITABLE: u8 = 9;
 }
 
 /// Messages from other threads that one turn takes.
@@ -233,6 +235,13 @@ impl EventLoop {
                 self.sent(id, completion.outcome(), scratch);
                 Ok(())
             }
+            kind::WRITABLE => {
+                if let Some(connection) = self.core.connection_mut(id) {
+                    connection.outbox.end_wait();
+                    scratch.dirty.push(id);
+                }
+                Ok(())
+            }
             kind::WRITE => {
                 if let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut())
                     && shell.write_finished(writer, completion.outcome())
@@ -383,10 +392,15 @@ impl EventLoop {
                 let (_, id) = connection_slot(connection);
                 self.core.deliver(id, &frame, answers);
             }
-            ShardMessage::ColdFrame { connection, frame, answers } => {
+            ShardMessage::ColdAnswer { connection, answer, answers } => {
                 let (_, id) = connection_slot(connection);
-                self.core.deliver(id, &frame, answers);
-                self.core.shared().cold.release(frame.len() as u64);
+                let bytes = answer.frame.len() as u64;
+                let view = self.view.clone();
+                let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
+                    output::copy_ring(view.as_deref(), physical, length, out);
+                };
+                self.core.deliver_cold(id, answer, answers, copy);
+                self.core.shared().cold.release(bytes);
             }
             ShardMessage::Again { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
@@ -526,6 +540,7 @@ impl EventLoop {
             return;
         }
         scratch.next_housekeeping_ms = now_ms + HOUSEKEEPING_MS;
+        self.core.release_spares();
         self.time_out(scratch);
     }
 
@@ -570,7 +585,7 @@ impl EventLoop {
         if !scratch.hunger.is_empty() {
             at_most(HUNGER_DELAY);
         }
-        if self.core.gauges().0 > 0 {
+        if self.core.gauges().0 > 0 || self.core.has_spares() {
             at_most(Duration::from_millis(HOUSEKEEPING_MS));
         }
         if !scratch.carried.is_empty() || !scratch.dirty.is_empty() {

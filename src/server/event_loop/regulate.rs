@@ -177,17 +177,27 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Ends connections that have been silent, or whose frame has not arrived in time. Those at their own limit wait for the
-    /// broker, not for their peer.
+    /// Ends connections that have been silent, or whose frame has not arrived in time; those at their own limit wait for the
+    /// broker, not for their peer. Answers in pipes that nobody takes become bytes.
     pub(super) fn time_out(&mut self, scratch: &mut Scratch) {
         let now_ms = self.core.now_ms();
         let frame_timeout_ms = self.core.frame_timeout_ms();
-        let (mut idle_count, mut late_count) = (0, 0);
+        let (mut idle_count, mut late_count, mut drained) = (0, 0, 0);
         for id in self.core.connection_ids() {
             let Some(connection) = self.core.connection_mut(id) else { continue };
             if connection.closing {
                 continue;
             }
+            if drained < limits::STALLED_PER_PASS && connection.outbox.is_stalled(now_ms, limits::PIPE_STALL_MS) {
+                drained += 1;
+                let is_drained = connection.outbox.drain_pipes().is_ok();
+                self.core.account(id);
+                if !is_drained {
+                    scratch.closing.push(id);
+                    continue;
+                }
+            }
+            let Some(connection) = self.core.connection_mut(id) else { continue };
             let is_idle = now_ms.saturating_sub(connection.last_active_ms) > self.idle_connection_ms;
             let is_late = connection.is_mid_frame()
                 && !connection.paused
