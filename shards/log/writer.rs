@@ -90,6 +90,8 @@ pub enum Verdict {
     FlushTimeout,
     /// The log failed.
     Failed,
+    /// It was not taken: what [`Writer::admit`] said to a request of another shard.
+    Refused(AppendError),
 }
 
 /// Which answer a record belongs to.
