@@ -57,6 +57,13 @@ impl LogView {
         })
     }
 
+    /// Takes back the claim of [`Self::new`] that everything is synced: only what is below `offset` is. For a start, before
+    /// any other thread knows the view.
+    pub fn begin_synced_at(&self, offset: u64) {
+        assert!(offset <= self.confirmed(), "what is synced is confirmed");
+        self.synced.store(offset, Ordering::Release);
+    }
+
     /// Offset below which everything may be read.
     pub fn confirmed(&self) -> u64 {
         self.confirmed.load(Ordering::Acquire)

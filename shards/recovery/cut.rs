@@ -35,18 +35,20 @@ fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
-/// Visits the chunks of `[from, to)` of a file that hold anything but zeros, in order.
+/// Visits the chunks of `[from, to)` of a file that hold anything but zeros, in order. The file may be open for direct access:
+/// whole blocks are read. `to` is a multiple of the block.
 fn visit_data(
     file: &dyn DiskFile,
     from: u64,
     to: u64,
     visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut buffer = AlignedBuffer::zeroed(CHUNK_BYTES.min(to - from).max(1) as usize);
-    let mut position = from;
+    let block_of = |position: u64| position - position % DIRECT_ALIGNMENT;
+    let mut position = block_of(from);
+    let mut buffer = AlignedBuffer::zeroed(CHUNK_BYTES.min(to - position).max(DIRECT_ALIGNMENT) as usize);
     while position < to {
         match file.data_from(position)? {
-            Some(data) if data < to => position = data.max(position),
+            Some(data) if data < to => position = block_of(data).max(position),
             _ => return Ok(()),
         }
         let chunk = (to - position).min(CHUNK_BYTES) as usize;
@@ -54,8 +56,9 @@ fn visit_data(
         if count < chunk {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if !is_zero(&buffer[..chunk]) {
-            visit(position, &buffer[..chunk])?;
+        let before = from.saturating_sub(position) as usize;
+        if !is_zero(&buffer[before..chunk]) {
+            visit(position + before as u64, &buffer[before..chunk])?;
         }
         position += chunk as u64;
     }
@@ -81,8 +84,14 @@ impl Tail<'_> {
         self.table.starts.iter().copied().filter(|start| self.table.size.next_start(*start) > self.end)
     }
 
+    /// Around the page cache where that works: pages that are read ahead into it count as data, and then all of a segment
+    /// that was only allocated would be read.
     fn open(&self, path: &Path) -> Result<Box<dyn DiskFile>, SegmentError> {
-        self.disk.open(path, OpenOptions::default()).map_err(SegmentError::io("open", path))
+        let opened = match self.disk.open(path, OpenOptions { direct: true, ..OpenOptions::default() }) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.disk.open(path, OpenOptions::default()),
+            opened => opened,
+        };
+        opened.map_err(SegmentError::io("open", path))
     }
 
     fn visit(&self, visit: &mut dyn FnMut(PhysicalOffset, &[u8]) -> io::Result<()>) -> Result<(), SegmentError> {
@@ -208,12 +217,9 @@ impl CutSegment {
     fn zero_rest(&self) -> io::Result<()> {
         let next_block = self.end - self.end % DIRECT_ALIGNMENT + DIRECT_ALIGNMENT;
         self.zero_in_block(next_block)?;
-        let zeros = AlignedBuffer::zeroed((CHUNK_BYTES + DIRECT_ALIGNMENT).min(self.bytes) as usize);
-        visit_data(self.file.as_ref(), next_block, self.bytes, &mut |at, data| {
-            let start = at - at % DIRECT_ALIGNMENT;
-            let length = (at + data.len() as u64).next_multiple_of(DIRECT_ALIGNMENT) - start;
-            self.write(&zeros[..length as usize], start)
-        })?;
+        let zeros = AlignedBuffer::zeroed(CHUNK_BYTES.min(self.bytes) as usize);
+        let file = self.direct.as_ref().unwrap_or(&self.file);
+        visit_data(file.as_ref(), next_block, self.bytes, &mut |at, data| self.write(&zeros[..data.len()], at))?;
         self.finish()
     }
 }

@@ -17,7 +17,9 @@ use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
 use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
-use ringmq_shards::recovery::{DispatchSink, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover};
+use ringmq_shards::recovery::{
+    DispatchSink, KernelRun, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover,
+};
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 /// How the store is opened.
@@ -201,6 +203,12 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         max_unsynced_bytes: options.is_sync.then_some(options.ring_bytes),
         index_is_safe: false,
         verify_property_crc: false,
+        kernel: match flushed {
+            None => KernelRun::Restarted,
+            // What is unsynced there is one group at most, and the next acknowledgement promises it.
+            Some(_) if options.is_sync => KernelRun::Same,
+            Some(_) => KernelRun::SameWithoutSync,
+        },
     };
     // After a clean stop the queue files are complete. After a crash they are as far as the sidecar says; a store without one
     // comes from Java, whose checkpoint recovery follows, or lost it, and then the whole log is read.
@@ -243,7 +251,11 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     }
     let queue_flushed = QueueFlushedFile::open(disk.as_ref(), &paths, boot_id)
         .map_err(io_error("open queue-flushed", paths.queue_flushed()))?;
-    queue_flushed.note(recovered.end).map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
+    let was_marked = flushed.is_some();
+    if !was_marked {
+        // A note always means that the mark `abort`, which its process made, is durable.
+        queue_flushed.distrust().map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
+    }
 
     let segment_options = SegmentOptions {
         directory: paths.commit_log.clone(),
@@ -277,7 +289,13 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         geometry,
         last_stop,
     });
-    lock.mark_running(disk.as_ref(), &paths, std::process::id()).map_err(io_error("write abort", paths.abort()))?;
+    let pid = std::process::id();
+    match was_marked {
+        true => lock.mark_running_again(disk.as_ref(), &paths, pid),
+        false => lock.mark_running(disk.as_ref(), &paths, pid),
+    }
+    .map_err(io_error("write abort", paths.abort()))?;
+    queue_flushed.note(recovered.end).map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
     Ok(Storage {
         paths,
         lock,

@@ -523,6 +523,7 @@ fn build_broker(
         checkpoint_file,
         checkpoint,
         durable_point,
+        catch_up: recovered.catch_up,
         index_timestamp_ms: Arc::clone(&index_timestamp_ms),
         shared: Arc::clone(shared),
         lifecycle: Arc::clone(lifecycle),

@@ -49,6 +49,7 @@ pub(super) fn open_broker(
     let recovered = &storage.recovered;
     let readers = READER_SLOTS + 64;
     let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
+    view.begin_synced_at(recovered.durable_point.offset.0);
     let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
     Ok(BrokerStart { storage, view, identity, flush_mode, path, chooses, memory_window_bytes })
 }
