@@ -217,7 +217,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let is_ours = !matches!(durable, StoredPoint::Missing);
     let from = match (was_clean, flushed, has_sidecar) {
         (true, ..) => None,
-        (false, Some(flushed), _) => Some(flushed),
+        // What was synced was also written. Never cut below that: the entries may be lost again before they are rewritten.
+        (false, Some(flushed), _) => Some(flushed.max(queue_offsets.log_offset)),
         (false, None, true) => Some(queue_offsets.log_offset),
         (false, None, false) => is_ours.then_some(PhysicalOffset(0)),
     };
@@ -244,8 +245,10 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         }
     }
     queues.flush_dirty()?;
+    let is_ahead = queue_offsets.log_offset > recovered.end;
     let queue_offsets = Mutex::new(queue_offsets);
-    if !has_sidecar {
+    // A sidecar that was ahead of the log would claim entries of records that are still to come.
+    if !has_sidecar || is_ahead {
         queues.sync()?;
         note_queue_offsets(disk.as_ref(), &paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
     }
