@@ -124,8 +124,9 @@ impl Tail<'_> {
         let mut segments = self.segments();
         if let Some(first) = segments.next() {
             let path = self.path(first);
-            let segment = CutSegment::open(self.disk, &path, self.end.0.saturating_sub(first.0), self.table.size.bytes())
-                .map_err(SegmentError::io("open", &path))?;
+            let segment =
+                CutSegment::open(self.disk, &path, self.end.0.saturating_sub(first.0), self.table.size.bytes())
+                    .map_err(SegmentError::io("open", &path))?;
             segment.zero_head().map_err(SegmentError::io("zero the head behind the end of", &path))?;
             let log = &self.paths.commit_log;
             for later in segments.rev() {

@@ -21,11 +21,11 @@ use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::QueueStore;
-use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
 use ringmq_shards::recovery::queue_flushed::QueueFlushedFile;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
+use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::PhysicalOffset;
 
