@@ -60,6 +60,8 @@ metrics! {
     FramesRefused, "ringmq_frames_refused_total", "frames", "Frames that could not be decoded; each closes its connection.";
     ReadPauses, "ringmq_read_pauses_total", "events", "Times a connection was not read because of its own bytes in flight.";
     MemoryPauses, "ringmq_memory_pauses_total", "events", "Times a connection was not read because buffers used up their budget.";
+    FrameTimeouts, "ringmq_frame_timeouts_total", "connections", "Connections closed because a request did not arrive in time.";
+    IdleTimeouts, "ringmq_idle_timeouts_total", "connections", "Connections closed because nothing was sent or received for too long.";
     ReceiveBuffersExhausted, "ringmq_receive_buffers_exhausted_total", "events", "Receives that found no free buffer.";
     ShardTurns, "ringmq_shard_turns_total", "turns", "Turns of shard loops.";
     ShardEnters, "ringmq_shard_enters_total", "calls", "Calls of io_uring_enter.";
@@ -82,6 +84,7 @@ metrics! {
 metrics! {
     /// Values that are asked when the page is rendered.
     Gauge:
+    StarvedConnections, "ringmq_starved_connections", "connections", "Connections that are not read until memory for buffers returns.";
     LogMinimum, "ringmq_log_minimum_offset_bytes", "bytes", "First byte of the log.";
     LogConfirmed, "ringmq_log_confirmed_offset_bytes", "bytes", "End of what readers may see.";
     LogSynced, "ringmq_log_synced_offset_bytes", "bytes", "End of what is known to survive a power cut.";
@@ -115,6 +118,7 @@ metrics! {
     Connections, "ringmq_limit_connections", "connections", "Connections at a time.";
     Buffers, "ringmq_limit_buffer_bytes", "bytes", "Input and output of all connections; past it connections are not read.";
     PendingSends, "ringmq_limit_pending_sends", "requests", "Sends that wait for the log.";
+    RemoteBytes, "ringmq_limit_remote_bytes", "bytes", "Records on their way from other shards to the log's writer.";
     WaitingPulls, "ringmq_limit_waiting_pulls", "requests", "Pulls that wait for messages.";
     ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Answers from the log's files on their way to shards or in pipes.";
     SplicePipes, "ringmq_limit_splice_pipes", "pipes", "Pipes that hold pages of the log's files until they are sent.";

@@ -201,6 +201,12 @@ impl Ring {
         self.push(&entry.user_data(token.pack()))
     }
 
+    /// Receives once, at most `length` bytes, into a provided buffer.
+    pub fn receive_some(&mut self, socket: RawFd, length: u32, token: Token) -> io::Result<()> {
+        let entry = opcode::Recv::new(types::Fd(socket), std::ptr::null_mut(), length).buf_group(BUFFER_GROUP).build();
+        self.push(&entry.flags(squeue::Flags::BUFFER_SELECT).user_data(token.pack()))
+    }
+
     /// The bytes of a receive completion.
     ///
     /// # Safety

@@ -16,6 +16,7 @@ pub mod metrics_page;
 pub mod outbox;
 pub mod reader_thread;
 pub mod registrar;
+pub mod remote;
 pub mod serving;
 pub mod shared;
 pub mod signals;

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringmq_protocol::record::{CrcCheck, RecordError, RecordView};
+use ringmq_protocol::record::{CrcCheck, RecordError, RecordView, prefetch_record};
 use ringmq_shards::disk::Disk;
 use ringmq_shards::index::IndexService;
 use ringmq_shards::log::LogView;
@@ -385,6 +385,8 @@ impl StoreThread {
                 Ok(record) => record,
                 Err(error) => return (used, error),
             };
+            // The next record is as long as this one, as a rule.
+            prefetch_record(bytes, used + record.total_size(), record.total_size());
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             match index.put_record(&record, physical, time) {

@@ -1,6 +1,7 @@
 //! The protocol as clients see it: the real binary over real sockets.
 
 mod bad_input;
+mod bounds;
 mod broker;
 mod cold;
 mod consumers;

@@ -2,6 +2,7 @@
 
 mod open;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ use super::messages::{ColdPull, ControlRequest, ShardMessage};
 use super::metrics::{self, StoreFigures};
 use super::reader_thread::Reader;
 use super::registrar::Registrar;
+use super::remote;
 use super::serving::{Serving, ServingIdentity};
 use super::shared::Shared;
 use super::storage::{self, Storage, StorageError, StorageOptions};
@@ -659,6 +661,10 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
     let mut writer = start.writer;
     let seed = start.clock.now_ms();
     let mut handles = Vec::new();
+    let wakes: Vec<_> = start.mailboxes.iter().map(|(_, _, wake)| wake.clone()).collect();
+    let others = wakes.iter().skip(1).filter(|_| writer.is_some());
+    let (mut logs, mut peers): (VecDeque<_>, Vec<_>) =
+        others.map(|shard| remote::connect(shard.clone(), wakes[0].clone())).unzip();
     for (index, (_, mailbox, wake)) in start.mailboxes.into_iter().enumerate() {
         let settings = ShardSettings {
             index,
@@ -668,8 +674,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         };
         let (log, shell) = match (index, writer.take()) {
             (0, Some(side)) => (LogPort::Local(Box::new(side.writer)), Some(side.shell)),
-            _ if start.view.is_some() => (LogPort::Remote(start.senders[0].clone()), None),
-            _ => (LogPort::None, None),
+            _ => (logs.pop_front().map_or(LogPort::None, |log| LogPort::Remote(Box::new(log))), None),
         };
         let ip = config.advertise.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let send_state = SendState::new(ip, seed.wrapping_mul(2 * index as u64 + 1));
@@ -682,7 +687,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
             start.serving.clone(),
             start.control.clone(),
             start.cold.clone(),
-            start.senders.to_vec(),
+            std::mem::take(&mut peers),
             send_state,
         );
         let plan = ShardPlan { name: format!("shard-{index}"), core: Some(start.cores[index % start.cores.len()]) };

@@ -170,29 +170,6 @@ impl EventLoop {
         self.core.account(id);
         Ok(())
     }
-
-    pub(super) fn resume_paused(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        if scratch.paused.is_empty() {
-            return Ok(());
-        }
-        let paused = std::mem::take(&mut scratch.paused);
-        for id in paused {
-            if self.core.is_full(id) {
-                scratch.paused.push(id);
-                continue;
-            }
-            if let Some(connection) = self.core.connection_mut(id) {
-                connection.paused = false;
-                connection.wanted_input = 0;
-            }
-            if self.core.continue_input(id) {
-                self.regulate(id, scratch)?;
-            } else {
-                scratch.closing.push(id);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Copies ring memory that this turn has pinned.
