@@ -18,6 +18,9 @@ pub const MAX_PROPERTIES_BYTES: usize = 32_767;
 /// Pairs up to this number are rewritten without allocation.
 const FEW_PAIRS: usize = 64;
 
+/// Nearly all messages have no more pairs than this; room for more is not even cleared for them.
+const USUAL_PAIRS: usize = 12;
+
 /// Names of properties, under RocketMQ's names.
 pub mod names {
     #![allow(missing_docs, reason = "the RocketMQ name is the documentation")]
@@ -297,22 +300,8 @@ pub fn rewrite_properties(
     out: &mut Vec<u8>,
 ) -> PropertySummary {
     let mut rewrite = Rewrite { start: out.len(), out, summary: PropertySummary::default(), remove, additions };
-    let mut few = [Pair::default(); FEW_PAIRS];
-    let mut count = 0;
-    let mut pairs = Pairs::new(input);
-    for (slot, pair) in few.iter_mut().zip(&mut pairs) {
-        *slot = pair;
-        count += 1;
-    }
-    if count == FEW_PAIRS && pairs.next().is_some() {
+    if !rewrite.few::<USUAL_PAIRS>(input) && !rewrite.few::<FEW_PAIRS>(input) {
         rewrite.many(input);
-    } else {
-        for (index, pair) in few[..count].iter().enumerate() {
-            let name = pair.name(input);
-            if !few[index + 1..count].iter().any(|later| later.name(input) == name) {
-                rewrite.keep(name, pair.value(input));
-            }
-        }
     }
     for (name, value) in additions {
         if !name.is_empty() && !value.is_empty() {
@@ -331,6 +320,27 @@ struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
+    /// Up to `MOST` pairs are compared with one another; false, and nothing is done, if there are more.
+    fn few<const MOST: usize>(&mut self, input: &[u8]) -> bool {
+        let mut few = [Pair::default(); MOST];
+        let mut count = 0;
+        let mut pairs = Pairs::new(input);
+        for (slot, pair) in few.iter_mut().zip(&mut pairs) {
+            *slot = pair;
+            count += 1;
+        }
+        if count == MOST && pairs.next().is_some() {
+            return false;
+        }
+        for (index, pair) in few[..count].iter().enumerate() {
+            let name = pair.name(input);
+            if !few[index + 1..count].iter().any(|later| later.name(input) == name) {
+                self.keep(name, pair.value(input));
+            }
+        }
+        true
+    }
+
     /// With many pairs the search for duplicates needs a table, or a hostile string would cost quadratic time.
     fn many(&mut self, input: &[u8]) {
         let all = || Pairs::new(input);

@@ -12,6 +12,7 @@ mod memory;
 mod pulls;
 mod remote;
 mod sends;
+mod spare_inputs;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -46,6 +47,7 @@ use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, T
 use crate::broker::send::{self, NotNow, Refusal, SendState};
 
 use self::sends::PendingSend;
+use self::spare_inputs::SpareInputs;
 
 /// How the shard's records reach the writer.
 pub enum LogPort {
@@ -121,38 +123,6 @@ pub struct ShardCounters {
     pub memory_pauses: u64,
     /// Requests handed to the control thread.
     pub control_asked: u64,
-}
-
-/// Input buffers of large frames that are done, for the next ones: at most [`limits::SPARE_INPUT_BYTES`].
-#[derive(Debug, Default)]
-struct SpareInputs {
-    buffers: Vec<Vec<u8>>,
-    bytes: usize,
-    were_used: bool,
-}
-
-impl SpareInputs {
-    fn take(&mut self) -> Vec<u8> {
-        self.were_used = true;
-        let buffer = self.buffers.pop().unwrap_or_default();
-        self.bytes -= buffer.capacity();
-        buffer
-    }
-
-    /// Keeps an empty buffer if there is room for it.
-    fn keep(&mut self, buffer: Vec<u8>) {
-        if self.bytes + buffer.capacity() <= limits::SPARE_INPUT_BYTES {
-            self.bytes += buffer.capacity();
-            self.buffers.push(buffer);
-        }
-    }
-
-    fn release(&mut self) {
-        if !std::mem::take(&mut self.were_used) {
-            self.buffers = Vec::new();
-            self.bytes = 0;
-        }
-    }
 }
 
 /// What became of one frame.
@@ -503,7 +473,7 @@ impl ShardCore {
 
     /// Whether there is memory to give back.
     pub fn has_spares(&self) -> bool {
-        !self.spare_inputs.buffers.is_empty()
+        !self.spare_inputs.is_empty()
     }
 
     /// Requests that waited for the log are tried again.

@@ -221,7 +221,7 @@ impl ShardCore {
         let id = pending.connection;
         self.probe.record(Histogram::SendLatency, self.now_ns.saturating_sub(pending.received_ns));
         self.discharge(id, pending.request_bytes);
-        let store_host = self.serving.as_ref().map(|serving| serving.identity.clone());
+        let store_host = self.serving.as_ref().map(|serving| &serving.identity);
         if let (Some(connection), Some(identity)) = (self.connections.get_mut(id), store_host) {
             if let Verdict::Refused(error) = settled.verdict {
                 self.counters.sends_refused += 1;
