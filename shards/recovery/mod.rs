@@ -5,7 +5,7 @@
 //! - [`queue_offsets`]: what the log alone cannot tell about queues; [`queue_flushed`]: how far their files are complete
 //!   as long as the kernel runs
 //! - [`queue_place`]: which queue entry belongs to a record
-//! - [`audit`], [`repair`] and [`adopt`]: what the store doctor knows, over the same pieces
+//! - [`audit`], [`reader`], [`repair`] and [`adopt`]: what the store doctor knows, over the same pieces
 //! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index
 //!
 //! All of it runs on ordinary threads over the [`Disk`](crate::disk::Disk) seam, before the first append.
@@ -19,6 +19,7 @@ pub mod process_lock;
 pub mod queue_flushed;
 pub mod queue_offsets;
 pub mod queue_place;
+pub mod reader;
 pub mod repair;
 pub mod scan;
 

@@ -35,8 +35,7 @@ pub fn queue_place<'a>(view: &RecordView<'a>, physical: PhysicalOffset) -> Optio
     if kind == message::TRANSACTION_PREPARED || kind == message::TRANSACTION_ROLLBACK {
         return None;
     }
-    let entry =
-        QueueEntry { physical, size: u32::try_from(view.total_size()).ok()?, tags_code: entry_tags_code(view) };
+    let entry = QueueEntry { physical, size: u32::try_from(view.total_size()).ok()?, tags_code: entry_tags_code(view) };
     Some(QueuePlace {
         topic: view.topic(),
         queue_id: QueueId(u32::try_from(view.queue_id()).ok()?),

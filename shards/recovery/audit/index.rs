@@ -93,13 +93,15 @@ impl<'a> IndexAudit<'a> {
             file.read_at(&mut bytes, 0).map_err(AuditError::io("read", &path))?;
             let mut header = Header::from_bytes(&bytes);
             if header.next_entry > geometry.entries {
-                let text = format!("the header counts {} entries, there is room for {}", header.next_entry, geometry.entries);
+                let text =
+                    format!("the header counts {} entries, there is room for {}", header.next_entry, geometry.entries);
                 findings.at(Severity::Derived, AREA, &path, text);
                 header.next_entry = geometry.entries;
             }
             files.push(IndexFile { file, path, header });
         }
-        let checkpoint = Checkpoint::load(&*scene.disk, scene.paths).map_err(AuditError::io("read", &scene.paths.root))?;
+        let checkpoint =
+            Checkpoint::load(&*scene.disk, scene.paths).map_err(AuditError::io("read", &scene.paths.root))?;
         let indexed_ms = checkpoint.unwrap_or_default().index_timestamp_ms;
         if !scene.was_clean {
             let doomed = files.iter().filter(|file| file.header.end_time > indexed_ms).count();
@@ -196,10 +198,12 @@ impl<'a> IndexAudit<'a> {
         let entry_at = |tally: &Tally| Some(geometry.entry_position(tally.first as u32));
         let text = format!("{} entries lead to a wrong older one, the first is entry {}", chains.count, chains.first);
         add(&chains, Severity::Derived, entry_at(&chains), text);
-        let text = format!("{} entries are not in the order of the log, the first is entry {}", order.count, order.first);
+        let text =
+            format!("{} entries are not in the order of the log, the first is entry {}", order.count, order.first);
         add(&order, Severity::Derived, entry_at(&order), text);
         let severity = if is_remade { Severity::Note } else { Severity::Derived };
-        let text = format!("{} slots do not lead to their newest entry, the first is slot {}", slots.count, slots.first);
+        let text =
+            format!("{} slots do not lead to their newest entry, the first is slot {}", slots.count, slots.first);
         add(&slots, severity, Some(geometry.slot_position(slots.first as u32)), text);
         Ok(())
     }
@@ -294,7 +298,11 @@ impl<'a> IndexAudit<'a> {
         let in_hole = walked.is_in_hole(PhysicalOffset(self.extra.first));
         let severity = if in_hole || self.extra.first < min { Severity::Note } else { Severity::Derived };
         add(&self.extra, severity, format!("{} entries point to no record", self.extra.count));
-        add(&behind, Severity::Note, format!("{} entries point behind the log; the next start drops their files", behind.count));
+        add(
+            &behind,
+            Severity::Note,
+            format!("{} entries point behind the log; the next start drops their files", behind.count),
+        );
         add(&self.missing, Severity::Derived, format!("{} records lack a key in the index", self.missing.count));
         if self.lagging > 0 && !self.files.is_empty() {
             let text = format!("the newest {} records are not indexed yet; a start goes on with them", self.lagging);

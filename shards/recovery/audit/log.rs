@@ -59,10 +59,12 @@ impl Walked {
     }
 }
 
-fn scan_error(error: SegmentError) -> AuditError {
+pub(crate) fn scan_error(error: SegmentError) -> AuditError {
     match error {
         SegmentError::Io { action, path, source } => AuditError { action, path, source },
-        other => AuditError { action: "read", path: "the log".into(), source: std::io::Error::other(other.to_string()) },
+        other => {
+            AuditError { action: "read", path: "the log".into(), source: std::io::Error::other(other.to_string()) }
+        }
     }
 }
 

@@ -214,6 +214,13 @@ impl<'a> QueueAudit<'a> {
         self.physical_end
     }
 
+    /// Topic, number and end of each queue that has files, as the files say.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (&str, u32, u64)> {
+        self.queues
+            .iter()
+            .flat_map(|(topic, queues)| queues.iter().map(|(number, state)| (topic.as_str(), *number, state.end)))
+    }
+
     /// Compares the next record.
     pub(crate) fn record(&mut self, _: &RecordView<'_>, place: Option<&QueuePlace<'_>>) -> Result<(), AuditError> {
         let Some(place) = place else { return Ok(()) };
@@ -334,7 +341,11 @@ impl<'a> QueueAudit<'a> {
                 (false, true, true) => (Severity::Derived, "they point behind the log"),
                 (false, false, _) => (Severity::Derived, "no record belongs to them"),
             };
-            add(severity, first, format!("queue {name} has {count} entries too many from offset {} on: {why}", first.0));
+            add(
+                severity,
+                first,
+                format!("queue {name} has {count} entries too many from offset {} on: {why}", first.0),
+            );
         }
         if let Some(first) = state.repeated.first {
             let count = state.repeated.count;

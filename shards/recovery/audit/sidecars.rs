@@ -25,7 +25,12 @@ pub(crate) fn scene<'a>(
     let stored = DurablePointFile::load(&*disk, paths).map_err(AuditError::io("read", &path))?;
     match stored {
         StoredPoint::Damaged => {
-            audit.findings.at(Severity::Derived, "durable point", &path, "no slot can be read; a start follows RocketMQ's rules");
+            audit.findings.at(
+                Severity::Derived,
+                "durable point",
+                &path,
+                "no slot can be read; a start follows RocketMQ's rules",
+            );
         }
         StoredPoint::Missing => audit.findings.note("durable point", &path, "there is none: only RocketMQ wrote here"),
         StoredPoint::Valid(_) => {}
