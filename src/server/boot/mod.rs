@@ -82,6 +82,7 @@ impl BootError {
             Self::Storage(StorageError::Recovery(_) | StorageError::Segments(_) | StorageError::Queues(_)) => {
                 ExitStatus::RecoveryRefused
             }
+            Self::Storage(StorageError::NotAdoptable(_)) => ExitStatus::NotAdoptable,
             Self::Listen { .. } => ExitStatus::AddressUnavailable,
             Self::Config(_) => ExitStatus::Usage,
             Self::Storage(_) | Self::System { .. } => ExitStatus::Failure,
@@ -165,7 +166,7 @@ struct StoreSide {
 
 impl Running {
     fn start(options: ServeOptions) -> Result<Self, BootError> {
-        let ServeOptions { roles, mut config } = options;
+        let ServeOptions { roles, mut config, salvage } = options;
         check_io_uring()?;
         let descriptors = signals::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
         tracing::debug!(descriptors, "open files allowed");
@@ -175,7 +176,7 @@ impl Running {
         let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
         let broker = match roles.broker {
-            true => Some(open_broker(&mut config, &disk, &clock)?),
+            true => Some(open_broker(&mut config, &disk, &clock, salvage)?),
             false => None,
         };
         let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
