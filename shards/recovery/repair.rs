@@ -165,9 +165,9 @@ pub fn repair(
     }
     let mut repair = Repair { disk, paths, options, room, done: Repaired::default() };
     let mut found = audit(disk, paths, options.audit, progress)?;
-    if let Some(damage) = found.first_damage {
+    if found.first_damage.is_some() || found.is_log_refused {
         if !options.cut_log {
-            return Err(RepairError::LogDamaged(damage));
+            return Err(RepairError::LogDamaged(found.first_damage.unwrap_or(PhysicalOffset(found.figures.log_end))));
         }
         repair.cut_log(&found)?;
         found = audit(disk, paths, options.audit, progress)?;

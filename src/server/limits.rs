@@ -35,3 +35,7 @@ pub const FLUSH_REQUESTS: usize = 4_096;
 
 /// Look-ups waiting for the store thread; above it they are refused with `SYSTEM_BUSY`.
 pub const STORE_JOBS: usize = 4_096;
+
+/// Largest record that is believed when its length is read from a file: far above what `maxMessageSize` can be set to, and
+/// small enough to be read at once.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;

@@ -23,8 +23,10 @@ use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp}
 
 use super::connection::connection_slot;
 use super::event_loop::Lifecycle;
+use super::limits::RECORD_BYTES_MAX;
 use super::messages::{ColdPull, ShardMessage};
 use super::metrics::StoreFigures;
+use super::served::{self, Chosen, Damaged};
 use super::shared::{Shared, monotonic_ns};
 use super::storage::IndexOpening;
 use crate::broker::LookUp;
@@ -46,9 +48,6 @@ const INDEX_READ_BYTES: usize = 1 << 20;
 /// How often the index is flushed to its file.
 const INDEX_FLUSH_PERIOD: Duration = Duration::from_secs(5);
 
-/// Largest record that is believed when its length is read from the log.
-const RECORD_BYTES_MAX: usize = 64 << 20;
-
 /// A job of the store thread.
 pub enum StoreJob {
     /// Answer a request.
@@ -60,6 +59,15 @@ pub enum StoreJob {
         /// What to do.
         look_up: LookUp,
     },
+}
+
+/// Why a pull cannot be served from the files.
+#[derive(Debug, thiserror::Error)]
+enum ColdError {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
 }
 
 /// Everything that can be read from the store by a thread that may block.
@@ -175,7 +183,7 @@ impl StoreAccess {
         frame
     }
 
-    fn read_cold(&self, pull: &ColdPull) -> Result<(Reading, Vec<u8>), QueueError> {
+    fn read_cold(&self, pull: &ColdPull) -> Result<(Reading, Vec<u8>), ColdError> {
         let (min, max) = pull.queue.bounds();
         if let Some(reading) = outside(i64::try_from(pull.offset).unwrap_or(i64::MAX), min.0, max.0) {
             return Ok((reading, Vec::new()));
@@ -191,6 +199,9 @@ impl StoreAccess {
         let mut ranges: Vec<Range> = Vec::new();
         let mut at = pull.offset;
         let mut removed = false;
+        let mut chosen: Vec<Chosen> = Vec::new();
+        let mut damaged = None;
+        let (topic, queue_id) = (pull.queue.topic(), pull.queue.queue_id().0);
         let mut entries = [QueueEntry::default(); 32];
         'reading: loop {
             let count = self.queues.read_entries(&pull.queue, QueueOffset(at), &mut entries)?;
@@ -198,10 +209,18 @@ impl StoreAccess {
                 break;
             }
             for entry in &entries[..count] {
-                if entry.is_blank() || entry.physical.0 < log_minimum {
+                let (physical, size, before) = (entry.physical.0, entry.size as usize, collector.messages());
+                if entry.is_blank() || physical < log_minimum {
                     removed = true;
+                } else if !served::is_plausible(physical, size, end) {
+                    let reason = format!("the queue file says {size} bytes, the log ends at {end}");
+                    damaged = Some(Damaged { topic: topic.to_string(), queue_id, offset: at, physical, reason });
+                    break 'reading;
                 } else if !collector.take(entry, &mut ranges) {
                     break 'reading;
+                }
+                if collector.messages() > before {
+                    chosen.push(Chosen { physical, size, offset: at });
                 }
                 at += 1;
             }
@@ -218,6 +237,20 @@ impl StoreAccess {
                 break;
             }
             filled += range.length;
+        }
+        let (good, wrong) = served::check(&body[..filled], &chosen, topic, queue_id);
+        if let Some(wrong) = wrong {
+            // What is in front of it is served first.
+            at = wrong.offset;
+            filled = good;
+            damaged = Some(wrong);
+        }
+        if let Some(damaged) = damaged {
+            // The pull that begins with it is told.
+            if filled == 0 && at == pull.offset {
+                return Err(damaged.into());
+            }
+            tracing::error!(%damaged, "messages behind damage cannot be served");
         }
         let status = match (filled, removed) {
             (0, true) => Status::MessageWasRemoving,

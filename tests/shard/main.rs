@@ -4,5 +4,6 @@
 mod allocation;
 mod crash;
 mod held;
+mod images;
 mod input;
 mod world;

@@ -173,6 +173,8 @@ pub struct Audit {
     pub figures: Figures,
     /// Where the first damage of the log begins; `None` when the log is whole up to its end.
     pub first_damage: Option<PhysicalOffset>,
+    /// Whether a start would refuse the log's files for their lengths or names.
+    pub is_log_refused: bool,
 }
 
 /// The store cannot even be looked at.
@@ -220,6 +222,7 @@ pub fn audit(
     let mut audit = Audit::default();
     let scene = sidecars::scene(disk, paths, options, &mut audit)?;
     let survey = segments::survey(&*scene.disk, paths, options.segment_bytes, &mut audit.findings)?;
+    audit.is_log_refused = survey.is_refused;
     audit.figures.segments = survey.files;
     audit.figures.segment_bytes = survey.size.bytes();
     let mut queues = queues::QueueAudit::load(&scene, &mut audit.findings)?;

@@ -107,7 +107,8 @@ pub fn record_line(view: &RecordView<'_>, at: PhysicalOffset, with_body: bool) -
         line.push_str(&format!(" {}={:?}", text(name), text(value)));
     }
     if with_body {
-        let body = std::str::from_utf8(view.body()).map_or_else(|_| hexadecimal(view.body()), |body| format!("{body:?}"));
+        let body =
+            std::str::from_utf8(view.body()).map_or_else(|_| hexadecimal(view.body()), |body| format!("{body:?}"));
         line.push_str(&format!(" body={body}"));
     }
     line

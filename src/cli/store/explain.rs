@@ -102,7 +102,8 @@ fn queue_facts(
             Ok(None)
         }
         Some(entry) => {
-            let line = format!("{place} points to {} ({} bytes, tags code {})", entry.physical, entry.size, entry.tags_code);
+            let line =
+                format!("{place} points to {} ({} bytes, tags code {})", entry.physical, entry.size, entry.tags_code);
             let value = json!({ "offset": entry.physical.0, "size": entry.size, "tagsCode": entry.tags_code });
             facts.tell("entry", line, value);
             Ok(Some(entry.physical.0))
@@ -225,10 +226,11 @@ fn group_facts(store: &Opened, topic: &str, queue: u32, offset: u64, facts: &mut
 fn index_facts(store: &Opened, view: &RecordView<'_>, at: PhysicalOffset, facts: &mut Facts) {
     let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(Arc::clone(&store.disk)));
     let directory = store.paths.index();
-    let service = match IndexService::open(disk, Arc::new(SystemClock), &directory, store.options.index, LastStop::Clean) {
-        Ok(service) => service,
-        Err(error) => return facts.wrong("index", format!("cannot be read: {error}"), Value::Null),
-    };
+    let service =
+        match IndexService::open(disk, Arc::new(SystemClock), &directory, store.options.index, LastStop::Clean) {
+            Ok(service) => service,
+            Err(error) => return facts.wrong("index", format!("cannot be read: {error}"), Value::Null),
+        };
     if service.last().is_none_or(|last| last.physical < at) {
         return facts.tell("index", "not indexed yet; a start goes on with it", Value::Null);
     }
@@ -246,6 +248,7 @@ fn index_facts(store: &Opened, view: &RecordView<'_>, at: PhysicalOffset, facts:
     let told = keys.iter().map(|(key, found)| {
         format!("{key} {}", if found == &json!(true) { "leads here" } else { "does not lead here" })
     });
-    let line = if keys.is_empty() { "the message has no keys".to_string() } else { told.collect::<Vec<_>>().join(", ") };
+    let line =
+        if keys.is_empty() { "the message has no keys".to_string() } else { told.collect::<Vec<_>>().join(", ") };
     facts.tell("index", line, Value::Object(keys));
 }

@@ -16,7 +16,8 @@ impl Bar {
             false => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(None, target);
-        let style = ProgressStyle::with_template("{msg:8} [{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}");
+        let style =
+            ProgressStyle::with_template("{msg:8} [{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self(bar)
     }

@@ -148,7 +148,8 @@ pub fn verified(format: Format, paths: &StorePaths, audit: &Audit, status: ExitS
     lines.push(match (status, audit.findings.worst()) {
         (ExitStatus::Ok, _) => "the store is sound".to_string(),
         (ExitStatus::NeedsRepair, _) => {
-            "the log is sound, files that follow from it are not: 'ringmq store repair --write' makes them anew".to_string()
+            "the log is sound, files that follow from it are not: 'ringmq store repair --write' makes them anew"
+                .to_string()
         }
         (_, Some(Severity::Damage)) if audit.first_damage.is_some() => {
             "the log is damaged; 'ringmq store repair --write --cut-log' would cut it there".to_string()
@@ -179,7 +180,9 @@ pub fn repair_plan(format: Format, audit: &Audit, parts: Parts) -> Result<(), Fa
         (damage, _) => {
             if let Some(damage) = damage {
                 let lost = audit.figures.records_behind_damage;
-                steps.push(format!("save what is behind offset {damage} aside, {lost} valid records among it, and cut there"));
+                steps.push(format!(
+                    "save what is behind offset {damage} aside, {lost} valid records among it, and cut there"
+                ));
             }
             if parts.queues || cuts.is_some() {
                 steps.push("make all queue files anew from the log and put the old ones aside".to_string());
@@ -191,7 +194,8 @@ pub fn repair_plan(format: Format, audit: &Audit, parts: Parts) -> Result<(), Fa
     }
     lines.extend(steps.iter().map(|step| format!("would    {step}")));
     lines.push("nothing was changed; --write does it".to_string());
-    let value = json!({ "written": false, "steps": steps, "figures": figures_json(audit), "findings": findings_json(audit) });
+    let value =
+        json!({ "written": false, "steps": steps, "figures": figures_json(audit), "findings": findings_json(audit) });
     print(format, &lines, &value)
 }
 
@@ -216,9 +220,7 @@ pub fn repaired(format: Format, repaired: &Repaired, after: &Audit, status: Exit
     }
     findings_lines(after, &mut lines);
     lines.push(format!("the store is now: {}", verdict(status)));
-    let saved = |from: &std::path::Path, to: &std::path::Path| {
-        json!({ "from": from.display().to_string(), "to": to.display().to_string() })
-    };
+    let saved = |from: &std::path::Path, to: &std::path::Path| json!({ "from": from.display().to_string(), "to": to.display().to_string() });
     let value = json!({
         "written": true,
         "saved": repaired.saved.iter().map(|aside| saved(&aside.from, &aside.to)).collect::<Vec<_>>(),
