@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    fn record(topic: &str, queue_id: i32, offset: i64, physical: i64) -> Vec<u8> {
+    fn record(topic: &str, queue_id: u32, offset: i64, physical: i64) -> Vec<u8> {
         let address = "127.0.0.1:10911".parse().expect("an address");
         let fields = RecordFields {
             topic,

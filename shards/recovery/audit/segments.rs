@@ -50,25 +50,21 @@ pub(crate) fn list(disk: &dyn Disk, path: &std::path::Path) -> Result<Vec<Direct
     }
 }
 
-/// Finds out the size of the files: the distance of their names, else the length of the first, else what is configured.
+/// Finds out the size of the files: the length that most have, if all names fit it; else the distance of the names; else what is
+/// configured. A single file of an odd length is taken for one that was cut short.
 fn size_of(segments: &[(PhysicalOffset, DirectoryEntry)], configured: u64) -> SegmentSize {
-    let fits = |size: &u64| SegmentSize::new(*size).is_ok() && segments.iter().all(|(start, _)| start.0 % size == 0);
-    let distance = segments.windows(2).map(|pair| pair[1].0.0 - pair[0].0.0).min();
-    let lengths = segments.iter().map(|(_, entry)| entry.length);
-    let candidates = distance.into_iter().chain(lengths.clone().max()).filter(fits);
-    // A single file that was cut short still has a name and, very likely, the configured size.
-    let whole = |size: &u64| lengths.clone().all(|length| length <= *size);
-    let chosen = candidates.clone().find(whole).or_else(|| candidates.clone().next());
-    let chosen = match (segments.len(), chosen) {
-        (1, Some(size)) if size < configured && segments[0].1.length < configured && !size.is_power_of_two() => {
-            Some(configured)
-        }
-        (_, chosen) => chosen,
+    let fits = |size: u64| {
+        SegmentSize::new(size).is_ok()
+            && segments.iter().all(|(start, entry)| start.0 % size == 0 && entry.length <= size)
     };
-    chosen
-        .and_then(|size| SegmentSize::new(size).ok())
-        .or_else(|| SegmentSize::new(configured).ok())
-        .unwrap_or_else(|| SegmentSize::new(DEFAULT_SEGMENT_BYTES).expect("the default is a size"))
+    let count = |length: u64| segments.iter().filter(|(_, entry)| entry.length == length).count();
+    let usual = segments.iter().map(|(_, entry)| entry.length).max_by_key(|length| (count(*length), *length));
+    let usual = usual.filter(|length| segments.len() > 1 || length.is_power_of_two());
+    let distance = segments.windows(2).map(|pair| pair[1].0.0 - pair[0].0.0).min();
+    let chosen = [usual, distance, Some(configured)].into_iter().flatten().find(|size| fits(*size));
+    SegmentSize::new(chosen.unwrap_or(configured))
+        .or_else(|_| SegmentSize::new(DEFAULT_SEGMENT_BYTES))
+        .expect("the default is a size")
 }
 
 /// Looks at the folder of the log.

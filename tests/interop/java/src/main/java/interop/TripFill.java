@@ -61,9 +61,9 @@ public final class TripFill {
                 }
             }
             for (int i = 0; i < 20; i++) {
-                batch.add(new Message(RETRY, "again", key(stop, i) + "-retry", Scope.bytes("retry " + stop + " " + i)));
+                Message message = new Message(RETRY, "again", key(stop, i) + "-retry", Scope.bytes("retry " + stop + " " + i));
+                Check.equal(SendStatus.SEND_OK, producer.send(message, scope.queue(RETRY, 0)).getSendStatus(), "send status");
             }
-            send(producer, batch, scope.queue(RETRY, 0));
             if (stop == 0) {
                 fillWide(scope, producer);
             }
