@@ -290,7 +290,7 @@ mod tests {
         let help = CommandLine::command().render_help().to_string();
         let first_words: Vec<&str> =
             help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
-        assert_eq!(first_words[..7], ["start", "broker", "namesrv", "produce", "consume", "config", "help"]);
+        assert_eq!(first_words[..8], ["start", "broker", "namesrv", "produce", "consume", "config", "store", "help"]);
         assert!(help.contains("Exit codes:\n    0  done"), "{help}");
     }
 
