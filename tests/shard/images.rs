@@ -6,13 +6,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 
 use ringmq::broker::filter::TagFilter;
 use ringmq::broker::pull::TransferLimits;
 use ringmq::config::Layers;
+use ringmq::server::cold::BufferPool;
 use ringmq::server::messages::ColdPull;
 use ringmq::server::metrics::StoreFigures;
+use ringmq::server::reader_thread::Reader;
 use ringmq::server::shared::Shared;
 use ringmq::server::storage::{self, Storage, StorageOptions};
 use ringmq::server::store_thread::StoreAccess;
@@ -32,6 +35,7 @@ use ringmq_shards::recovery::audit::{AuditOptions, NoProgress, audit};
 use ringmq_shards::recovery::checkpoint::CheckpointFile;
 use ringmq_shards::recovery::repair::{RepairOptions, repair};
 use ringmq_shards::recovery::{StorePaths, adopt};
+use ringmq_shards::runtime::PipePool;
 use ringmq_shards::sim::damage::{Damage, Target};
 use ringmq_shards::sim::{ManualClock, SimDisk, SimRandom};
 use ringmq_shards::types::{PhysicalOffset, QueueOffset, StoreTimestamp};
@@ -232,10 +236,21 @@ fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Serve
     let config = Layers::default().build().expect("the defaults are a configuration");
     let registry = Arc::new(Registry::new());
     let shared = Arc::new(Shared::new(&config, 1, 4 << 30, RING_BYTES as u64, 1 << 20));
-    let figures = Arc::new(StoreFigures::new(Arc::clone(&registry), shared));
+    let figures = Arc::new(StoreFigures::new(Arc::clone(&registry), Arc::clone(&shared)));
     let (segments, queues) = (Arc::clone(&storage.segments), Arc::clone(&storage.queues));
     let access = StoreAccess::new(view, segments, queues, arc(disk), 0, 1 << 30, 0, figures);
-    let probe = registry.probe("reader");
+    let (_, pulls) = sync_channel(1);
+    let reader = Reader {
+        pulls: Arc::new(Mutex::new(pulls)),
+        access: Arc::new(access),
+        shards: Vec::new(),
+        shared,
+        lifecycle: Arc::default(),
+        probe: registry.probe("reader"),
+        buffers: BufferPool::default(),
+        pipes: PipePool::new(1, 64 << 10),
+        verified: Arc::default(),
+    };
     let mut served = Served::default();
     // A broker answers pulls of topics in its table only.
     let known = |topic: &str| TOPICS.contains(&topic);
@@ -257,8 +272,10 @@ fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Serve
                 topic_sys_flag: 0,
                 group_sys_flag: 0,
             };
-            let frame = access.cold_pull(&pull, &probe);
-            let Ok(Split::Frame { frame, .. }) = split_frame(&frame, 64 << 20) else { panic!("{context}: no frame") };
+            let answer = reader.answer(&pull);
+            let Ok(Split::Frame { frame, .. }) = split_frame(&answer.frame, 64 << 20) else {
+                panic!("{context}: no frame")
+            };
             let answer = Command::decode(frame).expect("an answer");
             let mut body = answer.body.as_deref().unwrap_or_default();
             while answer.code == 0 && !body.is_empty() {

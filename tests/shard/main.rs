@@ -6,4 +6,6 @@ mod crash;
 mod held;
 mod images;
 mod input;
+mod pair;
+mod remote;
 mod world;

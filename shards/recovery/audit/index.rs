@@ -262,7 +262,7 @@ impl<'a> IndexAudit<'a> {
         let keys = view.keys().unwrap_or_default().split(|byte| *byte == b' ').filter(|word| !word.is_empty());
         let mut is_missing = false;
         for key in view.unique_key().into_iter().chain(keys) {
-            let hash = index_key_hash(view.topic(), &String::from_utf8_lossy(key));
+            let hash = index_key_hash(view.topic(), key);
             match found.iter().position(|have| *have == hash) {
                 Some(index) => {
                     // A record that was offered twice has its keys twice; queries bear it.
