@@ -6,9 +6,9 @@
 //! floor and lets go, or the writer sees the pin and waits for a later turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::ring::LogRing;
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Value of a slot that pins nothing.
 const UNPINNED: u64 = u64::MAX;
@@ -24,15 +24,15 @@ pub struct LogView {
     /// Everything below is confirmed: readers may see it.
     pub(super) confirmed: AtomicU64,
     /// Start of the last confirmed record; stored before `confirmed`. `u64::MAX` until there is one.
-    pub(super) last_record: AtomicU64,
+    last_record: AtomicU64,
     /// Ring memory holds `[floor, end)`; below it, read the files.
-    pub(super) floor: AtomicU64,
+    floor: AtomicU64,
     /// Everything below is known to be synced.
     pub(super) synced: AtomicU64,
     /// Start of the oldest segment that still exists.
     minimum: AtomicU64,
     /// Store time of the newest confirmed record, milliseconds since the epoch.
-    pub(super) confirmed_store_timestamp: AtomicU64,
+    confirmed_store_timestamp: AtomicU64,
     /// Everything below is confirmed and in the tails of its queues.
     pub(super) shown: AtomicU64,
     /// Store time of the newest such record; stored after `shown`, so it never claims more.
@@ -171,6 +171,23 @@ impl LogView {
         let seen = look(unsafe { self.ring.slice(physical, length) });
         self.pins[slot].0.store(before, Ordering::Release);
         Some(seen)
+    }
+
+    /// Publishes that everything up to `end` is confirmed, where the record at `start` ends. Writer only.
+    pub(crate) fn confirm(&self, start: u64, end: u64, store_timestamp: u64) {
+        self.confirmed_store_timestamp.store(store_timestamp, Ordering::Relaxed);
+        self.last_record.store(start, Ordering::Release);
+        self.confirmed.store(end, Ordering::Release);
+    }
+
+    /// Raises the floor, unless it is higher, and returns the offset below which nobody reads ring memory any more.
+    /// Writer only.
+    pub(crate) fn raise_floor(&self, floor: u64) -> u64 {
+        if floor > self.floor.load(Ordering::Relaxed) {
+            self.floor.store(floor, Ordering::Release);
+        }
+        fence(Ordering::SeqCst);
+        self.lowest_pin().min(self.floor.load(Ordering::Relaxed))
     }
 
     /// Lowest offset that any reader pins.
