@@ -33,6 +33,8 @@ pub struct StorageOptions {
     pub segment_bytes: u64,
     /// Entries of a queue file.
     pub queue_file_entries: u64,
+    /// Queue files that are kept open.
+    pub queue_open_files: usize,
     /// Memory of all queue tails.
     pub tail_bytes: u64,
     /// How the log is written besides the page cache.
@@ -177,8 +179,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
 
     let queue_config = QueueStoreConfig {
         file_entries: options.queue_file_entries,
+        open_files: options.queue_open_files,
         pool_bytes: options.tail_bytes,
-        ..QueueStoreConfig::default()
     };
     let (queues, pool) = QueueStore::new(Arc::clone(disk), &paths.consume_queue(), queue_config);
     let boot_id = queue_flushed::boot_id(disk.as_ref());

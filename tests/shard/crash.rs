@@ -105,6 +105,7 @@ fn open(disk: &SimDisk, mode: Mode, seed: u64) -> Result<Life, String> {
         commit_log: Path::new(ROOT).join("commitlog"),
         segment_bytes: SEGMENT_BYTES,
         queue_file_entries: 16,
+        queue_open_files: 4,
         write_path: write_path(mode),
         zero_ahead_bytes: 0,
         ring_bytes: RING_BYTES as u64,

@@ -175,7 +175,7 @@ impl Running {
         let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
         let broker = match roles.broker {
-            true => Some(open_broker(&mut config, &disk, &clock)?),
+            true => Some(open_broker(&mut config, &disk, &clock, descriptors)?),
             false => None,
         };
         let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
