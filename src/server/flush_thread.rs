@@ -56,8 +56,9 @@ const CONFIRMED_RECORD_TRIES: usize = 64;
 /// How long after a failed attempt the next segment is tried again.
 const SEGMENT_RETRY: Duration = Duration::from_millis(500);
 
-/// The newest part of the log that stays in the page cache while pages are recycled: several times the log ring.
-const CACHED_LOG_BYTES: u64 = 256 << 20;
+/// The newest part of the log that stays in the page cache while pages are recycled: as much as the log ring holds, and enough
+/// for pages to be written back before they would be given back. The less it is, the sooner no new pages are needed.
+const CACHED_LOG_BYTES: u64 = 64 << 20;
 
 /// Segments that are ready behind the one in use, as in Java.
 const SEGMENTS_AHEAD: u64 = 2;
@@ -203,10 +204,15 @@ impl FlushThread {
                     self.end = self.end.max(end);
                     self.ready_end = self.ready_end.max(ready_end);
                 }
-                Ok(FlushRequest::WriteBack { segment, from, end }) => self.write_back(segment, from, end),
+                Ok(FlushRequest::WriteBack { segment, from, end }) => {
+                    self.write_back(segment, from, end);
+                    self.recycle_pages(&mut schedule, end);
+                }
                 Ok(FlushRequest::RecyclePages) => {
                     tracing::info!("new memory pages are dear here: old pages of the log are given back for reuse");
-                    schedule.recycled = Some(self.view.synced());
+                    // What was written while this was found out lies in the last segment, or in the one before.
+                    let size = self.segments.options().size.bytes();
+                    schedule.recycled = Some(self.end.saturating_sub(size).max(self.view.minimum()));
                 }
                 Ok(FlushRequest::Persist { path, bytes }) => self.persist(path, &bytes),
                 Ok(FlushRequest::Stop(done)) => {
@@ -266,7 +272,7 @@ impl FlushThread {
             if schedule.catching_up.is_none() && !self.sync_log(schedule) {
                 return false;
             }
-            self.recycle_pages(schedule);
+            self.recycle_pages(schedule, self.end);
         }
         if now >= schedule.next_queues {
             schedule.next_queues = now + QUEUE_PERIOD;
@@ -366,11 +372,11 @@ impl FlushThread {
         (0..CONFIRMED_RECORD_TRIES).find_map(|_| self.view.confirmed_record()).map(of_pair)
     }
 
-    /// Gives pages of the log back that are synced and lie behind the part that is kept cached. The kernel reuses them for the
-    /// pages to come, which then need not be made.
-    fn recycle_pages(&self, schedule: &mut Schedule) {
+    /// Gives pages of the log back that lie behind the part that is kept cached before `end`, if they have been written back.
+    /// The kernel reuses them for the pages to come, which then need not be made.
+    fn recycle_pages(&self, schedule: &mut Schedule, end: u64) {
         let Some(from) = schedule.recycled else { return };
-        let until = self.view.synced().saturating_sub(CACHED_LOG_BYTES);
+        let until = end.saturating_sub(CACHED_LOG_BYTES);
         if until <= from {
             return;
         }
