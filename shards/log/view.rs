@@ -26,7 +26,7 @@ pub struct LogView {
     /// Start of the last confirmed record; stored before `confirmed`. `u64::MAX` until there is one.
     last_record: AtomicU64,
     /// Ring memory holds `[floor, end)`; below it, read the files.
-    floor: AtomicU64,
+    pub(super) floor: AtomicU64,
     /// Everything below is known to be synced.
     pub(super) synced: AtomicU64,
     /// Start of the oldest segment that still exists.
