@@ -61,6 +61,7 @@ fn a_faultless_server_is_not_accused() {
         ("batch-32", &["--rate", "50"]),
         ("fanout-10", &["--rate", "50"]),
         ("topics-1000", &["--rate", "200"]),
+        ("size-4m-max", &["--rate", "20"]),
     ] {
         let out = folder.path().join(workload);
         let arguments = [&["run", workload, "--target", "null:keep"][..], &SHORT, more].concat();

@@ -4,5 +4,8 @@
 mod allocation;
 mod crash;
 mod held;
+mod images;
 mod input;
+mod pair;
+mod remote;
 mod world;

@@ -17,6 +17,9 @@ use crate::load::body::{BodyHeader, Filler, read_body};
 /// The stored message at which the fault happens.
 const FAULTY_MESSAGE: u64 = 20;
 
+/// Bytes of records after which an answer holds no further one, as brokers do it (`maxTransferBytesOnMessageInMemory`).
+const MOST_ANSWER_BYTES: usize = 256 << 10;
+
 /// What goes wrong, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -133,6 +136,9 @@ impl Store {
         let mut records = Vec::new();
         let mut next = held.offset;
         for body in queue.iter().skip(held.offset).take(held.most) {
+            if !records.is_empty() && records.len() + body.len() > MOST_ANSWER_BYTES {
+                break;
+            }
             let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let fields = RecordFields {
                 topic: &held.queue.0,
