@@ -15,13 +15,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use ringmq_protocol::record;
 
 use super::limits::{PAGE_BYTES, PENDING_RECORDS_MAX, TURN_HEADROOM_BYTES};
 use super::view::LogView;
 use crate::queue::{ChunkPool, Queue, QueueEntry};
+use crate::sync::{Ordering, fence};
 use crate::types::{PhysicalOffset, QueueOffset, StoreTimestamp};
 
 /// When an acknowledgement may be given (RocketMQ `flushDiskType`).
@@ -355,15 +355,10 @@ impl Writer {
         let wanted = (self.end + self.headroom_bytes + PAGE_BYTES).saturating_sub(ring_bytes);
         // The page that holds `written` will be written again from the ring.
         let floor = wanted.min(page_floor(self.written));
-        if floor > self.view.floor.load(Ordering::Relaxed) {
-            self.view.floor.store(floor, Ordering::Release);
-        }
-        fence(Ordering::SeqCst);
+        let unpinned = self.view.raise_floor(floor);
         #[cfg(any(test, feature = "sim"))]
-        let lowest_pin = if self.has_bug(PlantedBug::IgnorePins) { u64::MAX } else { self.view.lowest_pin() };
-        #[cfg(not(any(test, feature = "sim")))]
-        let lowest_pin = self.view.lowest_pin();
-        let held = lowest_pin.min(self.view.floor.load(Ordering::Relaxed)).min(page_floor(self.written));
+        let unpinned = if self.has_bug(PlantedBug::IgnorePins) { self.view.floor() } else { unpinned };
+        let held = unpinned.min(page_floor(self.written));
         self.turn_budget = (held + ring_bytes).saturating_sub(self.end + PAGE_BYTES).min(self.headroom_bytes);
     }
 
@@ -582,9 +577,7 @@ impl Writer {
         let safe_count = self.pending.partition_point(|bound| bound.physical + u64::from(bound.size) <= safe);
         if safe_count > 0 {
             let last = &self.pending[safe_count - 1];
-            self.view.confirmed_store_timestamp.store(last.store_timestamp, Ordering::Relaxed);
-            self.view.last_record.store(last.physical, Ordering::Release);
-            self.view.confirmed.store(last.physical + u64::from(last.size), Ordering::Release);
+            self.view.confirm(last.physical, last.physical + u64::from(last.size), last.store_timestamp);
         }
         #[cfg(any(test, feature = "sim"))]
         let already_shown = self.planted.published;

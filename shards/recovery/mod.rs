@@ -6,7 +6,8 @@
 //!   as long as the kernel runs
 //! - [`queue_place`]: which queue entry belongs to a record
 //! - [`audit`], [`reader`], [`repair`] and [`adopt`]: what the store doctor knows, over the same pieces
-//! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index
+//! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index; [`CatchUp`]: what may be synced
+//!   while the store already serves
 //!
 //! All of it runs on ordinary threads over the [`Disk`](crate::disk::Disk) seam, before the first append.
 
@@ -23,10 +24,12 @@ pub mod reader;
 pub mod repair;
 pub mod scan;
 
+mod catch_up;
 mod cut;
 mod decide;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Discarded, DispatchSink, Recovered, RecoveryError, RecoveryOptions, recover};
+pub use catch_up::{CatchUp, CatchUpError};
+pub use decide::{Discarded, DispatchSink, KernelRun, Recovered, RecoveryError, RecoveryOptions, recover};
 pub use paths::StorePaths;

@@ -19,7 +19,7 @@ use super::audit::segments::{list, survey};
 use super::audit::{Audit, AuditError, AuditOptions, Progress, Scene, audit, sidecars};
 use super::checkpoint::CheckpointFile;
 use super::cut::Discarded;
-use super::decide::{DispatchSink, RecoveryError, RecoveryOptions, recover};
+use super::decide::{DispatchSink, KernelRun, RecoveryError, RecoveryOptions, recover};
 use super::paths::StorePaths;
 use super::queue_offsets::QueueOffsets;
 use crate::clock::Clock;
@@ -235,6 +235,7 @@ impl<'a> Repair<'a> {
             max_unsynced_bytes: None,
             index_is_safe: false,
             verify_property_crc: false,
+            kernel: KernelRun::Restarted,
         };
         let recovered = recover(disk, self.paths, &options, &mut WholeLog)?;
         self.done.messages.extend(recovered.messages);

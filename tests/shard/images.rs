@@ -73,6 +73,7 @@ fn options(salvage: bool) -> StorageOptions {
         zero_ahead_bytes: 0,
         ring_bytes: RING_BYTES as u64,
         tail_bytes: 1 << 20,
+        queue_open_files: 4,
         is_sync: false,
         salvage,
         index: Some(GEOMETRY),

@@ -180,7 +180,7 @@ impl Running {
         let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
         let broker = match roles.broker {
-            true => Some(open_broker(&mut config, &disk, &clock, salvage)?),
+            true => Some(open_broker(&mut config, &disk, &clock, descriptors, salvage)?),
             false => None,
         };
         let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
@@ -525,6 +525,7 @@ fn build_broker(
         checkpoint_file,
         checkpoint,
         durable_point,
+        catch_up: recovered.catch_up,
         index_timestamp_ms: Arc::clone(&index_timestamp_ms),
         shared: Arc::clone(shared),
         lifecycle: Arc::clone(lifecycle),
