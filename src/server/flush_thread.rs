@@ -407,7 +407,10 @@ impl FlushThread {
             let last_record = Some(LastRecord::of(PhysicalOffset(start), &record));
             let point = DurablePoint { offset: PhysicalOffset(confirmed), last_record };
             match self.durable_point.advance(point) {
-                Ok(()) => schedule.pointed = confirmed,
+                Ok(()) => {
+                    schedule.pointed = confirmed;
+                    self.shared.retention.note_durable_point(confirmed);
+                }
                 Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
             }
             self.checkpoint.physic_timestamp_ms = self.view.confirmed_store_timestamp() as i64;

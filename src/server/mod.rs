@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod metrics_page;
 pub mod outbox;
 pub mod registrar;
+pub mod retention;
 pub mod serving;
 pub mod shared;
 pub mod signals;

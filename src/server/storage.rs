@@ -192,7 +192,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     }
     let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
     let has_sidecar = loaded.is_some();
-    let queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+    let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+    remove_deleted_topics(&queues, &queue_offsets)?;
 
     let segment_size = SegmentSize::new(options.segment_bytes)?;
     let recovery_options = RecoveryOptions {
@@ -222,6 +223,10 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
     for message in &recovered.messages {
         tracing::warn!("{message}");
+    }
+    // What is written from here on is none of the past, whatever a barrier says that lies behind a cut, or was never given.
+    if queue_offsets.lower_barriers_to(recovered.end) {
+        queue_offsets.persist(disk.as_ref(), &paths)?;
     }
     if !was_clean && from.is_none_or(|from| from > recovered.end) {
         let cut = queues.truncate_all(recovered.end)?;
@@ -293,6 +298,21 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         queue_flushed,
         tail_page,
     })
+}
+
+/// The files of a deleted topic may have outlived it: they go before a topic of the same name is filled.
+fn remove_deleted_topics(queues: &QueueStore, offsets: &QueueOffsets) -> Result<(), QueueError> {
+    for (topic, barrier) in &offsets.barriers {
+        for queue in queues.topic_queues(topic) {
+            let mut first = [QueueEntry::default()];
+            let found = queues.read_entries(&queue, queue.bounds().0, &mut first)? == 1;
+            if found && !first[0].is_blank() && first[0].physical < *barrier {
+                queues.remove_topic(topic);
+                break;
+            }
+        }
+    }
+    queues.flush_dirty().map(|_| ())
 }
 
 /// A queue whose records have all expired keeps its place.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ringmq_shards::clock::{Clock, SystemClock};
+use ringmq_shards::clock::{Clock, SteadyClock, SystemClock};
 use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, StateFile, create_directories_durably};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
@@ -33,6 +33,7 @@ use super::log_shell::{LogShell, LogShellOptions};
 use super::messages::{ColdPull, ControlRequest, ShardMessage};
 use super::metrics::{self, StoreFigures};
 use super::registrar::Registrar;
+use super::retention::RetentionThread;
 use super::serving::{Serving, ServingIdentity};
 use super::shared::Shared;
 use super::storage::{self, Storage, StorageError, StorageOptions};
@@ -157,6 +158,7 @@ struct StoreSide {
     flush: SyncSender<FlushRequest>,
     flush_thread: JoinHandle<()>,
     store_thread: JoinHandle<()>,
+    retention_thread: JoinHandle<()>,
     reader_threads: Vec<JoinHandle<()>>,
     lock: ringmq_shards::recovery::process_lock::ProcessLock,
     paths: ringmq_shards::recovery::StorePaths,
@@ -224,6 +226,7 @@ impl Running {
         }
         let mut status = ExitStatus::Ok;
         if let Some(store) = self.store {
+            join(store.retention_thread, "retention");
             join(store.store_thread, "store");
             store.reader_threads.into_iter().for_each(|thread| join(thread, "reader"));
             let (done, finished) = channel();
@@ -329,6 +332,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
             &config,
             roles,
             &disk,
+            &clock,
             boot_ms,
             &registry,
             &lifecycle,
@@ -351,7 +355,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         control.1,
         senders.clone(),
         Arc::clone(&disk),
-        Arc::clone(&clock),
+        // Everything there waits for time to pass, which no step of the wall clock may stop or hasten.
+        Arc::new(SteadyClock::new(clock.as_ref())),
         broker_parts,
         namesrv,
         namesrv_files,
@@ -431,6 +436,7 @@ fn build_broker(
     config: &Config,
     roles: Roles,
     disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
     boot_ms: u64,
     registry: &Arc<Registry>,
     lifecycle: &Arc<Lifecycle>,
@@ -543,6 +549,21 @@ fn build_broker(
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(system("start a thread"))
     };
+    shared.retention.note_durable_point(recovered.durable_point.offset.0);
+    let retention_thread = RetentionThread {
+        disk: Arc::clone(disk),
+        clock: Arc::clone(clock),
+        view: Arc::clone(&view),
+        segments: Arc::clone(&segments),
+        queues: Arc::clone(&queues),
+        queue_offsets: Arc::clone(&queue_offsets),
+        directories: vec![paths.commit_log.clone(), paths.consume_queue()],
+        jobs: jobs.0.clone(),
+        shared: Arc::clone(shared),
+        lifecycle: Arc::clone(lifecycle),
+        probe: registry.probe("retention"),
+    };
+    let retention_handle = spawn("retention", Box::new(move || retention_thread.run()))?;
     let flush_handle = spawn("flush", Box::new(move || flush_thread.run()))?;
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
     let cold = Arc::new(Mutex::new(cold));
@@ -571,7 +592,6 @@ fn build_broker(
         control,
         store: store_access,
         queues,
-        view: Arc::clone(&view),
         paths: paths.clone(),
         queue_offsets,
         identity,
@@ -588,6 +608,7 @@ fn build_broker(
         flush: flush.0,
         flush_thread: flush_handle,
         store_thread: store_handle,
+        retention_thread: retention_handle,
         reader_threads,
         lock,
         paths,

@@ -310,7 +310,12 @@ impl ShardCore {
         self.now_ms = now_ms;
     }
 
-    /// The clock of this turn.
+    /// Milliseconds of a clock that no step of the wall clock moves, as of this turn: for everything that waits.
+    pub fn steady_ms(&self) -> u64 {
+        self.now_ns / 1_000_000
+    }
+
+    /// The wall clock of this turn: for what is stored.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -322,7 +327,7 @@ impl ShardCore {
         if self.connections.is_full() {
             return None;
         }
-        let id = self.connections.insert(Connection::new(socket, listener, peer, self.now_ms))?;
+        let id = self.connections.insert(Connection::new(socket, listener, peer, self.steady_ms()))?;
         let connection = connection_number(self.settings.index, id);
         if self.control.try_send(ControlRequest::Opened { connection, listener, peer }).is_err() {
             self.connections.remove(id);
@@ -446,7 +451,7 @@ impl ShardCore {
         if connection.closing {
             return true;
         }
-        connection.last_active_ms = self.now_ms;
+        connection.last_active_ms = self.now_ns / 1_000_000;
         self.counters.network_in += bytes.len() as u64;
         if !connection.input.is_empty() || connection.is_blocked || is_full {
             connection.input.extend_from_slice(bytes);
@@ -467,7 +472,7 @@ impl ShardCore {
         }
         let Some(connection) = self.connections.get_mut(id) else { return true };
         connection.input.extend_from_slice(rest);
-        connection.frame_began_ms = self.now_ms;
+        connection.frame_began_ms = self.now_ns / 1_000_000;
         self.input_bytes += rest.len();
         true
     }
@@ -491,7 +496,7 @@ impl ShardCore {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         input.drain(..used);
         if used > 0 {
-            connection.frame_began_ms = self.now_ms;
+            connection.frame_began_ms = self.now_ns / 1_000_000;
         }
         if input.is_empty() {
             input.shrink_to(limits::KEEP_BUFFER_BYTES);

@@ -86,6 +86,10 @@ impl ShardCore {
             let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is shutting down");
             return self.refuse_send(id, header, serving, &refusal);
         }
+        if self.shared.retention.is_full() {
+            let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, self.shared.retention.refusal());
+            return self.refuse_send(id, header, serving, &refusal);
+        }
         if self.pending.is_full() {
             return Progress::Blocked;
         }
@@ -190,14 +194,7 @@ impl ShardCore {
                 self.counters.queue_full += u64::from(error == AppendError::QueueFull);
                 Progress::Blocked
             }
-            Err(error) => {
-                let code = match error {
-                    AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
-                    AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
-                    _ => response::SYSTEM_ERROR,
-                };
-                self.refuse_send(id, header, serving, &Refusal::new(code, error.to_string()))
-            }
+            Err(error) => self.refuse_send(id, header, serving, &Refusal::new(refusal_code(error), error.to_string())),
         }
     }
 
@@ -232,10 +229,10 @@ impl ShardCore {
                 true
             }
             Err(error) if error.is_temporary() => false,
-            Err(_) => {
-                // The shard checked what it could; what is left is a failed or full disk.
+            Err(error) => {
+                // The shard checked what it could; what is left is a failed or full disk, or a topic that was just deleted.
                 if let Some(ticket) = append.ticket {
-                    let settled = Settled { ticket, verdict: Verdict::Failed, physical: 0, queue_offset: 0 };
+                    let settled = Settled { ticket, verdict: Verdict::Refused(error), physical: 0, queue_offset: 0 };
                     self.route_settled(settled);
                 }
                 true
@@ -262,7 +259,12 @@ impl ShardCore {
         self.discharge(id, pending.request_bytes);
         let store_host = self.serving.as_ref().map(|serving| serving.identity.clone());
         if let (Some(connection), Some(identity)) = (self.connections.get_mut(id), store_host) {
-            if settled.verdict == Verdict::Failed {
+            if let Verdict::Refused(error) = settled.verdict {
+                self.counters.sends_refused += 1;
+                let (trace_on, out) = (if identity.trace_on { "true" } else { "false" }, connection.outbox.buffer());
+                let ext = [("MSG_REGION", identity.region_id.as_str()), ("TRACE_ON", trace_on)];
+                write_error(out, pending.serialize_type, pending.opaque, refusal_code(error), &error.to_string(), &ext);
+            } else if settled.verdict == Verdict::Failed {
                 let out = connection.outbox.buffer();
                 let remark = "the log could not be written; nothing more is stored until the broker is restarted";
                 write_error(out, pending.serialize_type, pending.opaque, response::SYSTEM_ERROR, remark, &[]);
@@ -276,7 +278,7 @@ impl ShardCore {
                 }
                 let (code, remark) = match settled.verdict {
                     Verdict::FlushTimeout => (response::FLUSH_DISK_TIMEOUT, Some("FLUSH_DISK_TIMEOUT")),
-                    Verdict::Stored | Verdict::Failed => (response::SUCCESS, None),
+                    _ => (response::SUCCESS, None),
                 };
                 let result = SendResult {
                     message_ids: MessageIds { store_host: identity.store_host, physical_offsets: &self.offsets },
@@ -300,6 +302,16 @@ impl ShardCore {
             sizes.clear();
             self.spare_sizes.push(sizes);
         }
+    }
+}
+
+/// What a request is answered that the log does not take.
+fn refusal_code(error: AppendError) -> i32 {
+    match error {
+        AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
+        AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
+        AppendError::Retired => response::TOPIC_NOT_EXIST,
+        _ => response::SYSTEM_ERROR,
     }
 }
 

@@ -98,7 +98,7 @@ impl EventLoop {
         let id = SlotId { slot: completion.token.slot, generation: completion.token.generation };
         let view = self.view.clone();
         let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
         connection.last_active_ms = now_ms;
         let taken = match completion.outcome() {
