@@ -5,7 +5,7 @@
 //!
 //! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,6 +155,8 @@ pub struct ControlThread {
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
     /// Deleted topics whose barrier the writer has not given yet. No topic of these names is served.
     unfenced: Vec<(String, Receiver<u64>)>,
+    /// State files whose last content could not be written, for want of space as a rule.
+    unwritten: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl ControlThread {
@@ -189,6 +191,7 @@ impl ControlThread {
             connections: HashMap::new(),
             topics: FastMap::default(),
             unfenced: Vec::new(),
+            unwritten: BTreeMap::new(),
         }
     }
 
@@ -245,6 +248,9 @@ impl ControlThread {
 
     fn tick(&mut self, now_ms: u64) {
         self.take_late_barriers();
+        for (path, bytes) in self.unwritten.clone() {
+            self.persist(&path, &bytes);
+        }
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now_ms, &mut effects);
@@ -631,11 +637,16 @@ impl ControlThread {
         }
     }
 
-    fn persist(&self, path: &std::path::Path, bytes: &[u8]) {
+    /// Writes a state file; if that fails, again with every tick until it works.
+    fn persist(&mut self, path: &std::path::Path, bytes: &[u8]) {
         let is_json_file = path.extension().is_some_and(|extension| extension == "json");
         let is_valid = |content: &[u8]| !is_json_file || is_json(content);
         if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_valid) {
-            tracing::error!(%error, "a state file could not be written; the change is lost if the process ends now");
+            if self.unwritten.insert(path.to_path_buf(), bytes.to_vec()).is_none() {
+                tracing::warn!(%error, "a state file could not be written; it is tried again until it can");
+            }
+        } else {
+            self.unwritten.remove(path);
         }
     }
 

@@ -135,6 +135,11 @@ impl RetentionState {
         self.is_full.load(Ordering::Relaxed)
     }
 
+    /// Begins or ends refusing.
+    pub fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
     /// Why sends are refused, for the sender.
     pub fn refusal(&self) -> String {
         let rules = self.settings().rules;
@@ -241,7 +246,7 @@ impl RetentionThread {
         let was_full = state.is_full();
         let facts = Facts { is_full: was_full, ..self.facts(&[], &percents, false) };
         let is_full = decide(&settings.rules, &facts).is_full;
-        state.is_full.store(is_full, Ordering::Relaxed);
+        state.set_full(is_full);
         match (was_full, is_full) {
             (false, true) => tracing::warn!(used_percent = fullest, "the disk is too full: sends are refused"),
             (true, false) => tracing::info!(used_percent = fullest, "there is room again: sends are taken"),
