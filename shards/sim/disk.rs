@@ -269,7 +269,14 @@ impl SimDisk {
             let content = crash_content(inode, &mut random, pattern, odds, last);
             let allocated = inode.allocated.min(content.length());
             let modified_ms = inode.modified_ms;
-            Inode { live: content.clone(), durable: content, pending: Vec::new(), allocated, locked: false, modified_ms }
+            Inode {
+                live: content.clone(),
+                durable: content,
+                pending: Vec::new(),
+                allocated,
+                locked: false,
+                modified_ms,
+            }
         };
         let inodes = state.inodes.iter().map(after).collect();
         let crashed = State {

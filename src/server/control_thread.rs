@@ -523,7 +523,10 @@ impl ControlThread {
         match barrier.recv_timeout(BARRIER_PATIENCE) {
             Ok(offset) => self.finish_retirement(topic, offset),
             Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!(topic, "the log is stuck: a topic of this name is served again when its deletion is complete");
+                tracing::warn!(
+                    topic,
+                    "the log is stuck: a topic of this name is served again when its deletion is complete"
+                );
                 self.unfenced.push((topic.to_owned(), barrier));
             }
             Err(RecvTimeoutError::Disconnected) => {}

@@ -373,7 +373,8 @@ impl RetentionThread {
                 tracing::warn!(%error, file = start, "a removed file of the log still takes space until the next start");
                 return false;
             }
-            self.probe.record(Histogram::SegmentRemoveTime, u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            self.probe
+                .record(Histogram::SegmentRemoveTime, u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
         true
     }

@@ -186,7 +186,11 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         false => queue_flushed::load(disk.as_ref(), &paths, boot_id.as_deref())
             .map_err(io_error("read queue-flushed", paths.queue_flushed()))?,
     };
-    queues.load(!was_clean && flushed.is_none())?;
+    let loaded = queues.load(!was_clean && flushed.is_none())?;
+    if !loaded.foreign.is_empty() {
+        let foreign: Vec<String> = loaded.foreign.iter().map(|path| path.display().to_string()).collect();
+        tracing::warn!("the folder of the queues holds what belongs to no queue, ignored: {}", foreign.join(", "));
+    }
     if !was_clean {
         queues.mark_all_unsynced();
     }

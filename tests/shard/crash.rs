@@ -343,9 +343,8 @@ impl Life {
 impl Past {
     /// Store times in the order of the log.
     pub(super) fn store_times(&self) -> Vec<i64> {
-        let time = |record: &Bound| {
-            RecordView::parse(&record.bytes, CrcCheck::Verify).expect("a record").store_timestamp()
-        };
+        let time =
+            |record: &Bound| RecordView::parse(&record.bytes, CrcCheck::Verify).expect("a record").store_timestamp();
         self.records.values().map(time).collect()
     }
 

@@ -9,4 +9,5 @@ mod refusals;
 mod restart;
 mod retention;
 mod send;
+mod surroundings;
 mod tools;

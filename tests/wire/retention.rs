@@ -196,8 +196,12 @@ fn live_and_delete(broker: &Broker, random: &mut Random, generation: u64) -> BTr
                 let Ok(mut client) = Client::connect(&[broker.name_server()]) else { return };
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let queue =
-                        Queue { topic: "again".into(), broker_name: String::new(), address: address.clone(), queue_id: worker };
+                    let queue = Queue {
+                        topic: "again".into(),
+                        broker_name: String::new(),
+                        address: address.clone(),
+                        queue_id: worker,
+                    };
                     match client.send_to(&queue, &Message::new(format!("load-{generation}-{number}"))) {
                         Err(error) if error.code().is_none() => return,
                         _ => number += 1,
