@@ -6,4 +6,6 @@ mod crash;
 mod faults;
 mod held;
 mod input;
+mod pair;
+mod remote;
 mod world;

@@ -1,7 +1,9 @@
 //! The protocol as clients see it: the real binary over real sockets.
 
 mod bad_input;
+mod bounds;
 mod broker;
+mod cold;
 mod consumers;
 mod pull;
 mod random;
@@ -10,4 +12,5 @@ mod restart;
 mod retention;
 mod send;
 mod surroundings;
+mod threads;
 mod tools;
