@@ -92,6 +92,9 @@ pub struct RetentionState {
     queues_asked: AtomicBool,
     /// Whether sends are refused for want of space.
     is_full: AtomicBool,
+    /// The two ratios of the refusal, for the sender's text: a shard asks without a lock.
+    warning_percent: AtomicU32,
+    forcible_percent: AtomicU32,
     /// Use of the fullest file system, percent.
     used_percent: AtomicU32,
     /// The durable point as it is on disk; set by the flush thread.
@@ -101,8 +104,11 @@ pub struct RetentionState {
 impl RetentionState {
     /// The state before the first look.
     pub fn new(config: &Config) -> Self {
+        let settings = RetentionSettings::from(config);
         Self {
-            settings: Mutex::new(RetentionSettings::from(config)),
+            warning_percent: AtomicU32::new(settings.rules.warning_percent.into()),
+            forcible_percent: AtomicU32::new(settings.rules.forcible_percent.into()),
+            settings: Mutex::new(settings),
             asked_rounds: AtomicU32::new(0),
             queues_asked: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
@@ -113,7 +119,10 @@ impl RetentionState {
 
     /// Takes over a changed configuration.
     pub fn adopt(&self, config: &Config) {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = RetentionSettings::from(config);
+        let settings = RetentionSettings::from(config);
+        self.warning_percent.store(settings.rules.warning_percent.into(), Ordering::Relaxed);
+        self.forcible_percent.store(settings.rules.forcible_percent.into(), Ordering::Relaxed);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     fn settings(&self) -> RetentionSettings {
@@ -142,13 +151,12 @@ impl RetentionState {
 
     /// Why sends are refused, for the sender.
     pub fn refusal(&self) -> String {
-        let rules = self.settings().rules;
         format!(
             "service not available now: the broker's disk is full [used: {} %]; messages are refused above {} % \
              (diskSpaceWarningLevelRatio) until use is down to {} % (diskSpaceCleanForciblyRatio)",
             self.used_percent.load(Ordering::Relaxed),
-            rules.warning_percent,
-            rules.forcible_percent
+            self.warning_percent.load(Ordering::Relaxed),
+            self.forcible_percent.load(Ordering::Relaxed)
         )
     }
 
