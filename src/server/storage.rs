@@ -11,7 +11,7 @@ use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably};
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
-use ringmq_shards::queue::{ChunkPool, QueueEntry, QueueError, QueueStore, QueueStoreConfig};
+use ringmq_shards::queue::{ChunkPool, Queue, QueueEntry, QueueError, QueueStore, QueueStoreConfig};
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
@@ -330,13 +330,10 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
 /// The files of a deleted topic may have outlived it: they go before a topic of the same name is filled.
 fn remove_deleted_topics(queues: &QueueStore, offsets: &QueueOffsets) -> Result<(), QueueError> {
     for (topic, barrier) in &offsets.barriers {
-        for queue in queues.topic_queues(topic) {
-            let mut first = [QueueEntry::default()];
-            let found = queues.read_entries(&queue, queue.bounds().0, &mut first)? == 1;
-            if found && !first[0].is_blank() && first[0].physical < *barrier {
-                queues.remove_topic(topic);
-                break;
-            }
+        // Files of the new topic are written only after the old ones are gone, so they are of one kind.
+        let is_old = |queue: &Arc<Queue>| queue.physical_end().0 > 0 && queue.physical_end() <= *barrier;
+        if queues.topic_queues(topic).iter().any(is_old) {
+            queues.remove_topic(topic);
         }
     }
     queues.flush_dirty().map(|_| ())
