@@ -18,6 +18,7 @@ pub mod reader_thread;
 pub mod registrar;
 pub mod remote;
 pub mod retention;
+pub mod served;
 pub mod serving;
 pub mod shared;
 pub mod signals;

@@ -5,6 +5,7 @@ mod allocation;
 mod crash;
 mod faults;
 mod held;
+mod images;
 mod input;
 mod pair;
 mod remote;
