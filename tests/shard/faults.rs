@@ -5,7 +5,7 @@ use ringmq_shards::queue::QueueEntry;
 use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDisk};
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset};
 
-use super::crash::{Life, Past, begin, is_sync, open, promised};
+use super::crash::{Life, Past, begin, open, promised};
 use super::world::{Mode, Shape, World, pull, send};
 
 const NO_SPACE: i32 = 14;

@@ -119,7 +119,7 @@ fn the_oldest_goes_and_the_last_stays() {
     let segments = open(&disk, WritePath::PageCache, 0);
     segments.prepare_next(PhysicalOffset(0)).unwrap();
     let before = segments.prepare_next(PhysicalOffset(0)).unwrap();
-    let mut taken = segments.take_oldest().unwrap().unwrap();
+    let _taken = segments.take_oldest().unwrap().unwrap();
     let after = segments.snapshot();
     assert_eq!(after.min(), Some(PhysicalOffset(SIZE)));
     assert!(segments.take_oldest().unwrap().is_none());
