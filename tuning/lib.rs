@@ -4,4 +4,6 @@
 //! [`probe::System`]. Nothing is written before its old value is in the journal and on disk.
 
 pub mod catalogue;
+pub mod placement;
+pub mod plan;
 pub mod probe;

@@ -313,7 +313,7 @@ mod tests {
         why = "Keeps pages in memory."
         harmful_when = "Seldom, if ever."
     "#;
-    const PROFILE: &str = "name = \"p\"\nsummary = \"s\"\ntunables = [\"vm.swappiness\"]";
+    const PROFILE: &str = "name = \"p\"\nsummary = \"s\"\nshard_threads = \"all\"\ntunables = [\"vm.swappiness\"]";
 
     fn parse(entry: &str, profile: &str) -> Result<Catalogue, String> {
         Catalogue::parse(&[("memory", entry)], &[("p", profile)], "").map_err(|error| error.to_string())

@@ -278,6 +278,16 @@ pub struct Tunable {
     pub values: BTreeMap<String, Rule>,
 }
 
+/// Which hardware threads of a core run shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShardThreads {
+    /// The first of each core: no sibling disturbs.
+    OnePerCore,
+    /// All of them: most capacity.
+    All,
+}
+
 /// A choice of entries.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -286,6 +296,8 @@ pub struct Profile {
     pub name: String,
     /// For whom it is, in one sentence.
     pub summary: String,
+    /// Which threads of a core get a shard.
+    pub shard_threads: ShardThreads,
     /// The profile whose entries it has too.
     pub inherits: Option<String>,
     /// Ids of its own entries.
