@@ -4,6 +4,8 @@
 //! [`probe::System`]. Nothing is written before its old value is in the journal and on disk.
 
 pub mod catalogue;
+pub mod executor;
+pub mod journal;
 pub mod placement;
 pub mod plan;
 pub mod probe;
