@@ -5,7 +5,9 @@
 
 pub mod catalogue;
 pub mod executor;
+pub mod export;
 pub mod journal;
 pub mod placement;
 pub mod plan;
 pub mod probe;
+pub mod report;
