@@ -7,6 +7,7 @@
 pub mod exit_codes;
 pub mod logging;
 mod options;
+mod tune;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -58,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Namesrv(arguments) => serve(Roles { broker: false, namesrv: true }, arguments),
         Command::Produce(options) => crate::produce(options),
         Command::Consume(options) => crate::consume(options),
+        Command::Tune(arguments) => tune::run(arguments),
         Command::Config(arguments) => match arguments.what {
             ConfigCommand::Reference => print(&config::reference()),
             ConfigCommand::Toml => print(&config::example_toml()),
@@ -87,6 +89,9 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
     }
     if let Some(notice) = config.loopback_notice() {
         tracing::info!("{notice}");
+    }
+    if roles.broker {
+        tracing::info!("{}", tune::start_line(&config));
     }
     let code = crate::serve(ServeOptions { roles, config });
     logging::flush(LOG_PATIENCE);

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 
 use super::exit_codes;
+use super::tune::TuneArguments;
 use crate::config::{Service, Sources};
 
 /// A message broker that speaks Apache RocketMQ's remoting protocol.
@@ -33,6 +34,8 @@ pub enum Command {
     Consume(ConsumeOptions),
     /// Show what can be configured, and what is
     Config(ConfigArguments),
+    /// Check and tune this host: kernel, disks, network cards, cores; everything can be undone
+    Tune(TuneArguments),
 }
 
 /// Options of all servers.
@@ -285,7 +288,7 @@ mod tests {
         let help = CommandLine::command().render_help().to_string();
         let first_words: Vec<&str> =
             help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
-        assert_eq!(first_words[..7], ["start", "broker", "namesrv", "produce", "consume", "config", "help"]);
+        assert_eq!(first_words[..8], ["start", "broker", "namesrv", "produce", "consume", "config", "tune", "help"]);
         assert!(help.contains("Exit codes:\n    0  done"), "{help}");
     }
 
