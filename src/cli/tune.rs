@@ -384,7 +384,8 @@ fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Sty
     let mut steps = executor::apply(&session.system, plan).map_err(internal)?;
     if persist {
         let program = std::env::current_exe().map_err(internal)?;
-        let unit = export::tune_unit(&plan.profile, &program.display().to_string(), &kept_arguments(session, arguments));
+        let unit =
+            export::tune_unit(&plan.profile, &program.display().to_string(), &kept_arguments(session, arguments));
         for (path, text) in [(export::TUNE_UNIT, unit), (export::TUNE_DROP_IN, export::tune_drop_in())] {
             steps.push(executor::make_file(&session.system, plan, path, &text).map_err(internal)?);
         }
@@ -433,7 +434,8 @@ fn export_files(session: &Session, arguments: &HostArguments, to: &Path) -> Resu
     let files = export::files(&session.catalogue, &session.profile, Some(&session.plan), &program, &kept);
     for file in &files {
         let path = to.join(&file.path);
-        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, &file.text));
+        let written =
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, &file.text));
         written.map_err(|error| internal(format!("cannot write {}: {error}", path.display())))?;
     }
     let paths: Vec<String> = files.iter().map(|file| to.join(&file.path).display().to_string()).collect();

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{
-    CardSetting, Catalogue, Class, Evidence, Inquiry, Kind, Need, Profile, Rule, Severity, Tunable,
-};
+use super::{CardSetting, Catalogue, Class, Evidence, Inquiry, Kind, Need, Profile, Rule, Severity, Tunable};
 
 const FILES: &[(&str, &str)] = &[
     ("memory", include_str!("memory.toml")),

@@ -22,8 +22,12 @@ fn apply_one(system: &dyn System, recorder: &mut Recorder<'_>, planned: &Change)
     let now = target.read(system).unwrap_or_else(|_| planned.old.clone());
     let undo = undo_of(system, target, &now, planned.counterpart.as_ref());
     let change = Change { old: now, undo, ..planned.clone() };
-    let step =
-        |outcome: Outcome| Step { name: change.name.clone(), from: change.old.clone(), to: change.new.clone(), outcome };
+    let step = |outcome: Outcome| Step {
+        name: change.name.clone(),
+        from: change.old.clone(),
+        to: change.new.clone(),
+        outcome,
+    };
     if target.same(&change.old, &change.new) {
         return Ok(step(Outcome::Done));
     }
@@ -59,7 +63,11 @@ pub fn make_file(system: &dyn System, plan: &Plan, path: &str, text: &str) -> Re
         return Ok(step(Outcome::Failed("somebody else made this file; it stays".into())));
     }
     if present.is_none() {
-        Recorder::open(system, &plan.profile, &plan.boot_id)?.record(&Entry::Made { path: path.into() })?;
+        let mut recorder = Recorder::open(system, &plan.profile, &plan.boot_id)?;
+        if let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| !system.exists(folder)) {
+            recorder.record(&Entry::Made { path: format!("{folder}/") })?;
+        }
+        recorder.record(&Entry::Made { path: path.into() })?;
     }
     match system.replace_synced(path, &text) {
         Ok(()) => Ok(step(Outcome::Done)),

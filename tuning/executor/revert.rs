@@ -1,6 +1,6 @@
 //! Brings back what the journal says was there before, newest change first.
 
-use crate::journal::{Entry, FILE_MARK, Journal, JournalError, PATH};
+use crate::journal::{Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
 use crate::plan::Target;
 use crate::probe::System;
 
@@ -13,6 +13,10 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         // A journal that is too torn to have led to a change.
         if system.exists(PATH) {
             system.remove(PATH)?;
+        }
+        if system.exists(FOLDER) {
+            // A revert that was killed at its very end; whatever else is in the folder stays.
+            let _ = system.remove(FOLDER);
         }
         return Ok(Vec::new());
     };
@@ -34,7 +38,8 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
                     kept.push(entry.clone());
                     // What the kernel made of it, so that the next revert can still tell.
                     let read_back = ending.flatten();
-                    let done = read_back.map(|read_back| Entry::Done { target: target.clone(), new: new.clone(), read_back });
+                    let done =
+                        read_back.map(|read_back| Entry::Done { target: target.clone(), new: new.clone(), read_back });
                     let place = kept.len() - 1;
                     kept.splice(place..place, done);
                 }
@@ -51,7 +56,7 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         }
     }
     if kept.is_empty() {
-        system.remove(PATH)?;
+        remove_journal(system)?;
     } else {
         kept.extend(journal.profile().map(|name| Entry::Profile(name.into())));
         kept.reverse();
@@ -59,6 +64,13 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         system.replace_synced(PATH, &rest.text())?;
     }
     Ok(steps)
+}
+
+fn remove_journal(system: &dyn System) -> Result<(), JournalError> {
+    system.remove(PATH)?;
+    // Its folder is this tool's own; whatever else is in it stays.
+    let _ = system.remove(FOLDER);
+    Ok(())
 }
 
 /// A change that was begun. `ending`: `None` if nothing is known, so it was interrupted; `Some(None)` if the kernel
@@ -74,7 +86,8 @@ struct Past<'journal> {
 
 fn bring_back(system: &dyn System, past: &Past<'_>, force: bool) -> Step {
     let Past { name, target, old, new, undo, ending } = past;
-    let step = |from: &str, outcome: Outcome| Step { name: (*name).into(), from: from.into(), to: (*old).into(), outcome };
+    let step =
+        |from: &str, outcome: Outcome| Step { name: (*name).into(), from: from.into(), to: (*old).into(), outcome };
     let now = match target.read(system) {
         Ok(now) => now,
         Err(error) => return step("", Outcome::Failed(format!("cannot be read: {error}"))),
@@ -103,6 +116,11 @@ fn bring_back(system: &dyn System, past: &Past<'_>, force: bool) -> Step {
 
 fn unmake(system: &dyn System, path: &str, force: bool) -> Step {
     let step = |outcome: Outcome| Step { name: path.into(), from: "present".into(), to: "absent".into(), outcome };
+    if path.ends_with('/') {
+        // A folder that somebody else uses by now stays, and is no longer ours.
+        let _ = system.remove(path);
+        return step(Outcome::Done);
+    }
     match system.read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => step(Outcome::AlreadyBack),
         Err(error) => step(Outcome::Failed(error.to_string())),

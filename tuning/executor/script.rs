@@ -219,7 +219,8 @@ revert() {
       profile) [ -n "$profile" ] || profile=${lines[index]} ;;
       made)
         if [ ! -e "$root$name" ]; then continue; fi
-        if [ "$(head -n 1 "$root$name")" = '@mark@' ]; then rm "$root$name"; rmdir "$root${name%/*}" 2>/dev/null || true
+        case $name in */) rmdir "$root$name" 2>/dev/null || true; continue ;; esac
+        if [ "$(head -n 1 "$root$name")" = '@mark@' ]; then rm "$root$name"
         else say "$name: somebody else made it; it stays"; kept+=("${lines[index]}"); fi ;;
       set)
         [ "$boot" = "$(boot_id)" ] || continue

@@ -80,7 +80,8 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
         let Some(attribute) = tunable.path.strip_prefix("/sys/block/{disk}/") else { continue };
         text.push('\n');
         text += &comment(tunable);
-        let start = format!("ACTION==\"add|change\", SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", KERNEL==\"{kernel}\"");
+        let start =
+            format!("ACTION==\"add|change\", SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", KERNEL==\"{kernel}\"");
         match (fixed_value(rule), rule) {
             (Some(value), _) => {
                 let _ = writeln!(text, "{start}, ATTR{{{attribute}}}=\"{value}\"");

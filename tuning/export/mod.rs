@@ -22,7 +22,13 @@ pub struct ExportedFile {
 
 /// All files of a profile, for the host of the plan if there is one. `program` and `arguments` are those of the tool in
 /// the boot-time unit.
-pub fn files(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>, program: &str, arguments: &str) -> Vec<ExportedFile> {
+pub fn files(
+    catalogue: &Catalogue,
+    profile: &Profile,
+    plan: Option<&Plan>,
+    program: &str,
+    arguments: &str,
+) -> Vec<ExportedFile> {
     let placement = plan.map(|plan| &plan.placement);
     let file = |path: &str, text: String| ExportedFile { path: path.into(), text };
     let mut all = vec![

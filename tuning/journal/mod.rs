@@ -11,7 +11,7 @@
 //! set      NAME TARGET OLD NEW UNDO-TARGET UNDO-VALUE     about to write NEW into TARGET
 //! done     TARGET NEW READ-BACK                           written; this is what the kernel made of it
 //! failed   TARGET                                         the kernel refused
-//! made     PATH                                           about to make this file
+//! made     PATH                                           about to make this file, or folder if it ends with /
 //! ```
 //!
 //! Invariants: lines are only appended, but for a revert, which replaces the file by what it could not bring back, or
@@ -24,6 +24,8 @@ use crate::probe::System;
 
 /// Where the journal is.
 pub const PATH: &str = "/var/lib/ringmq-tune/journal";
+/// The folder that it is in, which is this tool's own.
+pub const FOLDER: &str = "/var/lib/ringmq-tune/";
 /// Its first line.
 pub const HEADER: &str = "ringmq-tune 1";
 /// First line of every file that is made; a file without it is not ours to remove.
@@ -79,7 +81,7 @@ pub enum Entry {
     },
     /// About to make a file.
     Made {
-        /// Its path.
+        /// Its path; a folder's ends with `/`.
         path: String,
     },
     /// The profile of the lines below.

@@ -65,7 +65,8 @@ pub fn decide(host: &Host, threads: ShardThreads) -> Placement {
     let candidates = shard_threads(&cores, threads);
     let queues = host.nics.iter().map(|nic| nic.rx.len()).max().unwrap_or(0);
     if queues >= candidates.len() {
-        reasons.push(format!("{queues} queues for {} shards: each shard takes the packets of its own.", candidates.len()));
+        reasons
+            .push(format!("{queues} queues for {} shards: each shard takes the packets of its own.", candidates.len()));
         let shards = bounded(candidates, &mut reasons);
         return Placement { interrupts: shards.clone(), shards, node, reasons };
     }
@@ -100,7 +101,8 @@ fn reserved(interrupts: Vec<usize>, shards: Vec<usize>, node: usize, mut reasons
 fn choose_node<'host>(host: &Host, usable: &[&'host Cpu], reasons: &mut Vec<String>) -> (usize, Vec<&'host Cpu>) {
     let on = |node: usize| usable.iter().copied().filter(|cpu| cpu.node == node).collect::<Vec<_>>();
     let nodes = host.topology.nodes();
-    let of_card = host.nics.iter().find_map(|nic| nic.node.filter(|node| !on(*node).is_empty()).map(|node| (nic, node)));
+    let of_card =
+        host.nics.iter().find_map(|nic| nic.node.filter(|node| !on(*node).is_empty()).map(|node| (nic, node)));
     let largest = || nodes.iter().copied().max_by_key(|node| (on(*node).len(), usize::MAX - node)).unwrap_or(0);
     let node = of_card.map_or_else(largest, |(_, node)| node);
     if nodes.len() > 1 {
@@ -137,7 +139,10 @@ fn shard_threads(cores: &[Vec<usize>], threads: ShardThreads) -> Vec<usize> {
 
 fn bounded(mut shards: Vec<usize>, reasons: &mut Vec<String>) -> Vec<usize> {
     if shards.len() > MAX_SHARDS {
-        reasons.push(format!("{} processors could run shards; {MAX_SHARDS} is the most that a broker uses.", shards.len()));
+        reasons.push(format!(
+            "{} processors could run shards; {MAX_SHARDS} is the most that a broker uses.",
+            shards.len()
+        ));
         shards.truncate(MAX_SHARDS);
     }
     shards

@@ -386,7 +386,10 @@ fn present(situation: &Situation<'_>, tunable: &Tunable, target: Option<&Target>
         {
             return Err("this kernel or device does not have it".into());
         }
-        return target.read(*system).map_err(|error| format!("cannot be read: {error}"));
+        return target.read(*system).map_err(|error| match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => "the card does not have it".into(),
+            _ => format!("cannot be read: {error}"),
+        });
     }
     if let Some(inquiry) = tunable.inquiry {
         return match ask(*system, host, inquiry) {

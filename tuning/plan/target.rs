@@ -108,7 +108,8 @@ mod tests {
     #[test]
     fn names_round_trip() {
         // Goal: a journal's names lead back to their targets and nowhere else. Method: one of each, and forged ones.
-        for target in [Target::File("/proc/sys/vm/swappiness".into()), Target::Card("eth0".into(), CardSetting::RxRing)] {
+        for target in [Target::File("/proc/sys/vm/swappiness".into()), Target::Card("eth0".into(), CardSetting::RxRing)]
+        {
             assert_eq!(Target::of_name(&target.name()), Some(target));
         }
         for name in ["/etc/passwd", "/proc/../etc/passwd", "card:eth0", "card:eth0:colour", ""] {

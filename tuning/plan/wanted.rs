@@ -125,12 +125,12 @@ fn computed(
             }
             fixed(if host.nics.iter().any(steering_helps) { RFS_ENTRIES } else { 0 }.to_string())
         }
-        Computation::RfsFlowCount => on_nic(place, |nic| {
-            fixed(if steering_helps(nic) { RFS_ENTRIES / queues(nic) } else { 0 }.to_string())
-        }),
-        Computation::RpsOffIfEnoughQueues | Computation::RpsAllShardCores => on_nic(place, |nic| {
-            fixed(if steering_helps(nic) { format_mask(&placement.shards) } else { "0".into() })
-        }),
+        Computation::RfsFlowCount => {
+            on_nic(place, |nic| fixed(if steering_helps(nic) { RFS_ENTRIES / queues(nic) } else { 0 }.to_string()))
+        }
+        Computation::RpsOffIfEnoughQueues | Computation::RpsAllShardCores => {
+            on_nic(place, |nic| fixed(if steering_helps(nic) { format_mask(&placement.shards) } else { "0".into() }))
+        }
         Computation::XpsOneToOne => on_nic(place, |nic| {
             let of_name = |queue: &str| queue.rsplit('-').next().and_then(|number| number.parse::<usize>().ok());
             let Some(number) = place.queue.and_then(of_name) else {
@@ -181,13 +181,7 @@ fn on_nic(place: &Place<'_>, then: impl Fn(&Nic) -> Wanted) -> Wanted {
 }
 
 /// This number or the card's greatest, whichever is less.
-fn bounded_by_card(
-    system: &dyn System,
-    place: &Place<'_>,
-    target: Option<&Target>,
-    have: &str,
-    number: u64,
-) -> Wanted {
+fn bounded_by_card(system: &dyn System, place: &Place<'_>, target: Option<&Target>, have: &str, number: u64) -> Wanted {
     let setting = match target {
         Some(Target::Card(_, setting)) => *setting,
         _ => CardSetting::CombinedChannels,

@@ -28,7 +28,8 @@ pub fn format_list(numbers: &[usize]) -> String {
             _ => parts.push((number, number)),
         }
     }
-    let show = |(first, last): (usize, usize)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    let show =
+        |(first, last): (usize, usize)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
     parts.into_iter().map(show).collect::<Vec<_>>().join(",")
 }
 

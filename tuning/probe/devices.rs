@@ -261,8 +261,9 @@ fn describe(system: &dyn System, name: &str) -> Nic {
 
 /// Interrupts that belong to queues: those whose name is not one of the card's management.
 fn interrupts(system: &dyn System, vectors: &[String]) -> Vec<Interrupt> {
-    const MANAGEMENT: &[&str] =
-        &["config", "control", "ctrl", "async", "event", "mgmt", "mgmnt", "admin", "cmd", "link", "fw", "misc", "pages"];
+    const MANAGEMENT: &[&str] = &[
+        "config", "control", "ctrl", "async", "event", "mgmt", "mgmnt", "admin", "cmd", "link", "fw", "misc", "pages",
+    ];
     let table = system.read("/proc/interrupts").unwrap_or_default();
     let name_of = |number: usize| {
         let line = table.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{number}:")))?;

@@ -25,7 +25,9 @@ pub fn ask(system: &dyn System, host: &Host, inquiry: Inquiry) -> Answer {
     match inquiry {
         Inquiry::Swap => swap(system),
         Inquiry::NumaPlacement => match system.read("/proc/self/status") {
-            Ok(text) => is(status_field(&text, "Mems_allowed_list").map_or("all nodes".into(), |list| format!("nodes {list}"))),
+            Ok(text) => {
+                is(status_field(&text, "Mems_allowed_list").map_or("all nodes".into(), |list| format!("nodes {list}")))
+            }
             Err(_) => unsupported("the kernel does not say"),
         },
         Inquiry::Irqbalance => is(if is_running(system, "irqbalance") { "running" } else { "not running" }),

@@ -56,7 +56,7 @@ pub trait System {
     fn append_synced(&self, path: &str, text: &str) -> io::Result<()>;
     /// Change: replaces a file as a whole, or makes it, folders included, and syncs it.
     fn replace_synced(&self, path: &str, text: &str) -> io::Result<()>;
-    /// Change: removes a file, and its folder if that is empty then.
+    /// Change: removes a file, or, with `/` at the end, an empty folder.
     fn remove(&self, path: &str) -> io::Result<()>;
 }
 
@@ -196,13 +196,13 @@ impl System for RootSystem {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        if let Some(folder) = path.strip_suffix('/') {
+            return fs::remove_dir(self.below(folder));
+        }
         let path = self.below(path);
         fs::remove_file(&path)?;
-        RootSystem::sync_folder(&path)?;
-        if let Some(folder) = path.parent() {
-            // A folder that holds something else stays.
-            let _ = fs::remove_dir(folder);
-        }
-        Ok(())
+        // What a process that was killed within `replace_synced` may have left.
+        let _ = fs::remove_file(path.with_extension("new"));
+        RootSystem::sync_folder(&path)
     }
 }
