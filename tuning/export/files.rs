@@ -74,7 +74,7 @@ pub fn limits() -> String {
 /// udev rules for disks, and for the queues of this host's cards.
 pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
     let mut text = format!("# Profile {}. Read by udev whenever a device appears.\n", profile.name);
-    let disks: Vec<String> = plan.map(|plan| disks_of(plan)).unwrap_or_default();
+    let disks: Vec<String> = plan.map(disks_of).unwrap_or_default();
     let kernel = if disks.is_empty() { "sd*[!0-9]|vd*[!0-9]|nvme*n*".to_string() } else { disks.join("|") };
     for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
         let Some(attribute) = tunable.path.strip_prefix("/sys/block/{disk}/") else { continue };

@@ -348,7 +348,11 @@ fn assess_one(
     }
     match target.access(*system) {
         Access::Writable => {}
-        Access::ReadOnly => return Line { note: "read-only here".into(), ..line },
+        Access::ReadOnly => {
+            let fixed = matches!(target, Target::Card(..));
+            let note = if fixed { "fixed by the card's driver" } else { "read-only here" };
+            return Line { note: note.into(), ..line };
+        }
         Access::Missing => return Line { note: "does not exist".into(), ..line },
         Access::Forbidden => {
             line.state = State::Drift;

@@ -71,7 +71,7 @@ impl Target {
     pub fn access(&self, system: &dyn System) -> Access {
         match self {
             Target::File(path) => system.access(path),
-            // There is no way to ask; the call will tell.
+            Target::Card(nic, setting) if system.card_is_fixed(nic, *setting) => Access::ReadOnly,
             Target::Card(..) => Access::Writable,
         }
     }

@@ -25,6 +25,9 @@ const GET_GRO: u32 = 0x2b;
 const SET_GRO: u32 = 0x2c;
 const GET_CHANNELS: u32 = 0x3c;
 const SET_CHANNELS: u32 = 0x3d;
+const GET_STRINGS: u32 = 0x1b;
+const GET_STRING_COUNTS: u32 = 0x37;
+const GET_FEATURES: u32 = 0x3a;
 const GET_EEE: u32 = 0x44;
 const SET_EEE: u32 = 0x45;
 
@@ -32,7 +35,13 @@ const SET_EEE: u32 = 0x45;
 const FLAG_LRO: u32 = 1 << 15;
 const FLAG_NTUPLE: u32 = 1 << 27;
 
-/// Words of the largest structure, `struct ethtool_coalesce`: a command and 22 numbers.
+/// The set of names of features (`ETH_SS_FEATURES`), and the bytes of one.
+const FEATURE_NAMES: u32 = 4;
+const NAME_BYTES: usize = 32;
+/// Features that are looked through; kernels have about 70.
+const MAX_FEATURES: usize = 256;
+
+/// Words of the largest structure of fixed size, `struct ethtool_coalesce`: a command and 22 numbers.
 const MAX_WORDS: usize = 24;
 
 /// Where a setting is in the structure that its commands exchange, in words of 32 bits after the command.
@@ -113,8 +122,55 @@ pub fn set(nic: &str, setting: CardSetting, value: &str) -> io::Result<()> {
     exchange(nic, place.set, &mut words)
 }
 
-/// One call: command and structure go in, the structure comes back.
-fn exchange(nic: &str, command: u32, words: &mut [u32; MAX_WORDS]) -> io::Result<()> {
+/// Whether the driver decided a switch for good. False if that cannot be found out.
+pub fn is_fixed(nic: &str, setting: CardSetting) -> bool {
+    let name = match setting {
+        CardSetting::Gro => "rx-gro",
+        CardSetting::Tso => "tx-tcp-segmentation",
+        CardSetting::Gso => "tx-generic-segmentation",
+        CardSetting::Lro => "rx-lro",
+        CardSetting::Ntuple => "rx-ntuple-filter",
+        _ => return false,
+    };
+    matches!(changeable(nic, name), Ok(Some(false)))
+}
+
+/// Whether a feature of this name can be changed; `None` if there is none.
+fn changeable(nic: &str, name: &str) -> io::Result<Option<bool>> {
+    // Command, reserved, 64 bits that choose sets, the count of each chosen one.
+    let mut counts = [0; MAX_WORDS];
+    counts[2..4].copy_from_slice(&words_of(1 << FEATURE_NAMES));
+    exchange(nic, GET_STRING_COUNTS, &mut counts)?;
+    let count = counts[4] as usize;
+    if count > MAX_FEATURES {
+        return Ok(None);
+    }
+    // Command, set, count, the names.
+    let mut names = vec![0; 3 + MAX_FEATURES * NAME_BYTES / 4];
+    names[1] = FEATURE_NAMES;
+    names[2] = counts[4];
+    exchange(nic, GET_STRINGS, &mut names)?;
+    let bytes: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let is_it = |bytes: &[u8]| bytes.split(|byte| *byte == 0).next() == Some(name.as_bytes());
+    let Some(index) = bytes.chunks(NAME_BYTES).take(count).position(is_it) else { return Ok(None) };
+    // Command, blocks, and per block of 32 features: available, requested, active, never changed.
+    let blocks = count.div_ceil(32);
+    let mut features = vec![0; 2 + 4 * blocks];
+    features[1] = blocks as u32;
+    exchange(nic, GET_FEATURES, &mut features)?;
+    Ok(Some(features[2 + 4 * (index / 32)] & (1 << (index % 32)) != 0))
+}
+
+/// A number of 64 bits as the two words of the machine's order.
+fn words_of(number: u64) -> [u32; 2] {
+    let bytes = number.to_ne_bytes();
+    let word = |start: usize| u32::from_ne_bytes([bytes[start], bytes[start + 1], bytes[start + 2], bytes[start + 3]]);
+    [word(0), word(4)]
+}
+
+/// One call: command and structure go in, the structure comes back. `words` holds the whole structure, variable parts
+/// included.
+fn exchange(nic: &str, command: u32, words: &mut [u32]) -> io::Result<()> {
     // SAFETY: plain integers; a descriptor or -1 comes back.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
@@ -132,8 +188,8 @@ fn exchange(nic: &str, command: u32, words: &mut [u32; MAX_WORDS]) -> io::Result
     }
     words[0] = command;
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
-    // SAFETY: the name ends with zero, and the structure is longer than any that these commands exchange and lives
-    // until the call returns.
+    // SAFETY: the name ends with zero; the callers make the structure as long as their command's, counts included, and
+    // it lives until the call returns.
     if unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -170,6 +226,15 @@ mod tests {
         assert_eq!(maximum, None);
         assert!(get("lo", CardSetting::RxRing).is_err());
         assert!(get("no-such-card", CardSetting::Gro).is_err());
+    }
+
+    #[test]
+    fn features_tell_whether_they_can_be_changed() {
+        // Goal: the tables of features are read right. Method: the loopback's offload of segmentation can be switched,
+        // filters of connections it does not have, and an unknown name is unknown.
+        assert!(!is_fixed("lo", CardSetting::Gso));
+        assert!(is_fixed("lo", CardSetting::Ntuple));
+        assert!(matches!(changeable("lo", "no-such-feature"), Ok(None)));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub trait System {
     fn access(&self, path: &str) -> Access;
     /// Setting of a card and its greatest value, if it has one.
     fn card(&self, nic: &str, setting: CardSetting) -> io::Result<(String, Option<u64>)>;
+    /// Whether a card's driver decided a setting for good.
+    fn card_is_fixed(&self, nic: &str, setting: CardSetting) -> bool;
     /// Bytes that a directory's file system has free.
     fn free_bytes(&self, directory: &str) -> Option<u64>;
     /// Whether the root is that of the running kernel.
@@ -136,6 +138,13 @@ impl System for RootSystem {
         let value = self.read(&file).map_err(|_| io::Error::from_raw_os_error(libc::EOPNOTSUPP))?;
         let maximum = self.read(&format!("{file}.max")).ok().and_then(|text| text.trim().parse().ok());
         Ok((value.trim().into(), maximum))
+    }
+
+    fn card_is_fixed(&self, nic: &str, setting: CardSetting) -> bool {
+        if self.live {
+            return card::is_fixed(nic, setting);
+        }
+        self.exists(&format!("{}.fixed", self.card_file(nic, setting)))
     }
 
     fn free_bytes(&self, directory: &str) -> Option<u64> {

@@ -108,7 +108,7 @@ pub fn check_text(plan: &Plan, style: Style) -> String {
         let note = notes.join("; ");
         // 83 columns stand before the note.
         if note.chars().count() <= COLUMNS - 85 {
-            text += &format!("{row}{state}  {note}").trim_end().to_string();
+            text += format!("{row}{state}  {note}").trim_end();
             text.push('\n');
         } else {
             text += &format!("{row}{state}\n");

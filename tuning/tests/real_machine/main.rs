@@ -57,6 +57,9 @@ impl System for Killing {
     fn card(&self, nic: &str, setting: CardSetting) -> std::io::Result<(String, Option<u64>)> {
         self.inner.card(nic, setting)
     }
+    fn card_is_fixed(&self, nic: &str, setting: CardSetting) -> bool {
+        self.inner.card_is_fixed(nic, setting)
+    }
     fn free_bytes(&self, directory: &str) -> Option<u64> {
         self.inner.free_bytes(directory)
     }

@@ -299,6 +299,7 @@ impl Machine {
             ("pause-rx", "on"),
             ("pause-tx", "on"),
             ("ntuple", "off"),
+            ("ntuple.fixed", ""),
         ] {
             machine.card_setting("ens1", setting, value);
         }

@@ -168,10 +168,13 @@ fn script_and_direct_leave_identical_trees() {
             assert_eq!(output.status.code(), Some(i32::from(!all_good)), "{} {profile}: {told}", direct.name);
             assert_eq!(scripted.snapshot(), direct.snapshot(), "{} {profile}", direct.name);
 
-            let again = run_script(&scripted, &text, "apply");
-            assert_eq!(again.status.code(), output.status.code(), "{} {profile}", direct.name);
-            if direct.name != "ignoring" {
-                assert_eq!(scripted.snapshot(), direct.snapshot(), "{} {profile}: a second run", direct.name);
+            // Thousands of processes: where the kernel does as told, one machine is enough.
+            if matches!(direct.name, "clamping" | "ignoring" | "arm") {
+                let again = run_script(&scripted, &text, "apply");
+                assert_eq!(again.status.code(), output.status.code(), "{} {profile}", direct.name);
+                if direct.name != "ignoring" {
+                    assert_eq!(scripted.snapshot(), direct.snapshot(), "{} {profile}: a second run", direct.name);
+                }
             }
 
             let undone = run_script(&direct, &text.replace(&root_of(&scripted), &root_of(&direct)), "revert");
