@@ -1,1 +1,7 @@
-//! The latency harness of RingMQ. Only the name of the room exists so far; nothing depends on it.
+//! The latency harness of RingMQ: open-loop load for any RocketMQ broker, with raw histograms kept, invalid runs marked
+//! and losing runs shown.
+
+pub mod compare;
+pub mod environment;
+pub mod report;
+pub mod result;

@@ -18,3 +18,30 @@ impl Clock for SystemClock {
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
 }
+
+/// A number of the local day that `now_ms` falls into: the same all day long, and another on any other day.
+pub fn local_day(now_ms: u64) -> i64 {
+    let seconds = libc::time_t::try_from(now_ms / 1_000).unwrap_or(libc::time_t::MAX);
+    let mut time = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are valid for the call; an all-zero tm is a value that may be read if the call fails.
+    let time = unsafe {
+        libc::localtime_r(&seconds, time.as_mut_ptr());
+        time.assume_init()
+    };
+    i64::from(time.tm_year) * 1_000 + i64::from(time.tm_yday)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_change_once_in_a_day() {
+        // Goal: one change within any 24 hours of ordinary days, in any zone. Method: count it over two days of a winter.
+        const HOUR_MS: u64 = 3_600_000;
+        let start_ms = 1_705_000_000_000;
+        let days: Vec<i64> = (0..=48).map(|hour| local_day(start_ms + hour * HOUR_MS)).collect();
+        assert_eq!(days.windows(2).filter(|pair| pair[0] != pair[1]).count(), 2);
+        assert_ne!(local_day(start_ms), local_day(start_ms + 366 * 24 * HOUR_MS));
+    }
+}

@@ -7,10 +7,13 @@ pub mod clock;
 pub mod disk;
 pub mod index;
 pub mod log;
+#[cfg(all(test, ringmq_loom))]
+mod models;
 pub mod probe;
 pub mod queue;
 pub mod recovery;
 pub mod runtime;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod sync;
 pub mod types;

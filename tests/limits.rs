@@ -88,6 +88,94 @@ fn a_connection_over_its_bytes_in_flight_is_not_read() {
     assert!(value(&page(&metrics), "ringmq_read_pauses_total") >= 1.0);
 }
 
+/// Smallest memory: 32 MiB for the buffers of connections.
+const SMALL_MEMORY: [&str; 2] = ["memory=64 MiB", "cold_read_bytes=1 MiB"];
+
+/// The first bytes of a request of 16 MiB that never comes.
+fn half_frame(length: usize) -> Vec<u8> {
+    let mut half = vec![0; length];
+    half[..8].copy_from_slice(&[0, 0xff, 0xff, 0xfc, 0, 0, 0, 16]);
+    half
+}
+
+#[test]
+fn a_thousand_half_frames_disturb_nobody() {
+    // Goal: when buffers use up their memory, those that hold most are not read, nobody who can go on is closed, and memory
+    // returns when their frames time out. Method: 1,000 connections send 100 KiB of a long frame each, three times the budget; an
+    // older and a newer client send small and large messages meanwhile; then the connections run into the time-out.
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let listen = format!("metrics_listen={metrics}");
+    let mut broker = store.start(&[SMALL_MEMORY[0], SMALL_MEMORY[1], "frame_timeout=30000", "shards=2", &listen]);
+    broker.topic("calm", 1);
+    let queue = broker.queue("calm", 0);
+    let mut older = broker.client();
+    older.send_to(&queue, &Message::new("first")).expect("stored");
+    let half = half_frame(100 << 10);
+    let mut greedy = Vec::new();
+    for number in 0..1_000 {
+        let mut stream = TcpStream::connect(broker.address()).expect("accepted");
+        stream.set_nonblocking(true).expect("an option");
+        // What the kernel does not take is not read either.
+        let _taken = stream.write(&half);
+        greedy.push(stream);
+        if number % 50 == 0 {
+            older.send_to(&queue, &Message::new(vec![b'o'; 1_000])).expect("an older client is served");
+        }
+    }
+    wait_for("short memory", || (value(&page(&metrics), "ringmq_memory_pauses_total") > 0.0).then_some(()));
+    let mut newer = broker.client();
+    for _ in 0..20 {
+        older.send_to(&queue, &Message::new(vec![b'o'; 1_000])).expect("an older client is served");
+        newer.send_to(&queue, &Message::new(vec![b'n'; 1_000])).expect("a newer client is served");
+    }
+    newer.send_to(&queue, &Message::new(vec![b'l'; 2 << 20])).expect("a large message finds its way");
+    let shown = page(&metrics);
+    assert!(value(&shown, "ringmq_limit_buffer_bytes_used") <= 2.0 * value(&shown, "ringmq_limit_buffer_bytes"));
+    assert!(value(&shown, "ringmq_starved_connections") > 0.0);
+    let mut connection = broker.connection();
+    let change = Command::request(request::UPDATE_BROKER_CONFIG).with_body(b"frame_timeout=1000\n".to_vec());
+    connection.call_ok(change).expect("changed");
+    wait_for("the end of all half frames", || {
+        let page = page(&metrics);
+        let freed = value(&page, "ringmq_limit_buffer_bytes_used") < 1e6;
+        (freed && value(&page, "ringmq_frame_timeouts_total") >= 1_000.0).then_some(())
+    });
+    wait_for("an empty list", || (value(&page(&metrics), "ringmq_starved_connections") == 0.0).then_some(()));
+    older.send_to(&queue, &Message::new("last")).expect("stored");
+    broker.assert_quiet(&["memory for requests and answers is short"]);
+}
+
+#[test]
+fn large_requests_pass_although_memory_is_short() {
+    // Goal: requests that together need more than all memory come in one after the other. Method: 24 connections send 3 MiB
+    // messages at the same time into 32 MiB, after half frames took most of it; every one is stored.
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let mut broker = store.start(&[SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=1", &format!("metrics_listen={metrics}")]);
+    broker.topic("large", 1);
+    let queue = broker.queue("large", 0);
+    let half = half_frame(64 << 10);
+    let greedy: Vec<TcpStream> = (0..400)
+        .map(|_| {
+            let mut stream = TcpStream::connect(broker.address()).expect("accepted");
+            stream.set_nonblocking(true).expect("an option");
+            let _taken = stream.write(&half);
+            stream
+        })
+        .collect();
+    let mut senders: Vec<_> = (0..24).map(|_| broker.client()).collect();
+    std::thread::scope(|scope| {
+        for sender in &mut senders {
+            let queue = &queue;
+            scope.spawn(move || sender.send_to(queue, &Message::new(vec![b'l'; 3 << 20])).expect("stored"));
+        }
+    });
+    assert_eq!(senders[0].max_offset(&queue).expect("an answer"), 24);
+    drop(greedy);
+    broker.assert_quiet(&["memory for requests and answers is short"]);
+}
+
 #[test]
 fn the_metrics_page_is_well_formed() {
     // Goal: a page that Prometheus reads, with each name once and values that move. Method: send, then look at all lines.

@@ -143,7 +143,8 @@ impl IndexService {
             return Ok(());
         }
         let (topic, at) = (record.topic(), Indexed { physical, store_timestamp });
-        self.put_keys(topic, record.unique_key(), record.keys().unwrap_or_default(), at)
+        let (unique_key, keys) = record.index_keys();
+        self.put_keys(topic, unique_key, keys.unwrap_or_default(), at)
     }
 
     /// As [`Self::put_record`], from the parts of a record: `keys` is a list with single spaces in between.
@@ -159,7 +160,7 @@ impl IndexService {
         }
         let words = keys.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
         for key in unique_key.into_iter().chain(words) {
-            self.put(index_key_hash(topic, &String::from_utf8_lossy(key)), at)?;
+            self.put(index_key_hash(topic, key), at)?;
         }
         self.last = Some(at);
         Ok(())
@@ -227,7 +228,7 @@ impl IndexService {
         end_ms: i64,
     ) -> Result<Vec<PhysicalOffset>, IndexError> {
         let mut search = Search {
-            hash: index_key_hash(topic, key),
+            hash: index_key_hash(topic, key.as_bytes()),
             begin: begin_ms,
             end: end_ms,
             maximum: maximum.min(MAXIMUM_RESULTS),

@@ -64,7 +64,7 @@ fn bytes_are_javas() {
     for (key, physical, seconds) in
         [("u1", 1000u64, 0u32), ("k1", 1000, 0), ("k2", 1000, 0), ("k1", 1100, 2), ("u3", 1200, 11)]
     {
-        let hash = index_key_hash("TopicTest", key);
+        let hash = index_key_hash("TopicTest", key.as_bytes());
         let slot = &mut slots[(hash % 7) as usize];
         let mut entry = Vec::new();
         entry.extend(hash.to_be_bytes());
@@ -164,7 +164,7 @@ fn equal_hashes_are_returned_too() {
     // Goal: as in Java, keys with one hash are one key to the index. Method: two words with the same Java hash.
     let disk = sim();
     let mut service = open(&disk, 1009, 10, LastStop::Clean).unwrap();
-    assert_eq!(index_key_hash("T", "Aa"), index_key_hash("T", "BB"));
+    assert_eq!(index_key_hash("T", b"Aa"), index_key_hash("T", b"BB"));
     service.put_keys("T", None, b"Aa", at(0, 1000)).unwrap();
     service.put_keys("T", None, b"BB", at(10, 1000)).unwrap();
     assert_eq!(query(&service, "Aa", 64), [0, 10]);

@@ -6,7 +6,9 @@
 //! shard. `O_DIRECT` costs a device round trip, during which the next group gathers, and hardly any processor time.
 //!
 //! So the chooser measures: when the last large writes were all dear, large groups go around the page cache, and now and then
-//! one goes through it to find out whether that still holds. Pure: durations come from the caller.
+//! one goes through it to find out whether that still holds. A group of one request stays with the page cache: where nobody
+//! else sends, nothing gathers during the device's round trip, and the only sender waits for it. Pure: durations come from
+//! the caller.
 
 /// Groups below this always take the page cache: a device round trip would cost them more than any copy.
 const LARGE_BYTES: usize = 64 << 10;
@@ -26,6 +28,10 @@ const CALL_NS: u64 = 3_000;
 /// Memory is dear when nearly all of so many writes were: a cheap one takes back three dear ones.
 const DEAR_WRITES: u32 = 256;
 const CHEAP_TAKES_BACK: u32 = 3;
+
+/// A large write counts as several of this size, up to a quarter of what is needed: hundreds of them would be too many new pages.
+const WEIGHT_BYTES: usize = 16 << 10;
+const WEIGHT_MAX: usize = 64;
 
 /// Where a group goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +66,10 @@ impl Default for PathChooser {
 }
 
 impl PathChooser {
-    /// The way for a group of `length` bytes.
-    pub fn choose(&mut self, length: usize) -> Way {
+    /// The way for a group of `length` bytes that `requests` requests have gathered in.
+    pub fn choose(&mut self, length: usize, requests: u32) -> Way {
         let is_dear = self.samples_ns_per_kib.iter().all(|sample| *sample > DEAR_NS_PER_KIB);
-        if length < LARGE_BYTES || !is_dear {
+        if length < LARGE_BYTES || requests < 2 || !is_dear {
             return Way::PageCache;
         }
         self.direct_groups += 1;
@@ -77,10 +83,11 @@ impl PathChooser {
     /// A page-cache write of `length` bytes took `elapsed_ns`. True once, when it is certain that new pages are dear here:
     /// then old pages of the log had better be given back for reuse, so that new ones need not be made.
     pub fn page_cache_took(&mut self, length: usize, elapsed_ns: u64) -> bool {
+        let weight = (length / WEIGHT_BYTES).clamp(1, WEIGHT_MAX) as u32;
         if elapsed_ns > CALL_NS + DEAR_NS_PER_KIB * (length as u64 >> 10) {
-            self.dear_writes += 1;
+            self.dear_writes = self.dear_writes.saturating_add(weight);
         } else {
-            self.dear_writes = self.dear_writes.saturating_sub(CHEAP_TAKES_BACK);
+            self.dear_writes = self.dear_writes.saturating_sub(CHEAP_TAKES_BACK * weight);
         }
         if length >= LARGE_BYTES {
             self.samples_ns_per_kib[self.next_sample] = elapsed_ns / (length as u64 >> 10);
@@ -106,15 +113,16 @@ mod tests {
     fn goes_around_the_page_cache_only_while_it_is_dear() {
         let mut chooser = PathChooser::default();
         for _ in 0..SAMPLES {
-            assert_eq!(chooser.choose(GROUP), Way::PageCache);
+            assert_eq!(chooser.choose(GROUP, 9), Way::PageCache);
             chooser.page_cache_took(GROUP, DEAR_NS);
         }
-        assert_eq!(chooser.choose(GROUP), Way::Direct);
-        assert_eq!(chooser.choose(8 << 10), Way::PageCache);
+        assert_eq!(chooser.choose(GROUP, 9), Way::Direct);
+        assert_eq!(chooser.choose(8 << 10, 9), Way::PageCache);
+        assert_eq!(chooser.choose(GROUP, 1), Way::PageCache, "nothing would gather meanwhile");
         chooser.page_cache_took(8 << 10, 1);
-        assert_eq!(chooser.choose(GROUP), Way::Direct, "small writes say nothing about large ones");
+        assert_eq!(chooser.choose(GROUP, 9), Way::Direct, "small writes say nothing about large ones");
         chooser.page_cache_took(GROUP, CHEAP_NS);
-        assert_eq!(chooser.choose(GROUP), Way::PageCache);
+        assert_eq!(chooser.choose(GROUP, 9), Way::PageCache);
     }
 
     /// One interrupted write must not change the way: mix dear and cheap ones.
@@ -122,7 +130,7 @@ mod tests {
     fn ignores_a_single_dear_write() {
         let mut chooser = PathChooser::default();
         for round in 0..100 {
-            assert_eq!(chooser.choose(GROUP), Way::PageCache);
+            assert_eq!(chooser.choose(GROUP, 9), Way::PageCache);
             chooser.page_cache_took(GROUP, if round % 3 == 0 { CHEAP_NS } else { DEAR_NS });
         }
     }
@@ -136,6 +144,9 @@ mod tests {
         );
         let told = (0..1_000).filter(|_| chooser.page_cache_took(8 << 10, 40_000)).count();
         assert_eq!(told, 1);
+        let mut chooser = PathChooser::default();
+        let mebibyte = 1 << 20;
+        assert_eq!((0..9).position(|_| chooser.page_cache_took(mebibyte, 1_024 * 2_200)), Some(3));
     }
 
     /// The page cache is tried again in the long run: count the groups until then.
@@ -143,7 +154,7 @@ mod tests {
     fn probes_the_page_cache_again() {
         let mut chooser = PathChooser::default();
         (0..SAMPLES).for_each(|_| assert!(!chooser.page_cache_took(GROUP, DEAR_NS)));
-        let direct = (0..PROBE_GROUPS).take_while(|_| chooser.choose(GROUP) == Way::Direct).count();
+        let direct = (0..PROBE_GROUPS).take_while(|_| chooser.choose(GROUP, 9) == Way::Direct).count();
         assert_eq!(direct, PROBE_GROUPS as usize - 1);
     }
 }

@@ -6,9 +6,9 @@
 //! floor and lets go, or the writer sees the pin and waits for a later turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::ring::LogRing;
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Value of a slot that pins nothing.
 const UNPINNED: u64 = u64::MAX;
@@ -24,7 +24,7 @@ pub struct LogView {
     /// Everything below is confirmed: readers may see it.
     pub(super) confirmed: AtomicU64,
     /// Start of the last confirmed record; stored before `confirmed`. `u64::MAX` until there is one.
-    pub(super) last_record: AtomicU64,
+    last_record: AtomicU64,
     /// Ring memory holds `[floor, end)`; below it, read the files.
     pub(super) floor: AtomicU64,
     /// Everything below is known to be synced.
@@ -32,7 +32,7 @@ pub struct LogView {
     /// Start of the oldest segment that still exists.
     minimum: AtomicU64,
     /// Store time of the newest confirmed record, milliseconds since the epoch.
-    pub(super) confirmed_store_timestamp: AtomicU64,
+    confirmed_store_timestamp: AtomicU64,
     /// Everything below is confirmed and in the tails of its queues.
     pub(super) shown: AtomicU64,
     /// Store time of the newest such record; stored after `shown`, so it never claims more.
@@ -55,6 +55,13 @@ impl LogView {
             shown_store_timestamp: AtomicU64::new(store_timestamp),
             pins: (0..readers).map(|_| PinSlot(AtomicU64::new(UNPINNED))).collect(),
         })
+    }
+
+    /// Takes back the claim of [`Self::new`] that everything is synced: only what is below `offset` is. For a start, before
+    /// any other thread knows the view.
+    pub fn begin_synced_at(&self, offset: u64) {
+        assert!(offset <= self.confirmed(), "what is synced is confirmed");
+        self.synced.store(offset, Ordering::Release);
     }
 
     /// Offset below which everything may be read.
@@ -164,6 +171,23 @@ impl LogView {
         let seen = look(unsafe { self.ring.slice(physical, length) });
         self.pins[slot].0.store(before, Ordering::Release);
         Some(seen)
+    }
+
+    /// Publishes that everything up to `end` is confirmed, where the record at `start` ends. Writer only.
+    pub(crate) fn confirm(&self, start: u64, end: u64, store_timestamp: u64) {
+        self.confirmed_store_timestamp.store(store_timestamp, Ordering::Relaxed);
+        self.last_record.store(start, Ordering::Release);
+        self.confirmed.store(end, Ordering::Release);
+    }
+
+    /// Raises the floor, unless it is higher, and returns the offset below which nobody reads ring memory any more.
+    /// Writer only.
+    pub(crate) fn raise_floor(&self, floor: u64) -> u64 {
+        if floor > self.floor.load(Ordering::Relaxed) {
+            self.floor.store(floor, Ordering::Release);
+        }
+        fence(Ordering::SeqCst);
+        self.lowest_pin().min(self.floor.load(Ordering::Relaxed))
     }
 
     /// Lowest offset that any reader pins.

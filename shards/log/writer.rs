@@ -15,13 +15,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use ringmq_protocol::record;
 
 use super::limits::{PAGE_BYTES, PENDING_RECORDS_MAX, TURN_HEADROOM_BYTES};
 use super::view::LogView;
 use crate::queue::{ChunkPool, Queue, QueueEntry};
+use crate::sync::{Ordering, fence};
 use crate::types::{PhysicalOffset, QueueOffset, StoreTimestamp};
 
 /// When an acknowledgement may be given (RocketMQ `flushDiskType`).
@@ -90,6 +90,8 @@ pub enum Verdict {
     FlushTimeout,
     /// The log failed.
     Failed,
+    /// It was not taken: what [`Writer::admit`] said to a request of another shard.
+    Refused(AppendError),
 }
 
 /// Which answer a record belongs to.
@@ -153,6 +155,8 @@ pub struct WriteOperation {
     pub physical: u64,
     /// The log is written up to here once this completes.
     pub end: u64,
+    /// Requests that were bound since the write before.
+    pub requests: u32,
 }
 
 /// One sync of the log.
@@ -237,6 +241,8 @@ pub struct Writer {
     /// The clock as it was last read, and the time that has passed by it. A step back counts as no time.
     last_now_ms: u64,
     passed_ms: u64,
+    /// Requests that were bound since the last write was taken.
+    unwritten_requests: u32,
     /// Bytes appended since the turn began; the headroom bounds them.
     turn_budget: u64,
     /// [`TURN_HEADROOM_BYTES`], or half of a smaller ring.
@@ -277,6 +283,8 @@ impl Writer {
         assert!(ring_bytes >= 4 * PAGE_BYTES, "the ring holds two headrooms of at least two pages");
         // SAFETY: nobody else knows the ring yet; the range is behind the end or part of its last page.
         unsafe { view.ring.slice_mut(page_floor(end), tail_page.len()) }.copy_from_slice(tail_page);
+        // Below the floor files are read: not the page that is written again.
+        view.floor.store(page_floor(end), Ordering::Release);
         Self {
             view,
             pool,
@@ -295,6 +303,7 @@ impl Writer {
             last_store_timestamp,
             last_now_ms: 0,
             passed_ms: 0,
+            unwritten_requests: 0,
             turn_budget: 0,
             headroom_bytes: TURN_HEADROOM_BYTES.min(ring_bytes / 2),
             failed: false,
@@ -346,15 +355,10 @@ impl Writer {
         let wanted = (self.end + self.headroom_bytes + PAGE_BYTES).saturating_sub(ring_bytes);
         // The page that holds `written` will be written again from the ring.
         let floor = wanted.min(page_floor(self.written));
-        if floor > self.view.floor.load(Ordering::Relaxed) {
-            self.view.floor.store(floor, Ordering::Release);
-        }
-        fence(Ordering::SeqCst);
+        let unpinned = self.view.raise_floor(floor);
         #[cfg(any(test, feature = "sim"))]
-        let lowest_pin = if self.has_bug(PlantedBug::IgnorePins) { u64::MAX } else { self.view.lowest_pin() };
-        #[cfg(not(any(test, feature = "sim")))]
-        let lowest_pin = self.view.lowest_pin();
-        let held = lowest_pin.min(self.view.floor.load(Ordering::Relaxed)).min(page_floor(self.written));
+        let unpinned = if self.has_bug(PlantedBug::IgnorePins) { self.view.floor() } else { unpinned };
+        let held = unpinned.min(page_floor(self.written));
         self.turn_budget = (held + ring_bytes).saturating_sub(self.end + PAGE_BYTES).min(self.headroom_bytes);
     }
 
@@ -463,6 +467,7 @@ impl Writer {
         }
         self.last_store_timestamp = store_timestamp;
         self.turn_budget -= total;
+        self.unwritten_requests = self.unwritten_requests.saturating_add(1);
     }
 
     /// What has gathered, as one write of whole pages; `None` while a write is in flight or nothing is new.
@@ -485,6 +490,7 @@ impl Writer {
             length: (last_page_end - first_page) as usize,
             physical: first_page,
             end,
+            requests: std::mem::take(&mut self.unwritten_requests),
         };
         self.write_started = end;
         if let Some(&(data_end, next_segment)) = self.rolls.front()
@@ -571,9 +577,7 @@ impl Writer {
         let safe_count = self.pending.partition_point(|bound| bound.physical + u64::from(bound.size) <= safe);
         if safe_count > 0 {
             let last = &self.pending[safe_count - 1];
-            self.view.confirmed_store_timestamp.store(last.store_timestamp, Ordering::Relaxed);
-            self.view.last_record.store(last.physical, Ordering::Release);
-            self.view.confirmed.store(last.physical + u64::from(last.size), Ordering::Release);
+            self.view.confirm(last.physical, last.physical + u64::from(last.size), last.store_timestamp);
         }
         #[cfg(any(test, feature = "sim"))]
         let already_shown = self.planted.published;

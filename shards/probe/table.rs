@@ -48,6 +48,8 @@ metrics! {
     PullBytes, "ringmq_pull_bytes_total", "bytes", "Bytes of records handed to consumers.";
     PullFromRing, "ringmq_pull_ring_total", "requests", "Pulls served from the log's ring in memory.";
     PullFromDisk, "ringmq_pull_disk_total", "requests", "Pulls served by a reader thread from the log's files.";
+    PullCopiedBytes, "ringmq_pull_copied_bytes_total", "bytes", "Bytes of records that reader threads copied from the log's files.";
+    PullSplicedBytes, "ringmq_pull_spliced_bytes_total", "bytes", "Bytes of records that reader threads passed on as pages, without copying.";
     PullParked, "ringmq_pull_parked_total", "requests", "Pulls that found nothing and were made to wait.";
     PullWakeUps, "ringmq_pull_wake_ups_total", "events", "Wake-ups of queues with waiting pulls.";
     ConnectionsOpened, "ringmq_connections_opened_total", "connections", "Connections taken in.";
@@ -58,6 +60,8 @@ metrics! {
     FramesRefused, "ringmq_frames_refused_total", "frames", "Frames that could not be decoded; each closes its connection.";
     ReadPauses, "ringmq_read_pauses_total", "events", "Times a connection was not read because of its own bytes in flight.";
     MemoryPauses, "ringmq_memory_pauses_total", "events", "Times a connection was not read because buffers used up their budget.";
+    FrameTimeouts, "ringmq_frame_timeouts_total", "connections", "Connections closed because a request did not arrive in time.";
+    IdleTimeouts, "ringmq_idle_timeouts_total", "connections", "Connections closed because nothing was sent or received for too long.";
     ReceiveBuffersExhausted, "ringmq_receive_buffers_exhausted_total", "events", "Receives that found no free buffer.";
     ShardTurns, "ringmq_shard_turns_total", "turns", "Turns of shard loops.";
     ShardEnters, "ringmq_shard_enters_total", "calls", "Calls of io_uring_enter.";
@@ -80,6 +84,7 @@ metrics! {
 metrics! {
     /// Values that are asked when the page is rendered.
     Gauge:
+    StarvedConnections, "ringmq_starved_connections", "connections", "Connections that are not read until memory for buffers returns.";
     LogMinimum, "ringmq_log_minimum_offset_bytes", "bytes", "First byte of the log.";
     LogConfirmed, "ringmq_log_confirmed_offset_bytes", "bytes", "End of what readers may see.";
     LogSynced, "ringmq_log_synced_offset_bytes", "bytes", "End of what is known to survive a power cut.";
@@ -113,8 +118,10 @@ metrics! {
     Connections, "ringmq_limit_connections", "connections", "Connections at a time.";
     Buffers, "ringmq_limit_buffer_bytes", "bytes", "Input and output of all connections; past it connections are not read.";
     PendingSends, "ringmq_limit_pending_sends", "requests", "Sends that wait for the log.";
+    RemoteBytes, "ringmq_limit_remote_bytes", "bytes", "Records on their way from other shards to the log's writer.";
     WaitingPulls, "ringmq_limit_waiting_pulls", "requests", "Pulls that wait for messages.";
-    ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Answers from the log's files on their way to shards.";
+    ColdReads, "ringmq_limit_cold_read_bytes", "bytes", "Answers from the log's files on their way to shards or in pipes.";
+    SplicePipes, "ringmq_limit_splice_pipes", "pipes", "Pipes that hold pages of the log's files until they are sent.";
     ColdQueue, "ringmq_limit_cold_queue", "requests", "Pulls that wait for a reader thread.";
     ControlQueue, "ringmq_limit_control_queue", "requests", "Requests that wait for the control thread.";
     StoreQueue, "ringmq_limit_store_queue", "requests", "Requests that wait for the store thread.";

@@ -11,12 +11,12 @@
 //! Ownership: [`ChunkPool`] belongs to the log writer's thread (it is `Send`, not `Sync`); [`ChunkArena`] is shared.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use super::entry::QueueEntry;
 use super::limits::{CHUNK_ENTRIES, MAXIMUM_POOL_CHUNKS, SLAB_CHUNKS};
 use super::tail::Tail;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::types::PhysicalOffset;
 
 const ENTRIES: usize = CHUNK_ENTRIES as usize;
@@ -63,9 +63,9 @@ impl Chunk {
         Self {
             claim: AtomicU64::new(0),
             start: AtomicU64::new(0),
-            physical: [const { AtomicU64::new(0) }; ENTRIES],
-            tags_code: [const { AtomicU64::new(0) }; ENTRIES],
-            size: [const { AtomicU32::new(0) }; ENTRIES],
+            physical: std::array::from_fn(|_| AtomicU64::new(0)),
+            tags_code: std::array::from_fn(|_| AtomicU64::new(0)),
+            size: std::array::from_fn(|_| AtomicU32::new(0)),
         }
     }
 

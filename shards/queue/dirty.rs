@@ -5,9 +5,9 @@
 //! only then reads the length: either the drain sees the new length or the mark lands behind the swap.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::limits::{DIRTY_SEGMENT_WORDS, DIRTY_SEGMENTS};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Where a queue's bit is; fixed while the queue lives, reused afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,13 @@
 //! Bounds of the queue room, each with its reason.
 
+/// Models of the protocols run with the smallest sizes: they try every order of all loads and stores.
+const MODEL: bool = cfg!(ringmq_loom);
+
 /// Entries in one chunk of a queue's tail. Small, because with ten thousand queues each keeps at least one: 2.5 KiB.
-pub const CHUNK_ENTRIES: u64 = 128;
+pub const CHUNK_ENTRIES: u64 = if MODEL { 1 } else { 128 };
 
 /// Chunks that the pool asks the allocator for at a time (160 KiB): growth stays cheap for the writer.
-pub const SLAB_CHUNKS: u32 = 64;
+pub const SLAB_CHUNKS: u32 = if MODEL { 1 } else { 64 };
 
 /// Most chunks of one pool. A claim packs the chunk's number into 24 bits.
 pub const MAXIMUM_POOL_CHUNKS: u32 = 1 << 24;
@@ -12,7 +15,7 @@ pub const MAXIMUM_POOL_CHUNKS: u32 = 1 << 24;
 /// Sizes of a queue's chunk directory. It starts with the first (8,192 entries, 512 B) and grows only when a full
 /// round of chunks waits for the flush thread; the last holds 1,048,576 entries that are not in a file yet, one second
 /// of a million messages to one queue.
-pub const DIRECTORY_SLOTS: [u64; 3] = [64, 1024, 8192];
+pub const DIRECTORY_SLOTS: [u64; 3] = if MODEL { [1, 2, 4] } else { [64, 1024, 8192] };
 
 /// Default bound of all tails together: 3.2 million entries.
 pub const DEFAULT_POOL_BYTES: u64 = 64 << 20;
@@ -26,8 +29,12 @@ pub const ENTRY_BYTES: u64 = 20;
 /// Entries of one queue file; 6,000,000 bytes. Source: RocketMQ `MessageStoreConfig.mappedFileSizeConsumeQueue`.
 pub const DEFAULT_FILE_ENTRIES: u64 = 300_000;
 
-/// Open queue files. With 10,000 queues this stays far below the usual 20,000 descriptors; a miss costs one open.
+/// Open queue files unless a store says otherwise.
 pub const DEFAULT_OPEN_FILES: usize = 1024;
+
+/// Most open queue files of a broker. Each second the flush thread writes to every queue that got messages; opening and closing
+/// the file for that costs ten times the write, half of a core with 10,000 queues. More would only cost kernel memory.
+pub const MAXIMUM_OPEN_FILES: usize = 16_384;
 
 /// Entries that one write to a queue file carries (20 KiB): bounds the flush thread's buffer.
 pub const FLUSH_BATCH_ENTRIES: u64 = 1024;
@@ -36,7 +43,7 @@ pub const FLUSH_BATCH_ENTRIES: u64 = 1024;
 pub const VERIFIED_ENTRIES: u64 = 256;
 
 /// Words of 64 queues in one segment of the dirty set.
-pub const DIRTY_SEGMENT_WORDS: usize = 1024;
+pub const DIRTY_SEGMENT_WORDS: usize = if MODEL { 1 } else { 1024 };
 
 /// Segments of the dirty set: 4,194,304 queues at most.
 pub const DIRTY_SEGMENTS: usize = 64;

@@ -37,6 +37,11 @@ mod tail;
 mod tests;
 mod time_search;
 
+#[cfg(all(test, ringmq_loom))]
+pub(crate) use dirty::{DirtySet, QueueNumber};
+#[cfg(all(test, ringmq_loom))]
+pub(crate) use tail::Tail;
+
 pub use chunk::{ChunkArena, ChunkPool};
 pub use entry::QueueEntry;
 pub use error::QueueError;

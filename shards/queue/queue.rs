@@ -10,7 +10,6 @@
 //! Everything else only reads. No method here touches a file or takes a lock, but for the flush thread's own span.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex};
 
 use super::chunk::{ChunkArena, ChunkPool};
@@ -19,6 +18,7 @@ use super::entry::QueueEntry;
 use super::files::FileSpan;
 use super::limits::POOL_RESERVE_CHUNKS;
 use super::tail::{Tail, TailFull, TailRead};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 /// A consume queue. Shared as `Arc<Queue>` between the writer, the shards and the flush thread.

@@ -234,12 +234,12 @@ impl QueueStore {
         Ok(())
     }
 
+    /// Durably, so that of several files the older ones cannot go without the newer ones: that would leave a gap.
     fn remove_file(&self, queue: &Queue, start: u64) -> Result<(), QueueError> {
-        let path = self.file_path(queue, start);
+        let (path, directory) = (self.file_path(queue, start), self.queue_directory(queue));
         self.handles.forget((queue.identity(), start));
         self.disk.remove_file(&path).map_err(QueueError::io("remove queue file", &path))?;
-        self.note_new_directory_entry(self.queue_directory(queue));
-        Ok(())
+        self.disk.sync_directory(&directory).map_err(QueueError::io("sync queue directory", &directory))
     }
 
     /// Cuts the entries of records at or behind `log_end`. Flushes the queue first if it holds entries in memory. Returns

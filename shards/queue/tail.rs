@@ -9,12 +9,12 @@
 //! 3. Readers load `published` first (acquire): whatever lies below it, its chunk, its slot and the directory that holds
 //!    the slot were stored before.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::chunk::{ChunkArena, ChunkPool, Claim};
 use super::entry::QueueEntry;
 use super::limits::{CHUNK_ENTRIES, DIRECTORY_SLOTS};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::types::QueueOffset;
 
 /// Nothing can be appended until the flush thread has made progress.

@@ -2,13 +2,14 @@
 //!
 //! Steps, each durable before the next, so that a crash between any two leaves a log that ends at the same place:
 //! what is behind the end is saved aside; the head behind the end is zeroed; later segments go, newest first; the rest of
-//! the segment is zeroed.
+//! the segment is zeroed. Zeros are written around the page cache and durable one by one, because syncing the file would
+//! also wait for all that a killed process has left to be written.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::paths::StorePaths;
-use crate::disk::{AlignedBuffer, Disk, DiskFile, OpenOptions, create_directories_durably};
+use crate::disk::{AlignedBuffer, DIRECT_ALIGNMENT, Disk, DiskFile, OpenOptions, create_directories_durably};
 use crate::log::segment_table::{SegmentError, SegmentTable, file_name};
 use crate::types::PhysicalOffset;
 
@@ -34,18 +35,20 @@ fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
-/// Visits the chunks of `[from, to)` of a file that hold anything but zeros, in order.
+/// Visits the chunks of `[from, to)` of a file that hold anything but zeros, in order. The file may be open for direct access:
+/// whole blocks are read. `to` is a multiple of the block.
 fn visit_data(
     file: &dyn DiskFile,
     from: u64,
     to: u64,
     visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut buffer = AlignedBuffer::zeroed(CHUNK_BYTES.min(to - from).max(1) as usize);
-    let mut position = from;
+    let block_of = |position: u64| position - position % DIRECT_ALIGNMENT;
+    let mut position = block_of(from);
+    let mut buffer = AlignedBuffer::zeroed(CHUNK_BYTES.min(to - position).max(DIRECT_ALIGNMENT) as usize);
     while position < to {
         match file.data_from(position)? {
-            Some(data) if data < to => position = data.max(position),
+            Some(data) if data < to => position = block_of(data).max(position),
             _ => return Ok(()),
         }
         let chunk = (to - position).min(CHUNK_BYTES) as usize;
@@ -53,8 +56,9 @@ fn visit_data(
         if count < chunk {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if !is_zero(&buffer[..chunk]) {
-            visit(position, &buffer[..chunk])?;
+        let before = from.saturating_sub(position) as usize;
+        if !is_zero(&buffer[before..chunk]) {
+            visit(position + before as u64, &buffer[before..chunk])?;
         }
         position += chunk as u64;
     }
@@ -80,14 +84,20 @@ impl Tail<'_> {
         self.table.starts.iter().copied().filter(|start| self.table.size.next_start(*start) > self.end)
     }
 
-    fn open(&self, path: &Path, write: bool) -> Result<Box<dyn DiskFile>, SegmentError> {
-        self.disk.open(path, OpenOptions { write, ..OpenOptions::default() }).map_err(SegmentError::io("open", path))
+    /// Around the page cache where that works: pages that are read ahead into it count as data, and then all of a segment
+    /// that was only allocated would be read.
+    fn open(&self, path: &Path) -> Result<Box<dyn DiskFile>, SegmentError> {
+        let opened = match self.disk.open(path, OpenOptions { direct: true, ..OpenOptions::default() }) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.disk.open(path, OpenOptions::default()),
+            opened => opened,
+        };
+        opened.map_err(SegmentError::io("open", path))
     }
 
     fn visit(&self, visit: &mut dyn FnMut(PhysicalOffset, &[u8]) -> io::Result<()>) -> Result<(), SegmentError> {
         for start in self.segments() {
             let path = self.path(start);
-            let file = self.open(&path, false)?;
+            let file = self.open(&path)?;
             let from = self.end.0.saturating_sub(start.0);
             let mut visit_here = |at: u64, data: &[u8]| visit(PhysicalOffset(start.0 + at), data);
             visit_data(file.as_ref(), from, self.table.size.bytes(), &mut visit_here)
@@ -114,15 +124,17 @@ impl Tail<'_> {
         let mut segments = self.segments();
         if let Some(first) = segments.next() {
             let path = self.path(first);
-            let file = self.open(&path, true)?;
-            self.zero_head(file.as_ref(), first).map_err(SegmentError::io("zero the head behind the end of", &path))?;
+            let segment =
+                CutSegment::open(self.disk, &path, self.end.0.saturating_sub(first.0), self.table.size.bytes())
+                    .map_err(SegmentError::io("open", &path))?;
+            segment.zero_head().map_err(SegmentError::io("zero the head behind the end of", &path))?;
             let log = &self.paths.commit_log;
             for later in segments.rev() {
                 let path = self.path(later);
                 self.disk.remove_file(&path).map_err(SegmentError::io("remove", &path))?;
                 self.disk.sync_directory(log).map_err(SegmentError::io("sync directory", log))?;
             }
-            self.zero_rest(file.as_ref(), first).map_err(SegmentError::io("zero the tail of", &path))?;
+            segment.zero_rest().map_err(SegmentError::io("zero the tail of", &path))?;
         }
         Ok(Some(Discarded { from: self.end, bytes: data_end.0 - self.end.0, saved_to }))
     }
@@ -154,18 +166,61 @@ impl Tail<'_> {
         self.disk.sync_directory(&own).map_err(SegmentError::io("sync directory", &own))?;
         Ok(path)
     }
+}
 
-    fn zero_head(&self, file: &dyn DiskFile, start: PhysicalOffset) -> io::Result<()> {
-        let from = self.end.0.saturating_sub(start.0);
-        let to = (from + 1).next_multiple_of(SECTOR_BYTES);
-        file.write_all_at(&[0; SECTOR_BYTES as usize][..(to - from) as usize], from)?;
-        file.sync_data()
+/// The segment that the log is cut in.
+struct CutSegment {
+    /// Through the page cache, which is what the end was found by.
+    file: Box<dyn DiskFile>,
+    /// Around it, durable with each write; `None` on file systems without that.
+    direct: Option<Box<dyn DiskFile>>,
+    /// Position of the end.
+    end: u64,
+    bytes: u64,
+}
+
+impl CutSegment {
+    fn open(disk: &dyn Disk, path: &Path, end: u64, bytes: u64) -> io::Result<Self> {
+        let write = OpenOptions { write: true, ..OpenOptions::default() };
+        let direct = match disk.open(path, OpenOptions { direct: true, data_sync: true, ..write }) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => None,
+            opened => Some(opened?),
+        };
+        Ok(Self { file: disk.open(path, write)?, direct, end, bytes })
     }
 
-    fn zero_rest(&self, file: &dyn DiskFile, start: PhysicalOffset) -> io::Result<()> {
-        let from = self.end.0.saturating_sub(start.0);
-        let zeros = AlignedBuffer::zeroed(CHUNK_BYTES.min(self.table.size.bytes()) as usize);
-        visit_data(file, from, self.table.size.bytes(), &mut |at, data| file.write_all_at(&zeros[..data.len()], at))?;
-        file.sync_data()
+    /// Writes whole blocks.
+    fn write(&self, blocks: &[u8], position: u64) -> io::Result<()> {
+        self.direct.as_ref().unwrap_or(&self.file).write_all_at(blocks, position)
+    }
+
+    /// Makes what was written durable.
+    fn finish(&self) -> io::Result<()> {
+        if self.direct.is_some() { Ok(()) } else { self.file.sync_data() }
+    }
+
+    /// Rewrites the block of the end with zeros from the end up to `zero_until`.
+    fn zero_in_block(&self, zero_until: u64) -> io::Result<()> {
+        let start = self.end - self.end % DIRECT_ALIGNMENT;
+        let mut block = AlignedBuffer::zeroed(DIRECT_ALIGNMENT as usize);
+        if self.file.read_at(&mut block, start)? < block.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        block[(self.end - start) as usize..(zero_until - start) as usize].fill(0);
+        self.write(&block, start)
+    }
+
+    fn zero_head(&self) -> io::Result<()> {
+        self.zero_in_block((self.end + 1).next_multiple_of(SECTOR_BYTES))?;
+        self.finish()
+    }
+
+    fn zero_rest(&self) -> io::Result<()> {
+        let next_block = self.end - self.end % DIRECT_ALIGNMENT + DIRECT_ALIGNMENT;
+        self.zero_in_block(next_block)?;
+        let zeros = AlignedBuffer::zeroed(CHUNK_BYTES.min(self.bytes) as usize);
+        let file = self.direct.as_ref().unwrap_or(&self.file);
+        visit_data(file.as_ref(), next_block, self.bytes, &mut |at, data| self.write(&zeros[..data.len()], at))?;
+        self.finish()
     }
 }

@@ -10,23 +10,37 @@ use std::path::PathBuf;
 
 use ringmq_protocol::record::RecordView;
 
+use super::catch_up::{CatchUp, sync_segments};
 use super::checkpoint::Checkpoint;
 pub use super::cut::Discarded;
 use super::cut::Tail;
 use super::durable_point::{DurablePoint, DurablePointFile, LastRecord, StoredPoint};
 use super::paths::StorePaths;
 use super::scan::{Found, LogScanner, ScanChecks};
-use crate::disk::{Disk, OpenOptions, create_directories_durably};
-use crate::log::segment_table::{SegmentError, SegmentSize, SegmentTable, file_name, load_table};
+use crate::disk::{Disk, create_directories_durably};
+use crate::log::segment_table::{SegmentError, SegmentSize, SegmentTable, load_table};
 use crate::types::{PhysicalOffset, StoreTimestamp};
 
 /// Whoever rebuilds something from the log: queues, index.
 pub trait DispatchSink {
-    /// From where on this sink has to see the log again; `None` when what the scan reads anyway is enough. It gets whole
-    /// segments, so it must drop what it knows already.
+    /// From where on this sink has to see the log again, a record boundary; `None` when what the scan reads anyway is enough.
+    /// It may get more, so it must drop what it knows already.
     fn dispatch_from(&self) -> Option<PhysicalOffset>;
     /// Takes the next valid record, in log order.
     fn record(&mut self, view: &RecordView<'_>, physical_offset: PhysicalOffset) -> io::Result<()>;
+}
+
+/// What became of the kernel since the log was written. By its boot id; only a caller who is sure says that it survived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KernelRun {
+    /// It started anew, or nobody knows: only what was synced is certain.
+    #[default]
+    Restarted,
+    /// The same one runs: reads see every completed write, so what lies below the durable point needs no look.
+    Same,
+    /// As [`Self::Same`]; besides, the page cache is believed and nothing waits for the disk. The caller claims nothing above
+    /// the durable point before [`Recovered::catch_up`] has run. Not for a store that acknowledges syncs.
+    SameWithoutSync,
 }
 
 /// How to recover.
@@ -44,19 +58,24 @@ pub struct RecoveryOptions {
     /// Refuse records whose appended CRC property is missing or wrong (`forceVerifyPropCRC`). For stores in which every
     /// record has one.
     pub verify_property_crc: bool,
+    /// Whether the page cache still holds what the last process wrote.
+    pub kernel: KernelRun,
 }
 
 /// What recovery found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// Where the next record goes; everything below is valid and synced, nothing but zeros follows.
+    /// Where the next record goes; everything below is valid and, unless there is something to catch up with, synced;
+    /// nothing but zeros follows.
     pub end: PhysicalOffset,
     /// Start of the first segment; equals `end` in an empty log.
     pub min: PhysicalOffset,
     /// Store time of the last record; 0 when there is none.
     pub last_store_timestamp: StoreTimestamp,
-    /// The durable point as written at the end; its offset is `end`.
+    /// The durable point in force; its offset is `end`, unless there is something to catch up with.
     pub durable_point: DurablePoint,
+    /// What has to run before anything above the durable point may be called durable.
+    pub catch_up: Option<CatchUp>,
     /// Whether the last stop was clean.
     pub was_clean: bool,
     /// What was cut off.
@@ -208,6 +227,7 @@ impl Recovery<'_> {
             min: end,
             last_store_timestamp: StoreTimestamp(0),
             durable_point: durable,
+            catch_up: None,
             was_clean: self.was_clean,
             discarded: None,
             verified_from: end,
@@ -251,11 +271,16 @@ impl Recovery<'_> {
     ) -> Result<Recovered, RecoveryError> {
         let mut messages = self.table.warnings.clone();
         let point = self.usable_point(min, limit, &mut messages)?;
-        let verified_from = self.start(point, min, sink)?;
         let torn_sectors_from = point.map(|point| point.offset);
-        let direct_from = torn_sectors_from.filter(|_| !self.was_clean);
+        // The point that stays in force until the rest has been caught up with.
+        let kept_point = point.filter(|_| !self.was_clean && self.options.kernel == KernelRun::SameWithoutSync);
+        let direct_from = torn_sectors_from.filter(|_| !self.was_clean && kept_point.is_none());
         let checks = ScanChecks { property_crc: self.options.verify_property_crc, torn_sectors_from, direct_from };
         let mut scanner = LogScanner::new(self.disk, &self.paths.commit_log, self.table, checks);
+        let verified_from = match self.start_at_record(point, min, sink, &mut scanner)? {
+            Some(start) => start,
+            None => self.start(point, min, sink)?,
+        };
         let scanned = self.scan(&mut scanner, verified_from, point, sink)?;
         let tail = Tail { disk: self.disk, paths: self.paths, table: self.table, end: scanned.end };
         if let Some(point) = point {
@@ -267,14 +292,22 @@ impl Recovery<'_> {
             let saved = saved_to.display();
             messages.push(format!("cut the log at {from}: {why}; the {bytes} bytes behind it are in {saved}"));
         }
-        self.sync(verified_from, scanned.end)?;
-        let durable = DurablePoint { offset: scanned.end, last_record: scanned.last };
-        self.write_point(durable)?;
+        let reached = DurablePoint { offset: scanned.end, last_record: scanned.last };
+        let (commit_log, table) = (&self.paths.commit_log, self.table);
+        let catch_up = kept_point.filter(|kept| scanned.fits && kept.offset <= scanned.end).map(|kept| {
+            let (commit_log, table) = (commit_log.clone(), table.clone());
+            CatchUp { commit_log, table, from: kept.offset, point: reached, checks }
+        });
+        if catch_up.is_none() {
+            sync_segments(self.disk, commit_log, table, verified_from, scanned.end)?;
+            self.write_point(reached)?;
+        }
         Ok(Recovered {
             end: scanned.end,
             min,
             last_store_timestamp: scanned.last_store_timestamp,
-            durable_point: durable,
+            durable_point: catch_up.as_ref().and(kept_point).unwrap_or(reached),
+            catch_up,
             was_clean: self.was_clean,
             discarded,
             verified_from,
@@ -316,7 +349,33 @@ impl Recovery<'_> {
         Ok(Some(point))
     }
 
-    /// Where verification begins: always a segment's start.
+    /// With the kernel still the same: the last record below the durable point, which is exactly as it was noted, or the
+    /// record farther down that the sink wants to begin with. `None` when that is not so.
+    fn start_at_record(
+        &self,
+        point: Option<DurablePoint>,
+        min: PhysicalOffset,
+        sink: &dyn DispatchSink,
+        scanner: &mut LogScanner<'_>,
+    ) -> Result<Option<PhysicalOffset>, RecoveryError> {
+        let Some(last) = point.and_then(|point| point.last_record) else { return Ok(None) };
+        if self.was_clean || self.options.kernel == KernelRun::Restarted || last.start < min {
+            return Ok(None);
+        }
+        let is_unchanged = match scanner.at(last.start)? {
+            Found::Record(view) => LastRecord::of(last.start, view.bytes()) == last,
+            _ => false,
+        };
+        let wanted = sink.dispatch_from().filter(|wanted| *wanted < last.start);
+        Ok(match wanted {
+            _ if !is_unchanged => None,
+            None => Some(last.start),
+            Some(wanted) if wanted < min => None,
+            Some(wanted) => matches!(scanner.at(wanted)?, Found::Record(_) | Found::Blank).then_some(wanted),
+        })
+    }
+
+    /// Where verification begins otherwise: always a segment's start.
     fn start(
         &self,
         point: Option<DurablePoint>,
@@ -442,22 +501,5 @@ impl Recovery<'_> {
             }
             None => Ok(()),
         }
-    }
-
-    /// Makes durable what was verified: after the death of a process it may be in the page cache only.
-    fn sync(&self, from: PhysicalOffset, end: PhysicalOffset) -> Result<(), RecoveryError> {
-        for start in self.table.starts.iter().filter(|start| **start >= from && **start <= end) {
-            let path = self.paths.commit_log.join(file_name(*start));
-            let write = OpenOptions { write: true, ..OpenOptions::default() };
-            // A segment behind the cut is gone; one that begins at the end is still there.
-            let file = match self.disk.open(&path, write) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && *start == end => continue,
-                opened => opened.map_err(SegmentError::io("open", &path))?,
-            };
-            file.sync_data().map_err(SegmentError::io("sync", &path))?;
-        }
-        let directory = &self.paths.commit_log;
-        self.disk.sync_directory(directory).map_err(SegmentError::io("sync directory", directory))?;
-        Ok(())
     }
 }

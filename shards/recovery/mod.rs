@@ -4,7 +4,8 @@
 //! - [`checkpoint`]: RocketMQ's time stamps; [`durable_point`]: our own offset that is known synced
 //! - [`queue_offsets`]: what the log alone cannot tell about queues; [`queue_flushed`]: how far their files are complete
 //!   as long as the kernel runs
-//! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index
+//! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index; [`CatchUp`]: what may be synced
+//!   while the store already serves
 //!
 //! All of it runs on ordinary threads over the [`Disk`](crate::disk::Disk) seam, before the first append.
 
@@ -16,10 +17,12 @@ pub mod queue_flushed;
 pub mod queue_offsets;
 pub mod scan;
 
+mod catch_up;
 mod cut;
 mod decide;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Discarded, DispatchSink, Recovered, RecoveryError, RecoveryOptions, recover};
+pub use catch_up::{CatchUp, CatchUpError};
+pub use decide::{Discarded, DispatchSink, KernelRun, Recovered, RecoveryError, RecoveryOptions, recover};
 pub use paths::StorePaths;

@@ -74,6 +74,15 @@ impl ProcessLock {
         disk.sync_directory(&paths.root)
     }
 
+    /// As [`Self::mark_running`] where the process before has done that and nobody has stopped cleanly since: only the process
+    /// id changes, and nothing waits for the disk.
+    pub fn mark_running_again(&self, disk: &dyn Disk, paths: &StorePaths, pid: u32) -> io::Result<()> {
+        let text = pid.to_string();
+        let file = disk.open(&paths.abort(), OpenOptions { write: true, ..OpenOptions::default() })?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_length(text.len() as u64)
+    }
+
     /// Removes `abort`. Call only when log, queues, index and checkpoint are durable and complete.
     pub fn mark_clean(&self, disk: &dyn Disk, paths: &StorePaths) -> io::Result<()> {
         remove_if_present(disk, &paths.abort())?;
@@ -101,6 +110,8 @@ mod tests {
         assert_eq!(read_file(&crashed, &paths.abort()).unwrap().unwrap(), b"4711");
         let next = ProcessLock::acquire(&crashed, &paths).unwrap();
         assert!(!next.was_clean(&crashed, &paths).unwrap());
+        next.mark_running_again(&crashed, &paths, 12).unwrap();
+        assert_eq!(read_file(&crashed, &paths.abort()).unwrap().unwrap(), b"12");
         lock.mark_clean(&disk, &paths).unwrap();
         assert!(lock.was_clean(&disk.crash(0, CrashPattern::KeepNone), &paths).unwrap());
     }

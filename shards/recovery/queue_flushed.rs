@@ -3,7 +3,8 @@
 //! Syncing thousands of queue files each second is out of the question, and after the mere death of the process it is not
 //! needed: what was written is still in the page cache. So the flush thread notes, without a sync, the log offset up to which
 //! every queue entry has been written, together with the kernel's boot id. A recovery under the same boot id believes it;
-//! after a power cut or a reboot the id differs, and the synced offset of [`QueueOffsets`](super::queue_offsets) counts.
+//! after a power cut or a reboot the id differs, and the synced offset of [`QueueOffsets`](super::queue_offsets) counts. An
+//! error of the log takes the note back, since a page that could not be written looks as good as any other.
 //!
 //! Form: one line, `ringmq-queue-flushed 1 {boot id} {offset} {crc32 of what is before, 8 hex digits}\n`, padded with spaces to
 //! a fixed length, so that it is replaced by a single write inside one page.
@@ -16,14 +17,23 @@ use crate::types::PhysicalOffset;
 
 const HEAD: &str = "ringmq-queue-flushed 1";
 
+/// Where the kernel says which run of it this is.
+pub const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Longest id that is believed; Linux has 36 bytes.
+const MAXIMUM_ID_BYTES: usize = 64;
+
 /// Length of the file in bytes.
 const FILE_BYTES: usize = 128;
 
 /// What identifies this run of the kernel; `None` where it cannot be told, and then nothing is ever believed.
 pub fn boot_id(disk: &dyn Disk) -> Option<String> {
-    let text = read_file(disk, "/proc/sys/kernel/random/boot_id".as_ref()).ok()??;
-    let id = String::from_utf8(text).ok()?.trim().to_owned();
-    (!id.is_empty() && id.len() <= 64 && !id.contains(char::is_whitespace)).then_some(id)
+    // The kernel says that the file has no bytes, so its length is not asked.
+    let file = disk.open(BOOT_ID_FILE.as_ref(), OpenOptions::default()).ok()?;
+    let mut text = [0; 2 * MAXIMUM_ID_BYTES];
+    let length = file.read_at(&mut text, 0).ok()?;
+    let id = std::str::from_utf8(&text[..length]).ok()?.trim().to_owned();
+    (!id.is_empty() && id.len() <= MAXIMUM_ID_BYTES && !id.contains(char::is_whitespace)).then_some(id)
 }
 
 /// The file, open for being replaced.
@@ -43,6 +53,12 @@ impl QueueFlushedFile {
     pub fn note(&self, offset: PhysicalOffset) -> io::Result<()> {
         let Some(boot_id) = &self.boot_id else { return Ok(()) };
         self.file.write_all_at(&encode(boot_id, offset), 0)
+    }
+
+    /// Takes everything back: after an error of the log the page cache may show what the disk does not have, and the next
+    /// start must not believe it.
+    pub fn distrust(&self) -> io::Result<()> {
+        self.file.write_all_at(&[b' '; FILE_BYTES], 0)
     }
 }
 
@@ -78,6 +94,15 @@ pub fn load(disk: &dyn Disk, paths: &StorePaths, boot_id: Option<&str>) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::RealDisk;
+
+    /// The running kernel has an id, and it is the same when asked again.
+    #[test]
+    fn this_kernel_has_an_id() {
+        let id = boot_id(&RealDisk);
+        assert!(id.as_ref().is_some_and(|id| id.len() >= 32), "{id:?}");
+        assert_eq!(boot_id(&RealDisk), id);
+    }
 
     /// Only what was noted under this boot id may be believed: another id, a torn or a changed line count as nothing.
     #[test]
@@ -92,6 +117,7 @@ mod tests {
                 assert_eq!(decode(&changed, "0f1e2d3c-aaaa"), None, "byte {index}");
             }
         }
+        assert_eq!(decode(&[b' '; FILE_BYTES], "0f1e2d3c-aaaa"), None);
         for length in 0..40 {
             assert_eq!(decode(&bytes[..length], "0f1e2d3c-aaaa"), None);
         }

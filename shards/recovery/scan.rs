@@ -25,7 +25,7 @@ const PROPERTY_CRC_BYTES: usize = 20;
 const PROPERTY_CRC_NAME: &[u8] = b"__CRC32#\x01";
 
 /// What a scan checks beyond RocketMQ's rules.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScanChecks {
     /// Refuse records whose appended CRC property is missing or wrong (`forceVerifyPropCRC`).
     pub property_crc: bool,

@@ -30,6 +30,7 @@ fn options() -> RecoveryOptions {
         max_unsynced_bytes: None,
         index_is_safe: false,
         verify_property_crc: false,
+        kernel: KernelRun::Restarted,
     }
 }
 

@@ -7,8 +7,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
 
 #[derive(Debug)]
 struct WakeInner {

@@ -7,13 +7,17 @@
 
 pub mod buffers;
 pub mod executor;
+pub mod lane;
 pub mod limits;
 pub mod mailbox;
+pub mod pipe;
 pub mod preflight;
 pub mod ring;
 pub mod socket;
 
 pub use executor::{ShardHandle, ShardPlan, spawn_shard};
+pub use lane::{LaneReceiver, LaneSender, lane};
 pub use mailbox::{Mailbox, MailboxSender, WakeHandle};
+pub use pipe::{FilledPipe, PipePool};
 pub use preflight::{PreflightError, check_io_uring};
 pub use ring::{Completion, Ring, RingOptions, Token};

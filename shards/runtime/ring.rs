@@ -201,6 +201,12 @@ impl Ring {
         self.push(&entry.user_data(token.pack()))
     }
 
+    /// Receives once, at most `length` bytes, into a provided buffer.
+    pub fn receive_some(&mut self, socket: RawFd, length: u32, token: Token) -> io::Result<()> {
+        let entry = opcode::Recv::new(types::Fd(socket), std::ptr::null_mut(), length).buf_group(BUFFER_GROUP).build();
+        self.push(&entry.flags(squeue::Flags::BUFFER_SELECT).user_data(token.pack()))
+    }
+
     /// The bytes of a receive completion.
     ///
     /// # Safety
@@ -275,6 +281,12 @@ impl Ring {
     /// Makes a file's data durable (`fdatasync`).
     pub fn sync_data(&mut self, file: RawFd, token: Token) -> io::Result<()> {
         let entry = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();
+        self.push(&entry.user_data(token.pack()))
+    }
+
+    /// Completes once when the socket takes bytes again, or is broken.
+    pub fn writable(&mut self, socket: RawFd, token: Token) -> io::Result<()> {
+        let entry = opcode::PollAdd::new(types::Fd(socket), libc::POLLOUT as u32).build();
         self.push(&entry.user_data(token.pack()))
     }
 

@@ -86,6 +86,22 @@ pub fn set_user_timeout(socket: RawFd, timeout: Duration) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
 }
 
+/// Makes direct calls on a socket return instead of waiting. Operations of the ring are not changed by it.
+pub fn set_nonblocking(socket: RawFd) -> io::Result<()> {
+    // SAFETY: an open socket and plain integers.
+    let flags = check(unsafe { libc::fcntl(socket, libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(socket, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(|_| ())
+}
+
+/// Sends what the socket takes at once, without the ring. `more` says that further bytes follow immediately.
+pub fn send_now(socket: RawFd, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if more { libc::MSG_MORE } else { 0 };
+    // SAFETY: the bytes outlive the call.
+    let sent = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
 /// Closes both directions so that pending operations end.
 pub fn shut_down(socket: RawFd) {
     // SAFETY: an open socket; an error means that it is already closed, which is what we want.

@@ -111,11 +111,32 @@ impl Change {
         }
     }
 
+    /// Applies the sectors in `[start, end)`.
+    pub(super) fn apply_within(&self, content: &mut Content, start: u64, end: u64) {
+        let Self::Write { offset, .. } = self else { return };
+        let is_inside = |sector: usize| (start..end).contains(&(offset + sector as u64 * SECTOR_BYTES));
+        self.apply(content, is_inside);
+    }
+
     pub(super) fn overlaps(&self, start: u64, end: u64) -> bool {
         match self {
             Self::SetLength(_) => true,
             Self::Write { offset, sectors, .. } => *offset < end && start < offset + sectors.len() as u64,
         }
+    }
+
+    /// What is left of a write without its sectors in `[start, end)`, whose ends are multiples of the sector size.
+    pub(super) fn outside(&self, start: u64, end: u64) -> Vec<Self> {
+        let Self::Write { sequence, offset, sectors, length_after } = self else { return Vec::new() };
+        let change_end = offset + sectors.len() as u64;
+        let part = |from: u64, to: u64| Self::Write {
+            sequence: *sequence,
+            offset: from,
+            sectors: sectors[(from - offset) as usize..(to - offset) as usize].to_vec(),
+            length_after: *length_after,
+        };
+        let parts = [(*offset, start.min(change_end)), (end.max(*offset), change_end)];
+        parts.into_iter().filter(|(from, to)| from < to).map(|(from, to)| part(from, to)).collect()
     }
 
     pub(super) fn sequence(&self) -> Option<u64> {

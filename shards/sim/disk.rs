@@ -168,12 +168,24 @@ impl State {
         self.name_changes = kept;
     }
 
-    /// Makes overlapping changes durable, in order, and leaves the others pending.
+    /// Makes the sectors of a range durable, as write-back of pages does; other sectors of the same writes stay pending. A
+    /// change of the length goes with everything before it.
     fn flush_range(inode: &mut Inode, start: u64, end: u64) {
-        let (older, others): (Vec<Change>, Vec<Change>) =
-            std::mem::take(&mut inode.pending).into_iter().partition(|old| old.overlaps(start, end));
-        inode.pending = others;
-        older.iter().for_each(|old| old.apply(&mut inode.durable, |_| true));
+        let (start, end) = (start - start % SECTOR_BYTES, end.next_multiple_of(SECTOR_BYTES));
+        let ordered = inode.pending.iter().rposition(|change| change.sequence().is_none()).map_or(0, |last| last + 1);
+        for change in inode.pending.drain(..ordered) {
+            change.apply(&mut inode.durable, |_| true);
+        }
+        let mut pending = Vec::with_capacity(inode.pending.len());
+        for change in std::mem::take(&mut inode.pending) {
+            if !change.overlaps(start, end) {
+                pending.push(change);
+                continue;
+            }
+            change.apply_within(&mut inode.durable, start, end);
+            pending.extend(change.outside(start, end));
+        }
+        inode.pending = pending;
     }
 
     fn write(&mut self, inode: usize, data: &[u8], offset: u64, durable: bool) {

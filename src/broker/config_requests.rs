@@ -13,7 +13,7 @@ pub(crate) fn get(control: &mut Control, _request: &mut Request<'_>) -> Handled 
     Ok(Answer::Now(success().with_ext("version", version).with_body(control.access.render().into_bytes())))
 }
 
-/// UPDATE_BROKER_CONFIG (25). A changed permission is a change of every registered topic, so it is registered at once.
+/// UPDATE_BROKER_CONFIG (25). The remark names what is not in use at once. A changed permission is a change of every registered topic, so it is registered at once.
 pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let Some(body) = request.command.body.as_deref() else { return Ok(Answer::Now(success())) };
     let text = std::str::from_utf8(body).map_err(|_| refusal(ConfigError::Malformed))?;
@@ -22,6 +22,9 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
     if changes.is_empty() {
         return Ok(Answer::Now(success()));
     }
+    let notes: Vec<&str> = changes.iter().filter_map(|change| change.note.as_deref()).collect();
+    let mut answer = success();
+    answer.remark = (!notes.is_empty()).then(|| notes.join("; "));
     let in_use: Vec<(String, String)> =
         changes.into_iter().filter(|change| change.in_use).map(|change| (change.key, change.value)).collect();
     for (key, value) in &in_use {
@@ -33,7 +36,7 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
         request.effects.push(Effect::RegisterAll);
     }
     request.effects.push(Effect::ConfigChanged(in_use));
-    Ok(Answer::Now(success()))
+    Ok(Answer::Now(answer))
 }
 
 impl Control {

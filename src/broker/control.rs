@@ -14,6 +14,7 @@ use super::locks::LockTable;
 use super::offsets::{OffsetCommit, OffsetTable};
 use super::settings::{BrokerIdentity, ConfigAccess, ControlConfig, SealedConfig};
 use super::snapshot::Publisher;
+use super::statistics::Statistics;
 use super::store_reader::StoreReader;
 use super::topics::TopicTable;
 use super::{Answer, Effect, Peer, Refusal, Request, dispatch};
@@ -30,6 +31,8 @@ pub struct Control {
     pub clients: ClientTable,
     /// Orderly locks.
     pub locks: LockTable,
+    /// Rates of topics and groups.
+    pub statistics: Statistics,
     /// Settings.
     pub config: ControlConfig,
     pub(crate) identity: BrokerIdentity,
@@ -54,6 +57,7 @@ impl Control {
             offsets: OffsetTable::default(),
             clients: ClientTable::default(),
             locks: LockTable::new(config.lock_timeout.as_millis().try_into().unwrap_or(u64::MAX)),
+            statistics: Statistics::default(),
             config,
             identity,
             access: Box::new(SealedConfig),
@@ -105,6 +109,13 @@ impl Control {
                 Answer::LookUp(Box::new(move |store| Command { opaque, serialize_type, ..look_up(store) }))
             }
             Answer::Nothing => Answer::Nothing,
+        }
+    }
+
+    /// Takes a sample for the rates of topics and groups, if it is time. `topics` gives the messages ever stored in each.
+    pub fn sample_statistics<'a>(&mut self, now_ms: u64, topics: impl Iterator<Item = (&'a str, u64)>) {
+        if self.statistics.is_due(now_ms) {
+            self.statistics.sample(now_ms, topics, self.offsets.pulled_messages());
         }
     }
 

@@ -68,6 +68,11 @@ impl ConfigAccess for LiveConfig {
             other => ConfigError::Refused(other.to_string()),
         })?;
         let changed = changes.into_iter().map(|change| ChangedKey {
+            note: match change.effect {
+                Effect::Live => None,
+                Effect::NeedsRestart => Some(format!("{} is kept and takes effect after a restart", change.key)),
+                Effect::Meaningless(reason) => Some(format!("{} is kept but has no effect: {reason}", change.key)),
+            },
             key: change.key.to_owned(),
             value: change.new,
             in_use: change.effect == Effect::Live,
@@ -104,6 +109,13 @@ mod tests {
         let file = control.config_file().unwrap();
         assert!(file.contains("auto_create_topic_enable=false\n"), "{file}");
         assert!(file.contains("flush_consumer_offset_interval=1000\n"), "{file}");
+        // RocketMQ answers 0 without a word; here the remark says what did not change at once.
+        let text = "autoCreateTopicEnable=true\nlistenPort=12000\nsendMessageThreadPoolNums=9\n";
+        let answer = ask_body(&mut control, request::UPDATE_BROKER_CONFIG, text);
+        let remark = answer.remark.as_deref().unwrap();
+        assert_eq!(answer.code, 0);
+        assert!(remark.starts_with("listenPort is kept and takes effect after a restart; "), "{remark}");
+        assert!(remark.contains("sendMessageThreadPoolNums is kept but has no effect: "), "{remark}");
         let answer = ask_body(&mut control, request::UPDATE_BROKER_CONFIG, "brokerConfigPath=/x");
         assert_eq!(outcome(&answer), (16, "Can not update config in black list."));
         assert_eq!(ask_body(&mut control, request::UPDATE_BROKER_CONFIG, "autoCreateTopicEnable=perhaps").code, 1);

@@ -34,6 +34,7 @@ pub mod send;
 pub mod settings;
 pub mod snapshot;
 pub mod state;
+pub mod statistics;
 pub mod statistics_requests;
 pub mod store_reader;
 pub mod topic_requests;

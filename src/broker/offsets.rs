@@ -31,11 +31,19 @@ pub struct OffsetCommit {
 
 type Queues = BTreeMap<i32, i64>;
 
+/// How far a group has pulled a topic.
+#[derive(Debug, Default)]
+struct Pulled {
+    offsets: Queues,
+    /// Messages that its pulls have passed.
+    messages: u64,
+}
+
 /// All offsets of the broker.
 #[derive(Debug, Default)]
 pub struct OffsetTable {
     rows: BTreeMap<String, Queues>,
-    pulled: FastMap<String, Queues>,
+    pulled: FastMap<String, Pulled>,
     resets: FastMap<String, Queues>,
     topics_of_group: FastMap<String, BTreeSet<String>>,
     groups_of_topic: FastMap<String, BTreeSet<String>>,
@@ -73,10 +81,18 @@ impl OffsetTable {
         if self.pulled.len() >= limits::MAX_OFFSET_KEYS {
             return;
         }
-        let queues = self.pulled.entry(key(topic, group)).or_default();
-        if queues.len() < limits::MAX_OFFSETS_PER_SUBSCRIPTION || queues.contains_key(&queue_id) {
-            queues.insert(queue_id, offset);
+        let pulled = self.pulled.entry(key(topic, group)).or_default();
+        let queues = &mut pulled.offsets;
+        if (queues.len() < limits::MAX_OFFSETS_PER_SUBSCRIPTION || queues.contains_key(&queue_id))
+            && let Some(before) = queues.insert(queue_id, offset)
+        {
+            pulled.messages += u64::try_from(offset.saturating_sub(before)).unwrap_or(0);
         }
+    }
+
+    /// Messages that pulls have passed, by `topic@group`.
+    pub fn pulled_messages(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.pulled.iter().map(|(key, pulled)| (key.as_str(), pulled.messages))
     }
 
     /// Committed offset; a pending reset comes first if `with_resets`.
@@ -88,7 +104,7 @@ impl OffsetTable {
 
     /// How far the group has pulled; without a record, its committed offset.
     pub fn pulled(&self, group: &str, topic: &str, queue_id: i32, with_resets: bool) -> Option<i64> {
-        let pulled = self.pulled.get(&key(topic, group)).and_then(|queues| queues.get(&queue_id)).copied();
+        let pulled = self.pulled.get(&key(topic, group)).and_then(|pulled| pulled.offsets.get(&queue_id)).copied();
         pulled.or_else(|| self.committed(group, topic, queue_id, with_resets))
     }
 

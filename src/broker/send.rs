@@ -13,7 +13,9 @@ use ringmq_protocol::flags::{message, permission};
 use ringmq_protocol::hash::tags_code;
 use ringmq_protocol::message_id::{UniqueKeyParts, write_unique_key};
 use ringmq_protocol::properties::{PropertySummary, ValueRange, names, rewrite_properties, scan_properties};
-use ringmq_protocol::record::{RecordFields, encode_record, record_length};
+use ringmq_protocol::record::{
+    RecordFields, encode_joined_record, encode_record, joined_properties_length, joined_record_length, record_length,
+};
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::log::writer::Piece;
 
@@ -28,9 +30,6 @@ const MAX_TOPIC_BYTES: usize = 127;
 
 /// Room that a whole record may take beyond `maxMessageSize` (RocketMQ `MessageExtEncoder`).
 const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
-
-/// Ends each pair of a property string.
-const PAIR_END: u8 = 2;
 
 /// Prefix of the topics that carry messages to be consumed again.
 pub const RETRY_PREFIX: &str = "%RETRY%";
@@ -83,7 +82,6 @@ pub struct SendState {
     random: u64,
     properties: Vec<u8>,
     pieces: Vec<Piece>,
-    joined: Vec<u8>,
 }
 
 impl SendState {
@@ -91,15 +89,7 @@ impl SendState {
     pub fn new(ip: IpAddr, seed: u64) -> Self {
         let process_constant = (seed as u32) ^ std::process::id();
         let random = seed | 1;
-        Self {
-            ip,
-            process_constant,
-            counter: 0,
-            random,
-            properties: Vec::new(),
-            pieces: Vec::new(),
-            joined: Vec::new(),
-        }
+        Self { ip, process_constant, counter: 0, random, properties: Vec::new(), pieces: Vec::new() }
     }
 
     /// xorshift64: spreads messages over queues, nothing more is asked of it.
@@ -113,7 +103,6 @@ impl SendState {
     /// Takes back the memory that a batch had borrowed for properties.
     pub fn give_back(&mut self, batch: Batch<'_>) {
         self.properties = batch.shared_properties;
-        self.joined = batch.joined;
     }
 
     /// Lengths and tags of the records that were prepared last.
@@ -358,8 +347,6 @@ pub struct Batch<'a> {
     body: &'a [u8],
     /// The request's own properties, which Java stores behind those of each message.
     shared_properties: Vec<u8>,
-    /// Where the properties of one message are put together.
-    joined: Vec<u8>,
     /// Bytes of all records.
     pub length: usize,
     /// The `WAIT` property of the request.
@@ -408,20 +395,18 @@ pub fn prepare_batch<'a>(
         peer,
         body,
         shared_properties,
-        joined: std::mem::take(&mut state.joined),
         length: 0,
         wait,
     };
     state.pieces.clear();
     for entry in BatchReader::new(body) {
         let entry = entry.map_err(|error| Refusal::new(response::SYSTEM_ERROR, error.to_string()))?;
-        let properties_length = batch.properties_length(entry.properties);
+        let properties_length = joined_properties_length(entry.properties, &batch.shared_properties);
         if properties_length > MAX_PROPERTIES_BYTES {
             return Err(too_large("a property string", properties_length, MAX_PROPERTIES_BYTES));
         }
-        // The length needs no more than the length of the properties: those of the request stand in for the whole.
-        let own = record_length(&batch.fields(entry.flag, entry.body, entry.properties));
-        let size = own - entry.properties.len() + properties_length;
+        let fields = batch.fields(entry.flag, entry.body, entry.properties);
+        let size = joined_record_length(&fields, &batch.shared_properties);
         let summary = scan_properties(entry.properties);
         check_features(entry.properties, &summary, 0)?;
         let own_tags = summary.tags.map_or(0, |range| tags_code(range.of(entry.properties)));
@@ -457,31 +442,15 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn needs_separator(&self, own: &[u8]) -> bool {
-        !self.shared_properties.is_empty() && own.last().is_some_and(|last| *last != PAIR_END)
-    }
-
-    fn properties_length(&self, own: &[u8]) -> usize {
-        own.len() + usize::from(self.needs_separator(own)) + self.shared_properties.len()
-    }
-
     /// Writes all records without their offsets, one behind the other.
-    pub fn encode(&mut self, out: &mut [u8]) {
+    pub fn encode(&self, out: &mut [u8]) {
         let mut at = 0;
-        let mut properties = std::mem::take(&mut self.joined);
         for entry in BatchReader::new(self.body).flatten() {
-            properties.clear();
-            properties.extend_from_slice(entry.properties);
-            if self.needs_separator(entry.properties) {
-                properties.push(PAIR_END);
-            }
-            properties.extend_from_slice(&self.shared_properties);
-            let fields = self.fields(entry.flag, entry.body, &properties);
-            let length = record_length(&fields);
-            encode_record(&fields, &mut out[at..at + length]);
+            let fields = self.fields(entry.flag, entry.body, entry.properties);
+            let length = joined_record_length(&fields, &self.shared_properties);
+            encode_joined_record(&fields, &self.shared_properties, &mut out[at..at + length]);
             at += length;
         }
-        self.joined = properties;
         assert_eq!(at, self.length, "a batch is encoded as it was measured");
     }
 }

@@ -192,6 +192,8 @@ pub struct ChangedKey {
     pub value: String,
     /// Whether the value is in use at once; otherwise it waits for a restart, or means nothing here.
     pub in_use: bool,
+    /// What the requester must know of a value that is not in use.
+    pub note: Option<String>,
 }
 
 /// The configuration behind codes 25 and 26.

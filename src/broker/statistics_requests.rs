@@ -49,6 +49,7 @@ pub(crate) fn topic(control: &mut Control, request: &mut Request<'_>) -> Handled
     let config = control.topics.get(&topic).ok_or_else(|| not_exist(&topic))?;
     let queues = config.read_queue_nums.max(config.write_queue_nums);
     let broker = control.identity.name.clone();
+    let topic_put_tps = control.statistics.put_rate(&topic);
     Ok(Answer::LookUp(Box::new(move |store| {
         let extent = |queue_id| {
             let (minimum, maximum) = store.queue_bounds(&topic, queue_id).unwrap_or((0, 0));
@@ -63,7 +64,7 @@ pub(crate) fn topic(control: &mut Control, request: &mut Request<'_>) -> Handled
             offset_table: (0..queues)
                 .map(|queue_id| (MessageQueue::new(topic.as_str(), broker.as_str(), queue_id), extent(queue_id)))
                 .collect(),
-            topic_put_tps: 0.0,
+            topic_put_tps,
         };
         success().with_body(table.encode())
     })))
@@ -86,19 +87,20 @@ pub(crate) fn consumption(control: &mut Control, request: &mut Request<'_>) -> H
         listed.into_iter().map(str::to_owned).collect()
     };
     let mut progress = Vec::new();
+    let consume_tps = topics.iter().fold(0.0, |sum, topic| sum + control.statistics.get_rate(group, topic));
     for topic in topics {
         let queues = control.topics.get(&topic).map_or(0, |config| config.read_queue_nums);
         control.progress(group, &topic, queues, &mut progress)?;
     }
-    Ok(Answer::LookUp(Box::new(move |store| success().with_body(statistics(progress, store).encode()))))
+    Ok(Answer::LookUp(Box::new(move |store| success().with_body(statistics(progress, consume_tps, store).encode()))))
 }
 
-fn statistics(progress: Vec<Progress>, store: &dyn StoreReader) -> ConsumeStats {
+fn statistics(progress: Vec<Progress>, consume_tps: f64, store: &dyn StoreReader) -> ConsumeStats {
     let table = progress.into_iter().map(|progress| {
         let wrapper = progress.wrapper(store);
         (progress.queue, wrapper)
     });
-    ConsumeStats { consume_tps: 0.0, offset_table: table.collect() }
+    ConsumeStats { consume_tps, offset_table: table.collect() }
 }
 
 /// Answer of 317. Source: ConsumeStatsList.
@@ -126,7 +128,7 @@ pub(crate) fn consumption_of_broker(control: &mut Control, request: &mut Request
             let mut progress = Vec::new();
             control.progress(group, topic, config.write_queue_nums, &mut progress)?;
             count += progress.len();
-            topics.push(progress);
+            topics.push((progress, control.statistics.get_rate(group, topic)));
         }
         groups.push((group.clone(), topics));
     }
@@ -138,7 +140,8 @@ pub(crate) fn consumption_of_broker(control: &mut Control, request: &mut Request
         let (mut total_diff, mut total_inflight_diff) = (0i64, 0i64);
         let mut list = Vec::with_capacity(groups.len());
         for (group, topics) in groups {
-            let all: Vec<ConsumeStats> = topics.into_iter().map(|progress| statistics(progress, store)).collect();
+            let all: Vec<ConsumeStats> =
+                topics.into_iter().map(|(progress, rate)| statistics(progress, rate, store)).collect();
             for offsets in all.iter().flat_map(|statistics| statistics.offset_table.values()) {
                 let behind = offsets.broker_offset.saturating_sub(offsets.consumer_offset);
                 let inflight = offsets.pull_offset.saturating_sub(offsets.consumer_offset);
@@ -201,10 +204,13 @@ pub(crate) fn time_span(control: &mut Control, request: &mut Request<'_>) -> Han
     })))
 }
 
-/// VIEW_BROKER_STATS_DATA (315). No statistics by name are kept; tools take code 1 as "nothing yet".
-pub(crate) fn view(_control: &mut Control, request: &mut Request<'_>) -> Handled {
+/// VIEW_BROKER_STATS_DATA (315), for `TOPIC_PUT_NUMS` and `GROUP_GET_NUMS`. Tools take code 1 as "nothing yet".
+pub(crate) fn view(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let name = request.command.ext_text("statsName")?;
     let key = request.command.ext_text("statsKey")?;
+    if let Some(body) = control.statistics.view(name, key) {
+        return Ok(Answer::Now(success().with_body(body)));
+    }
     Err(Refusal::new(response::SYSTEM_ERROR, format!("The stats <{name}> <{key}> not exist")))
 }
 

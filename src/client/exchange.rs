@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::{Buf, BytesMut};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::flags::RPC_ONEWAY;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
@@ -28,9 +29,8 @@ pub enum Incoming {
 /// Both directions of one connection.
 #[derive(Debug, Default)]
 pub struct Exchange {
-    input: Vec<u8>,
-    /// Bytes at the front of `input` that are done with.
-    consumed: usize,
+    /// Received bytes that belong to no complete frame yet. Taking a frame off its front moves nothing.
+    input: BytesMut,
     next_opaque: i32,
     waiting: BTreeSet<Ticket>,
     stray_answers: u64,
@@ -61,10 +61,6 @@ impl Exchange {
 
     /// Takes bytes from the peer.
     pub fn receive(&mut self, bytes: &[u8]) {
-        if self.consumed > 0 {
-            self.input.drain(..self.consumed);
-            self.consumed = 0;
-        }
         self.input.extend_from_slice(bytes);
     }
 
@@ -74,10 +70,9 @@ impl Exchange {
     /// The stream cannot be continued.
     pub fn take(&mut self) -> Result<Option<Incoming>, ProtocolError> {
         loop {
-            let rest = self.input.get(self.consumed..).unwrap_or_default();
-            let Split::Frame { frame, length } = split_frame(rest, MAX_FRAME_BYTES)? else { return Ok(None) };
+            let Split::Frame { frame, length } = split_frame(&self.input, MAX_FRAME_BYTES)? else { return Ok(None) };
             let command = Command::decode(frame)?;
-            self.consumed += length;
+            self.input.advance(length);
             if !command.is_response() {
                 return Ok(Some(Incoming::Request(command)));
             }

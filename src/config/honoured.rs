@@ -124,6 +124,9 @@ honoured_keys! {
         /// A connection that neither sends nor receives for this long is closed. Clients send heartbeats every 30 s.
         server_channel_max_idle_time_seconds: u64 = "serverChannelMaxIdleTimeSeconds", Netty,
             seconds(1, 86_400), "120", Restart;
+        /// A request that has begun to arrive must be complete after this long, or its connection is closed: a peer that
+        /// drips bytes holds memory. While memory is exhausted it is 5 s at most.
+        frame_timeout: u64 = "-", Ringmq, ms(100, 3_600_000), "30000", Live;
     }
     "Identity and registration" {
         /// Cluster that the broker says it belongs to.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
-use crate::text::{hex_value, write_hex_upper};
+use crate::text::{hex_upper, hex_upper_of, hex_value, write_hex_upper};
 
 /// Characters of an offset id with an IPv4 host; 56 with an IPv6 host.
 pub const MESSAGE_ID_V4_CHARACTERS: usize = 32;
@@ -26,26 +26,35 @@ pub enum MessageIdError {
     Port(u32),
 }
 
-/// Appends the offset ids of records, joined by commas. IPv4 addresses inside IPv6 ones count as IPv4.
-pub fn write_message_ids(out: &mut Vec<u8>, store_host: SocketAddr, physical_offsets: &[i64]) {
-    let mut prefix = [0u8; 20];
-    let address_length = match store_host.ip().to_canonical() {
-        IpAddr::V4(address) => {
-            prefix[..4].copy_from_slice(&address.octets());
-            4
-        }
-        IpAddr::V6(address) => {
-            prefix[..16].copy_from_slice(&address.octets());
-            16
+/// What all offset ids of a broker begin with, in digits, and how long it is. IPv4 addresses inside IPv6 ones count as IPv4.
+pub(crate) fn message_id_prefix(store_host: SocketAddr) -> ([u8; MESSAGE_ID_V6_CHARACTERS], usize) {
+    let port = u32::from(store_host.port()).to_be_bytes();
+    let mut prefix = [0; MESSAGE_ID_V6_CHARACTERS];
+    let mut length = 0;
+    let mut put = |bytes: &[u8]| {
+        for byte in bytes {
+            prefix[length..length + 2].copy_from_slice(&hex_upper(*byte));
+            length += 2;
         }
     };
-    prefix[address_length..address_length + 4].copy_from_slice(&u32::from(store_host.port()).to_be_bytes());
+    match store_host.ip().to_canonical() {
+        IpAddr::V4(address) => put(&address.octets()),
+        IpAddr::V6(address) => put(&address.octets()),
+    }
+    put(&port);
+    (prefix, length)
+}
+
+/// Appends the offset ids of records, joined by commas.
+pub fn write_message_ids(out: &mut Vec<u8>, store_host: SocketAddr, physical_offsets: &[i64]) {
+    let (prefix, length) = message_id_prefix(store_host);
+    out.reserve(physical_offsets.len() * (length + 17));
     for (index, offset) in physical_offsets.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_hex_upper(out, &prefix[..address_length + 4]);
-        write_hex_upper(out, &offset.to_be_bytes());
+        out.extend_from_slice(&prefix[..length]);
+        out.extend_from_slice(&hex_upper_of(*offset));
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use crate::scan::Separators;
+
 /// Between a name and its value. Further ones belong to the value.
 pub const NAME_VALUE_SEPARATOR: u8 = 1;
 /// Behind each pair.
@@ -15,6 +17,9 @@ pub const MAX_PROPERTIES_BYTES: usize = 32_767;
 
 /// Pairs up to this number are rewritten without allocation.
 const FEW_PAIRS: usize = 64;
+
+/// Nearly all messages have no more pairs than this; room for more is not even cleared for them.
+const USUAL_PAIRS: usize = 12;
 
 /// Names of properties, under RocketMQ's names.
 pub mod names {
@@ -210,7 +215,17 @@ impl Pair {
 /// The valid pairs in the order of the string, duplicates included.
 struct Pairs<'a> {
     input: &'a [u8],
+    /// Where the next piece begins.
     at: usize,
+    separators: Separators<'a>,
+}
+
+impl<'a> Pairs<'a> {
+    #[inline]
+    fn new(input: &'a [u8]) -> Pairs<'a> {
+        let separators = Separators::new(input, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR);
+        Pairs { input, at: 0, separators }
+    }
 }
 
 impl Iterator for Pairs<'_> {
@@ -220,21 +235,15 @@ impl Iterator for Pairs<'_> {
     fn next(&mut self) -> Option<Pair> {
         loop {
             let start = self.at;
-            let rest = self.input.get(start..).filter(|rest| !rest.is_empty())?;
-            let Some(mark) = memchr::memchr2(NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, rest) else {
-                self.at = self.input.len();
-                return None;
-            };
-            let separator = start + mark;
-            if rest[mark] == PROPERTY_SEPARATOR {
+            let (separator, is_end) = self.separators.next_of_either()?;
+            if is_end {
+                // A piece without a separator.
                 self.at = separator + 1;
                 continue;
             }
-            let value = &rest[mark + 1..];
-            let value_length = memchr::memchr(PROPERTY_SEPARATOR, value).unwrap_or(value.len());
-            let end = separator + 1 + value_length;
+            let end = self.separators.next_second().unwrap_or(self.input.len());
             self.at = end + 1;
-            if mark > 0 && value_length > 0 {
+            if separator > start && end > separator + 1 {
                 return Some(Pair { start, separator, end });
             }
         }
@@ -243,7 +252,7 @@ impl Iterator for Pairs<'_> {
 
 /// The valid pairs of a property string in order, duplicates included.
 pub fn properties(input: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    Pairs { input, at: 0 }.map(move |pair| (pair.name(input), pair.value(input)))
+    Pairs::new(input).map(move |pair| (pair.name(input), pair.value(input)))
 }
 
 /// The value that a name has: the last one.
@@ -251,10 +260,23 @@ pub fn find_property<'a>(input: &'a [u8], name: &str) -> Option<&'a [u8]> {
     properties(input).filter(|pair| pair.0 == name.as_bytes()).last().map(|pair| pair.1)
 }
 
+/// `UNIQ_KEY` and `KEYS`, which the index takes, in one pass.
+pub fn index_keys(input: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
+    let (mut unique_key, mut keys) = (None, None);
+    for (name, value) in properties(input) {
+        if name == names::UNIQ_KEY.as_bytes() {
+            unique_key = Some(value);
+        } else if name == names::KEYS.as_bytes() {
+            keys = Some(value);
+        }
+    }
+    (unique_key, keys)
+}
+
 /// Finds what the broker looks at, in one pass.
 pub fn scan_properties(input: &[u8]) -> PropertySummary {
     let mut summary = PropertySummary::default();
-    for pair in (Pairs { input, at: 0 }) {
+    for pair in Pairs::new(input) {
         summary.note(pair.name(input), ValueRange::new(pair.separator + 1, pair.end));
     }
     summary
@@ -278,22 +300,8 @@ pub fn rewrite_properties(
     out: &mut Vec<u8>,
 ) -> PropertySummary {
     let mut rewrite = Rewrite { start: out.len(), out, summary: PropertySummary::default(), remove, additions };
-    let mut few = [Pair::default(); FEW_PAIRS];
-    let mut count = 0;
-    let mut pairs = Pairs { input, at: 0 };
-    for (slot, pair) in few.iter_mut().zip(&mut pairs) {
-        *slot = pair;
-        count += 1;
-    }
-    if count == FEW_PAIRS && pairs.next().is_some() {
+    if !rewrite.few::<USUAL_PAIRS>(input) && !rewrite.few::<FEW_PAIRS>(input) {
         rewrite.many(input);
-    } else {
-        for (index, pair) in few[..count].iter().enumerate() {
-            let name = pair.name(input);
-            if !few[index + 1..count].iter().any(|later| later.name(input) == name) {
-                rewrite.keep(name, pair.value(input));
-            }
-        }
     }
     for (name, value) in additions {
         if !name.is_empty() && !value.is_empty() {
@@ -312,9 +320,30 @@ struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
+    /// Up to `MOST` pairs are compared with one another; false, and nothing is done, if there are more.
+    fn few<const MOST: usize>(&mut self, input: &[u8]) -> bool {
+        let mut few = [Pair::default(); MOST];
+        let mut count = 0;
+        let mut pairs = Pairs::new(input);
+        for (slot, pair) in few.iter_mut().zip(&mut pairs) {
+            *slot = pair;
+            count += 1;
+        }
+        if count == MOST && pairs.next().is_some() {
+            return false;
+        }
+        for (index, pair) in few[..count].iter().enumerate() {
+            let name = pair.name(input);
+            if !few[index + 1..count].iter().any(|later| later.name(input) == name) {
+                self.keep(name, pair.value(input));
+            }
+        }
+        true
+    }
+
     /// With many pairs the search for duplicates needs a table, or a hostile string would cost quadratic time.
     fn many(&mut self, input: &[u8]) {
-        let all = || Pairs { input, at: 0 };
+        let all = || Pairs::new(input);
         let last: HashMap<&[u8], usize> = all().enumerate().map(|(index, pair)| (pair.name(input), index)).collect();
         for (index, pair) in all().enumerate() {
             let name = pair.name(input);

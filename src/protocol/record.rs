@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use thiserror::Error;
 
 use crate::flags::message::{BORN_HOST_V6, STORE_HOST_V6};
-use crate::properties::{MAX_PROPERTIES_BYTES, PropertySummary, find_property, names, scan_properties};
+use crate::properties::{
+    MAX_PROPERTIES_BYTES, PROPERTY_SEPARATOR, PropertySummary, find_property, index_keys, names, scan_properties,
+};
 
 pub use crate::hash::{index_key_hash, java_hash, java_hash_bytes, tags_code};
 
@@ -75,8 +77,23 @@ fn topic_length_bytes(topic: &str) -> usize {
     if topic.len() > MAX_V1_TOPIC_BYTES { 2 } else { 1 }
 }
 
+/// Whether a separator comes between a message's own properties and those that it shares with others.
+fn needs_separator(own: &[u8], shared: &[u8]) -> bool {
+    !shared.is_empty() && own.last().is_some_and(|last| *last != PROPERTY_SEPARATOR)
+}
+
+/// Bytes of a message's own properties with shared ones behind them.
+pub fn joined_properties_length(own: &[u8], shared: &[u8]) -> usize {
+    own.len() + usize::from(needs_separator(own, shared)) + shared.len()
+}
+
 /// Bytes of the record that these fields make.
 pub fn record_length(fields: &RecordFields<'_>) -> usize {
+    joined_record_length(fields, &[])
+}
+
+/// Bytes of the record that these fields make, with shared properties behind its own.
+pub fn joined_record_length(fields: &RecordFields<'_>, shared_properties: &[u8]) -> usize {
     // The smallest record counts two IPv4 hosts and one byte of topic length.
     MIN_RECORD_BYTES - 2 * HOST_V4_BYTES - 1
         + host_length(fields.born_host)
@@ -84,7 +101,7 @@ pub fn record_length(fields: &RecordFields<'_>) -> usize {
         + topic_length_bytes(fields.topic)
         + fields.topic.len()
         + fields.body.len()
-        + fields.properties.len()
+        + joined_properties_length(fields.properties, shared_properties)
 }
 
 struct Put<'a> {
@@ -112,9 +129,18 @@ impl Put<'_> {
 /// # Panics
 /// `out` is not exactly [`record_length`] bytes long, or topic, properties or the whole exceed their length fields.
 pub fn encode_record(fields: &RecordFields<'_>, out: &mut [u8]) {
-    let total = record_length(fields);
+    encode_joined_record(fields, &[], out);
+}
+
+/// As [`encode_record`], with properties behind the record's own that it shares with the other messages of its batch.
+///
+/// # Panics
+/// As [`encode_record`], with [`joined_record_length`].
+pub fn encode_joined_record(fields: &RecordFields<'_>, shared_properties: &[u8], out: &mut [u8]) {
+    let total = joined_record_length(fields, shared_properties);
     assert_eq!(out.len(), total, "the buffer of a record has its exact length");
-    assert!(fields.properties.len() <= MAX_PROPERTIES_BYTES, "properties fit into a record");
+    let properties_length = joined_properties_length(fields.properties, shared_properties);
+    assert!(properties_length <= MAX_PROPERTIES_BYTES, "properties fit into a record");
     let total = i32::try_from(total).expect("a record is shorter than 2 GiB");
     let mut sys_flag = fields.sys_flag & !(BORN_HOST_V6 | STORE_HOST_V6);
     if host_length(fields.born_host) == HOST_V6_BYTES {
@@ -126,7 +152,7 @@ pub fn encode_record(fields: &RecordFields<'_>, out: &mut [u8]) {
     let long_topic = topic_length_bytes(fields.topic) == 2;
     let topic_length = i16::try_from(fields.topic.len()).expect("a topic is shorter than 32 KiB").to_be_bytes();
     let body_length = u32::try_from(fields.body.len()).expect("the body is shorter than its record");
-    let properties_length = u16::try_from(fields.properties.len()).expect("properties fit into a record");
+    let properties_length = u16::try_from(properties_length).expect("properties fit into a record");
     let mut put = Put { out, at: 0 };
     put.bytes(&total.to_be_bytes());
     put.bytes(&(if long_topic { MAGIC_V2 } else { MAGIC_V1 }).to_be_bytes());
@@ -147,6 +173,10 @@ pub fn encode_record(fields: &RecordFields<'_>, out: &mut [u8]) {
     put.bytes(fields.topic.as_bytes());
     put.bytes(&properties_length.to_be_bytes());
     put.bytes(fields.properties);
+    if needs_separator(fields.properties, shared_properties) {
+        put.bytes(&[PROPERTY_SEPARATOR]);
+    }
+    put.bytes(shared_properties);
     assert_eq!(put.at, put.out.len(), "a record fills its buffer");
 }
 
@@ -272,6 +302,35 @@ fn host_at(bytes: &[u8], at: usize, v6: bool) -> SocketAddr {
     let [_, _, high, low] = u32_at(bytes, at + address_length).to_be_bytes();
     SocketAddr::new(ip, u16::from_be_bytes([high, low]))
 }
+
+/// Bytes at the end of a record that hold its properties, as a rule.
+const TAIL_BYTES: usize = 256;
+const CACHE_LINE_BYTES: usize = 64;
+
+/// Asks the processor for the lines that reading the record at `at` needs, if it is about `length` bytes long: its beginning
+/// and its end. Reading records one after the other waits for memory most of the time otherwise.
+#[inline]
+pub fn prefetch_record(bytes: &[u8], at: usize, length: usize) {
+    let tail = at + length.saturating_sub(TAIL_BYTES);
+    let lines = (0..TAIL_BYTES).step_by(CACHE_LINE_BYTES).map(|line| tail + line);
+    for line in [at, at + CACHE_LINE_BYTES].into_iter().chain(lines) {
+        if let Some(byte) = bytes.get(line) {
+            prefetch(byte);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(byte: &u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint without effect on memory, and the address is that of a reference. SSE is part of every x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn prefetch(_byte: &u8) {}
 
 impl<'a> RecordView<'a> {
     /// Reads the record at the start of `bytes`, which may go on behind it.
@@ -457,6 +516,11 @@ impl<'a> RecordView<'a> {
     /// `UNIQ_KEY`, if present.
     pub fn unique_key(&self) -> Option<&'a [u8]> {
         find_property(self.properties, names::UNIQ_KEY)
+    }
+
+    /// [`RecordView::unique_key`] and [`RecordView::keys`] in one pass.
+    pub fn index_keys(&self) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+        index_keys(self.properties)
     }
 
     /// Code of the tags for a queue entry; 0 without tags.

@@ -1,33 +1,69 @@
 //! Numbers as text, by Java's rules, without allocation.
 
-/// Appends a decimal number.
-pub fn write_decimal(out: &mut Vec<u8>, value: i64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
+/// Longest decimal number, its sign included.
+pub(crate) const DECIMAL_CHARACTERS: usize = 20;
+
+/// The numbers from 0 to 99, two digits each.
+const DIGIT_PAIRS: &[u8; 200] =
+    b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546\
+4748495051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+
+/// Writes a decimal number to the end of `space` and gives where it begins.
+#[inline]
+pub(crate) fn decimal_at_end(space: &mut [u8; DECIMAL_CHARACTERS], value: i64) -> usize {
+    let mut at = space.len();
     let mut rest = value.unsigned_abs();
-    loop {
+    while rest >= 100 {
+        let pair = (rest % 100) as usize * 2;
+        rest /= 100;
+        at -= 2;
+        space[at..at + 2].copy_from_slice(&DIGIT_PAIRS[pair..pair + 2]);
+    }
+    if rest >= 10 {
+        at -= 2;
+        space[at..at + 2].copy_from_slice(&DIGIT_PAIRS[rest as usize * 2..][..2]);
+    } else {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+        space[at] = b'0' + rest as u8;
     }
     if value < 0 {
         at -= 1;
-        digits[at] = b'-';
+        space[at] = b'-';
     }
-    out.extend_from_slice(&digits[at..]);
+    at
+}
+
+/// Appends a decimal number.
+pub fn write_decimal(out: &mut Vec<u8>, value: i64) {
+    let mut digits = [0; DECIMAL_CHARACTERS];
+    let start = decimal_at_end(&mut digits, value);
+    out.extend_from_slice(&digits[start..]);
 }
 
 const UPPER_HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// Appends bytes as upper-case hexadecimal digits (`UtilAll.bytes2string`).
 pub fn write_hex_upper(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.reserve(bytes.len() * 2);
     for byte in bytes {
-        out.push(UPPER_HEX[usize::from(byte >> 4)]);
-        out.push(UPPER_HEX[usize::from(byte & 15)]);
+        out.extend_from_slice(&hex_upper(*byte));
     }
+}
+
+/// The two upper-case hexadecimal digits of a byte.
+#[inline]
+pub(crate) fn hex_upper(byte: u8) -> [u8; 2] {
+    [UPPER_HEX[usize::from(byte >> 4)], UPPER_HEX[usize::from(byte & 15)]]
+}
+
+/// Writes a number as sixteen upper-case hexadecimal digits.
+#[inline]
+pub(crate) fn hex_upper_of(value: i64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(value.to_be_bytes()) {
+        *pair = hex_upper(byte);
+    }
+    digits
 }
 
 /// Value of one hexadecimal digit of either case.

@@ -49,10 +49,16 @@ pub struct Connection {
     pub is_dirty: bool,
     /// Listed among the connections whose input waits for the log.
     pub is_blocked: bool,
+    /// Direct calls on the socket return instead of waiting; set before the first pipe.
+    pub is_nonblocking: bool,
     /// The multishot receive is armed.
     pub receiving: bool,
-    /// A cancel of the receive was asked for, because limits were reached.
+    /// Listed among the connections that are not read because their own limit is reached.
     pub paused: bool,
+    /// Listed among those that are not read because memory is short.
+    pub starves: bool,
+    /// It was allowed to finish its frame although memory is short, and did not.
+    pub had_its_chance: bool,
     /// The connection is being closed; it is freed when no operation is in flight.
     pub closing: bool,
     /// Last time anything was received or sent.
@@ -75,8 +81,11 @@ impl Connection {
             accounted_bytes: 0,
             is_dirty: false,
             is_blocked: false,
+            is_nonblocking: false,
             receiving: false,
             paused: false,
+            starves: false,
+            had_its_chance: false,
             closing: false,
             last_active_ms: now_ms,
             frame_began_ms: 0,
@@ -86,6 +95,11 @@ impl Connection {
     /// Descriptor of the socket.
     pub fn raw_fd(&self) -> Option<RawFd> {
         self.socket.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Whether part of a frame is there, and more must come from the peer.
+    pub fn is_mid_frame(&self) -> bool {
+        !self.input.is_empty() && !self.is_blocked
     }
 
     /// Bytes that count against the connection's limit.

@@ -25,7 +25,7 @@ use ringmq_shards::disk::Disk;
 use ringmq_shards::disk::state_file::StateFile;
 use ringmq_shards::log::LogView;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
-use ringmq_shards::queue::QueueStore;
+use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
@@ -244,6 +244,9 @@ impl ControlThread {
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now_ms, &mut effects);
+            let stored = |queues: &[Arc<Queue>]| queues.iter().map(|queue| queue.bounds().1.0).sum();
+            let topics = self.topics.iter().map(|(name, (_, topic))| (name.as_ref(), stored(&topic.queues)));
+            broker.control.sample_statistics(now_ms, topics);
         }
         self.apply(effects);
         let mut effects = Vec::new();
@@ -252,10 +255,10 @@ impl ControlThread {
         }
         self.apply_namesrv(effects);
         self.write_state(false);
-        self.publish_figures();
+        self.publish_figures(now_ms);
     }
 
-    fn publish_figures(&self) {
+    fn publish_figures(&self, now_ms: u64) {
         let Some(broker) = &self.broker else { return };
         let figures = &self.shared.control;
         figures.topics.set(broker.control.topics.len() as u64);
@@ -264,7 +267,7 @@ impl ControlThread {
         figures.max_topics.set(broker.control.config.max_topics as u64);
         figures.max_groups.set(broker.control.config.max_groups as u64);
         figures.max_queues.set(broker.control.config.max_queues);
-        broker.figures.sample();
+        broker.figures.sample(now_ms);
     }
 
     fn request(&mut self, request: ControlRequest) {

@@ -2,13 +2,18 @@
 //!
 //! It syncs the log in the background, starts write-back early, prepares segments, writes queue files, and keeps checkpoint and
 //! durable point. An error of a log sync is final; no space for segments, queue or state files is not.
+//!
+//! After a start that believed the page cache it first lets a thread of its own catch up ([`CatchUp`]). Until that is done
+//! the log has a part that nobody has synced, so nothing behind it is synced or claimed either.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ringmq_protocol::record::{CrcCheck, RecordView};
 use ringmq_shards::disk::Disk;
 use ringmq_shards::disk::state_file::StateFile;
 use ringmq_shards::log::LogView;
@@ -16,11 +21,11 @@ use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::QueueStore;
-use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
 use ringmq_shards::recovery::queue_flushed::QueueFlushedFile;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
+use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::PhysicalOffset;
 
@@ -45,11 +50,15 @@ const MANY_FILES_FACTOR: u32 = 30;
 /// Checkpoint and durable point are at most this old.
 const POINT_PERIOD: Duration = Duration::from_millis(1_000);
 
+/// How often the last confirmed record is asked for while the writer is between its two stores.
+const CONFIRMED_RECORD_TRIES: usize = 64;
+
 /// How long after a failed attempt the next segment is tried again.
 const SEGMENT_RETRY: Duration = Duration::from_millis(500);
 
-/// The newest part of the log that stays in the page cache while pages are recycled: several times the log ring.
-const CACHED_LOG_BYTES: u64 = 256 << 20;
+/// The newest part of the log that stays in the page cache while pages are recycled: as much as the log ring holds, and enough
+/// for pages to be written back before they would be given back. The less it is, the sooner no new pages are needed.
+const CACHED_LOG_BYTES: u64 = 64 << 20;
 
 /// Segments that are ready behind the one in use, as in Java.
 const SEGMENTS_AHEAD: u64 = 2;
@@ -115,6 +124,8 @@ pub struct FlushThread {
     pub checkpoint: Checkpoint,
     /// Durable point.
     pub durable_point: DurablePointFile,
+    /// What the start left to be synced.
+    pub catch_up: Option<CatchUp>,
     /// Store time up to which the index is safe, milliseconds; written by the store thread.
     pub index_timestamp_ms: Arc<std::sync::atomic::AtomicU64>,
     /// Live values, and the disk's room for the metrics.
@@ -138,9 +149,25 @@ struct Schedule {
     queue_synced: u64,
     queue_noted: u64,
     pointed: u64,
+    catching_up: Option<CatchingUp>,
+    /// The last record that the newest background sync covered.
+    synced_record: Option<ConfirmedRecord>,
     queues_fail: bool,
     /// With recycling, up to where pages of the log were given back.
     recycled: Option<u64>,
+}
+
+/// A record that was the last confirmed one at some time.
+#[derive(Clone, Copy)]
+struct ConfirmedRecord {
+    start: u64,
+    end: u64,
+}
+
+/// The thread that syncs and checks what a start took from the page cache.
+struct CatchingUp {
+    point: DurablePoint,
+    thread: JoinHandle<Result<(), CatchUpError>>,
 }
 
 /// Whether a state file may become the backup: Java's are JSON.
@@ -160,20 +187,32 @@ impl FlushThread {
             next_segment: now,
             queue_synced: self.end,
             queue_noted: self.end,
-            pointed: self.end,
+            pointed: self.view.synced(),
+            catching_up: None,
+            synced_record: None,
             queues_fail: false,
             recycled: None,
         };
+        if let Some(catch_up) = self.catch_up.take()
+            && !self.begin_catch_up(catch_up, &mut schedule)
+        {
+            return;
+        }
         loop {
             match self.requests.recv_timeout(self.beat_length()) {
                 Ok(FlushRequest::Segments { end, ready_end }) => {
                     self.end = self.end.max(end);
                     self.ready_end = self.ready_end.max(ready_end);
                 }
-                Ok(FlushRequest::WriteBack { segment, from, end }) => self.write_back(segment, from, end),
+                Ok(FlushRequest::WriteBack { segment, from, end }) => {
+                    self.write_back(segment, from, end);
+                    self.recycle_pages(&mut schedule, end);
+                }
                 Ok(FlushRequest::RecyclePages) => {
                     tracing::info!("new memory pages are dear here: old pages of the log are given back for reuse");
-                    schedule.recycled = Some(self.view.synced());
+                    // What was written while this was found out lies in the last segment, or in the one before.
+                    let size = self.segments.options().size.bytes();
+                    schedule.recycled = Some(self.end.saturating_sub(size).max(self.view.minimum()));
                 }
                 Ok(FlushRequest::Persist { path, bytes }) => self.persist(path, &bytes),
                 Ok(FlushRequest::Stop(done)) => {
@@ -209,8 +248,17 @@ impl FlushThread {
 
     /// Does what is due. False after a final failure.
     fn beat(&mut self, schedule: &mut Schedule) -> bool {
+        if self.lifecycle.failed.load(Ordering::Acquire) {
+            self.distrust();
+            return false;
+        }
         let now = Instant::now();
         self.end = self.end.max(self.view.confirmed());
+        if schedule.catching_up.as_ref().is_some_and(|catching_up| catching_up.thread.is_finished())
+            && !self.finish_catch_up(schedule)
+        {
+            return false;
+        }
         if now >= schedule.next_segment {
             self.prepare_segments(schedule, now);
         }
@@ -221,10 +269,10 @@ impl FlushThread {
         }
         if now >= schedule.next_sync {
             schedule.next_sync = now + self.sync_period();
-            if !self.sync_log() {
+            if schedule.catching_up.is_none() && !self.sync_log(schedule) {
                 return false;
             }
-            self.recycle_pages(schedule);
+            self.recycle_pages(schedule, self.end);
         }
         if now >= schedule.next_queues {
             schedule.next_queues = now + QUEUE_PERIOD;
@@ -250,13 +298,52 @@ impl FlushThread {
 
     fn fail(&self, action: &str, error: &dyn std::fmt::Display) -> bool {
         tracing::error!(%error, "{action} failed: no message is accepted any more and the process ends");
+        self.distrust();
         self.lifecycle.failed.store(true, Ordering::Release);
         false
     }
 
+    /// The next start must ask the disk, not the page cache.
+    fn distrust(&self) {
+        if let Err(error) = self.queue_flushed.distrust() {
+            tracing::warn!(%error, "queue-flushed cannot be taken back");
+        }
+    }
+
+    fn begin_catch_up(&self, catch_up: CatchUp, schedule: &mut Schedule) -> bool {
+        let (point, disk) = (catch_up.point(), Arc::clone(&self.disk));
+        let bytes = point.offset.0.saturating_sub(self.view.synced());
+        tracing::info!(bytes, "the log of the last run is synced while serving");
+        match std::thread::Builder::new().name("catch-up".to_owned()).spawn(move || catch_up.run(disk.as_ref())) {
+            Ok(thread) => {
+                schedule.catching_up = Some(CatchingUp { point, thread });
+                true
+            }
+            Err(error) => self.fail("start of the thread that syncs the log of the last run", &error),
+        }
+    }
+
+    /// Waits for the catching up, and claims what it made durable. False after a final failure.
+    fn finish_catch_up(&mut self, schedule: &mut Schedule) -> bool {
+        let Some(CatchingUp { point, thread }) = schedule.catching_up.take() else { return true };
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return self.fail("sync of the log of the last run", &error),
+            Err(_) => return self.fail("sync of the log of the last run", &"its thread panicked"),
+        }
+        self.view.publish_synced(point.offset.0);
+        match self.durable_point.advance(point) {
+            Ok(()) => schedule.pointed = point.offset.0,
+            Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
+        }
+        true
+    }
+
     /// Background sync: bounds what a power cut can take in ASYNC_FLUSH, and lets old page-cache writes go in any mode.
-    fn sync_log(&mut self) -> bool {
-        let confirmed = self.view.confirmed();
+    fn sync_log(&mut self, schedule: &mut Schedule) -> bool {
+        // Before the sync: under load the log is always ahead of it.
+        let record = self.confirmed_record();
+        let confirmed = record.map_or_else(|| self.view.confirmed(), |record| record.end);
         let synced = self.view.synced();
         if synced >= confirmed {
             return true;
@@ -276,14 +363,20 @@ impl FlushThread {
         self.probe.count(Counter::LogSyncs);
         self.probe.record(Histogram::LogSyncTime, started.elapsed().as_nanos() as u64);
         self.view.publish_synced(confirmed);
+        schedule.synced_record = record.or(schedule.synced_record);
         true
     }
 
-    /// Gives pages of the log back that are synced and lie behind the part that is kept cached. The kernel reuses them for the
-    /// pages to come, which then need not be made.
-    fn recycle_pages(&self, schedule: &mut Schedule) {
+    fn confirmed_record(&self) -> Option<ConfirmedRecord> {
+        let of_pair = |(end, start)| ConfirmedRecord { start, end };
+        (0..CONFIRMED_RECORD_TRIES).find_map(|_| self.view.confirmed_record()).map(of_pair)
+    }
+
+    /// Gives pages of the log back that lie behind the part that is kept cached before `end`, if they have been written back.
+    /// The kernel reuses them for the pages to come, which then need not be made.
+    fn recycle_pages(&self, schedule: &mut Schedule, end: u64) {
         let Some(from) = schedule.recycled else { return };
-        let until = self.view.synced().saturating_sub(CACHED_LOG_BYTES);
+        let until = end.saturating_sub(CACHED_LOG_BYTES);
         if until <= from {
             return;
         }
@@ -398,19 +491,20 @@ impl FlushThread {
     }
 
     fn write_points(&mut self, schedule: &mut Schedule) {
-        let synced = self.view.synced();
-        if synced > schedule.pointed
-            && let Some((confirmed, start)) = self.view.confirmed_record()
-            && confirmed <= self.view.synced()
-            && let Some(record) = self.read_record(start, confirmed)
+        let newest = self.confirmed_record().filter(|record| record.end <= self.view.synced());
+        if let Some(ConfirmedRecord { start, end }) = newest.or(schedule.synced_record)
+            && end > schedule.pointed
+            && let Some(record) = self.read_record(start, end)
         {
             let last_record = Some(LastRecord::of(PhysicalOffset(start), &record));
-            let point = DurablePoint { offset: PhysicalOffset(confirmed), last_record };
+            let point = DurablePoint { offset: PhysicalOffset(end), last_record };
             match self.durable_point.advance(point) {
-                Ok(()) => schedule.pointed = confirmed,
+                Ok(()) => schedule.pointed = end,
                 Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
             }
-            self.checkpoint.physic_timestamp_ms = self.view.confirmed_store_timestamp() as i64;
+            if let Ok(view) = RecordView::parse(&record, CrcCheck::Skip) {
+                self.checkpoint.physic_timestamp_ms = view.store_timestamp();
+            }
         }
         self.checkpoint.index_timestamp_ms = self.index_timestamp_ms.load(Ordering::Relaxed) as i64;
         if let Err(error) = self.checkpoint_file.store(&self.checkpoint) {
@@ -443,7 +537,7 @@ impl FlushThread {
                 self.persist(path, &bytes);
             }
         }
-        let is_synced = self.sync_log();
+        let is_synced = self.finish_catch_up(schedule) && self.sync_log(schedule);
         self.sync_queues(schedule);
         self.write_points(schedule);
         is_synced && !schedule.queues_fail && schedule.queue_synced == self.view.confirmed()

@@ -3,14 +3,25 @@
 /// Connections that a shard has slots for, whatever `max_connections` says: the largest value of that key.
 pub const MAX_CONNECTIONS: usize = 1_000_000;
 
-/// Bytes of unparsed input over all connections of a shard; frames that would exceed it close their connection.
-pub const INPUT_BYTES: usize = 256 << 20;
-
 /// Held pulls that a shard has slots for, whatever `max_held_pulls` says: the largest value of that key.
 pub const MAX_HELD_PULLS: usize = 100_000_000;
 
 /// Sends that wait for their group, per shard.
 pub const MAX_PENDING_SENDS: usize = 65_536;
+
+/// Batches of prepared records between a shard and the writer: a turn fills one, the writer empties it a turn later, and a writer
+/// that is held up by a long write finds some more.
+pub const REMOTE_BATCHES: usize = 32;
+
+/// A batch that has reached this is sent on before its turn ends, so that the writer's shard has something to do meanwhile.
+pub const REMOTE_BATCH_BYTES: usize = 64 << 10;
+
+/// Record bytes of one shard on the way to the writer, and memory that their batches keep: enough for several groups, small
+/// beside the log ring. A single larger request is admitted when nothing else is on its way.
+pub const REMOTE_BYTES: usize = 4 << 20;
+
+/// Verdicts and wake-ups that a shard has not looked at yet; more wait on the writer's shard.
+pub const REMOTE_ANSWERS: usize = 4_096;
 
 /// Messages from other threads that a shard has not looked at yet.
 pub const MAILBOX_MESSAGES: usize = 65_536;
@@ -24,14 +35,67 @@ pub const COLD_READS: usize = 4_096;
 /// Slices of one gathered send: below the kernel's `IOV_MAX` of 1,024.
 pub const GATHERED_SLICES: usize = 1_000;
 
-/// A frame that has begun must be complete within this time: a peer that drips bytes holds memory.
-pub const FRAME_ASSEMBLY_MS: u64 = 30_000;
+/// The most time that a frame has to arrive when buffers exceed their budget by a quarter: then half frames are what memory is
+/// needed for.
+pub const EXHAUSTED_FRAME_MS: u64 = 5_000;
+
+/// Bytes of one receive when memory is short: most requests fit, and a thousand half ones stay small.
+pub const SHORT_RECEIVE_BYTES: u32 = 16 << 10;
+
+/// A connection that may finish its frame although memory is short, and from which nothing arrives for this long, lets the next
+/// one try. Honest peers have their bytes ready in the socket.
+pub const FINISHER_IDLE_MS: u64 = 50;
+
+/// The same for one from which a little arrives again and again: 16 MiB pass in a second on any network that matters.
+pub const FINISHER_MS: u64 = 1_000;
 
 /// A buffer that has grown beyond this is given back once it is empty.
 pub const KEEP_BUFFER_BYTES: usize = 256 << 10;
+
+/// Memory of input buffers that a shard keeps for the next large frames while they come: asking the kernel for it anew, and
+/// giving it back, takes longer than storing the frame.
+pub const SPARE_INPUT_BYTES: usize = 16 << 20;
 
 /// Requests waiting for the flush thread. They are small; when they pile up the disk is stuck anyway.
 pub const FLUSH_REQUESTS: usize = 4_096;
 
 /// Look-ups waiting for the store thread; above it they are refused with `SYSTEM_BUSY`.
 pub const STORE_JOBS: usize = 4_096;
+
+/// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
+pub const READERS: usize = 2;
+
+/// Pipes of each reader thread. They refer to pages of the page cache and cost two descriptors each; when all are in use,
+/// reads are copied.
+pub const READER_PIPES: usize = 16;
+
+/// Bytes of whole pages that one pipe holds. All pipes together stay far below the 64 MiB that an ordinary user may have
+/// (`pipe-user-pages-soft`).
+pub const PIPE_BYTES: usize = 512 << 10;
+
+/// Part of `cold_read_bytes` that pipes may take up: stalled connections hold theirs for a while, and copied reads go on.
+pub const PIPED_SHARE: u64 = 2;
+
+/// Answers below this are copied: moving a page costs more than copying it while a few pages share a system call.
+pub const SPLICED_ANSWER_BYTES: usize = 192 << 10;
+
+/// Answers whose ranges are shorter than this on average are copied: each range costs a system call.
+pub const SPLICED_RANGE_BYTES: usize = 32 << 10;
+
+/// Connections that take nothing from a pipe for this long get the rest copied, and the pipe goes back.
+pub const PIPE_STALL_MS: u64 = 1_000;
+
+/// Stalled connections that one pass gives copies: it bounds the time of the turn. The next pass takes the others.
+pub const STALLED_PER_PASS: usize = 4;
+
+/// Buffers that each reader thread keeps for reuse.
+pub const IDLE_COLD_BUFFERS: usize = 4;
+
+/// Larger ones are not kept.
+pub const IDLE_COLD_BUFFER_BYTES: usize = 512 << 10;
+
+/// Copied answers from this size on are sent from the reader's buffer, shorter ones join the connection's other output.
+pub const MOVED_ANSWER_BYTES: usize = 32 << 10;
+
+/// Heads of answers up to this size are sent by a direct call just before the pipe; longer output goes through the ring.
+pub const DIRECT_HEAD_BYTES: usize = 16 << 10;

@@ -154,7 +154,7 @@ impl LogShell {
             self.segments.pop_front();
         }
         let way = match &mut self.chooser {
-            Some(chooser) => chooser.choose(operation.length),
+            Some(chooser) => chooser.choose(operation.length, operation.requests),
             None if self.path == WritePath::PageCache => Way::PageCache,
             None => Way::Direct,
         };

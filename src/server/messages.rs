@@ -5,30 +5,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringmq_protocol::frame::SerializeType;
-use ringmq_shards::log::Settled;
-use ringmq_shards::log::writer::Ticket;
 use ringmq_shards::queue::Queue;
 
+use super::cold::ColdAnswer;
 use super::connection::Listener;
 use super::serving::Serving;
 use crate::broker::filter::TagFilter;
 use crate::broker::pull::TransferLimits;
 
-/// A record that another shard has prepared for the writer.
-pub struct RemoteAppend {
-    /// Records in stored form without their offsets.
-    pub bytes: Vec<u8>,
-    /// Length and tags code of each.
-    pub pieces: Vec<ringmq_shards::log::writer::Piece>,
-    /// Their queue.
-    pub queue: Arc<Queue>,
-    /// Where the answer goes; `None` for oneway requests.
-    pub ticket: Option<Ticket>,
-    /// The message's `WAIT` property.
-    pub wait: bool,
-}
-
-/// What a shard hears from other threads.
+/// What a shard hears from other threads, but for what sends need (see [`super::remote`]).
 pub enum ShardMessage {
     /// A connection that shard 0 accepted for it.
     Adopt(OwnedFd, Listener, SocketAddr),
@@ -41,12 +26,12 @@ pub enum ShardMessage {
         /// Bytes of the request that this answers, 0 for notices.
         answers: usize,
     },
-    /// The same from a reader thread, whose budget it gives back.
-    ColdFrame {
+    /// The same from a reader thread; its buffer is charged to the budget of cold reads.
+    ColdAnswer {
         /// The connection's number.
         connection: u64,
-        /// The whole frame.
-        frame: Vec<u8>,
+        /// The answer.
+        answer: ColdAnswer,
         /// As above.
         answers: usize,
     },
@@ -63,12 +48,6 @@ pub enum ShardMessage {
     Close(u64),
     /// New topics, groups or subscriptions.
     Serving(Arc<Serving>),
-    /// A queue with waiters on this shard has new messages.
-    Wake(Arc<Queue>),
-    /// A prepared record arrives (writer shard only).
-    Append(RemoteAppend),
-    /// A request of this shard is settled; its buffers come back for reuse.
-    Settled(Settled),
     /// The next segment is ready, or cannot be made (writer shard only).
     Segment(SegmentNews),
     /// Everything bound before is to be written, then the flag is set (writer shard only).

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ringmq_shards::clock::local_day;
 use ringmq_shards::probe::{Counter, Gauge, Histogram, Limit, Probe, Registry};
 use ringmq_shards::runtime::ring::RingCounters;
 
@@ -58,6 +59,7 @@ pub fn add_shared(registry: &Registry, shared: &Arc<Shared>, boot_ms: u64) {
         of(|shared| shared.live.max_connections.load(Ordering::Relaxed)),
         of(|shared| shared.connections.load(Ordering::Relaxed)),
     );
+    registry.gauge(Gauge::StarvedConnections, &[], of(|shared| shared.sum(|figures| &figures.starved)));
     registry.limit(Limit::Buffers, of(|shared| shared.buffers.limit()), of(|shared| shared.buffers.used()));
     registry.limit(
         Limit::ControlQueue,
@@ -88,7 +90,17 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
         of(|shared| (limits::MAX_PENDING_SENDS * shared.shards.len()) as u64),
         of(|shared| shared.sum(|figures| &figures.pending_sends)),
     );
+    registry.limit(
+        Limit::RemoteBytes,
+        of(|shared| (limits::REMOTE_BYTES * (shared.shards.len() - 1)) as u64),
+        of(|shared| shared.sum(|figures| &figures.remote_bytes)),
+    );
     registry.limit(Limit::ColdReads, of(|shared| shared.cold.limit()), of(|shared| shared.cold.used()));
+    registry.limit(
+        Limit::SplicePipes,
+        || (limits::READERS * limits::READER_PIPES) as u64,
+        of(|shared| shared.pipes_in_use.load(Ordering::Relaxed)),
+    );
     registry.limit(
         Limit::ColdQueue,
         || limits::COLD_READS as u64,
@@ -140,6 +152,25 @@ struct Sample {
     transferred: u64,
 }
 
+/// Totals at the last two midnights, local time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mornings {
+    /// The day that it is, by [`local_day`].
+    today: Option<i64>,
+    put: [u64; 2],
+    transferred: [u64; 2],
+}
+
+impl Mornings {
+    /// A new day has begun: what was counted so far was before today. Source: BrokerStats.record, which runs at midnight.
+    fn turn(&mut self, day: i64, now: &Sample) {
+        if self.today.replace(day).is_some_and(|today| today != day) {
+            self.put = [now.put, self.put[0]];
+            self.transferred = [now.transferred, self.transferred[0]];
+        }
+    }
+}
+
 /// How often counters are sampled, and how many samples the longest window needs.
 const SAMPLE_NS: u64 = 1_000_000_000;
 const WINDOWS_SECONDS: [u64; 3] = [10, 60, 600];
@@ -153,12 +184,13 @@ pub struct StoreFigures {
     registry: Arc<Registry>,
     shared: Arc<Shared>,
     samples: Mutex<VecDeque<Sample>>,
+    mornings: Mutex<Mornings>,
 }
 
 impl StoreFigures {
     /// Figures without samples.
     pub fn new(registry: Arc<Registry>, shared: Arc<Shared>) -> Self {
-        Self { registry, shared, samples: Mutex::new(VecDeque::new()) }
+        Self { registry, shared, samples: Mutex::default(), mornings: Mutex::default() }
     }
 
     fn now(&self) -> Sample {
@@ -172,14 +204,16 @@ impl StoreFigures {
         }
     }
 
-    /// Takes a sample if the last one is old enough.
-    pub fn sample(&self) {
+    /// Takes a sample if the last one is old enough; `wall_ms` is the time since the epoch.
+    pub fn sample(&self, wall_ms: u64) {
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ns = monotonic_ns();
         if samples.back().is_some_and(|last| now_ns - last.at_ns < SAMPLE_NS) {
             return;
         }
-        samples.push_back(self.now());
+        let now = self.now();
+        self.mornings.lock().unwrap_or_else(PoisonError::into_inner).turn(local_day(wall_ms), &now);
+        samples.push_back(now);
         while samples.len() > WINDOWS_SECONDS[2] as usize + 1 {
             samples.pop_front();
         }
@@ -197,6 +231,7 @@ impl StoreFigures {
                 if passed > 0.0 { read(&now).saturating_sub(read(first)) as f64 / passed } else { 0.0 }
             })
         };
+        let mornings = *self.mornings.lock().unwrap_or_else(PoisonError::into_inner);
         let latency = self.registry.histogram(Histogram::SendLatency);
         let below = PUT_TIME_ENDS_MS.map(|end_ms| latency.count_below((end_ms + 1) * 1_000_000));
         let mut put_times = [0; PUT_TIME_BUCKETS];
@@ -214,6 +249,10 @@ impl StoreFigures {
             put_p99_ms: latency.quantile(990) as f64 / 1e6,
             put_p999_ms: latency.quantile(999) as f64 / 1e6,
             get_messages: now.transferred,
+            put_before_today: mornings.put[0],
+            put_before_yesterday: mornings.put[1],
+            get_before_today: mornings.transferred[0],
+            get_before_yesterday: mornings.transferred[1],
             put_rates: rate(|sample| sample.put),
             get_found_rates: rate(|sample| sample.found),
             get_miss_rates: rate(|sample| sample.missed),
@@ -222,6 +261,25 @@ impl StoreFigures {
             waiting_pulls: self.shared.sum(|figures| &figures.cold_asked)
                 - self.shared.cold_done.load(Ordering::Relaxed).min(self.shared.sum(|figures| &figures.cold_asked)),
             ..StoreTotals::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_kept_at_midnight() {
+        // Goal: what tools show of today and yesterday. Method: three days with known totals, looked at twice each.
+        let mut mornings = Mornings::default();
+        let sample = |put| Sample { put, transferred: 2 * put, ..Sample::default() };
+        for (day, put, expected) in
+            [(7, 5, [0, 0]), (7, 9, [0, 0]), (8, 10, [10, 0]), (8, 30, [10, 0]), (9, 40, [40, 10])]
+        {
+            mornings.turn(day, &sample(put));
+            assert_eq!(mornings.put, expected);
+            assert_eq!(mornings.transferred, expected.map(|put| 2 * put));
         }
     }
 }

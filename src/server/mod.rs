@@ -1,6 +1,7 @@
 //! The servers: shards with their sockets, and the three threads that may block.
 
 pub mod boot;
+pub mod cold;
 pub mod connection;
 pub mod control_thread;
 pub mod core;
@@ -13,7 +14,9 @@ pub mod messages;
 pub mod metrics;
 pub mod metrics_page;
 pub mod outbox;
+pub mod reader_thread;
 pub mod registrar;
+pub mod remote;
 pub mod serving;
 pub mod shared;
 pub mod signals;

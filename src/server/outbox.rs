@@ -5,7 +5,18 @@
 //! slices, one gathered non-blocking send, of which the kernel takes what fits at once. What it does not take is copied, so
 //! that ring memory is never held longer than a turn.
 //!
-//! Invariant: bytes leave in the order in which they were added.
+//! Answers from the log's files bring their own buffers or pipes. They wait in a queue of their own, with whatever was encoded
+//! before them, and are sent one after the other; what is encoded later stays behind them. What a pipe holds is no memory of the
+//! connection; a stalled connection has it copied, so that the pipe can serve others.
+//!
+//! Invariants: bytes leave in the order in which they were added. There is one operation at a time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+
+use super::cold::{ColdAnswer, ColdBuffer, PipedBytes};
+use super::limits;
 
 /// A part of the output, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +37,24 @@ pub enum Part {
     },
 }
 
+/// What goes out ahead of the byte buffer, in order.
+#[derive(Debug)]
+enum Item {
+    Bytes(Vec<u8>),
+    Cold(ColdBuffer),
+    Pipe(PipedBytes),
+}
+
+impl Item {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Cold(buffer) => buffer.len(),
+            Self::Pipe(pipe) => pipe.len(),
+        }
+    }
+}
+
 /// Output of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -35,8 +64,20 @@ pub struct Outbox {
     parts: Vec<Part>,
     /// End of `bytes` that `parts` covers.
     covered: usize,
-    /// What the kernel reads from, while a send is in flight.
+    /// What comes before `bytes`; mostly empty.
+    waiting: VecDeque<Item>,
+    /// Bytes in it.
+    waiting_bytes: usize,
+    /// Pipes in it, and the bytes they hold.
+    pipes: usize,
+    piped_bytes: usize,
+    /// When the oldest pipe came or something was taken from it.
+    pipe_moved_ms: u64,
+    /// What the kernel reads from, while a send is in flight: this, or the buffer of a reader.
     sending: Vec<u8>,
+    sending_cold: Option<ColdBuffer>,
+    /// Bytes of it that were taken already.
+    sent: usize,
     in_flight: bool,
     ring_bytes: usize,
 }
@@ -67,14 +108,57 @@ impl Outbox {
         }
     }
 
-    /// Bytes that were added and not yet handed to the kernel, ring slices included, plus those in flight.
+    /// Appends an answer from the log's files behind everything added so far.
+    pub fn push_cold(&mut self, answer: ColdAnswer, now_ms: u64, copy_ring: impl FnMut(u64, usize, &mut Vec<u8>)) {
+        let ColdAnswer { frame, pipes } = answer;
+        if pipes.is_empty() && frame.len() < limits::MOVED_ANSWER_BYTES {
+            self.bytes.extend_from_slice(&frame);
+            return;
+        }
+        self.materialize(copy_ring);
+        if !self.bytes.is_empty() {
+            let before = std::mem::take(&mut self.bytes);
+            self.wait(Item::Bytes(before));
+        }
+        self.wait(Item::Cold(frame));
+        if self.pipes == 0 {
+            self.pipe_moved_ms = now_ms;
+        }
+        pipes.into_iter().for_each(|pipe| self.wait(Item::Pipe(pipe)));
+    }
+
+    fn wait(&mut self, item: Item) {
+        self.waiting_bytes += item.len();
+        if let Item::Pipe(pipe) = &item {
+            self.pipes += 1;
+            self.piped_bytes += pipe.len();
+        }
+        self.waiting.push_back(item);
+    }
+
+    fn sending_bytes(&self) -> &[u8] {
+        let all = self.sending_cold.as_deref().unwrap_or(&self.sending);
+        &all[self.sent..]
+    }
+
+    /// Bytes that were added and not yet handed to the kernel, ring slices and pipes included, plus those in flight.
     pub fn queued_bytes(&self) -> usize {
-        self.bytes.len() + self.ring_bytes + self.sending.len()
+        self.bytes.len() + self.ring_bytes + self.waiting_bytes + self.sending_bytes().len()
+    }
+
+    /// Of these, the bytes in pipes, which the budget of cold reads counts.
+    pub fn piped_bytes(&self) -> usize {
+        self.piped_bytes
     }
 
     /// Whether there is anything new to send.
     pub fn has_new(&self) -> bool {
-        !self.bytes.is_empty() || !self.parts.is_empty()
+        !self.bytes.is_empty() || !self.parts.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Whether answers from the log's files come before everything of this turn.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Whether ring memory is among it.
@@ -152,35 +236,126 @@ impl Outbox {
         self.reset_parts();
     }
 
-    /// Moves the bytes to the sending side and gives their address for the kernel; they stay put until
-    /// [`Outbox::finish_bytes`]. `None` when there is nothing or a send is in flight.
+    /// Moves what comes first to the sending side and gives its address for the kernel; it stays put until
+    /// [`Outbox::finish_bytes`]. `None` when there is nothing, a send is in flight, or a pipe comes first.
     pub fn begin_bytes(&mut self) -> Option<(*const u8, u32)> {
         assert!(self.parts.is_empty(), "ring parts are gathered or materialized first");
         if self.in_flight {
             return None;
         }
-        if self.sending.is_empty() {
-            std::mem::swap(&mut self.bytes, &mut self.sending);
+        if self.sending_bytes().is_empty() {
+            match self.waiting.front() {
+                Some(Item::Pipe(_)) => return None,
+                Some(Item::Bytes(_) | Item::Cold(_)) => self.take_front(),
+                None => std::mem::swap(&mut self.bytes, &mut self.sending),
+            }
         }
-        if self.sending.is_empty() {
+        let bytes = self.sending_bytes();
+        if bytes.is_empty() {
             return None;
         }
-        self.in_flight = true;
         // The kernel takes at most 2 GiB at once; the connection's limit is far below.
-        Some((self.sending.as_ptr(), u32::try_from(self.sending.len()).unwrap_or(u32::MAX)))
+        let begun = (bytes.as_ptr(), u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        self.in_flight = true;
+        Some(begun)
+    }
+
+    fn take_front(&mut self) {
+        let Some(item) = self.waiting.pop_front() else { return };
+        self.waiting_bytes -= item.len();
+        match item {
+            Item::Bytes(bytes) => self.sending = bytes,
+            Item::Cold(buffer) => self.sending_cold = Some(buffer),
+            Item::Pipe(_) => self.pipes -= 1,
+        }
+    }
+
+    /// Whether a pipe comes next, behind the bytes in flight or at once.
+    pub fn pipe_follows(&self) -> bool {
+        matches!(self.waiting.front(), Some(Item::Pipe(_)))
+    }
+
+    /// The beginning of a send in flight was taken. True when that was all of it; otherwise the address of the rest is that of
+    /// [`Outbox::resume_bytes`].
+    pub fn advance_bytes(&mut self, taken: usize) -> bool {
+        self.sent += taken.min(self.sending_bytes().len());
+        let is_complete = self.sending_bytes().is_empty();
+        if is_complete {
+            self.end_bytes(limits::KEEP_BUFFER_BYTES);
+        }
+        is_complete
+    }
+
+    /// The rest of the send in flight.
+    pub fn resume_bytes(&self) -> (*const u8, u32) {
+        let bytes = self.sending_bytes();
+        (bytes.as_ptr(), u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Sends from the pipe that comes first, as much as the socket takes now; gives the number of bytes. What is left makes the
+    /// outbox wait ([`Outbox::is_in_flight`]) until [`Outbox::end_wait`].
+    pub fn send_pipe(&mut self, socket: RawFd, now_ms: u64) -> io::Result<usize> {
+        let more = matches!(self.waiting.get(1), Some(Item::Pipe(_)));
+        let Some(Item::Pipe(pipe)) = self.waiting.front_mut() else { return Ok(0) };
+        let before = pipe.len();
+        let result = pipe.send(socket, more);
+        let sent = before - pipe.len();
+        let is_empty = pipe.is_empty();
+        self.waiting_bytes -= sent;
+        self.piped_bytes -= sent;
+        if sent > 0 {
+            self.pipe_moved_ms = now_ms;
+        }
+        result?;
+        if is_empty {
+            self.take_front();
+        } else {
+            self.in_flight = true;
+        }
+        Ok(sent)
+    }
+
+    /// The socket takes bytes again, or is broken.
+    pub fn end_wait(&mut self) {
+        self.in_flight = false;
+    }
+
+    /// Whether there are pipes, and nothing was taken from them for `stall_ms`.
+    pub fn is_stalled(&self, now_ms: u64, stall_ms: u64) -> bool {
+        self.pipes > 0 && now_ms.saturating_sub(self.pipe_moved_ms) >= stall_ms
+    }
+
+    /// Copies what is in pipes, so that they can go back.
+    pub fn drain_pipes(&mut self) -> io::Result<()> {
+        for item in &mut self.waiting {
+            if let Item::Pipe(pipe) = item {
+                let mut bytes = Vec::with_capacity(pipe.len());
+                pipe.drain(&mut bytes)?;
+                *item = Item::Bytes(bytes);
+            }
+        }
+        self.pipes = 0;
+        self.piped_bytes = 0;
+        Ok(())
     }
 
     /// The send of plain bytes has ended; `keep_bytes` bounds what the buffers may keep. False when fewer bytes than asked
     /// for were taken, which means that the connection is broken.
     pub fn finish_bytes(&mut self, taken: usize, keep_bytes: usize) -> bool {
+        let complete = taken == self.sending_bytes().len();
+        self.end_bytes(keep_bytes);
+        complete
+    }
+
+    fn end_bytes(&mut self, keep_bytes: usize) {
         self.in_flight = false;
-        let complete = taken == self.sending.len();
+        self.sent = 0;
+        self.sending_cold = None;
         self.sending.clear();
         self.sending.shrink_to(keep_bytes);
         if self.bytes.is_empty() {
             self.bytes.shrink_to(keep_bytes);
         }
-        complete
     }
 }
 

@@ -12,9 +12,6 @@ use crate::config::Config;
 /// Changes of a shard's buffers below this are not published: it would be a contended instruction per turn.
 pub const PUBLISH_STEP_BYTES: u64 = 64 << 10;
 
-/// When memory is short, a connection that holds less than this is still read, so that small clients go on.
-pub const LIGHT_CONNECTION_BYTES: usize = 64 << 10;
-
 /// Smallest budget for connection buffers, whatever `memory` leaves: one largest message must fit.
 const BUFFER_BYTES_MIN: u64 = 32 << 20;
 
@@ -34,6 +31,8 @@ pub struct LiveValues {
     pub queue_sync_interval_ms: AtomicU64,
     /// `syncFlushTimeout`, milliseconds.
     pub sync_flush_timeout_ms: AtomicU64,
+    /// `frame_timeout`, milliseconds.
+    pub frame_timeout_ms: AtomicU64,
 }
 
 impl LiveValues {
@@ -44,10 +43,14 @@ impl LiveValues {
         self.log_sync_interval_ms.store(config.flush_interval_commit_log, Ordering::Relaxed);
         self.queue_sync_interval_ms.store(config.flush_interval_consume_queue, Ordering::Relaxed);
         self.sync_flush_timeout_ms.store(config.sync_flush_timeout, Ordering::Relaxed);
+        self.frame_timeout_ms.store(config.frame_timeout, Ordering::Relaxed);
     }
 }
 
 /// Bytes in the input and output buffers of all connections.
+///
+/// Who holds more than what is left of the budget is not read. So those that hold most stop first; however many connections fill
+/// their buffers, each comes to the same share and as much stays free, and one that holds nothing is read on.
 #[derive(Debug)]
 pub struct BufferBudget {
     limit: u64,
@@ -60,9 +63,9 @@ pub enum Pressure {
     /// Enough.
     #[default]
     None,
-    /// The budget is used up: connections that hold much are not read.
+    /// Three quarters are used: connections that hold much may not be read.
     Short,
-    /// It is exceeded by a quarter: no connection is read.
+    /// The budget is exceeded by a quarter: who holds anything is not read, and half frames have less time to arrive.
     Exhausted,
 }
 
@@ -91,10 +94,16 @@ impl BufferBudget {
         }
     }
 
+    /// Whether a connection that holds this much must not be read while `used` bytes are in use. Beyond twice the budget, which
+    /// only very many connections with a receive buffer's worth each can reach, nobody is read.
+    pub fn starves(&self, used: u64, held: u64) -> bool {
+        held > self.limit.saturating_sub(used) || used > self.limit * 2
+    }
+
     /// What shards do about it.
     pub fn pressure(&self) -> Pressure {
         let used = self.used();
-        if used <= self.limit {
+        if used <= self.limit / 4 * 3 {
             Pressure::None
         } else if used <= self.limit + self.limit / 4 {
             Pressure::Short
@@ -104,7 +113,7 @@ impl BufferBudget {
     }
 }
 
-/// Bytes of cold frames between the reader threads and the shards (`cold_read_bytes`).
+/// Bytes of cold answers between the reader threads and the shards, or in pipes (`cold_read_bytes`).
 #[derive(Debug)]
 pub struct ColdBudget {
     limit: u64,
@@ -124,7 +133,7 @@ impl ColdBudget {
         self.limit
     }
 
-    /// Bytes on their way to shards.
+    /// Bytes on their way to shards, and in pipes that are not emptied.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -145,7 +154,7 @@ impl ColdBudget {
         self.used.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// A frame of this size is in its connection's buffer, or dropped.
+    /// A frame of this size is in its connection's buffer, or a pipe is empty, or they are dropped.
     pub fn release(&self, bytes: u64) {
         if self.used.fetch_sub(bytes, Ordering::AcqRel) >= self.limit {
             // Through the gate, so that a reader that has just looked is already waiting.
@@ -184,6 +193,10 @@ pub struct ShardFigures {
     pub held_pulls: Figure,
     /// Sends that wait for their write or sync.
     pub pending_sends: Figure,
+    /// Connections that are not read until memory returns.
+    pub starved: Figure,
+    /// Record bytes on their way to the writer's shard.
+    pub remote_bytes: Figure,
     /// Requests handed to the control thread since the start.
     pub control_asked: Figure,
     /// Pulls handed to the reader threads since the start.
@@ -225,6 +238,10 @@ pub struct Shared {
     pub buffers: BufferBudget,
     /// Cold reads.
     pub cold: ColdBudget,
+    /// Pipes that hold answers from the log's files.
+    pub pipes_in_use: AtomicU64,
+    /// Bytes that were put into them; part of `cold`.
+    pub piped_bytes: AtomicU64,
     /// Connections, all shards together: counted by whoever accepts, uncounted by whoever closes.
     pub connections: AtomicU64,
     /// By shard.
@@ -248,6 +265,8 @@ impl Shared {
             live,
             buffers: BufferBudget::new(memory_bytes.saturating_sub(reserved).max(least)),
             cold: ColdBudget::new(config.cold_read_bytes),
+            pipes_in_use: AtomicU64::new(0),
+            piped_bytes: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             shards: (0..shards).map(|_| ShardFigures::default()).collect(),
             control: ControlFigures::default(),
@@ -308,16 +327,35 @@ mod tests {
         // Goal: buffers get what the rest leaves, and pressure follows use. Method: one budget, its two thresholds.
         let budget = shared(&[]).buffers;
         assert_eq!(budget.limit(), 64 << 20);
-        budget.publish(0, 64 << 20);
+        budget.publish(0, 48 << 20);
         assert_eq!(budget.pressure(), Pressure::None);
         budget.publish(0, 1);
         assert_eq!(budget.pressure(), Pressure::Short);
-        budget.publish(1, 16 << 20);
+        budget.publish(1, 32 << 20);
         assert_eq!(budget.pressure(), Pressure::Short);
-        budget.publish(16 << 20, 17 << 20);
+        budget.publish(32 << 20, 33 << 20);
         assert_eq!(budget.pressure(), Pressure::Exhausted);
-        budget.publish(17 << 20, 0);
-        assert_eq!((budget.pressure(), budget.used()), (Pressure::None, 64 << 20));
+        budget.publish(33 << 20, 0);
+        assert_eq!((budget.pressure(), budget.used()), (Pressure::None, 48 << 20));
+    }
+
+    #[test]
+    fn those_that_hold_most_starve_first() {
+        // Goal: greedy connections come to equal shares and leave as much free. Method: let each take 4 KiB in turn while it may.
+        let budget = shared(&[]).buffers;
+        let mut held = [0_u64; 1_000];
+        for _ in 0..1_000 {
+            for index in 0..held.len() {
+                let used: u64 = held.iter().sum();
+                held[index] += if budget.starves(used, held[index]) { 0 } else { 4_096 };
+            }
+        }
+        let used: u64 = held.iter().sum();
+        let share = budget.limit() / 1_001;
+        assert!(held.iter().all(|held| held.abs_diff(share) <= 8_192), "{held:?}");
+        assert!(!budget.starves(used, 0) && !budget.starves(used, 32 << 10));
+        assert!(!budget.starves(budget.limit() * 2, 0) && budget.starves(budget.limit() * 2, 1));
+        assert!(budget.starves(budget.limit() * 2 + 1, 0));
     }
 
     #[test]

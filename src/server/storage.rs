@@ -17,7 +17,9 @@ use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
 use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
-use ringmq_shards::recovery::{DispatchSink, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover};
+use ringmq_shards::recovery::{
+    DispatchSink, KernelRun, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover,
+};
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 /// How the store is opened.
@@ -31,6 +33,8 @@ pub struct StorageOptions {
     pub segment_bytes: u64,
     /// Entries of a queue file.
     pub queue_file_entries: u64,
+    /// Queue files that are kept open.
+    pub queue_open_files: usize,
     /// Memory of all queue tails.
     pub tail_bytes: u64,
     /// How the log is written besides the page cache.
@@ -175,8 +179,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
 
     let queue_config = QueueStoreConfig {
         file_entries: options.queue_file_entries,
+        open_files: options.queue_open_files,
         pool_bytes: options.tail_bytes,
-        ..QueueStoreConfig::default()
     };
     let (queues, pool) = QueueStore::new(Arc::clone(disk), &paths.consume_queue(), queue_config);
     let boot_id = queue_flushed::boot_id(disk.as_ref());
@@ -201,6 +205,12 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         max_unsynced_bytes: options.is_sync.then_some(options.ring_bytes),
         index_is_safe: false,
         verify_property_crc: false,
+        kernel: match flushed {
+            None => KernelRun::Restarted,
+            // What is unsynced there is one group at most, and the next acknowledgement promises it.
+            Some(_) if options.is_sync => KernelRun::Same,
+            Some(_) => KernelRun::SameWithoutSync,
+        },
     };
     // After a clean stop the queue files are complete. After a crash they are as far as the sidecar says; a store without one
     // comes from Java, whose checkpoint recovery follows, or lost it, and then the whole log is read.
@@ -209,7 +219,8 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let is_ours = !matches!(durable, StoredPoint::Missing);
     let from = match (was_clean, flushed, has_sidecar) {
         (true, ..) => None,
-        (false, Some(flushed), _) => Some(flushed),
+        // What was synced was also written. Never cut below that: the entries may be lost again before they are rewritten.
+        (false, Some(flushed), _) => Some(flushed.max(queue_offsets.log_offset)),
         (false, None, true) => Some(queue_offsets.log_offset),
         (false, None, false) => is_ours.then_some(PhysicalOffset(0)),
     };
@@ -236,14 +247,20 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         }
     }
     queues.flush_dirty()?;
+    let is_ahead = queue_offsets.log_offset > recovered.end;
     let queue_offsets = Mutex::new(queue_offsets);
-    if !has_sidecar {
+    // A sidecar that was ahead of the log would claim entries of records that are still to come.
+    if !has_sidecar || is_ahead {
         queues.sync()?;
         note_queue_offsets(disk.as_ref(), &paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
     }
     let queue_flushed = QueueFlushedFile::open(disk.as_ref(), &paths, boot_id)
         .map_err(io_error("open queue-flushed", paths.queue_flushed()))?;
-    queue_flushed.note(recovered.end).map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
+    let was_marked = flushed.is_some();
+    if !was_marked {
+        // A note always means that the mark `abort`, which its process made, is durable.
+        queue_flushed.distrust().map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
+    }
 
     let segment_options = SegmentOptions {
         directory: paths.commit_log.clone(),
@@ -277,7 +294,13 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         geometry,
         last_stop,
     });
-    lock.mark_running(disk.as_ref(), &paths, std::process::id()).map_err(io_error("write abort", paths.abort()))?;
+    let pid = std::process::id();
+    match was_marked {
+        true => lock.mark_running_again(disk.as_ref(), &paths, pid),
+        false => lock.mark_running(disk.as_ref(), &paths, pid),
+    }
+    .map_err(io_error("write abort", paths.abort()))?;
+    queue_flushed.note(recovered.end).map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
     Ok(Storage {
         paths,
         lock,

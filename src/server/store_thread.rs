@@ -1,17 +1,13 @@
-//! The store's reading side for threads that may block: look-ups by id, key and time, cold pulls, and the index.
+//! The store's reading side for threads that may block: look-ups by id, key and time, and the index.
 //!
 //! The `store` thread owns the index: it follows the log off the path of acknowledgements and answers look-ups in between.
-//! The `reader` thread serves pulls whose messages are no longer in memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringmq_protocol::codes::response;
-use ringmq_protocol::pull::{PullResult, write_pull_response_head};
-use ringmq_protocol::record::{CrcCheck, RecordError, RecordView};
-use ringmq_protocol::response::write_error;
+use ringmq_protocol::record::{CrcCheck, RecordError, RecordView, prefetch_record};
 use ringmq_shards::disk::Disk;
 use ringmq_shards::index::IndexService;
 use ringmq_shards::log::LogView;
@@ -22,13 +18,11 @@ use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 use super::connection::connection_slot;
-use super::event_loop::Lifecycle;
-use super::messages::{ColdPull, ShardMessage};
+use super::messages::ShardMessage;
 use super::metrics::StoreFigures;
 use super::shared::{Shared, monotonic_ns};
 use super::storage::IndexOpening;
 use crate::broker::LookUp;
-use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
 
 /// How often the index looks for new messages while there are none.
@@ -102,16 +96,51 @@ impl StoreAccess {
         self.queues.get(topic, QueueId(u32::try_from(queue_id).ok()?))
     }
 
-    /// Reads confirmed bytes of the log, from memory if they are there. False when they are gone or not confirmed.
-    fn read(&self, physical: u64, out: &mut [u8]) -> bool {
+    /// What is published of the log.
+    pub fn view(&self) -> &LogView {
+        &self.view
+    }
+
+    /// The log's files.
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// From where on messages count as being in memory, as the machine has it.
+    pub fn memory_from(&self) -> u64 {
+        self.view.confirmed().saturating_sub(self.memory_window_bytes)
+    }
+
+    /// Entries of a queue, from memory or from its files.
+    pub fn read_entries(
+        &self,
+        queue: &queue::Queue,
+        from: QueueOffset,
+        entries: &mut [QueueEntry],
+    ) -> Result<usize, QueueError> {
+        self.queues.read_entries(queue, from, entries)
+    }
+
+    /// Reads confirmed bytes of the log: from memory at and above the ring's floor, from the files below it. The page that the
+    /// writer will write again is above. False when they are gone or not confirmed.
+    pub fn read(&self, physical: u64, out: &mut [u8]) -> bool {
         if physical + out.len() as u64 > self.view.confirmed() {
             return false;
         }
-        if self.view.copy(self.pin_slot, physical, out) {
-            return true;
+        while !self.view.copy(self.pin_slot, physical, out) {
+            let floor = self.view.floor();
+            let in_files = usize::try_from(floor.saturating_sub(physical)).unwrap_or(usize::MAX).min(out.len());
+            let (below, above) = out.split_at_mut(in_files);
+            // When the floor has risen meanwhile, more of it is in the files.
+            if above.is_empty() || self.view.copy(self.pin_slot, floor, above) {
+                return self.read_files(physical, below);
+            }
         }
-        let list = self.segments.snapshot();
-        match list.read_at(PhysicalOffset(physical), out) {
+        true
+    }
+
+    fn read_files(&self, physical: u64, out: &mut [u8]) -> bool {
+        match self.segments.snapshot().read_at(PhysicalOffset(physical), out) {
             Ok(length) => length == out.len(),
             Err(error) => {
                 tracing::warn!(%error, physical, "the log could not be read");
@@ -135,99 +164,6 @@ impl StoreAccess {
     fn entry(&self, queue: &queue::Queue, offset: QueueOffset) -> Result<Option<QueueEntry>, QueueError> {
         let mut entry = [QueueEntry::default()];
         Ok((self.queues.read_entries(queue, offset, &mut entry)? == 1).then_some(entry[0]))
-    }
-
-    /// Serves a pull from the files: gives the whole frame.
-    pub fn cold_pull(&self, pull: &ColdPull, probe: &Probe) -> Vec<u8> {
-        let mut frame = Vec::new();
-        match self.read_cold(pull) {
-            Ok((reading, body)) => {
-                let result = PullResult {
-                    next_begin_offset: reading.next,
-                    min_offset: reading.min,
-                    max_offset: reading.max,
-                    topic_sys_flag: pull.topic_sys_flag,
-                    group_sys_flag: pull.group_sys_flag,
-                    ..PullResult::default()
-                };
-                let code = reading.status.code(i64::try_from(pull.offset).unwrap_or(i64::MAX));
-                let remark = Some(reading.status.name());
-                frame.reserve(body.len() + 512);
-                write_pull_response_head(
-                    &mut frame,
-                    pull.serialize_type,
-                    pull.opaque,
-                    code,
-                    remark,
-                    &result,
-                    body.len(),
-                );
-                frame.extend_from_slice(&body);
-                probe.add(Counter::PullMessages, reading.messages as u64);
-                probe.add(Counter::PullBytes, reading.bytes as u64);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a pull could not be served from the disk");
-                let remark = error.to_string();
-                write_error(&mut frame, pull.serialize_type, pull.opaque, response::SYSTEM_ERROR, &remark, &[]);
-            }
-        }
-        frame
-    }
-
-    fn read_cold(&self, pull: &ColdPull) -> Result<(Reading, Vec<u8>), QueueError> {
-        let (min, max) = pull.queue.bounds();
-        if let Some(reading) = outside(i64::try_from(pull.offset).unwrap_or(i64::MAX), min.0, max.0) {
-            return Ok((reading, Vec::new()));
-        }
-        let end = self.view.confirmed();
-        let limits = ReadLimits {
-            max_messages: pull.max_messages,
-            memory_from: end.saturating_sub(self.memory_window_bytes),
-            transfer: pull.transfer,
-        };
-        let log_minimum = self.view.minimum();
-        let mut collector = Collector::new(limits, &pull.filter);
-        let mut ranges: Vec<Range> = Vec::new();
-        let mut at = pull.offset;
-        let mut removed = false;
-        let mut entries = [QueueEntry::default(); 32];
-        'reading: loop {
-            let count = self.queues.read_entries(&pull.queue, QueueOffset(at), &mut entries)?;
-            if count == 0 {
-                break;
-            }
-            for entry in &entries[..count] {
-                if entry.is_blank() || entry.physical.0 < log_minimum {
-                    removed = true;
-                } else if !collector.take(entry, &mut ranges) {
-                    break 'reading;
-                }
-                at += 1;
-            }
-            if collector.messages() == 0 && collector.scanned() == 0 && removed && at - pull.offset > 300_000 {
-                break;
-            }
-        }
-        let mut body = vec![0; collector.bytes()];
-        let mut filled = 0;
-        for range in &ranges {
-            if !self.read(range.physical, &mut body[filled..filled + range.length]) {
-                // The segment went away between the entry and the read: what is before it is whole.
-                removed = true;
-                break;
-            }
-            filled += range.length;
-        }
-        let status = match (filled, removed) {
-            (0, true) => Status::MessageWasRemoving,
-            (0, false) => Status::NoMatchedMessage,
-            _ => Status::Found,
-        };
-        body.truncate(filled);
-        let next = at as i64;
-        let messages = if filled == collector.bytes() { collector.messages() } else { count_records(&body) };
-        Ok((Reading { status, next, min: min.0 as i64, max: max.0 as i64, bytes: filled, messages }, body))
     }
 }
 
@@ -449,6 +385,8 @@ impl StoreThread {
                 Ok(record) => record,
                 Err(error) => return (used, error),
             };
+            // The next record is as long as this one, as a rule.
+            prefetch_record(bytes, used + record.total_size(), record.total_size());
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             match index.put_record(&record, physical, time) {
@@ -509,62 +447,5 @@ fn deliver(shards: &[MailboxSender<ShardMessage>], connection: u64, frame: Vec<u
         && !mailbox.send_blocking(ShardMessage::Frame { connection, frame, answers })
     {
         tracing::debug!(shard, "a shard is gone; its answer is dropped");
-    }
-}
-
-/// Records in a body that was cut short.
-fn count_records(mut body: &[u8]) -> usize {
-    let mut count = 0;
-    while let Ok(record) = RecordView::parse(body, CrcCheck::Skip) {
-        body = &body[record.total_size().min(body.len())..];
-        count += 1;
-    }
-    count
-}
-
-/// A reader thread: cold pulls, one after the other. Several share the channel; answers of one connection may overtake each
-/// other, which the protocol allows.
-pub struct Reader {
-    /// Pulls.
-    pub pulls: Arc<Mutex<Receiver<ColdPull>>>,
-    /// The store.
-    pub access: Arc<StoreAccess>,
-    /// All shards.
-    pub shards: Vec<MailboxSender<ShardMessage>>,
-    /// The byte budget.
-    pub shared: Arc<Shared>,
-    /// Life of the process.
-    pub lifecycle: Arc<Lifecycle>,
-    /// Figures.
-    pub probe: Probe,
-}
-
-impl Reader {
-    /// Runs until every shard is gone.
-    pub fn run(self) {
-        loop {
-            self.shared.cold.wait_for_room(&self.lifecycle.stopping);
-            // Whoever waits for a pull holds the lock; the other reader is reading meanwhile.
-            let next = self.pulls.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(pull) = next else { return };
-            self.serve(&pull);
-        }
-    }
-
-    fn serve(&self, pull: &ColdPull) {
-        self.probe.count(Counter::PullFromDisk);
-        let frame = self.access.cold_pull(pull, &self.probe);
-        let bytes = frame.len() as u64;
-        self.shared.cold.take(bytes);
-        if let Some(received_ns) = pull.received_ns {
-            self.probe.record(Histogram::PullLatency, monotonic_ns().saturating_sub(received_ns));
-        }
-        let (shard, _) = connection_slot(pull.connection);
-        let message = ShardMessage::ColdFrame { connection: pull.connection, frame, answers: pull.answers };
-        if !self.shards.get(shard).is_some_and(|mailbox| mailbox.send_blocking(message)) {
-            tracing::debug!(shard, "a shard is gone; its answer is dropped");
-            self.shared.cold.release(bytes);
-        }
-        self.shared.cold_done.fetch_add(1, Ordering::Relaxed);
     }
 }

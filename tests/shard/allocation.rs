@@ -6,6 +6,7 @@ use std::cell::Cell;
 use ringmq_protocol::command::Command;
 use ringmq_shards::log::AppendError;
 
+use super::pair::Pair;
 use super::world::*;
 
 thread_local! {
@@ -115,6 +116,47 @@ fn messages_do_not_allocate() {
                 let allocations = count(mode, prepare, &coded(round));
                 assert!(allocations <= allowed, "{name}, {mode:?}, binary {binary}: {allocations} allocations");
             }
+        }
+    }
+}
+
+/// Goal: sends that cross to the writer's shard allocate nothing per message either, on both sides together. Method: rounds of
+/// single messages, large ones and batches over two shards, under count.
+#[test]
+fn messages_between_shards_do_not_allocate() {
+    let body = [7; 200];
+    let large = vec![7; 100_000];
+    let single: Vec<_> = (0..16).map(|number| send(number, number as u32 % QUEUES, &body, PROPERTIES)).collect();
+    let big: Vec<_> = (0..4).map(|number| send(number, number as u32 % QUEUES, &large, PROPERTIES)).collect();
+    let batch: Vec<_> =
+        (0..16).map(|number| send_batch(number, number as u32 % QUEUES, &[&body, &body, &body, &body])).collect();
+    for mode in Mode::ALL {
+        for (name, round, messages) in [("single", &single, 16), ("large", &big, 4), ("batch", &batch, 64)] {
+            // The image of the disk grows by a segment at a time, which must not happen while allocations are counted.
+            let shape = Shape { segment_bytes: 128 << 20, ring_bytes: 64 << 20, ..Shape::new(mode) };
+            let mut pair = Pair::new(Shape { in_flight_bytes: 4 << 20, ..shape });
+            let remote = pair.connect();
+            pair.keep_received = false;
+            let frames: Vec<Vec<u8>> = round.iter().map(Command::encode).collect();
+            let mut before = 0;
+            for number in 0..WARM_UP + COUNTED {
+                if number == WARM_UP {
+                    before = ALLOCATIONS.with(Cell::get);
+                }
+                let sent = pair.sent_bytes;
+                for frame in &frames {
+                    assert!(pair.core.received(remote, frame));
+                }
+                (0..6).for_each(|_| pair.turn());
+                assert!(pair.sent_bytes > sent + 100 * frames.len() as u64, "every request is answered");
+                assert_eq!(pair.core.gauges(), (1, 0, 0));
+            }
+            let counters = pair.core.counters();
+            assert_eq!((counters.remote_sends, counters.sends_refused), (200 * frames.len() as u64, 0));
+            assert_eq!(counters.send_hops, 2 * counters.remote_sends);
+            let allocations = ALLOCATIONS.with(Cell::get) - before;
+            let allowed = tail_slabs(messages * (WARM_UP + COUNTED));
+            assert!(allocations <= allowed, "{name}, {mode:?}: {allocations} allocations");
         }
     }
 }

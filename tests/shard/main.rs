@@ -5,4 +5,6 @@ mod allocation;
 mod crash;
 mod held;
 mod input;
+mod pair;
+mod remote;
 mod world;

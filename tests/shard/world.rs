@@ -16,6 +16,7 @@ use ringmq::server::connection::Listener;
 use ringmq::server::core::{LogPort, ShardCore, ShardSettings};
 use ringmq::server::messages::{ColdPull, ControlRequest};
 use ringmq::server::outbox::Part;
+use ringmq::server::remote::WriterPeer;
 use ringmq::server::serving::{Serving, ServingIdentity, ServingTopic};
 use ringmq::server::shared::Shared;
 use ringmq::server::slab::SlotId;
@@ -114,6 +115,9 @@ pub struct World {
     pub now_ms: u64,
     pub hold_writes: bool,
     pub hold_syncs: bool,
+    /// No further segment becomes ready.
+    pub hold_segments: bool,
+    pub shared: Arc<Shared>,
     shape: Shape,
     disk: HeldDisk,
     sink: Sink,
@@ -127,7 +131,8 @@ pub struct World {
     broken: Vec<SlotId>,
 }
 
-fn serving(queues: &[Arc<Queue>]) -> Arc<Serving> {
+/// What both shards of a pair serve.
+pub fn serving(queues: &[Arc<Queue>]) -> Arc<Serving> {
     let topic = Arc::new(ServingTopic {
         name: Arc::from("T"),
         queues: queues.to_vec(),
@@ -183,6 +188,11 @@ fn serving(queues: &[Arc<Queue>]) -> Arc<Serving> {
 
 impl World {
     pub fn new(shape: Shape) -> Self {
+        Self::with_peers(shape, Vec::new())
+    }
+
+    /// The writer's shard of a process that has others.
+    pub fn with_peers(shape: Shape, peers: Vec<WriterPeer>) -> Self {
         let (store, pool) =
             QueueStore::new(Arc::new(SimDisk::new()), Path::new("/queues"), QueueStoreConfig::default());
         let queues: Vec<_> = (0..QUEUES).map(|id| store.get_or_create("T", QueueId(id)).unwrap()).collect();
@@ -204,17 +214,17 @@ impl World {
         let (cold_sender, cold) = sync_channel(4_096);
         let state = SendState::new("127.0.0.1".parse().unwrap(), 7);
         let config = Layers::default().build().expect("the defaults are a configuration");
-        let shared = Arc::new(Shared::new(&config, 1, 4 << 30, shape.ring_bytes as u64, 64 << 20));
+        let shared = Arc::new(Shared::new(&config, 1 + peers.len(), 4 << 30, shape.ring_bytes as u64, 64 << 20));
         let core = ShardCore::new(
             settings,
-            shared,
+            Arc::clone(&shared),
             Registry::new().probe("shard-0"),
             LogPort::Local(Box::new(writer)),
             Some(Arc::clone(&view)),
             Some(serving(&queues)),
             control_sender,
             cold_sender,
-            Vec::new(),
+            peers,
             state,
         );
         let image = vec![0; shape.segment_bytes as usize];
@@ -228,6 +238,8 @@ impl World {
             now_ms: 1_000_000,
             hold_writes: false,
             hold_syncs: false,
+            hold_segments: false,
+            shared,
             shape,
             disk: HeldDisk { image, ..HeldDisk::default() },
             sink: Sink::default(),
@@ -271,9 +283,12 @@ impl World {
         self.now_ms += 1;
         self.core.begin_turn(self.now_ms, self.now_ms * 1_000_000);
         self.finish_operations();
+        let now_ms = self.now_ms;
+        self.core.take_remote(|| now_ms);
         self.core.retry_blocked(&mut self.broken);
         self.core.expire_pulls();
         self.write_log();
+        self.core.publish_remote();
         self.send_output();
         std::mem::take(&mut self.broken)
     }
@@ -328,7 +343,7 @@ impl World {
             self.disk.sync = Some((sync, written));
         }
         let (end, ready_end) = (self.writer().end(), self.writer().ready_end());
-        if end + self.shape.segment_bytes > ready_end {
+        if end + self.shape.segment_bytes > ready_end && !self.hold_segments {
             self.disk.image.resize((ready_end + self.shape.segment_bytes) as usize, 0);
             self.writer().segment_ready(ready_end);
         }
@@ -342,8 +357,7 @@ impl World {
             self.core.route_settled(settled);
         }
         for (queue, shards) in sink.woken.drain(..) {
-            assert_eq!(shards, 1, "there is one shard");
-            self.core.wake(&queue);
+            self.core.route_wake(&queue, shards);
         }
         self.sink = sink;
     }
@@ -360,40 +374,15 @@ impl World {
     }
 
     fn send_output(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        self.core.take_dirty(&mut dirty);
-        for id in dirty.drain(..) {
-            let Some(connection) = self.core.connection_mut(id) else { continue };
-            let received = self.received.entry(id.slot).or_default();
-            let mut take = |bytes: &[u8]| {
-                self.sent_bytes += bytes.len() as u64;
-                if self.keep_received {
-                    received.extend_from_slice(bytes);
-                }
-            };
-            if !connection.outbox.has_ring_parts() {
-                if let Some((bytes, length)) = connection.outbox.begin_bytes() {
-                    // SAFETY: the outbox keeps the bytes in place until `finish_bytes`.
-                    take(unsafe { std::slice::from_raw_parts(bytes, length as usize) });
-                    assert!(connection.outbox.finish_bytes(length as usize, 256 << 10));
-                }
-                continue;
+        let (received, sent_bytes) = (&mut self.received, &mut self.sent_bytes);
+        let keep = self.keep_received;
+        give_output(&mut self.core, &self.view, &mut self.dirty, |id, bytes| {
+            *sent_bytes += bytes.len() as u64;
+            let received = received.entry(id.slot).or_default();
+            if keep {
+                received.extend_from_slice(bytes);
             }
-            let (parts, bytes) = connection.outbox.gather();
-            for part in parts {
-                match *part {
-                    Part::Bytes { start, end } => take(&bytes[start..end]),
-                    Part::Ring { physical, length } => {
-                        // SAFETY: the shard pinned the range in this turn.
-                        take(unsafe { std::slice::from_raw_parts(self.view.address(physical), length) })
-                    }
-                }
-            }
-            connection.outbox.begin_gathered();
-            let rest = connection.outbox.finish_gathered(usize::MAX, |_, _, _| panic!("everything was taken"));
-            assert!(!rest);
-        }
-        self.dirty = dirty;
+        });
         self.view.unpin(0);
         for index in 0..self.clients.len() {
             let id = self.clients[index];
@@ -418,19 +407,7 @@ impl World {
 
     /// Takes the answers that a client has received.
     pub fn answers(&mut self, id: SlotId) -> Vec<Command> {
-        let bytes = std::mem::take(self.received.entry(id.slot).or_default());
-        let mut answers = Vec::new();
-        let mut at = 0;
-        while at < bytes.len() {
-            match split_frame(&bytes[at..], MAX_FRAME_BYTES) {
-                Ok(Split::Frame { frame, length }) => {
-                    answers.push(Command::decode(frame).expect("an answer can be read"));
-                    at += length;
-                }
-                other => panic!("the shard sent no whole frame: {other:?}"),
-            }
-        }
-        answers
+        decode_answers(&std::mem::take(self.received.entry(id.slot).or_default()))
     }
 
     /// Below this everything is as safe as the mode promises, by what the disk did and not by what the writer believes.
@@ -492,6 +469,51 @@ impl World {
             }
         }
         None
+    }
+}
+
+/// What a connection was sent, as answers.
+pub fn decode_answers(bytes: &[u8]) -> Vec<Command> {
+    let mut answers = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        match split_frame(&bytes[at..], MAX_FRAME_BYTES) {
+            Ok(Split::Frame { frame, length }) => {
+                answers.push(Command::decode(frame).expect("an answer can be read"));
+                at += length;
+            }
+            other => panic!("the shard sent no whole frame: {other:?}"),
+        }
+    }
+    answers
+}
+
+/// Takes all output of a shard's connections, as if their sockets took everything.
+pub fn give_output(core: &mut ShardCore, view: &LogView, dirty: &mut Vec<SlotId>, mut take: impl FnMut(SlotId, &[u8])) {
+    core.take_dirty(dirty);
+    for id in dirty.drain(..) {
+        let Some(connection) = core.connection_mut(id) else { continue };
+        if !connection.outbox.has_ring_parts() {
+            if let Some((bytes, length)) = connection.outbox.begin_bytes() {
+                // SAFETY: the outbox keeps the bytes in place until `finish_bytes`.
+                take(id, unsafe { std::slice::from_raw_parts(bytes, length as usize) });
+                assert!(connection.outbox.finish_bytes(length as usize, 256 << 10));
+            }
+            continue;
+        }
+        let (parts, bytes) = connection.outbox.gather();
+        for part in parts {
+            match *part {
+                Part::Bytes { start, end } => take(id, &bytes[start..end]),
+                Part::Ring { physical, length } => {
+                    // SAFETY: the shard pinned the range in this turn.
+                    take(id, unsafe { std::slice::from_raw_parts(view.address(physical), length) })
+                }
+            }
+        }
+        connection.outbox.begin_gathered();
+        let rest = connection.outbox.finish_gathered(usize::MAX, |_, _, _| panic!("everything was taken"));
+        assert!(!rest);
     }
 }
 

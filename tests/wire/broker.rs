@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -66,6 +66,11 @@ impl Store {
     /// The data directory.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Where a broker of this store may show its figures.
+    pub fn metrics_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port - 1)
     }
 
     /// Uses the ports of another store from now on.
@@ -204,6 +209,29 @@ impl Broker {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Number of the process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A figure of a broker that shows them at [`Store::metrics_address`]; all threads' cells added up.
+    pub fn metric(&self, store: &Store, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(store.metrics_address()).expect("the metrics port listens");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("written");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("a page");
+        let of_line = |line: &str| -> Option<u64> {
+            let rest = line.strip_prefix(name)?;
+            if !rest.starts_with([' ', '{']) {
+                return None;
+            }
+            rest.rsplit(' ').next()?.parse().ok()
+        };
+        let values: Vec<u64> = page.lines().filter_map(of_line).collect();
+        assert!(!values.is_empty(), "{name} is on the page");
+        values.iter().sum()
     }
 
     /// What the process has logged.

@@ -18,6 +18,9 @@ use random::Random;
 use ringmq::client::exchange::Ticket;
 use ringmq::client::requests::{self, PullRequest, SendTarget};
 use ringmq::client::{Client, ClientError, Connection, Message, PullAnswer, PullStatus, Queue, SendReceipt};
+use ringmq_shards::disk::RealDisk;
+use ringmq_shards::recovery::StorePaths;
+use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 
 const TOPIC: &str = "crash";
 const QUEUES: i32 = 4;
@@ -302,6 +305,21 @@ fn kill_repeatedly(name: &str, sets: &[&str]) {
     println!("{name}: {kills} kills, {} confirmed, {} shown, {total} stored", promises.confirmed, promises.shown);
     assert!(promises.confirmed > 0, "the load confirmed something");
     assert_eq!(running.stop(&AFTER_A_CRASH).code(), Some(0));
+}
+
+/// Goal: the log's durable point keeps up while the log never rests, or a restart would have to read all of it. Method: three
+/// seconds of load, a kill, and a look at the file.
+#[test]
+fn the_durable_point_follows_a_busy_log() {
+    let sets: Vec<&str> = SMALL_FILES.iter().chain(&["flushDiskType=ASYNC_FLUSH"]).copied().collect();
+    let mut store = Store::new();
+    let running = store.start(&sets);
+    running.topic(TOPIC, u32::try_from(QUEUES).expect("small"));
+    let ends = (0..QUEUES).map(|queue_id| (queue_id, 0)).collect();
+    load_and_kill(running, 0, Duration::from_secs(3), &ends, &mut Promises::default());
+    let paths = StorePaths::new(&store.path());
+    let point = DurablePointFile::load(&RealDisk, &paths).expect("it can be read");
+    assert!(matches!(point, StoredPoint::Valid(point) if point.offset.0 > 0), "{point:?}");
 }
 
 macro_rules! kill_tests {

@@ -1,10 +1,13 @@
 //! The protocol as clients see it: the real binary over real sockets.
 
 mod bad_input;
+mod bounds;
 mod broker;
+mod cold;
 mod consumers;
 mod pull;
 mod refusals;
 mod restart;
 mod send;
+mod threads;
 mod tools;

@@ -225,3 +225,22 @@ fn a_failed_sync_is_not_believed_after_a_restart() {
     assert_eq!(recover_on(&disk, &options()).unwrap().0.end.0, end);
     assert_eq!(recover_on(&disk.crash(0, CrashPattern::KeepNone), &options()).unwrap().0.end.0, end);
 }
+
+/// The same with a start that believes the page cache: catching up finds out that the disk lost what it showed, and names
+/// the place. Nothing of it was ever claimed.
+#[test]
+fn catching_up_notices_a_failed_sync_of_the_last_run() {
+    let mut log = TestLog::new();
+    log.append(300);
+    log.sync_and_point().unwrap();
+    let end = log.end;
+    log.append(300);
+    log.disk.inject(Fault::once(OperationKind::Sync, 0, libc::EIO));
+    assert!(log.sync().is_err());
+    let disk = log.disk.kill();
+    let options = RecoveryOptions { kernel: KernelRun::SameWithoutSync, ..options() };
+    let recovered = recover_on(&disk, &options).unwrap().0;
+    assert_eq!((recovered.end.0, recovered.durable_point.offset.0), (log.end, end));
+    let error = recovered.catch_up.unwrap().run(&disk).unwrap_err();
+    assert!(matches!(error, CatchUpError::Lost { at, .. } if at.0 == end), "{error}");
+}

@@ -236,6 +236,63 @@ fn recovery_makes_durable_what_it_takes() {
     }
 }
 
+/// While the kernel runs, the scan begins at the last record below the durable point, or where the sink wants it to. If
+/// the record there is not the noted one, or the sink's place is no record, it begins at the segment as ever.
+#[test]
+fn the_same_kernel_needs_no_look_below_the_point() {
+    let log = three_segments();
+    let point = match DurablePointFile::load(&log.disk, &log.paths).unwrap() {
+        StoredPoint::Valid(point) => point.last_record.unwrap().start,
+        other => panic!("{other:?}"),
+    };
+    let options = RecoveryOptions { kernel: KernelRun::Same, ..options() };
+    let from = |disk: &SimDisk, wanted: Option<u64>| {
+        let mut notes = Notes { from: wanted.map(PhysicalOffset), ..Notes::default() };
+        let recovered = recover(disk, &log.paths, &options, &mut notes).unwrap();
+        assert_eq!((recovered.end.0, recovered.catch_up), (log.end, None));
+        assert_eq!(notes.records, log.records_from(recovered.verified_from.0));
+        recovered.verified_from.0
+    };
+    let second = *log.records.keys().nth(1).unwrap();
+    assert_eq!(from(&log.disk.kill(), None), point.0);
+    assert_eq!(from(&log.disk.kill(), Some(point.0 + 1)), point.0);
+    assert_eq!(from(&log.disk.kill(), Some(second)), second);
+    assert_eq!(from(&log.disk.kill(), Some(second + 1)), 0);
+    let disk = log.disk.kill();
+    let other =
+        DurablePoint { offset: PhysicalOffset(log.end), last_record: Some(LastRecord { start: point, crc: 1 }) };
+    DurablePointFile::open(&disk, &log.paths).unwrap().replace(other).unwrap();
+    assert_eq!(from(&disk, None), SIZE);
+}
+
+/// A start that believes the page cache changes nothing that is durable and waits for nothing; the catching up makes all
+/// of it durable, and then the new point holds.
+#[test]
+fn catching_up_makes_durable_what_was_believed() {
+    let mut log = three_segments();
+    // More than the block of the end, which is read around the page cache and thereby written.
+    for _ in 0..6 {
+        log.append(1000);
+    }
+    let disk = log.disk.kill();
+    let before = DurablePointFile::load(&disk, &log.paths).unwrap();
+    let mutations = disk.mutations();
+    let options = RecoveryOptions { kernel: KernelRun::SameWithoutSync, ..options() };
+    let recovered = recover_on(&disk, &options).unwrap().0;
+    assert_eq!((recovered.end.0, disk.mutations()), (log.end, mutations));
+    assert_eq!(StoredPoint::Valid(recovered.durable_point), before);
+    let lost = recover_on(&disk.crash(1, CrashPattern::KeepNone), &super::options()).unwrap().0;
+    assert!(lost.end.0 < log.end);
+    let catch_up = recovered.catch_up.unwrap();
+    assert_eq!(catch_up.point().offset.0, log.end);
+    catch_up.run(&disk).unwrap();
+    DurablePointFile::open(&disk, &log.paths).unwrap().advance(catch_up.point()).unwrap();
+    for pattern in CrashPattern::ALL {
+        let after = recover_on(&disk.crash(1, pattern), &super::options()).unwrap().0;
+        assert_eq!((after.end.0, after.messages), (log.end, Vec::new()));
+    }
+}
+
 /// A record that is whole but says that it lies elsewhere is stale: the log ends before it.
 #[test]
 fn a_stale_record_ends_the_log() {

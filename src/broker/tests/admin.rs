@@ -402,7 +402,7 @@ impl ConfigAccess for OneKey {
         }
         let value = text.trim().strip_prefix("brokerPermission=").ok_or(ConfigError::Malformed)?;
         value.clone_into(&mut self.0);
-        Ok(vec![ChangedKey { key: "brokerPermission".to_owned(), value: value.to_owned(), in_use: true }])
+        Ok(vec![ChangedKey { key: "brokerPermission".to_owned(), value: value.to_owned(), in_use: true, note: None }])
     }
 
     fn file(&self) -> Option<String> {

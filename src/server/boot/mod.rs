@@ -2,6 +2,7 @@
 
 mod open;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -20,10 +21,11 @@ use ringmq_shards::log::writer::WriterOptions;
 use ringmq_shards::log::{FlushMode, LogRing, LogView, WriteKind, Writer};
 use ringmq_shards::probe::{Gauge, Limit, Registry};
 use ringmq_shards::runtime::{
-    Mailbox, MailboxSender, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle, check_io_uring, socket,
-    spawn_shard,
+    Mailbox, MailboxSender, PipePool, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle, check_io_uring,
+    socket, spawn_shard,
 };
 
+use super::cold::BufferPool;
 use super::connection::Listener;
 use super::control_thread::{BrokerParts, ControlThread, Pictured, namesrv_addresses};
 use super::core::{LogPort, ShardCore, ShardSettings};
@@ -32,11 +34,13 @@ use super::flush_thread::{FlushRequest, FlushThread};
 use super::log_shell::{LogShell, LogShellOptions};
 use super::messages::{ColdPull, ControlRequest, ShardMessage};
 use super::metrics::{self, StoreFigures};
+use super::reader_thread::Reader;
 use super::registrar::Registrar;
+use super::remote;
 use super::serving::{Serving, ServingIdentity};
 use super::shared::Shared;
 use super::storage::{self, Storage, StorageError, StorageOptions};
-use super::store_thread::{Reader, StoreAccess, StoreJob, StoreThread};
+use super::store_thread::{StoreAccess, StoreJob, StoreThread};
 use super::{limits, metrics_page, signals};
 use crate::broker::live_config::LiveConfig;
 use crate::broker::send::SendState;
@@ -175,7 +179,7 @@ impl Running {
         let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
         let broker = match roles.broker {
-            true => Some(open_broker(&mut config, &disk, &clock)?),
+            true => Some(open_broker(&mut config, &disk, &clock, descriptors)?),
             false => None,
         };
         let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
@@ -286,11 +290,8 @@ fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
     wanted.into_iter().map(bind_one).collect()
 }
 
-/// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
-const READERS: usize = 2;
-
 /// Pin slots of the log view behind those of the shards: flush, store, readers.
-const READER_SLOTS: usize = 2 + READERS;
+const READER_SLOTS: usize = 2 + limits::READERS;
 
 struct Launch {
     roles: Roles,
@@ -503,7 +504,7 @@ fn build_broker(
         ))
     };
     let store_access = access(1);
-    let reader_accesses: Vec<_> = (0..READERS).map(|reader| access(2 + reader)).collect();
+    let reader_accesses: Vec<_> = (0..limits::READERS).map(|reader| access(2 + reader)).collect();
     let indexed = Arc::new(AtomicU64::new(0));
     metrics::add_broker(registry, shared);
     add_gauges(registry, shared, &view, &queues, config, config.message_index_enable.then(|| Arc::clone(&indexed)));
@@ -523,6 +524,7 @@ fn build_broker(
         checkpoint_file,
         checkpoint,
         durable_point,
+        catch_up: recovered.catch_up,
         index_timestamp_ms: Arc::clone(&index_timestamp_ms),
         shared: Arc::clone(shared),
         lifecycle: Arc::clone(lifecycle),
@@ -555,6 +557,8 @@ fn build_broker(
             shared: Arc::clone(shared),
             lifecycle: Arc::clone(lifecycle),
             probe: registry.probe("reader"),
+            buffers: BufferPool::default(),
+            pipes: PipePool::new(limits::READER_PIPES, limits::PIPE_BYTES),
         };
         reader_threads.push(spawn("reader", Box::new(move || reader.run()))?);
     }
@@ -658,6 +662,10 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
     let mut writer = start.writer;
     let seed = start.clock.now_ms();
     let mut handles = Vec::new();
+    let wakes: Vec<_> = start.mailboxes.iter().map(|(_, _, wake)| wake.clone()).collect();
+    let others = wakes.iter().skip(1).filter(|_| writer.is_some());
+    let (mut logs, mut peers): (VecDeque<_>, Vec<_>) =
+        others.map(|shard| remote::connect(shard.clone(), wakes[0].clone())).unzip();
     for (index, (_, mailbox, wake)) in start.mailboxes.into_iter().enumerate() {
         let settings = ShardSettings {
             index,
@@ -667,8 +675,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         };
         let (log, shell) = match (index, writer.take()) {
             (0, Some(side)) => (LogPort::Local(Box::new(side.writer)), Some(side.shell)),
-            _ if start.view.is_some() => (LogPort::Remote(start.senders[0].clone()), None),
-            _ => (LogPort::None, None),
+            _ => (logs.pop_front().map_or(LogPort::None, |log| LogPort::Remote(Box::new(log))), None),
         };
         let ip = config.advertise.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let send_state = SendState::new(ip, seed.wrapping_mul(2 * index as u64 + 1));
@@ -681,7 +688,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
             start.serving.clone(),
             start.control.clone(),
             start.cold.clone(),
-            start.senders.to_vec(),
+            std::mem::take(&mut peers),
             send_state,
         );
         let plan = ShardPlan { name: format!("shard-{index}"), core: Some(start.cores[index % start.cores.len()]) };

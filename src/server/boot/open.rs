@@ -6,6 +6,7 @@ pub(super) fn open_broker(
     config: &mut Config,
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
+    descriptors: u64,
 ) -> Result<BrokerStart, BootError> {
     let (flush_mode, wanted) = match config.flush_disk_type {
         FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
@@ -30,6 +31,7 @@ pub(super) fn open_broker(
         commit_log: config.commit_log_dir(),
         segment_bytes: config.mapped_file_size_commit_log,
         queue_file_entries: config.mapped_file_size_consume_queue / 20,
+        queue_open_files: queue_open_files(descriptors),
         tail_bytes: tail_bytes(config),
         write_path: path,
         zero_ahead_bytes,
@@ -49,6 +51,7 @@ pub(super) fn open_broker(
     let recovered = &storage.recovered;
     let readers = READER_SLOTS + 64;
     let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
+    view.begin_synced_at(recovered.durable_point.offset.0);
     let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
     Ok(BrokerStart { storage, view, identity, flush_mode, path, chooses, memory_window_bytes })
 }
@@ -75,6 +78,12 @@ pub(super) fn supports_direct(config: &Config, disk: &Arc<dyn Disk>) -> Result<b
 pub(super) fn ring_bytes(config: &Config) -> usize {
     let wanted = usize::try_from(config.log_ring_bytes).unwrap_or(usize::MAX / 2);
     wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
+}
+
+/// Queue files that stay open: half of what the process may open, as connections and the log need the rest.
+fn queue_open_files(descriptors: u64) -> usize {
+    let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    half.clamp(1, ringmq_shards::queue::limits::MAXIMUM_OPEN_FILES)
 }
 
 /// Memory of all queue tails: 64 MiB, but no more than a quarter of the budget.

@@ -8,8 +8,11 @@
 //! - a request that cannot go on for want of room in the log stays in its connection's input, in order;
 //! - ring memory is referenced only in the turn that pinned it.
 
+mod memory;
 mod pulls;
+mod remote;
 mod sends;
+mod spare_inputs;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,27 +32,29 @@ use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::probe::{Histogram, Probe};
 use ringmq_shards::queue::Queue;
-use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueOffset;
 
+use super::cold::ColdAnswer;
 use super::connection::{Connection, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
 use super::limits;
-use super::messages::{CarriedCommit, ColdPull, ControlRequest, RemoteAppend, ShardMessage};
+use super::messages::{CarriedCommit, ColdPull, ControlRequest};
+use super::remote::{FromWriter, RemoteAppend, RemoteLog, WriterPeer};
 use super::serving::Serving;
-use super::shared::{LIGHT_CONNECTION_BYTES, PUBLISH_STEP_BYTES, Pressure, Shared};
+use super::shared::{PUBLISH_STEP_BYTES, Pressure, Shared};
 use super::slab::{Slab, SlotId};
 use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, TransferLimits};
 use crate::broker::send::{self, NotNow, Refusal, SendState};
 
 use self::sends::PendingSend;
+use self::spare_inputs::SpareInputs;
 
 /// How the shard's records reach the writer.
 pub enum LogPort {
     /// This is the writer's shard.
     Local(Box<Writer>),
     /// The writer is elsewhere.
-    Remote(MailboxSender<ShardMessage>),
+    Remote(Box<RemoteLog>),
     /// This process has no broker.
     None,
 }
@@ -143,7 +148,8 @@ pub struct ShardCore {
     log: LogPort,
     control: SyncSender<ControlRequest>,
     cold: SyncSender<ColdPull>,
-    peers: Vec<MailboxSender<ShardMessage>>,
+    /// On the writer's shard: the others, from shard 1 on.
+    peers: Vec<WriterPeer>,
     connections: Slab<Connection>,
     pending: Slab<PendingSend>,
     held: HeldPulls,
@@ -158,10 +164,13 @@ pub struct ShardCore {
     woken: Vec<SlotId>,
     commits: HashMap<(usize, usize), CarriedCommit>,
     spare_sizes: Vec<Vec<u32>>,
+    spare_inputs: SpareInputs,
     input_bytes: usize,
     /// Bytes in the buffers of all connections, and what others know of them.
     buffer_bytes: u64,
     published_bytes: u64,
+    /// The same of the other shards, as of the begin of the turn.
+    others_bytes: u64,
     pressure: Pressure,
     now_ms: u64,
     /// Clock of this turn, and when it began; see [`super::shared::monotonic_ns`].
@@ -185,7 +194,7 @@ impl ShardCore {
         serving: Option<Arc<Serving>>,
         control: SyncSender<ControlRequest>,
         cold: SyncSender<ColdPull>,
-        peers: Vec<MailboxSender<ShardMessage>>,
+        peers: Vec<WriterPeer>,
         send_state: SendState,
     ) -> Self {
         Self {
@@ -212,9 +221,11 @@ impl ShardCore {
             woken: Vec::new(),
             commits: HashMap::new(),
             spare_sizes: Vec::new(),
+            spare_inputs: SpareInputs::default(),
             input_bytes: 0,
             buffer_bytes: 0,
             published_bytes: 0,
+            others_bytes: 0,
             pressure: Pressure::None,
             now_ms: 0,
             now_ns: 0,
@@ -289,6 +300,7 @@ impl ShardCore {
         figures.held_pulls.set(self.held.len() as u64);
         figures.pending_sends.set(self.pending.len() as u64);
         figures.control_asked.set(self.counters.control_asked);
+        figures.remote_bytes.set(self.remote_bytes() as u64);
         figures.cold_asked.set(self.counters.pulls_cold);
     }
 
@@ -298,16 +310,11 @@ impl ShardCore {
         self.now_ns = now_ns;
         self.turn_ns = now_ns;
         self.pressure = self.shared.buffers.pressure();
+        self.others_bytes = self.shared.buffers.used().saturating_sub(self.published_bytes);
         self.counters.turns += 1;
         if let LogPort::Local(writer) = &mut self.log {
             writer.begin_turn();
         }
-    }
-
-    /// Reads the clock again inside a turn: what other threads hand over may have begun after the turn did, and a message must
-    /// not be stored before it was born.
-    pub fn refresh_clock(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
     }
 
     /// The clock of this turn.
@@ -400,43 +407,6 @@ impl ShardCore {
         }
     }
 
-    /// Whether a connection has reached its limit, or memory is short, so that it should not be read. A frame that is not
-    /// complete is read on, however long it is: one request is always admitted.
-    pub fn is_over_limit(&self, id: SlotId) -> bool {
-        self.is_full(id)
-            || self.connections.get(id).is_some_and(|connection| {
-                let input = connection.input.len();
-                input > self.settings.connection_in_flight_bytes && input >= connection.wanted_input
-                    || match self.pressure {
-                        Pressure::None => false,
-                        Pressure::Short => connection.in_flight_bytes() > LIGHT_CONNECTION_BYTES,
-                        Pressure::Exhausted => true,
-                    }
-            })
-    }
-
-    /// Whether requests without an answer and answers that are not taken reach a connection's limit: then none of its
-    /// requests is executed, also not one that has arrived.
-    pub fn is_full(&self, id: SlotId) -> bool {
-        self.connections.get(id).is_some_and(|connection| {
-            connection.unanswered_bytes + connection.outbox.queued_bytes() > self.settings.connection_in_flight_bytes
-        })
-    }
-
-    /// Whether buffers have used up their budget, so that pauses are not the connections' own doing.
-    pub fn is_memory_short(&self) -> bool {
-        self.pressure != Pressure::None
-    }
-
-    /// Counts what a connection's buffers hold now.
-    pub fn account(&mut self, id: SlotId) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            let bytes = connection.input.len() + connection.outbox.queued_bytes();
-            self.buffer_bytes = self.buffer_bytes + bytes as u64 - connection.accounted_bytes as u64;
-            connection.accounted_bytes = bytes;
-        }
-    }
-
     // ------------------------------------------------------------------------------------------ input
 
     /// Bytes have arrived. False when the connection must be closed.
@@ -454,29 +424,22 @@ impl ShardCore {
             return self.continue_input(id);
         }
         let Some(used) = self.parse(id, bytes) else { return false };
-        if used < bytes.len() {
-            return self.keep(id, &bytes[used..]);
+        if used < bytes.len()
+            && let Some(connection) = self.connections.get_mut(id)
+        {
+            let rest = &bytes[used..];
+            if connection.input.capacity() == 0 && connection.wanted_input > limits::KEEP_BUFFER_BYTES {
+                connection.input = self.spare_inputs.take();
+            }
+            connection.input.extend_from_slice(rest);
+            connection.frame_began_ms = self.now_ms;
+            self.input_bytes += rest.len();
         }
-        true
-    }
-
-    /// Keeps what does not make a frame yet.
-    fn keep(&mut self, id: SlotId, rest: &[u8]) -> bool {
-        if self.input_bytes + rest.len() > limits::INPUT_BYTES {
-            return false;
-        }
-        let Some(connection) = self.connections.get_mut(id) else { return true };
-        connection.input.extend_from_slice(rest);
-        connection.frame_began_ms = self.now_ms;
-        self.input_bytes += rest.len();
         true
     }
 
     /// Looks at kept input again. False when the connection must be closed.
     pub fn continue_input(&mut self, id: SlotId) -> bool {
-        if self.input_bytes > limits::INPUT_BYTES {
-            return false;
-        }
         if self.is_full(id) {
             return true;
         }
@@ -493,12 +456,24 @@ impl ShardCore {
         if used > 0 {
             connection.frame_began_ms = self.now_ms;
         }
-        if input.is_empty() {
-            input.shrink_to(limits::KEEP_BUFFER_BYTES);
+        if input.is_empty() && self.pressure != Pressure::None {
+            input = Vec::new();
+        } else if input.is_empty() && input.capacity() > limits::KEEP_BUFFER_BYTES {
+            self.spare_inputs.keep(std::mem::take(&mut input));
         }
         self.input_bytes += input.len();
         connection.input = input;
         true
+    }
+
+    /// Gives the memory of large frames back when none has come since the last call.
+    pub fn release_spares(&mut self) {
+        self.spare_inputs.release();
+    }
+
+    /// Whether there is memory to give back.
+    pub fn has_spares(&self) -> bool {
+        !self.spare_inputs.is_empty()
     }
 
     /// Requests that waited for the log are tried again.
@@ -694,6 +669,24 @@ impl ShardCore {
         }
     }
 
+    /// An answer from the log's files, from a reader thread. `copy_ring` copies ring memory that was added in this turn.
+    pub fn deliver_cold(
+        &mut self,
+        id: SlotId,
+        answer: ColdAnswer,
+        answers: usize,
+        copy_ring: impl FnMut(u64, usize, &mut Vec<u8>),
+    ) {
+        self.discharge(id, answers);
+        let now_ms = self.now_ms;
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.closing
+        {
+            connection.outbox.push_cold(answer, now_ms, copy_ring);
+            self.mark_dirty(id);
+        }
+    }
+
     /// A request that waited for a topic or a group is executed again. False when the connection must be closed.
     pub fn again(&mut self, id: SlotId, frame: &[u8], answers: usize) -> bool {
         self.discharge(id, answers);
@@ -704,23 +697,23 @@ impl ShardCore {
         if self.is_full(id) {
             // Its connection does not take its answers: wait, like everything else that has arrived.
             self.block(id);
-            return self.keep_in_front(id, frame);
+            self.keep_in_front(id, frame);
+            return true;
         }
         let Some(used) = self.parse_again(id, frame) else { return false };
-        used == frame.len() || self.keep_in_front(id, &frame[used..])
+        if used < frame.len() {
+            self.keep_in_front(id, &frame[used..]);
+        }
+        true
     }
 
     /// Keeps a whole frame that waits for room. What is in the input already may be the beginning of a frame, so it goes in
     /// front of it.
-    fn keep_in_front(&mut self, id: SlotId, frame: &[u8]) -> bool {
-        if self.input_bytes + frame.len() > limits::INPUT_BYTES {
-            return false;
-        }
-        let Some(connection) = self.connections.get_mut(id) else { return true };
+    fn keep_in_front(&mut self, id: SlotId, frame: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.input.splice(..0, frame.iter().copied());
         connection.wanted_input = 0;
         self.input_bytes += frame.len();
-        true
     }
 
     fn parse_again(&mut self, id: SlotId, frame: &[u8]) -> Option<usize> {

@@ -110,7 +110,7 @@ impl ShardCore {
         };
         let outcome = if request.batch {
             match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
-                Ok(mut batch) => {
+                Ok(batch) => {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
                     let key = summary.unique_key.map_or(&[][..], |range| range.of(request.properties.as_bytes()));
@@ -190,14 +190,7 @@ impl ShardCore {
                 self.counters.queue_full += u64::from(error == AppendError::QueueFull);
                 Progress::Blocked
             }
-            Err(error) => {
-                let code = match error {
-                    AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
-                    AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
-                    _ => response::SYSTEM_ERROR,
-                };
-                self.refuse_send(id, header, serving, &Refusal::new(code, error.to_string()))
-            }
+            Err(error) => self.refuse_send(id, header, serving, &refusal_of(error)),
         }
     }
 
@@ -221,38 +214,6 @@ impl ShardCore {
         }
     }
 
-    /// A record of another shard reaches the writer. False when it must be offered again next turn.
-    pub fn remote_append(&mut self, append: &RemoteAppend) -> bool {
-        let LogPort::Local(writer) = &mut self.log else { return true };
-        let now_ms = self.now_ms;
-        match writer.admit(append.bytes.len(), append.pieces.len(), &append.queue) {
-            Ok(admission) => {
-                writer.slot(admission).copy_from_slice(&append.bytes);
-                writer.bind(admission, &append.queue, &append.pieces, append.ticket, append.wait, now_ms);
-                true
-            }
-            Err(error) if error.is_temporary() => false,
-            Err(_) => {
-                // The shard checked what it could; what is left is a failed or full disk.
-                if let Some(ticket) = append.ticket {
-                    let settled = Settled { ticket, verdict: Verdict::Failed, physical: 0, queue_offset: 0 };
-                    self.route_settled(settled);
-                }
-                true
-            }
-        }
-    }
-
-    /// A verdict of the writer goes to the shard that asked.
-    pub fn route_settled(&mut self, settled: Settled) {
-        let shard = usize::from(settled.ticket.shard);
-        if shard == self.settings.index {
-            self.settled(settled);
-        } else if self.peers[shard].send(ShardMessage::Settled(settled)).is_err() {
-            tracing::error!(shard, "the mailbox of a shard is full; an answer is lost and its client will time out");
-        }
-    }
-
     /// A send of this shard has its verdict: encode the answer.
     pub fn settled(&mut self, settled: Settled) {
         let Some(slot) = self.pending.id_of(settled.ticket.slot) else { return };
@@ -260,9 +221,16 @@ impl ShardCore {
         let id = pending.connection;
         self.probe.record(Histogram::SendLatency, self.now_ns.saturating_sub(pending.received_ns));
         self.discharge(id, pending.request_bytes);
-        let store_host = self.serving.as_ref().map(|serving| serving.identity.clone());
+        let store_host = self.serving.as_ref().map(|serving| &serving.identity);
         if let (Some(connection), Some(identity)) = (self.connections.get_mut(id), store_host) {
-            if settled.verdict == Verdict::Failed {
+            if let Verdict::Refused(error) = settled.verdict {
+                self.counters.sends_refused += 1;
+                let Refusal { code, remark } = refusal_of(error);
+                let trace_on = if identity.trace_on { "true" } else { "false" };
+                let ext = [("MSG_REGION", identity.region_id.as_str()), ("TRACE_ON", trace_on)];
+                let out = connection.outbox.buffer();
+                write_error(out, pending.serialize_type, pending.opaque, code, &remark, &ext);
+            } else if settled.verdict == Verdict::Failed {
                 let out = connection.outbox.buffer();
                 let remark = "the log could not be written; nothing more is stored until the broker is restarted";
                 write_error(out, pending.serialize_type, pending.opaque, response::SYSTEM_ERROR, remark, &[]);
@@ -276,7 +244,7 @@ impl ShardCore {
                 }
                 let (code, remark) = match settled.verdict {
                     Verdict::FlushTimeout => (response::FLUSH_DISK_TIMEOUT, Some("FLUSH_DISK_TIMEOUT")),
-                    Verdict::Stored | Verdict::Failed => (response::SUCCESS, None),
+                    Verdict::Stored | Verdict::Failed | Verdict::Refused(_) => (response::SUCCESS, None),
                 };
                 let result = SendResult {
                     message_ids: MessageIds { store_host: identity.store_host, physical_offsets: &self.offsets },
@@ -301,6 +269,16 @@ impl ShardCore {
             self.spare_sizes.push(sizes);
         }
     }
+}
+
+/// What a sender is told when the log did not take its request, on whichever shard.
+fn refusal_of(error: AppendError) -> Refusal {
+    let code = match error {
+        AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
+        AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
+        _ => response::SYSTEM_ERROR,
+    };
+    Refusal::new(code, error.to_string())
 }
 
 /// One request for the log.
@@ -332,25 +310,11 @@ fn append(
             writer.bind(admission, append.queue, append.pieces, ticket, append.wait, append.now_ms);
             Ok(messages)
         }
-        LogPort::Remote(mailbox) => {
-            let mut bytes = vec![0; append.length];
-            encode(&mut bytes);
+        LogPort::Remote(remote) => {
+            remote.reserve(append.length)?;
             let ticket = take_ticket(pending, shard, append.pending)?;
-            let message = ShardMessage::Append(RemoteAppend {
-                bytes,
-                pieces: append.pieces.to_vec(),
-                queue: Arc::clone(append.queue),
-                ticket,
-                wait: append.wait,
-            });
-            if mailbox.send(message).is_err() {
-                if let Some(ticket) = ticket
-                    && let Some(id) = pending.id_of(ticket.slot)
-                {
-                    pending.remove(id);
-                }
-                return Err(AppendError::RingFull);
-            }
+            let Append { length, pieces, queue, wait, .. } = append;
+            remote.append(length, RemoteAppend { pieces, queue, ticket, wait }, encode);
             counters.remote_sends += 1;
             counters.send_hops += 1;
             Ok(messages)

@@ -5,8 +5,8 @@
 //! third of the throughput (measured), hence the strict order of a turn.
 
 mod output;
+mod regulate;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,11 +27,13 @@ use super::core::ShardCore;
 use super::flush_thread::FlushRequest;
 use super::limits;
 use super::log_shell::{LogShell, Pushed};
-use super::messages::{RemoteAppend, SegmentNews, ShardMessage};
+use super::messages::{SegmentNews, ShardMessage};
 use super::metrics;
 use super::outbox::Part;
 use super::shared::monotonic_ns;
 use super::slab::SlotId;
+
+use self::regulate::{HUNGER_DELAY, Hunger};
 
 /// Kinds of ring operations.
 pub mod kind {
@@ -51,6 +53,8 @@ pub mod kind {
     pub const WAKE: u8 = 7;
     /// A cancellation, whose result nobody needs.
     pub const CANCEL: u8 = 8;
+    /// A socket that was full takes bytes again.
+    pub const WRITABLE: u8 = 9;
 }
 
 /// Messages from other threads that one turn takes.
@@ -143,8 +147,9 @@ struct Scratch {
     slices: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     closing: Vec<SlotId>,
+    /// Connections at their own limit, and closed ones with operations in flight.
     paused: Vec<SlotId>,
-    appends: VecDeque<RemoteAppend>,
+    hunger: Hunger,
     wake_value: Box<[u8; 8]>,
     wake_armed: bool,
     next_shard: usize,
@@ -199,11 +204,12 @@ impl EventLoop {
         }
         scratch.carried = carried;
         scratch.completions = completions;
-        self.take_messages(scratch, sink)?;
+        self.take_messages(scratch)?;
         let mut broken = std::mem::take(&mut scratch.closing);
         self.core.retry_blocked(&mut broken);
         scratch.closing = broken;
         self.core.expire_pulls();
+        self.core.publish_remote();
         self.write_log(sink)?;
         self.housekeeping(scratch);
         self.close_broken(scratch)?;
@@ -227,6 +233,13 @@ impl EventLoop {
             kind::RECEIVE => self.received(id, completion, scratch),
             kind::SEND => {
                 self.sent(id, completion.outcome(), scratch);
+                Ok(())
+            }
+            kind::WRITABLE => {
+                if let Some(connection) = self.core.connection_mut(id) {
+                    connection.outbox.end_wait();
+                    scratch.dirty.push(id);
+                }
                 Ok(())
             }
             kind::WRITE => {
@@ -281,7 +294,7 @@ impl EventLoop {
                         let shard = scratch.next_shard % self.peers.len();
                         scratch.next_shard += 1;
                         if shard == self.core.index() {
-                            self.open(socket, listener, peer)?;
+                            self.open(socket, listener, peer, scratch)?;
                         } else if self.peers[shard].send(ShardMessage::Adopt(socket, listener, peer)).is_err() {
                             self.core.shared().forget_connection();
                             tracing::warn!(shard, "the mailbox of a shard is full; a new connection is refused");
@@ -298,18 +311,19 @@ impl EventLoop {
         Ok(())
     }
 
-    fn open(&mut self, socket: OwnedFd, listener: Listener, peer: std::net::SocketAddr) -> io::Result<()> {
-        let descriptor = socket.as_raw_fd();
+    fn open(
+        &mut self,
+        socket: OwnedFd,
+        listener: Listener,
+        peer: std::net::SocketAddr,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
         let Some(id) = self.core.open(Some(socket), listener, peer) else {
             self.core.shared().forget_connection();
             self.core.probe().count(Counter::ConnectionsRefused);
             return Ok(());
         };
-        self.ring.receive(descriptor, Token::new(kind::RECEIVE, id.slot, id.generation))?;
-        if let Some(connection) = self.core.connection_mut(id) {
-            connection.receiving = true;
-        }
-        Ok(())
+        self.regulate(id, scratch)
     }
 
     fn received(&mut self, id: SlotId, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
@@ -344,39 +358,6 @@ impl EventLoop {
         self.regulate(id, scratch)
     }
 
-    /// Stops reading from a connection at its limit, and reads again below it.
-    fn regulate(&mut self, id: SlotId, scratch: &mut Scratch) -> io::Result<()> {
-        self.core.account(id);
-        let over = self.core.is_over_limit(id);
-        let is_short = self.core.is_memory_short();
-        let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
-        if connection.closing {
-            return Ok(());
-        }
-        let token = Token::new(kind::RECEIVE, id.slot, id.generation);
-        if over {
-            if !connection.paused {
-                connection.paused = true;
-                scratch.paused.push(id);
-                if connection.receiving {
-                    self.ring.cancel(token, Token::new(kind::CANCEL, id.slot, id.generation))?;
-                }
-                let counters = self.core.counters_mut();
-                counters.pauses += u64::from(!is_short);
-                counters.memory_pauses += u64::from(is_short);
-            }
-            return Ok(());
-        }
-        if !connection.receiving
-            && let Some(descriptor) = connection.raw_fd()
-        {
-            connection.paused = false;
-            connection.receiving = true;
-            self.ring.receive(descriptor, token)?;
-        }
-        Ok(())
-    }
-
     fn sent(&mut self, id: SlotId, outcome: io::Result<usize>, scratch: &mut Scratch) {
         let now_ms = self.core.now_ms();
         let Some(connection) = self.core.connection_mut(id) else { return };
@@ -394,34 +375,32 @@ impl EventLoop {
 
     // ------------------------------------------------------------------------------------------ messages
 
-    fn take_messages(&mut self, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
-        while let Some(append) = scratch.appends.front() {
-            if !self.core.remote_append(append) {
-                break;
-            }
-            scratch.appends.pop_front();
-        }
+    fn take_messages(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        let clock = Arc::clone(&self.clock);
+        self.core.take_remote(|| clock.now_ms());
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.receive() else { break };
-            self.message(message, scratch, sink)?;
+            self.message(message, scratch)?;
         }
         Ok(())
     }
 
-    fn message(&mut self, message: ShardMessage, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
-        if matches!(message, ShardMessage::Append(_)) {
-            self.core.refresh_clock(self.clock.now_ms());
-        }
+    fn message(&mut self, message: ShardMessage, scratch: &mut Scratch) -> io::Result<()> {
         match message {
-            ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer)?,
+            ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer, scratch)?,
             ShardMessage::Frame { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
                 self.core.deliver(id, &frame, answers);
             }
-            ShardMessage::ColdFrame { connection, frame, answers } => {
+            ShardMessage::ColdAnswer { connection, answer, answers } => {
                 let (_, id) = connection_slot(connection);
-                self.core.deliver(id, &frame, answers);
-                self.core.shared().cold.release(frame.len() as u64);
+                let bytes = answer.frame.len() as u64;
+                let view = self.view.clone();
+                let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
+                    output::copy_ring(view.as_deref(), physical, length, out);
+                };
+                self.core.deliver_cold(id, answer, answers, copy);
+                self.core.shared().cold.release(bytes);
             }
             ShardMessage::Again { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
@@ -431,16 +410,6 @@ impl EventLoop {
             }
             ShardMessage::Close(connection) => scratch.closing.push(connection_slot(connection).1),
             ShardMessage::Serving(serving) => self.core.set_serving(serving),
-            ShardMessage::Wake(queue) => self.core.wake(&queue),
-            ShardMessage::Append(append) => {
-                if !scratch.appends.is_empty() || !self.core.remote_append(&append) {
-                    scratch.appends.push_back(append);
-                }
-            }
-            ShardMessage::Settled(settled) => {
-                self.core.counters_mut().send_hops += 1;
-                self.core.settled(settled);
-            }
             ShardMessage::Segment(SegmentNews::Ready(segment)) => {
                 if let Some(writer) = self.core.writer_mut() {
                     writer.segment_ready(segment.start().0);
@@ -463,7 +432,6 @@ impl EventLoop {
                 }
             }
         }
-        let _ = sink;
         Ok(())
     }
 
@@ -529,14 +497,9 @@ impl EventLoop {
             self.core.route_settled(settled);
         }
         for (queue, shards) in sink.woken.drain(..) {
-            for shard in (0..self.peers.len()).filter(|shard| shards & (1 << shard) != 0) {
-                if shard == self.core.index() {
-                    self.core.wake(&queue);
-                } else if self.peers[shard].send(ShardMessage::Wake(Arc::clone(&queue))).is_err() {
-                    tracing::error!(shard, "the mailbox of a shard is full; its held pulls wait for their deadline");
-                }
-            }
+            self.core.route_wake(&queue, shards);
         }
+        self.core.publish_remote();
     }
 
     // ------------------------------------------------------------------------------------------ closing, idleness
@@ -577,19 +540,8 @@ impl EventLoop {
             return;
         }
         scratch.next_housekeeping_ms = now_ms + HOUSEKEEPING_MS;
-        // Half frames of connections that are not read because memory is short must not keep it short.
-        let is_short = self.core.is_memory_short();
-        for id in self.core.connection_ids() {
-            let Some(connection) = self.core.connection_mut(id) else { continue };
-            let idle = now_ms.saturating_sub(connection.last_active_ms) > self.idle_connection_ms;
-            let drips = !connection.input.is_empty()
-                && !connection.is_blocked
-                && (!connection.paused || is_short)
-                && now_ms.saturating_sub(connection.frame_began_ms) > limits::FRAME_ASSEMBLY_MS;
-            if (idle || drips) && !connection.closing {
-                scratch.closing.push(id);
-            }
-        }
+        self.core.release_spares();
+        self.time_out(scratch);
     }
 
     fn is_done(&mut self, scratch: &Scratch) -> bool {
@@ -598,7 +550,8 @@ impl EventLoop {
         }
         let Some(stop_at_ms) = scratch.stop_at_ms else { return false };
         let writer_idle = self.core.writer_mut().is_none_or(|writer| writer.is_idle());
-        let quiet = writer_idle && scratch.appends.is_empty() && self.core.is_quiet();
+        let quiet =
+            writer_idle && !self.core.has_remote_news() && !self.core.has_remote_waits() && self.core.is_quiet();
         quiet && self.lifecycle.stopping.load(Ordering::Acquire) || self.core.now_ms() >= stop_at_ms
     }
 
@@ -620,7 +573,7 @@ impl EventLoop {
             at_most(Duration::from_millis(scratch.next_commit_ms.saturating_sub(now_ms).max(1)));
         }
         let waits = self.core.has_blocked()
-            || !scratch.appends.is_empty()
+            || self.core.has_remote_waits()
             || !scratch.closing.is_empty()
             || !scratch.paused.is_empty()
             || scratch.stop_at_ms.is_some()
@@ -629,7 +582,10 @@ impl EventLoop {
         if waits {
             at_most(BLOCKED_DELAY);
         }
-        if self.core.gauges().0 > 0 {
+        if !scratch.hunger.is_empty() {
+            at_most(HUNGER_DELAY);
+        }
+        if self.core.gauges().0 > 0 || self.core.has_spares() {
             at_most(Duration::from_millis(HOUSEKEEPING_MS));
         }
         if !scratch.carried.is_empty() || !scratch.dirty.is_empty() {
@@ -645,10 +601,12 @@ impl EventLoop {
             scratch.wake_armed = true;
         }
         self.wake.announce_sleep();
-        if let Some(message) = self.mailbox.receive() {
+        let message = self.mailbox.receive();
+        if message.is_some() || self.core.has_remote_news() {
             self.wake.announce_awake();
-            let mut sink = TurnSink { settled: Vec::new(), woken: Vec::new() };
-            self.message(message, scratch, &mut sink)?;
+            if let Some(message) = message {
+                self.message(message, scratch)?;
+            }
             return self.ring.wait(Some(Duration::ZERO));
         }
         let result = self.ring.wait(timeout);
@@ -670,10 +628,10 @@ impl EventLoop {
             found = !completions.is_empty();
             scratch.carried.append(&mut completions);
             if !found && let Some(message) = self.mailbox.receive() {
-                let mut sink = TurnSink { settled: Vec::new(), woken: Vec::new() };
-                self.message(message, scratch, &mut sink)?;
+                self.message(message, scratch)?;
                 found = true;
             }
+            found |= self.core.has_remote_news();
         }
         scratch.completions = completions;
         Ok(found)

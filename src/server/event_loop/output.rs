@@ -9,16 +9,16 @@ impl EventLoop {
         scratch.slices.clear();
         let view = self.view.clone();
         let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
-        for id in scratch.dirty.drain(..) {
+        let mut dirty = std::mem::take(&mut scratch.dirty);
+        for id in dirty.drain(..) {
             self.core.account(id);
             let Some(connection) = self.core.connection_mut(id) else { continue };
             if connection.closing {
                 continue;
             }
-            let Some(descriptor) = connection.raw_fd() else { continue };
             let outbox = &mut connection.outbox;
             if outbox.has_ring_parts() {
-                if outbox.is_in_flight() || outbox.gather().0.len() > limits::GATHERED_SLICES {
+                if outbox.is_in_flight() || outbox.has_waiting() || outbox.gather().0.len() > limits::GATHERED_SLICES {
                     outbox.materialize(copy);
                 } else {
                     let first_slice = scratch.slices.len();
@@ -38,13 +38,9 @@ impl EventLoop {
                     continue;
                 }
             }
-            if let Some((bytes, length)) = outbox.begin_bytes() {
-                let token = Token::new(kind::SEND, id.slot, id.generation);
-                // SAFETY: the outbox keeps the bytes in place until `finish_bytes`, and a connection is only freed when no
-                // send is in flight.
-                unsafe { self.ring.send(descriptor, bytes, length, token)? };
-            }
+            self.send_next(id, scratch)?;
         }
+        scratch.dirty = dirty;
         if !scratch.gathers.is_empty() {
             self.send_gathered(scratch)?;
         }
@@ -54,6 +50,63 @@ impl EventLoop {
             view.unpin(self.core.index());
         }
         self.resume_paused(scratch)
+    }
+
+    /// Sends what comes first: bytes through the ring, pipes at once until the socket is full.
+    fn send_next(&mut self, id: SlotId, scratch: &mut Scratch) -> io::Result<()> {
+        let now_ms = self.core.now_ms();
+        loop {
+            let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
+            let Some(descriptor) = connection.raw_fd() else { return Ok(()) };
+            let outbox = &mut connection.outbox;
+            if let Some((bytes, length)) = outbox.begin_bytes() {
+                let mut rest = (bytes, length);
+                if outbox.pipe_follows() && length as usize <= limits::DIRECT_HEAD_BYTES {
+                    // SAFETY: the outbox keeps the bytes in place until they are taken or `finish_bytes`.
+                    let head = unsafe { std::slice::from_raw_parts(bytes, length as usize) };
+                    // What went wrong is seen again by the ring.
+                    let taken = socket::send_now(descriptor, head, true).unwrap_or(0);
+                    self.core.counters_mut().network_out += taken as u64;
+                    let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
+                    if connection.outbox.advance_bytes(taken) {
+                        continue;
+                    }
+                    rest = connection.outbox.resume_bytes();
+                }
+                let token = Token::new(kind::SEND, id.slot, id.generation);
+                // SAFETY: the outbox keeps the bytes in place until `finish_bytes`, and a connection is only freed when no
+                // send is in flight.
+                return unsafe { self.ring.send(descriptor, rest.0, rest.1, token) };
+            }
+            if outbox.is_in_flight() || !outbox.pipe_follows() {
+                return Ok(());
+            }
+            let is_ready = connection.is_nonblocking || socket::set_nonblocking(descriptor).is_ok();
+            connection.is_nonblocking = is_ready;
+            if !is_ready {
+                // It could wait for its peer: copying never does.
+                if connection.outbox.drain_pipes().is_err() {
+                    scratch.closing.push(id);
+                    return Ok(());
+                }
+                continue;
+            }
+            let sent = match connection.outbox.send_pipe(descriptor, now_ms) {
+                Ok(sent) => sent,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection broke while a pipe was sent");
+                    scratch.closing.push(id);
+                    return Ok(());
+                }
+            };
+            connection.last_active_ms = now_ms;
+            let is_full = connection.outbox.is_in_flight();
+            self.core.counters_mut().network_out += sent as u64;
+            self.core.account(id);
+            if is_full {
+                return self.ring.writable(descriptor, Token::new(kind::WRITABLE, id.slot, id.generation));
+            }
+        }
     }
 
     /// Submits all gathered sends; they finish at once, so that ring memory is let go in the same turn.
@@ -110,44 +163,17 @@ impl EventLoop {
                 return Ok(());
             }
         };
-        if connection.outbox.finish_gathered(taken, copy)
-            && let Some(descriptor) = connection.raw_fd()
-            && let Some((bytes, length)) = connection.outbox.begin_bytes()
-        {
-            let token = Token::new(kind::SEND, id.slot, id.generation);
-            // SAFETY: as in `send_output`.
-            unsafe { self.ring.send(descriptor, bytes, length, token)? };
+        if connection.outbox.finish_gathered(taken, copy) {
+            self.send_next(id, scratch)?;
         }
         self.core.counters_mut().network_out += taken as u64;
         self.core.account(id);
         Ok(())
     }
-
-    pub(super) fn resume_paused(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        if scratch.paused.is_empty() {
-            return Ok(());
-        }
-        let paused = std::mem::take(&mut scratch.paused);
-        for id in paused {
-            if self.core.is_full(id) {
-                scratch.paused.push(id);
-                continue;
-            }
-            if let Some(connection) = self.core.connection_mut(id) {
-                connection.paused = false;
-                connection.wanted_input = 0;
-            }
-            if self.core.continue_input(id) {
-                self.regulate(id, scratch)?;
-            } else {
-                scratch.closing.push(id);
-            }
-        }
-        Ok(())
-    }
 }
 
-fn copy_ring(view: Option<&LogView>, physical: u64, length: usize, out: &mut Vec<u8>) {
+/// Copies ring memory that this turn has pinned.
+pub(super) fn copy_ring(view: Option<&LogView>, physical: u64, length: usize, out: &mut Vec<u8>) {
     let Some(view) = view else { return };
     // SAFETY: the shard pins the range until the end of the turn (see `ShardCore::execute_pull`), and it is confirmed.
     let bytes = unsafe { std::slice::from_raw_parts(view.address(physical), length) };

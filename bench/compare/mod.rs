@@ -1,0 +1,479 @@
+//! Two sets of runs against each other: ratios of medians with bootstrap intervals, and a verdict per figure. Pure.
+//!
+//! Invariants: only runs of the same workload, rate and durability class meet; invalid, unfinished and lossy runs are left
+//! out; fewer than [`LEAST_RUNS`] usable runs on a side are not compared at all, and the reader is told. The intervals come
+//! from a fixed seed, so the same files give the same table.
+
+mod bootstrap;
+mod text;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::report::groups::{Figure, Group, groups};
+use crate::report::units;
+use crate::result::{Durability, ResultSet, RunRecord, RunRole, Slo};
+
+pub use text::table;
+
+/// Usable runs that each side needs.
+pub const LEAST_RUNS: usize = 3;
+
+/// A figure that is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Median response time.
+    P50,
+    /// 99 % response time.
+    P99,
+    /// 99.9 % response time.
+    P999,
+    /// Longest response time.
+    Longest,
+    /// Acknowledged messages per second.
+    Rate,
+    /// Highest rate that held the SLO.
+    Knee,
+    /// CPU time of the broker per message.
+    CpuPerMessage,
+    /// Resident memory of the broker.
+    Resident,
+}
+
+impl Metric {
+    /// Those that belong to a run.
+    pub const OF_RUNS: [Metric; 7] = [
+        Metric::P50,
+        Metric::P99,
+        Metric::P999,
+        Metric::Longest,
+        Metric::Rate,
+        Metric::CpuPerMessage,
+        Metric::Resident,
+    ];
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Metric::P50 => "p50",
+            Metric::P99 => "p99",
+            Metric::P999 => "p99.9",
+            Metric::Longest => "longest",
+            Metric::Rate => "messages/s",
+            Metric::Knee => "knee/s",
+            Metric::CpuPerMessage => "CPU/message",
+            Metric::Resident => "resident",
+        }
+    }
+
+    /// A value with its unit.
+    pub fn text(self, value: f64) -> String {
+        match self {
+            Metric::Rate | Metric::Knee => units::count(value),
+            Metric::Resident => units::bytes(value),
+            _ => units::duration(value),
+        }
+    }
+
+    fn is_better_when_larger(self) -> bool {
+        matches!(self, Metric::Rate | Metric::Knee)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of hours and bytes are below 2^53")]
+    fn of(self, run: &RunRecord) -> Option<f64> {
+        let first = run.primary().filter(|operation| operation.acknowledged > 0);
+        match self {
+            Metric::P50 => first.map(|operation| operation.response.p50_ns as f64),
+            Metric::P99 => first.map(|operation| operation.response.p99_ns as f64),
+            Metric::P999 => first.map(|operation| operation.response.p999_ns as f64),
+            Metric::Longest => first.map(|operation| operation.response.max_ns as f64),
+            Metric::Rate => Some(run.messages_per_s),
+            Metric::Knee => None,
+            Metric::CpuPerMessage => run.cost.cpu_ns_per_message,
+            Metric::Resident => run.cost.resident_bytes.map(|bytes| bytes as f64),
+        }
+    }
+}
+
+/// By how much the candidate may be worse, as shares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// Of the 99 % response time.
+    pub p99: f64,
+    /// Of the CPU time per message.
+    pub cpu_per_message: f64,
+    /// Of messages per second and of the knee.
+    pub rate: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Thresholds {
+        Thresholds { p99: 0.10, cpu_per_message: 0.05, rate: 0.05 }
+    }
+}
+
+impl Thresholds {
+    /// The share for a metric; `None` where a difference is shown but not judged.
+    fn of(self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::P99 => Some(self.p99),
+            Metric::CpuPerMessage => Some(self.cpu_per_message),
+            Metric::Rate | Metric::Knee => Some(self.rate),
+            Metric::P50 | Metric::P999 | Metric::Longest | Metric::Resident => None,
+        }
+    }
+}
+
+/// What the interval says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The whole interval is on the good side of 1.
+    Better,
+    /// The interval contains 1.
+    Undecided,
+    /// The whole interval is on the bad side of 1, within the threshold or without one.
+    Worse,
+    /// As `Worse`, and the ratio of medians is beyond the threshold.
+    Regression,
+}
+
+/// One figure of one workload.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Class of both sides.
+    pub durability: Option<Durability>,
+    /// Workload of both sides.
+    pub workload: String,
+    /// Target rate; `None` for closed loops and knees.
+    pub rate_per_s: Option<f64>,
+    /// Which figure.
+    pub metric: Metric,
+    /// Median of the baseline.
+    pub baseline: f64,
+    /// Median of the candidate.
+    pub candidate: f64,
+    /// Candidate divided by baseline.
+    pub ratio: f64,
+    /// Lower end of the 95 % interval of the ratio.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Usable runs of the baseline.
+    pub baseline_runs: usize,
+    /// Usable runs of the candidate.
+    pub candidate_runs: usize,
+    /// The judgement.
+    pub verdict: Verdict,
+}
+
+impl Row {
+    /// The target rate for people.
+    pub fn rate_text(&self) -> String {
+        self.rate_per_s.map_or_else(|| "–".to_owned(), units::count)
+    }
+}
+
+/// A comparison.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Name of the baseline.
+    pub baseline: String,
+    /// Name of the candidate.
+    pub candidate: String,
+    /// By class, workload, rate and figure.
+    pub rows: Vec<Row>,
+    /// What was not compared, and why.
+    pub skipped: Vec<String>,
+}
+
+impl Comparison {
+    /// Whether any figure is a regression.
+    pub fn has_regression(&self) -> bool {
+        self.rows.iter().any(|row| row.verdict == Verdict::Regression)
+    }
+}
+
+/// Compares two sets (`compare A B`): A is the baseline. Each may consist of several results.
+pub fn compare(baseline: &[ResultSet], candidate: &[ResultSet], thresholds: Thresholds) -> Comparison {
+    let mut comparison =
+        Comparison { baseline: "A".to_owned(), candidate: "B".to_owned(), rows: Vec::new(), skipped: Vec::new() };
+    let left = cells(baseline, None);
+    let right = cells(candidate, None);
+    pair(&left, &right, thresholds, &mut comparison);
+    for cell in right.iter().filter(|cell| !left.iter().any(|other| other.is_same(cell))) {
+        comparison.skipped.push(format!("{}: only in B", cell.name()));
+    }
+    comparison
+}
+
+/// Compares the systems of one set: each further one is the baseline of the first, so that a `versus ringmq java` says what
+/// RingMQ is against Java.
+pub fn inside(set: &ResultSet) -> Vec<Comparison> {
+    let measured = |name: &str| {
+        set.runs.iter().any(|run| run.system == name && !matches!(run.role, RunRole::Floor | RunRole::Headroom))
+    };
+    let mut systems = set.systems.iter().map(|system| system.name.as_str()).filter(|name| measured(name));
+    let Some(first) = systems.next() else { return Vec::new() };
+    let sets = std::slice::from_ref(set);
+    systems
+        .map(|other| {
+            let mut comparison = Comparison {
+                baseline: other.to_owned(),
+                candidate: first.to_owned(),
+                rows: Vec::new(),
+                skipped: Vec::new(),
+            };
+            pair(&cells(sets, Some(other)), &cells(sets, Some(first)), Thresholds::default(), &mut comparison);
+            comparison
+        })
+        .collect()
+}
+
+/// Values of one workload at one rate.
+struct Cell {
+    durability: Option<Durability>,
+    workload: String,
+    rate_milli: Option<u64>,
+    /// Named only when several systems of one side would meet.
+    system: Option<String>,
+    runs: usize,
+    values: Vec<(Metric, Vec<f64>)>,
+}
+
+impl Cell {
+    fn is_same(&self, other: &Cell) -> bool {
+        self.durability == other.durability
+            && self.workload == other.workload
+            && self.rate_milli == other.rate_milli
+            && self.system == other.system
+    }
+
+    fn name(&self) -> String {
+        let mut name = self.workload.clone();
+        if let Some(rate) = self.rate_milli {
+            // Writing to a string cannot fail.
+            let _ = write!(name, " at {}/s", units::count(rate as f64 / 1000.0));
+        }
+        if let Some(class) = self.durability {
+            let _ = write!(name, " ({})", class.name());
+        }
+        if let Some(system) = &self.system {
+            let _ = write!(name, " of {system}");
+        }
+        name
+    }
+}
+
+/// The cells of some sets. With `system` only its runs and without its name; otherwise each system has cells of its own.
+fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
+    let mut cells: Vec<Cell> = Vec::new();
+    for set in sets {
+        for group in groups(set) {
+            if system.is_some_and(|wanted| wanted != group.key.system)
+                || group.runs.iter().all(|run| run.role == RunRole::Floor)
+            {
+                continue;
+            }
+            add(&mut cells, cell_of(&group, system.is_none()));
+        }
+        for curve in set.curves.iter().filter(|curve| system.is_none_or(|wanted| wanted == curve.system)) {
+            add(
+                &mut cells,
+                Cell {
+                    durability: curve.durability,
+                    workload: curve.workload.clone(),
+                    rate_milli: None,
+                    system: system.is_none().then(|| curve.system.clone()),
+                    runs: 1,
+                    values: vec![(Metric::Knee, curve.knee_rate_per_s.into_iter().collect())],
+                },
+            );
+        }
+    }
+    cells
+}
+
+fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
+    let values =
+        Metric::OF_RUNS.map(|metric| (metric, group.usable().filter_map(|run| metric.of(run)).collect())).to_vec();
+    Cell {
+        durability: group.key.durability,
+        workload: group.key.workload.clone(),
+        rate_milli: group.key.rate_milli,
+        system: with_system.then(|| group.key.system.clone()),
+        runs: group.usable().count(),
+        values,
+    }
+}
+
+fn add(cells: &mut Vec<Cell>, cell: Cell) {
+    let Some(known) = cells.iter_mut().find(|known| known.is_same(&cell)) else {
+        cells.push(cell);
+        return;
+    };
+    known.runs += cell.runs;
+    for (metric, values) in cell.values {
+        match known.values.iter_mut().find(|(other, _)| *other == metric) {
+            Some((_, all)) => all.extend(values),
+            None => known.values.push((metric, values)),
+        }
+    }
+}
+
+fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, comparison: &mut Comparison) {
+    for left in baseline {
+        let Some(right) = candidate.iter().find(|right| right.is_same(left)) else {
+            comparison.skipped.push(format!("{}: only in {}", left.name(), comparison.baseline));
+            continue;
+        };
+        for (metric, old) in &left.values {
+            let Some((_, new)) = right.values.iter().find(|(other, _)| other == metric) else { continue };
+            if old.is_empty() && new.is_empty() {
+                continue;
+            }
+            if old.len() < LEAST_RUNS || new.len() < LEAST_RUNS {
+                comparison.skipped.push(format!(
+                    "{}, {}: {} and {} usable runs, each side needs {LEAST_RUNS}",
+                    left.name(),
+                    metric.title(),
+                    old.len(),
+                    new.len()
+                ));
+                continue;
+            }
+            comparison.rows.extend(row(left, *metric, old, new, thresholds));
+        }
+    }
+}
+
+fn row(cell: &Cell, metric: Metric, old: &[f64], new: &[f64], thresholds: Thresholds) -> Option<Row> {
+    let baseline = Figure::of(old.iter().copied())?.median;
+    let candidate = Figure::of(new.iter().copied())?.median;
+    if baseline <= 0.0 {
+        return None;
+    }
+    let ratio = candidate / baseline;
+    let (low, high) = bootstrap::interval_of_ratio(old, new)?;
+    // From here on, "worse" is above 1 whatever the figure.
+    let (is_worse, is_better, loss) = if metric.is_better_when_larger() {
+        (high < 1.0, low > 1.0, 1.0 - ratio)
+    } else {
+        (low > 1.0, high < 1.0, ratio - 1.0)
+    };
+    let verdict = match thresholds.of(metric) {
+        Some(threshold) if is_worse && loss > threshold => Verdict::Regression,
+        _ if is_worse => Verdict::Worse,
+        _ if is_better => Verdict::Better,
+        _ => Verdict::Undecided,
+    };
+    Some(Row {
+        durability: cell.durability,
+        workload: cell.workload.clone(),
+        #[expect(clippy::cast_precision_loss, reason = "rates are below 2^53")]
+        rate_per_s: cell.rate_milli.map(|rate| rate as f64 / 1000.0),
+        metric,
+        baseline,
+        candidate,
+        ratio,
+        low,
+        high,
+        baseline_runs: old.len(),
+        candidate_runs: new.len(),
+        verdict,
+    })
+}
+
+/// An SLO in the form in which it is asked for.
+pub fn slo_text(slo: &Slo) -> String {
+    let times = [
+        ("p50", slo.p50_ns),
+        ("p99", slo.p99_ns),
+        ("p999", slo.p999_ns),
+        ("p9999", slo.p9999_ns),
+        ("max", slo.max_ns),
+        ("backlog", slo.backlog_ns),
+    ];
+    let mut parts: Vec<String> = times
+        .into_iter()
+        .filter_map(|(name, limit)| Some(format!("{name} ≤ {}", units::nanoseconds(limit?))))
+        .collect();
+    parts.extend(slo.errors.map(|errors| format!("errors ≤ {errors}")));
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    fn set_with(factor: u64) -> ResultSet {
+        let mut set = example::result_set();
+        set.curves.clear();
+        set.runs = (1..=5)
+            .map(|round| {
+                let median_ns = 60_000 * factor / 100 + u64::from(round) * 500;
+                example::run("ringmq", round, RunRole::Measured, 10_000.0, median_ns)
+            })
+            .collect();
+        set
+    }
+
+    fn find(comparison: &Comparison, metric: Metric) -> &Row {
+        comparison.rows.iter().find(|row| row.metric == metric).unwrap()
+    }
+
+    /// Goal: equal sets are undecided, a slower one is a regression beyond the threshold and merely worse within it, a faster
+    /// one is better. Method: the example's runs with medians of 100, 105, 130 and 70 %.
+    #[test]
+    fn verdicts() {
+        let base = [set_with(100)];
+        let against = |factor| compare(&base, &[set_with(factor)], Thresholds::default());
+        let same = against(100);
+        assert_eq!(find(&same, Metric::P99).verdict, Verdict::Undecided);
+        assert!(!same.has_regression());
+        let slower = against(130);
+        let row = find(&slower, Metric::P99);
+        assert_eq!(row.verdict, Verdict::Regression, "{row:?}");
+        assert!(row.low <= row.ratio && row.ratio <= row.high);
+        assert_eq!(find(&slower, Metric::P50).verdict, Verdict::Worse);
+        assert!(slower.has_regression());
+        let a_little = compare(&base, &[set_with(107)], Thresholds { cpu_per_message: 0.5, ..Thresholds::default() });
+        assert_eq!(find(&a_little, Metric::P99).verdict, Verdict::Worse);
+        assert!(!a_little.has_regression());
+        assert_eq!(find(&against(70), Metric::P99).verdict, Verdict::Better);
+    }
+
+    /// Goal: too few runs are refused by name, and nothing of another class is compared. Method: two usable runs of five, and
+    /// a candidate in another class.
+    #[test]
+    fn refusals() {
+        let base = [set_with(100)];
+        let mut few = set_with(100);
+        for run in &mut few.runs[..3] {
+            run.validity.invalid.push("reached 80 %".to_owned());
+        }
+        let refused = compare(&base, &[few], Thresholds::default());
+        assert!(refused.rows.is_empty());
+        assert!(refused.skipped.iter().any(|line| line.contains("each side needs 3")), "{:?}", refused.skipped);
+        let mut other = set_with(100);
+        for run in &mut other.runs {
+            run.durability = Some(Durability::D2);
+        }
+        let refused = compare(&base, &[other], Thresholds::default());
+        assert!(refused.rows.is_empty());
+        assert_eq!(refused.skipped.len(), 2);
+    }
+
+    /// Goal: a versus set compares the first system against the other. Method: the example set.
+    #[test]
+    fn systems_of_one_set() {
+        let comparisons = inside(&example::result_set());
+        assert_eq!(comparisons.len(), 1);
+        assert_eq!((comparisons[0].candidate.as_str(), comparisons[0].baseline.as_str()), ("ringmq", "java"));
+        assert!(find(&comparisons[0], Metric::P50).ratio < 0.3);
+        assert!(comparisons[0].skipped.iter().any(|line| line.contains("knee")));
+    }
+}

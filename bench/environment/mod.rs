@@ -1,0 +1,142 @@
+//! What a result must say about the machine, as named facts: kernel, processors, memory, network, disk, limits, build.
+//!
+//! Invariants: it only reads, it never fails (what cannot be read is a fact without a value and with the reason), and it
+//! names no host and no user: hosts are told apart by a hash.
+
+mod build;
+mod machine;
+mod storage;
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::result::{ENVIRONMENT_SCHEMA, EnvironmentFact, EnvironmentRecord};
+
+/// Captures the machine as it is now. `data` is where a broker keeps its store; its disk and file system are described.
+pub fn capture(data: &Path) -> EnvironmentRecord {
+    capture_below(Path::new("/"), data)
+}
+
+fn capture_below(root: &Path, data: &Path) -> EnvironmentRecord {
+    let mut facts = Facts { root, facts: Vec::new() };
+    machine::capture(&mut facts);
+    storage::capture(&mut facts, data);
+    build::capture(&mut facts);
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    EnvironmentRecord {
+        schema: ENVIRONMENT_SCHEMA.to_owned(),
+        captured: rfc3339(seconds),
+        host_hash: host_hash(root),
+        facts: facts.facts,
+    }
+}
+
+/// Facts in the making, and the root that they are read below.
+struct Facts<'a> {
+    root: &'a Path,
+    facts: Vec<EnvironmentFact>,
+}
+
+impl Facts<'_> {
+    fn add(&mut self, section: &str, name: &str, value: Option<String>, note: &str) {
+        self.facts.push(EnvironmentFact {
+            section: section.to_owned(),
+            name: name.to_owned(),
+            value,
+            note: note.to_owned(),
+        });
+    }
+
+    /// A small text file below the root, trimmed, with its blanks reduced to one.
+    fn read(&self, path: &str) -> Result<String, String> {
+        let path = self.root.join(path.trim_start_matches('/'));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.split_whitespace().collect::<Vec<_>>().join(" ")),
+            Err(error) => Err(error.kind().to_string()),
+        }
+    }
+
+    /// Lines of a file below the root; none if it cannot be read.
+    fn lines(&self, path: &str) -> Vec<String> {
+        let path = self.root.join(path.trim_start_matches('/'));
+        std::fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// The names in a folder below the root, sorted; none if it cannot be read.
+    fn names(&self, path: &str) -> Vec<String> {
+        let path = self.root.join(path.trim_start_matches('/'));
+        let mut names: Vec<String> = std::fs::read_dir(path)
+            .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+            .unwrap_or_default();
+        names.sort();
+        names
+    }
+
+    /// A file's content as a fact.
+    fn add_file(&mut self, section: &str, name: &str, path: &str) {
+        match self.read(path) {
+            Ok(value) => self.add(section, name, Some(value), ""),
+            Err(reason) => self.add(section, name, None, &reason),
+        }
+    }
+}
+
+/// The first half of the SHA-256 of the machine id, or of the boot's random id where there is none.
+fn host_hash(root: &Path) -> String {
+    let id = ["etc/machine-id", "proc/sys/kernel/random/boot_id"]
+        .into_iter()
+        .find_map(|path| std::fs::read_to_string(root.join(path)).ok().filter(|text| !text.trim().is_empty()));
+    let mut hash = crate::result::sha256_hex(id.unwrap_or_default().trim().as_bytes());
+    hash.truncate(16);
+    hash
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC. Days become dates by the algorithm of Howard Hinnant's `civil_from_days`.
+pub fn rfc3339(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: dates are right across leap years. Method: known times.
+    #[test]
+    fn dates() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_237_200), "2026-11-21T05:00:00Z");
+    }
+
+    /// Goal: a machine that shows nothing gives facts with reasons instead of failing, and names stay unique. Method: an empty
+    /// root, then this machine.
+    #[test]
+    fn capture_never_fails() {
+        let empty = tempfile::tempdir().unwrap();
+        for record in [capture_below(empty.path(), empty.path()), capture(empty.path())] {
+            assert!(record.facts.len() > 60, "{}", record.facts.len());
+            assert!(record.facts.iter().all(|fact| fact.value.is_some() || !fact.note.is_empty()));
+            let mut names: Vec<_> = record.facts.iter().map(|fact| (&fact.section, &fact.name)).collect();
+            let mut sections: Vec<_> = names.iter().map(|name| name.0).collect();
+            names.sort();
+            let count = names.len();
+            names.dedup();
+            assert_eq!(names.len(), count, "section and name are unique");
+            sections.dedup();
+            let runs = sections.len();
+            sections.sort();
+            sections.dedup();
+            assert_eq!(sections.len(), runs, "a section is captured in one go");
+        }
+    }
+}

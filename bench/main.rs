@@ -1,0 +1,3 @@
+//! `ringmq-bench`: measures the latency of RocketMQ brokers.
+
+fn main() {}

@@ -1,0 +1,161 @@
+//! Runs that are repeats of each other, and their figures as median and range. Pure.
+//!
+//! Invariants: a group has one durability class; invalid and unfinished runs are counted and named but are in no figure;
+//! a figure is a median over runs with its smallest and largest value, never the best run.
+
+use crate::result::{Durability, OperationRecord, ResultSet, RunRecord, RunRole, RunStatus};
+
+/// What makes two runs repeats of each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupKey {
+    /// Class; `None` keeps nothing.
+    pub durability: Option<Durability>,
+    /// Workload.
+    pub workload: String,
+    /// Target rate in thousandths per second; `None` for closed loops.
+    pub rate_milli: Option<u64>,
+    /// System.
+    pub system: String,
+}
+
+/// Repeats.
+#[derive(Debug, Clone)]
+pub struct Group<'a> {
+    /// What they share.
+    pub key: GroupKey,
+    /// All of them, in the order of the set.
+    pub runs: Vec<&'a RunRecord>,
+}
+
+/// Median and range over runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figure {
+    /// Middle value, or the mean of the two middle ones.
+    pub median: f64,
+    /// Smallest value.
+    pub low: f64,
+    /// Largest value.
+    pub high: f64,
+    /// Runs in it.
+    pub runs: usize,
+}
+
+impl Figure {
+    /// The figure of some values; `None` if there are none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Figure> {
+        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        Some(Figure { median: median(&values)?, low: *values.first()?, high: *values.last()?, runs: values.len() })
+    }
+}
+
+/// The median of sorted values.
+pub fn median(sorted: &[f64]) -> Option<f64> {
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        Some((sorted.get(middle.checked_sub(1)?)? + sorted.get(middle)?) / 2.0)
+    } else {
+        sorted.get(middle).copied()
+    }
+}
+
+/// Whether the figures of a run may be used.
+pub fn is_usable(run: &RunRecord) -> bool {
+    run.status == RunStatus::Complete && run.validity.invalid.is_empty() && !run.integrity.is_violated()
+}
+
+/// What is wrong with a run, one sentence each; empty if nothing is.
+pub fn complaints(run: &RunRecord) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if let RunStatus::Partial { reason } = &run.status {
+        complaints.push(format!("unfinished: {reason}"));
+    }
+    complaints.extend(run.validity.invalid.iter().map(|reason| format!("invalid: {reason}")));
+    let integrity = &run.integrity;
+    for (count, what) in [
+        (integrity.lost, "lost"),
+        (integrity.duplicated, "duplicated"),
+        (integrity.reordered, "reordered"),
+        (integrity.corrupt, "corrupt"),
+        (integrity.phantom, "phantom"),
+    ] {
+        if count > 0 {
+            complaints.push(format!("integrity: {count} messages {what}"));
+        }
+    }
+    complaints
+}
+
+/// The groups of a set without the steps of sweeps, sorted by class, workload, rate and the order of systems.
+pub fn groups(set: &ResultSet) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for run in set.runs.iter().filter(|run| !matches!(run.role, RunRole::SweepStep | RunRole::Headroom)) {
+        let key = key(run);
+        match groups.iter_mut().find(|group| group.key == key) {
+            Some(group) => group.runs.push(run),
+            None => groups.push(Group { key, runs: vec![run] }),
+        }
+    }
+    let place = |name: &str| set.systems.iter().position(|system| system.name == name).unwrap_or(usize::MAX);
+    groups.sort_by_key(|group| {
+        let GroupKey { durability, workload, rate_milli, system } = &group.key;
+        (*durability, workload.clone(), *rate_milli, place(system), system.clone())
+    });
+    groups
+}
+
+fn key(run: &RunRecord) -> GroupKey {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive and below 2^53")]
+    let rate_milli = run.parameters.target_rate_per_s.map(|rate| (rate * 1000.0).round() as u64);
+    GroupKey { durability: run.durability, workload: run.workload.clone(), rate_milli, system: run.system.clone() }
+}
+
+impl<'a> Group<'a> {
+    /// Runs whose figures count.
+    pub fn usable(&self) -> impl Iterator<Item = &'a RunRecord> {
+        self.runs.iter().copied().filter(|run| is_usable(run))
+    }
+
+    /// A figure over usable runs.
+    pub fn figure(&self, value: impl Fn(&RunRecord) -> Option<f64>) -> Option<Figure> {
+        Figure::of(self.usable().filter_map(value))
+    }
+
+    /// A figure of the first operation.
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of hours are below 2^53")]
+    pub fn of_operation(&self, value: impl Fn(&OperationRecord) -> u64) -> Option<Figure> {
+        self.figure(|run| run.primary().filter(|operation| operation.acknowledged > 0).map(|first| value(first) as f64))
+    }
+
+    /// The run that stands for the group in plots: the usable one with the middle 99 % response time; without a usable one
+    /// the first.
+    pub fn representative(&self) -> Option<&'a RunRecord> {
+        let mut usable: Vec<&RunRecord> = self.usable().collect();
+        usable.sort_by_key(|run| run.primary().map(|operation| operation.response.p99_ns));
+        usable.get(usable.len().saturating_sub(1) / 2).or(self.runs.first()).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: repeats meet in one group, bad runs are in no figure, and medians are medians. Method: the example set.
+    #[test]
+    fn grouping() {
+        let set = example::result_set();
+        let groups = groups(&set);
+        assert!(groups.iter().all(|group| group.runs.iter().all(|run| run.role != RunRole::SweepStep)));
+        let java = groups.iter().find(|group| group.key.system == "java").unwrap();
+        assert_eq!(java.runs.len(), 4);
+        assert_eq!(java.usable().count(), 3);
+        let p50 = java.of_operation(|operation| operation.response.p50_ns).unwrap();
+        assert_eq!(p50.runs, 3);
+        assert!(p50.low < p50.median && p50.median < p50.high);
+        assert_eq!(java.representative().unwrap().round, 2);
+        assert_eq!(complaints(java.runs[3]).len(), 2);
+        assert_eq!(median(&[1.0, 2.0, 3.0, 10.0]), Some(2.5));
+        assert_eq!(median(&[]), None);
+    }
+}

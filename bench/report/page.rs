@@ -1,0 +1,183 @@
+//! The page: one HTML file without references to anything outside it.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::chart::{self, Chart};
+use super::{tables, units};
+use crate::compare::slo_text;
+use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetStatus};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page of a set.
+pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) -> String {
+    let heading = format!("ringmq-bench: {}", set.command.get(1..).unwrap_or_default().join(" "));
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (heading) }
+                style { (PreEscaped(STYLE)) (PreEscaped(chart::STYLE)) }
+            }
+            body {
+                h1 { (heading) }
+                (summary(set))
+                @if !set.goals.is_empty() { h2 { "Goals" } (goals(set)) }
+                h2 { "Figures" }
+                p { "Response time counts from the moment an operation was meant to start, not from when it could. Classes of durability are never mixed in a table." }
+                (tables::classes(set))
+                (tables::curves(set))
+                (tables::versus(set))
+                h2 { "Runs that do not count" }
+                (tables::losing_runs(set))
+                h2 { "Plots" }
+                @for chart in charts { figure id=(chart.name) { div.wide { (chart.markup()) } } }
+                h2 { "Generator" }
+                (headroom(set))
+                h2 { "Workloads" }
+                (workloads(set))
+                h2 { "Systems" }
+                (systems(set))
+                h2 { "Repeat it" }
+                pre { (set.command.join(" ")) }
+                p { "Program: ringmq-bench " (set.tool.version) ", " (set.tool.profile) " build. Files beside this page: " code { "result.json" } ", " code { "env.json" } ", one " code { ".hlog" } " per run (HdrHistogram interval log), " code { "SHA256SUMS" } "." }
+                h2 { "Runs" }
+                (runs(set))
+                h2 { "Environment" }
+                (facts(set, environment))
+            }
+        }
+    };
+    markup.into_string() + "\n"
+}
+
+fn summary(set: &ResultSet) -> Markup {
+    html! {
+        p.lead { "Made " (set.created) ", " (set.runs.len()) " runs." @if let Some(slo) = &set.slo { " SLO: " (slo_text(slo)) "." } }
+        @if let SetStatus::Partial { reason } = &set.status { p.warning { "This result is not complete: " (reason) } }
+        @if set.tool.profile != "release" { p.warning { "Made with a " (set.tool.profile) " build of the harness: the figures are not worth showing." } }
+        @if set.runs.iter().any(|run| run.validity.noisy) { p.warning { "The host was noisy during some runs: other work took the cores for longer than the SLO allows." } }
+    }
+}
+
+fn goals(set: &ResultSet) -> Markup {
+    html! {
+        div.wide { table {
+            thead { tr { th { "goal" } th { "rule" } th { "wanted" } th { "measured" } } }
+            tbody { @for goal in &set.goals { tr {
+                th scope="row" { (goal.id) } td { (goal.rule) }
+                td { (units::significant(goal.wanted)) " " (goal.unit) }
+                td { (units::significant(goal.measured)) " " (goal.unit) }
+            } } }
+        } }
+    }
+}
+
+fn headroom(set: &ResultSet) -> Markup {
+    html! {
+        @if set.headroom.is_empty() { p { "Its limit was not measured in this set." } }
+        @else { ul { @for line in &set.headroom { li {
+            (line.workload) ": " (units::count(line.null_rate_per_s)) "/s against the echo, "
+            (units::ratio(line.null_rate_per_s / line.highest_used_rate_per_s)) " the highest rate used (" (units::count(line.highest_used_rate_per_s)) "/s)"
+        } } } }
+    }
+}
+
+fn workloads(set: &ResultSet) -> Markup {
+    html! {
+        @for workload in &set.workloads {
+            h3 { (workload.name) }
+            p { "Models " (workload.models) ". Hides " (workload.hides) "." }
+            details { summary { "definition" } pre { (workload.definition) } }
+        }
+    }
+}
+
+fn systems(set: &ResultSet) -> Markup {
+    html! {
+        @for system in &set.systems {
+            h3 { (system.title) }
+            ul {
+                li { "name in files: " code { (system.name) } }
+                @if !system.runtime.is_empty() { li { (system.runtime) } }
+                @if !system.profile.is_empty() { li { "tuning profile of the host: " (system.profile) } }
+                @if !system.command.is_empty() { li { "started as " code { (system.command.join(" ")) } } }
+                @if !system.files.is_empty() { li { "files: " (system.files.join(", ")) } }
+            }
+            @if !system.configuration.is_empty() {
+                details { summary { "configuration" } div.wide { table { tbody {
+                    @for (key, value) in &system.configuration { tr { th scope="row" { (key) } td { (value) } } }
+                } } } }
+            }
+        }
+    }
+}
+
+fn runs(set: &ResultSet) -> Markup {
+    html! {
+        details { summary { (set.runs.len()) " runs in the order they were made" }
+            div.wide { table {
+                thead { tr { th { "run" } th { "started" } th { "arrivals" } th { "achieved/s" } th { "planned" } th { "errors" } th { "connections × depth" } th { "body" } th { "header" } th { "lag p99" } th { "generator busy" } th { "steal" } th { "phases" } } }
+                tbody { @for run in &set.runs { (run_row(run)) } }
+            } }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn run_row(run: &RunRecord) -> Markup {
+    let first = run.primary();
+    let phases: Vec<String> = run
+        .phases
+        .iter()
+        .map(|phase| {
+            let note = if phase.note.is_empty() { String::new() } else { format!(" ({})", phase.note) };
+            format!("{} {}{note}", phase.name, units::nanoseconds(phase.duration_ns))
+        })
+        .collect();
+    let kinds: Vec<String> = first
+        .map(|operation| operation.error_kinds.as_slice())
+        .unwrap_or_default()
+        .iter()
+        .map(|kind| format!("{}: {} ({})", kind.kind, kind.count, kind.example))
+        .collect();
+    html! { tr {
+        th scope="row" { code { (run.id) } }
+        td { (run.started) }
+        td { (run.parameters.arrivals) ", seed " (run.parameters.seed) }
+        td { (units::count(run.achieved_rate_per_s)) }
+        td { (first.map_or(0, |operation| operation.planned)) }
+        td { (first.map_or(0, |operation| operation.errors)) @if !kinds.is_empty() { br; small { (kinds.join("; ")) } } }
+        td { (run.parameters.connections) " × " (run.parameters.depth) }
+        td { (units::bytes(run.parameters.message_bytes as f64)) @if run.parameters.batch > 1 { " × " (run.parameters.batch) } }
+        td { (run.parameters.header) }
+        td { (first.map_or_else(|| "–".to_owned(), |operation| units::nanoseconds(operation.lag.p99_ns))) }
+        td { (units::percent(run.generator.busy_share)) }
+        td { (run.steal_share.map_or_else(|| "–".to_owned(), units::percent)) }
+        td { small { (phases.join(", ")) } }
+    } }
+}
+
+fn facts(set: &ResultSet, environment: &EnvironmentRecord) -> Markup {
+    let mut sections: Vec<&str> = environment.facts.iter().map(|fact| fact.section.as_str()).collect();
+    sections.dedup();
+    html! {
+        p { "Captured " (environment.captured) ", host " code { (environment.host_hash) } ", SHA-256 of env.json " code { (set.environment_sha256) } "." }
+        @for section in sections {
+            details { summary { (section) }
+                div.wide { table { tbody {
+                    @for fact in environment.facts.iter().filter(|fact| fact.section == section) {
+                        tr {
+                            th scope="row" { (fact.name) }
+                            td { @match &fact.value { Some(value) => (value), None => "unknown" } }
+                            td { small { (fact.note) } }
+                        }
+                    }
+                } } }
+            }
+        }
+    }
+}

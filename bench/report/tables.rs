@@ -1,0 +1,201 @@
+//! The tables of a report, one per durability class. Every figure is a median over repeats with its range.
+
+use maud::{Markup, html};
+
+use super::groups::{Figure, Group, complaints, groups, is_usable};
+use super::plots::{class_name, title};
+use super::units;
+use crate::compare::{self, Comparison, Verdict};
+use crate::result::{Durability, ResultSet, RunRole};
+
+fn duration_cell(figure: Option<Figure>) -> Markup {
+    cell(figure, units::duration)
+}
+
+fn cell(figure: Option<Figure>, text: impl Fn(f64) -> String) -> Markup {
+    html! {
+        td {
+            @match figure {
+                Some(figure) => {
+                    (text(figure.median))
+                    @if figure.runs > 1 { br; small { (text(figure.low)) " – " (text(figure.high)) } }
+                },
+                None => { "–" },
+            }
+        }
+    }
+}
+
+/// One table per class, the strongest promise last; floors that keep nothing come first.
+pub fn classes(set: &ResultSet) -> Markup {
+    let groups = groups(set);
+    let mut classes: Vec<Option<Durability>> = groups.iter().map(|group| group.key.durability).collect();
+    classes.dedup();
+    html! {
+        @for class in classes {
+            @let rows: Vec<&Group<'_>> = groups.iter().filter(|group| group.key.durability == class).collect();
+            @match class {
+                Some(class) => { h3 { (class.name()) ": " (class.promise()) } },
+                None => { h3 { "Floor: an echo that keeps nothing" } },
+            }
+            div.wide { table {
+                caption { (class_name(class)) ": response times, median over repeats, smallest and largest below" }
+                thead { tr {
+                    th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" } th { "p50" } th { "p99" }
+                    th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" } th { "end to end p99" }
+                } }
+                tbody { @for group in &rows { (latency_row(set, &groups, group)) } }
+            } }
+            div.wide { table {
+                caption { (class_name(class)) ": what it cost the broker, and the host" }
+                thead { tr {
+                    th { "workload" } th { "system" } th { "target/s" } th { "CPU per message" } th { "system calls per message" }
+                    th { "switches per message" } th { "disk bytes per body byte" } th { "resident" } th { "core hiccup p99.9" } th { "remarks" }
+                } }
+                tbody { @for group in &rows { (cost_row(set, group)) } }
+            } }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds are below 2^53")]
+fn latency_row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup {
+    let usable = group.usable().count();
+    let p50 = group.of_operation(|operation| operation.response.p50_ns);
+    let echo = all
+        .iter()
+        .find(|floor| {
+            floor.key.durability.is_none()
+                && floor.key.workload == group.key.workload
+                && floor.key.rate_milli == group.key.rate_milli
+                && floor.runs.iter().all(|run| run.role == RunRole::Floor)
+        })
+        .filter(|floor| floor.key != group.key)
+        .and_then(|floor| floor.of_operation(|operation| operation.response.p50_ns));
+    let against_echo = p50.zip(echo).map(|(ours, floor)| units::ratio(ours.median / floor.median));
+    html! {
+        tr {
+            th scope="row" { (group.key.workload) }
+            td { (title(set, &group.key.system)) }
+            td { (usable) @if usable < group.runs.len() { " of " (group.runs.len()) } }
+            (target_cell(group))
+            (cell(group.figure(|run| Some(run.messages_per_s)), units::count))
+            (duration_cell(p50))
+            (duration_cell(group.of_operation(|operation| operation.response.p99_ns)))
+            (duration_cell(group.of_operation(|operation| operation.response.p999_ns)))
+            (duration_cell(group.of_operation(|operation| operation.response.p9999_ns)))
+            (duration_cell(group.of_operation(|operation| operation.response.max_ns)))
+            td { (against_echo.unwrap_or_else(|| "–".to_owned())) }
+            (duration_cell(group.figure(|run| run.end_to_end.as_ref().map(|end| end.distribution.p99_ns as f64))))
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are below 2^53")]
+fn target_cell(group: &Group<'_>) -> Markup {
+    html! { td { @match group.key.rate_milli { Some(rate) => (units::count(rate as f64 / 1000.0)), None => "closed loop" } } }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds and bytes are below 2^53")]
+fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
+    let hiccup = group.figure(|run| {
+        let of_broker = run.hiccups.iter().filter(|hiccup| hiccup.role == "broker");
+        of_broker.map(|hiccup| hiccup.distribution.p999_ns as f64).reduce(f64::max)
+    });
+    let switches = group.figure(|run| {
+        Some(run.cost.voluntary_switches_per_message? + run.cost.involuntary_switches_per_message.unwrap_or(0.0))
+    });
+    html! {
+        tr {
+            th scope="row" { (group.key.workload) }
+            td { (title(set, &group.key.system)) }
+            (target_cell(group))
+            (duration_cell(group.figure(|run| run.cost.cpu_ns_per_message)))
+            (cell(group.figure(|run| run.cost.syscalls_per_message), units::significant))
+            (cell(switches, units::significant))
+            (cell(group.figure(|run| run.cost.write_amplification), units::significant))
+            (cell(group.figure(|run| run.cost.resident_bytes.map(|bytes| bytes as f64)), units::bytes))
+            (duration_cell(hiccup))
+            td { (remarks(group)) }
+        }
+    }
+}
+
+fn remarks(group: &Group<'_>) -> Markup {
+    let noisy = group.usable().filter(|run| run.validity.noisy).count();
+    html! {
+        @if noisy > 0 { span.flag { "noisy host in " (noisy) " of " (group.usable().count()) " runs" } " " }
+        @if group.usable().any(|run| run.generator.shares_cores) { span.flag { "generator shares cores with the broker" } }
+    }
+}
+
+/// Runs that are in no figure, and why; and warnings about those that are.
+pub fn losing_runs(set: &ResultSet) -> Markup {
+    let bad: Vec<_> = set.runs.iter().filter(|run| !is_usable(run)).collect();
+    let warned: Vec<_> = set.runs.iter().filter(|run| is_usable(run) && !run.validity.warnings.is_empty()).collect();
+    html! {
+        @if bad.is_empty() { p { "Every run is valid and complete." } }
+        @else {
+            p { "These runs are in no table above. They are kept: " (bad.len()) " of " (set.runs.len()) "." }
+            ul { @for run in bad { li { code { (run.id) } ": " (complaints(run).join("; ")) } } }
+        }
+        @if !warned.is_empty() {
+            p { "Remarks on valid runs:" }
+            ul { @for run in warned { li { code { (run.id) } ": " (run.validity.warnings.join("; ")) } } }
+        }
+    }
+}
+
+/// Curves in figures.
+pub fn curves(set: &ResultSet) -> Markup {
+    html! {
+        @if !set.curves.is_empty() {
+            h3 { "Highest rates" }
+            div.wide { table {
+                thead { tr { th { "workload" } th { "class" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "SLO" } th { "why not more" } } }
+                tbody { @for curve in &set.curves {
+                    @let reason = curve.points.iter().find(|point| !point.held).map_or("", |point| point.reason.as_str());
+                    tr {
+                        th scope="row" { (curve.workload) }
+                        td { (class_name(curve.durability)) }
+                        td { (title(set, &curve.system)) }
+                        td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
+                        td { (if curve.confirmed { "yes" } else { "no" }) }
+                        td { (compare::slo_text(&curve.slo)) }
+                        td { (reason) }
+                    }
+                } }
+            } }
+        }
+    }
+}
+
+/// Systems against each other inside one set: the first that is no floor against the others.
+pub fn versus(set: &ResultSet) -> Markup {
+    let comparisons = compare::inside(set);
+    html! {
+        @for Comparison { baseline, candidate, rows, skipped } in &comparisons {
+            h3 { (title(set, candidate)) " against " (title(set, baseline)) }
+            @if rows.is_empty() { p { "Not compared: " (skipped.join("; ")) } }
+            @else { div.wide { table {
+                caption { "Ratio of medians with its bootstrap 95 % interval; below 1 is better for times and costs, above 1 for rates" }
+                thead { tr { th { "class" } th { "workload" } th { "rate/s" } th { "figure" } th { (title(set, baseline)) } th { (title(set, candidate)) } th { "ratio" } th { "95 % interval" } th { "runs" } } }
+                tbody { @for row in rows {
+                    tr {
+                        td { (class_name(row.durability)) }
+                        th scope="row" { (row.workload) }
+                        td { (row.rate_text()) }
+                        td { (row.metric.title()) }
+                        td { (row.metric.text(row.baseline)) }
+                        td { (row.metric.text(row.candidate)) }
+                        td { (units::ratio(row.ratio)) }
+                        td class=(match row.verdict { Verdict::Better => "good", Verdict::Worse | Verdict::Regression => "bad", Verdict::Undecided => "" }) {
+                            (units::significant(row.low)) " – " (units::significant(row.high))
+                        }
+                        td { (row.baseline_runs) " / " (row.candidate_runs) }
+                    }
+                } }
+            } } }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What a measurement leaves behind: the types of `result.json` and `env.json`, the names of the files beside them, and
+//! their writer.
+//!
+//! Invariants: a report, a comparison and a plot are made from these types alone, so whatever they show is in
+//! `result.json`. Times are nanoseconds in `u64`, named `…_ns`; shares are 0 to 1, named `…_share`. What could not be
+//! measured is `None`, never 0. Unknown members are refused when reading, so a change of meaning needs a new schema id.
+
+mod directory;
+mod distribution;
+mod environment;
+#[cfg(test)]
+pub mod example;
+mod run;
+mod series;
+mod set;
+
+pub use directory::{ResultDirectory, ResultError, hlog_name, sha256_hex};
+pub use distribution::{Distribution, SPECTRUM_QUANTILES, SpectrumPoint};
+pub use environment::{EnvironmentFact, EnvironmentRecord};
+pub use run::{
+    Durability, EndToEnd, ErrorCount, GeneratorRecord, HiccupRecord, IntegrityRecord, LoopKind, OperationRecord,
+    PhaseRecord, ResourceCost, RunParameters, RunRecord, RunRole, RunStatus, Validity,
+};
+pub use series::{BrokerEvent, BrokerEventKind, SecondPoint};
+pub use set::{
+    Curve, CurvePoint, Goal, Headroom, ResultSet, SetKind, SetStatus, Slo, SystemRecord, ToolRecord, WorkloadRecord,
+};
+
+/// Schema id of `result.json`.
+pub const RESULT_SCHEMA: &str = "ringmq-bench/result/1";
+/// Schema id of `env.json`.
+pub const ENVIRONMENT_SCHEMA: &str = "ringmq-bench/environment/1";

@@ -1,0 +1,52 @@
+//! What connections hold, and when that is too much: limits of their own, and the budget of all buffers.
+
+use super::*;
+
+impl ShardCore {
+    /// Whether a connection has reached its own limit, so that it should not be read. A frame that is not complete is read on,
+    /// however long it is: one request is always admitted.
+    pub fn is_over_limit(&self, id: SlotId) -> bool {
+        self.is_full(id)
+            || self.connections.get(id).is_some_and(|connection| {
+                let input = connection.input.len();
+                input > self.settings.connection_in_flight_bytes && input >= connection.wanted_input
+            })
+    }
+
+    /// Whether a connection holds so much that it must not be read until memory returns.
+    pub fn is_starved(&self, id: SlotId) -> bool {
+        let used = self.others_bytes + self.buffer_bytes;
+        self.connections
+            .get(id)
+            .is_some_and(|connection| self.shared.buffers.starves(used, connection.accounted_bytes as u64))
+    }
+
+    /// How long a frame may take to arrive, milliseconds.
+    pub fn frame_timeout_ms(&self) -> u64 {
+        let timeout_ms = self.shared.live.frame_timeout_ms.load(Ordering::Relaxed);
+        if self.pressure == Pressure::Exhausted { timeout_ms.min(limits::EXHAUSTED_FRAME_MS) } else { timeout_ms }
+    }
+
+    /// Whether requests without an answer and answers that are not taken reach a connection's limit: then none of its
+    /// requests is executed, also not one that has arrived.
+    pub fn is_full(&self, id: SlotId) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            connection.unanswered_bytes + connection.outbox.queued_bytes() > self.settings.connection_in_flight_bytes
+        })
+    }
+
+    /// Whether buffers have used up their budget, so that pauses are not the connections' own doing.
+    pub fn is_memory_short(&self) -> bool {
+        self.pressure != Pressure::None
+    }
+
+    /// Counts what a connection's buffers hold now.
+    pub fn account(&mut self, id: SlotId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let outbox = &connection.outbox;
+            let bytes = connection.input.len() + outbox.queued_bytes() - outbox.piped_bytes();
+            self.buffer_bytes = self.buffer_bytes + bytes as u64 - connection.accounted_bytes as u64;
+            connection.accounted_bytes = bytes;
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The reader threads: pulls whose messages are no longer in memory. They wait for the disk, so that no shard does.
+//!
+//! Long ranges of the log's files are spliced into pipes, short and scattered ones are copied. Either way a shard gets bytes that
+//! are resident. Answers of one connection may overtake each other, which the protocol allows.
+//!
+//! Invariant: only bytes below the ring's floor are read from files. They are in whole pages that are never written again, so a
+//! page that is read once stays true for as long as anybody holds it, also when its file is removed.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringmq_protocol::codes::response;
+use ringmq_protocol::pull::{PullResult, write_pull_response_head};
+use ringmq_protocol::record::{CrcCheck, RecordView};
+use ringmq_protocol::response::write_error;
+use ringmq_shards::log::segments::WritePath;
+use ringmq_shards::probe::{Counter, Histogram, Probe};
+use ringmq_shards::queue::{QueueEntry, QueueError};
+use ringmq_shards::runtime::{FilledPipe, MailboxSender, PipePool};
+use ringmq_shards::types::{PhysicalOffset, QueueOffset};
+
+use super::cold::{BufferPool, ColdAnswer, ColdBuffer, PipedBytes};
+use super::connection::connection_slot;
+use super::event_loop::Lifecycle;
+use super::limits;
+use super::messages::{ColdPull, ShardMessage};
+use super::shared::{Shared, monotonic_ns};
+use super::store_thread::StoreAccess;
+use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
+
+/// Entries of a queue that may all be gone before a read gives up for now.
+const REMOVED_ENTRIES: u64 = 300_000;
+
+/// A reader thread. Several share the channel.
+pub struct Reader {
+    /// Pulls.
+    pub pulls: Arc<Mutex<Receiver<ColdPull>>>,
+    /// The store.
+    pub access: Arc<StoreAccess>,
+    /// All shards.
+    pub shards: Vec<MailboxSender<ShardMessage>>,
+    /// The byte budget.
+    pub shared: Arc<Shared>,
+    /// Life of the process.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Figures.
+    pub probe: Probe,
+    /// Buffers of copied answers.
+    pub buffers: BufferPool,
+    /// Pipes of spliced ones.
+    pub pipes: PipePool,
+}
+
+/// What an answer is made of.
+struct Chosen {
+    reading: Reading,
+    ranges: Vec<Range>,
+}
+
+impl Reader {
+    /// Runs until every shard is gone.
+    pub fn run(self) {
+        loop {
+            self.shared.cold.wait_for_room(&self.lifecycle.stopping);
+            // Whoever waits for a pull holds the lock; the other reader is reading meanwhile.
+            let next = self.pulls.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(pull) = next else { return };
+            self.serve(&pull);
+        }
+    }
+
+    fn serve(&self, pull: &ColdPull) {
+        self.probe.count(Counter::PullFromDisk);
+        let answer = self.answer(pull);
+        let bytes = answer.frame.len() as u64;
+        self.shared.cold.take(bytes);
+        if let Some(received_ns) = pull.received_ns {
+            self.probe.record(Histogram::PullLatency, monotonic_ns().saturating_sub(received_ns));
+        }
+        let (shard, _) = connection_slot(pull.connection);
+        let message = ShardMessage::ColdAnswer { connection: pull.connection, answer, answers: pull.answers };
+        if !self.shards.get(shard).is_some_and(|mailbox| mailbox.send_blocking(message)) {
+            tracing::debug!(shard, "a shard is gone; its answer is dropped");
+            self.shared.cold.release(bytes);
+        }
+        self.shared.cold_done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn answer(&self, pull: &ColdPull) -> ColdAnswer {
+        match self.choose(pull) {
+            Ok(chosen) => self.found(pull, chosen),
+            Err(error) => {
+                tracing::warn!(%error, "a pull could not be served from the disk");
+                let mut frame = Vec::new();
+                let remark = error.to_string();
+                write_error(&mut frame, pull.serialize_type, pull.opaque, response::SYSTEM_ERROR, &remark, &[]);
+                ColdAnswer { frame: self.buffer(&[&frame]), pipes: Vec::new() }
+            }
+        }
+    }
+
+    /// Chooses messages as a shard does, with the entries that only files have.
+    fn choose(&self, pull: &ColdPull) -> Result<Chosen, QueueError> {
+        let (min, max) = pull.queue.bounds();
+        if let Some(reading) = outside(i64::try_from(pull.offset).unwrap_or(i64::MAX), min.0, max.0) {
+            return Ok(Chosen { reading, ranges: Vec::new() });
+        }
+        let limits = ReadLimits {
+            max_messages: pull.max_messages,
+            memory_from: self.access.memory_from(),
+            transfer: pull.transfer,
+        };
+        let log_minimum = self.access.view().minimum();
+        let mut collector = Collector::new(limits, &pull.filter);
+        let mut ranges: Vec<Range> = Vec::new();
+        let mut at = pull.offset;
+        let mut removed = false;
+        let mut entries = [QueueEntry::default(); 32];
+        'reading: loop {
+            let count = self.access.read_entries(&pull.queue, QueueOffset(at), &mut entries)?;
+            if count == 0 {
+                break;
+            }
+            for entry in &entries[..count] {
+                if entry.is_blank() || entry.physical.0 < log_minimum {
+                    removed = true;
+                } else if !collector.take(entry, &mut ranges) {
+                    break 'reading;
+                }
+                at += 1;
+            }
+            let found_nothing = collector.messages() == 0 && collector.scanned() == 0;
+            if found_nothing && removed && at - pull.offset > REMOVED_ENTRIES {
+                break;
+            }
+        }
+        let (bytes, messages) = (collector.bytes(), collector.messages());
+        let status = match (bytes, removed) {
+            (0, true) => Status::MessageWasRemoving,
+            (0, false) => Status::NoMatchedMessage,
+            _ => Status::Found,
+        };
+        let reading = Reading { status, next: at as i64, min: min.0 as i64, max: max.0 as i64, bytes, messages };
+        Ok(Chosen { reading, ranges })
+    }
+
+    fn found(&self, pull: &ColdPull, chosen: Chosen) -> ColdAnswer {
+        let Chosen { reading, ranges } = chosen;
+        let head = head_of(pull, &reading);
+        if let Some(pipes) = self.splice(&ranges, reading.bytes) {
+            self.count(&reading, Counter::PullSplicedBytes);
+            return ColdAnswer { frame: self.buffer(&[&head]), pipes };
+        }
+        let mut frame = self.buffers.take(head.len() + reading.bytes);
+        let (front, body) = frame.bytes_mut().split_at_mut(head.len());
+        front.copy_from_slice(&head);
+        let filled = self.copy(&ranges, body);
+        if filled < reading.bytes {
+            return self.cut(pull, reading, &body[..filled]);
+        }
+        self.count(&reading, Counter::PullCopiedBytes);
+        ColdAnswer { frame, pipes: Vec::new() }
+    }
+
+    /// A segment went away between the entries and the read: what is before it is whole.
+    fn cut(&self, pull: &ColdPull, mut reading: Reading, body: &[u8]) -> ColdAnswer {
+        reading.bytes = body.len();
+        reading.messages = count_records(body);
+        if body.is_empty() {
+            reading.status = Status::MessageWasRemoving;
+        }
+        self.count(&reading, Counter::PullCopiedBytes);
+        ColdAnswer { frame: self.buffer(&[&head_of(pull, &reading), body]), pipes: Vec::new() }
+    }
+
+    fn count(&self, reading: &Reading, way: Counter) {
+        self.probe.add(Counter::PullMessages, reading.messages as u64);
+        self.probe.add(Counter::PullBytes, reading.bytes as u64);
+        self.probe.add(way, reading.bytes as u64);
+    }
+
+    /// Copies the ranges one behind the other and gives the bytes of those that are there.
+    fn copy(&self, ranges: &[Range], body: &mut [u8]) -> usize {
+        let mut filled = 0;
+        for range in ranges {
+            if !self.access.read(range.physical, &mut body[filled..filled + range.length]) {
+                break;
+            }
+            filled += range.length;
+        }
+        filled
+    }
+
+    /// The ranges in pipes. `None` when that is not worth it or not possible; then they are copied.
+    fn splice(&self, ranges: &[Range], bytes: usize) -> Option<Vec<PipedBytes>> {
+        if bytes < limits::SPLICED_ANSWER_BYTES || bytes < ranges.len() * limits::SPLICED_RANGE_BYTES {
+            return None;
+        }
+        let floor = self.access.view().floor();
+        if ranges.iter().any(|range| range.physical + range.length as u64 > floor) {
+            return None;
+        }
+        let piped = self.shared.piped_bytes.load(Ordering::Relaxed) + bytes as u64;
+        if piped > self.shared.cold.limit() / limits::PIPED_SHARE {
+            return None;
+        }
+        let mut pipes = vec![self.pipes.take()?];
+        for range in ranges {
+            self.splice_range(range, &mut pipes)?;
+        }
+        Some(pipes.into_iter().map(|pipe| PipedBytes::new(pipe, &self.shared)).collect())
+    }
+
+    fn splice_range(&self, range: &Range, pipes: &mut Vec<FilledPipe>) -> Option<()> {
+        let list = self.access.segments().snapshot();
+        let mut at = PhysicalOffset(range.physical);
+        let end = range.physical + range.length as u64;
+        while at.0 < end {
+            let (segment, in_file) = list.locate(at)?;
+            let file = segment.raw_fd(WritePath::PageCache)?;
+            let wanted = usize::try_from((end - at.0).min(list.size().bytes_left(at))).ok()?;
+            let pipe = pipes.last_mut()?;
+            let was_empty = pipe.is_empty();
+            match pipe.fill(file, in_file, wanted) {
+                // The file is shorter than its segment: the copy says so.
+                Ok(0) if was_empty => return None,
+                Ok(filled) => at.0 += filled as u64,
+                Err(error) => {
+                    tracing::debug!(%error, offset = at.0, "a range of the log could not be spliced; it is copied");
+                    return None;
+                }
+            }
+            if at.0 < end && list.locate(at).is_some_and(|(here, _)| here.start() == segment.start()) {
+                pipes.push(self.pipes.take()?);
+            }
+        }
+        Some(())
+    }
+
+    fn buffer(&self, parts: &[&[u8]]) -> ColdBuffer {
+        let mut buffer = self.buffers.take(parts.iter().map(|part| part.len()).sum());
+        let mut rest = buffer.bytes_mut();
+        for part in parts {
+            let (front, behind) = rest.split_at_mut(part.len());
+            front.copy_from_slice(part);
+            rest = behind;
+        }
+        buffer
+    }
+}
+
+fn head_of(pull: &ColdPull, reading: &Reading) -> Vec<u8> {
+    let result = PullResult {
+        next_begin_offset: reading.next,
+        min_offset: reading.min,
+        max_offset: reading.max,
+        topic_sys_flag: pull.topic_sys_flag,
+        group_sys_flag: pull.group_sys_flag,
+        ..PullResult::default()
+    };
+    let code = reading.status.code(i64::try_from(pull.offset).unwrap_or(i64::MAX));
+    let remark = Some(reading.status.name());
+    let mut head = Vec::with_capacity(512);
+    write_pull_response_head(&mut head, pull.serialize_type, pull.opaque, code, remark, &result, reading.bytes);
+    head
+}
+
+/// Records in a body that was cut short.
+fn count_records(mut body: &[u8]) -> usize {
+    let mut count = 0;
+    while let Ok(record) = RecordView::parse(body, CrcCheck::Skip) {
+        body = &body[record.total_size().min(body.len())..];
+        count += 1;
+    }
+    count
+}
