@@ -90,10 +90,12 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
     if let Some(notice) = config.loopback_notice() {
         tracing::info!("{notice}");
     }
-    if roles.broker {
+    let awake = roles.broker.then(|| {
         tracing::info!("{}", tune::start_line(&config));
-    }
+        tune::hold_awake()
+    });
     let code = crate::serve(ServeOptions { roles, config });
+    drop(awake);
     logging::flush(LOG_PATIENCE);
     code
 }

@@ -4,6 +4,7 @@
 //! Invariant: nothing but `apply`, `revert`, `cpus` and `export` writes, and what they write is said.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ use crate::config::{self, Config, Service, Sources};
 const DEFAULT_PROFILE: &str = "latency";
 /// Deviations that the start names.
 const WORST_AT_START: usize = 3;
+
+/// The kernel's device for wishes about the time to wake a processor (`Documentation/power/pm_qos_interface`).
+const DMA_LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
 
 /// How a `tune` command ended; a table of its own, because tools that compare hosts read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -494,6 +498,30 @@ pub fn start_line(config: &Config) -> String {
     format!("tuning: {applied}: {} ok, {drift} drift (ringmq tune check); {tail}", session.plan.count(State::Ok))
 }
 
+/// Keeps the processors from deep sleep (PM QoS) while profile `latency` is applied, until the file is dropped. `None`
+/// under other profiles, and where the device is missing or not for this user: that costs latency and nothing else.
+pub fn hold_awake() -> Option<File> {
+    let system = RootSystem::new(Path::new("/")).ok()?;
+    let wanted = applied_profile(&system).is_some_and(|name| name == "latency");
+    let held = wanted.then(|| ask_for_wakefulness(Path::new(DMA_LATENCY_DEVICE)))?;
+    match held {
+        Ok(file) => Some(file),
+        Err(error) => {
+            tracing::info!(
+                "tuning: {DMA_LATENCY_DEVICE} cannot be held: {error} (ringmq tune explain cpu.dma_latency)"
+            );
+            None
+        }
+    }
+}
+
+/// Asks for a wake-up within no microseconds; the wish holds as long as the file is open.
+fn ask_for_wakefulness(device: &Path) -> std::io::Result<File> {
+    let mut file = File::options().write(true).open(device)?;
+    file.write_all(&0i32.to_ne_bytes())?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -594,6 +622,17 @@ mod tests {
         assert!(error.contains("cpus.toml") && error.contains("1000") && error.contains("tune cpus"), "{error}");
         std::fs::write(&file, "interrupts = \"0\"\n").expect("a file");
         assert!(load(None).expect_err("refused").to_string().contains("names no shards"));
+    }
+
+    #[test]
+    fn the_wish_for_wakefulness_is_a_number_of_four_bytes() {
+        // Goal: the kernel's device gets what it documents. Method: a file in its place; one that is missing.
+        let folder = tempfile::tempdir().expect("a folder");
+        let device = folder.path().join("device");
+        assert!(ask_for_wakefulness(&device).is_err());
+        std::fs::write(&device, "").expect("a file");
+        drop(ask_for_wakefulness(&device).expect("written"));
+        assert_eq!(std::fs::read(&device).expect("a file"), [0; 4]);
     }
 
     #[test]

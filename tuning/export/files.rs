@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::catalogue::{CardSetting, Catalogue, Class, Computation, Kind, Profile, Rule, Tunable};
+use crate::catalogue::{CardSetting, Catalogue, Class, Computation, Kind, Need, Profile, Rule, Tunable};
 use crate::plan::{Line, Plan, State, Target};
 
 /// The value that a rule writes whatever the host.
@@ -84,7 +84,9 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
             format!("ACTION==\"add|change\", SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", KERNEL==\"{kernel}\"");
         match (fixed_value(rule), rule) {
             (Some(value), _) => {
-                let _ = writeln!(text, "{start}, ATTR{{{attribute}}}=\"{value}\"");
+                let solid = tunable.needs.contains(&Need::SolidState);
+                let only = if solid { ", ATTR{queue/rotational}==\"0\"" } else { "" };
+                let _ = writeln!(text, "{start}{only}, ATTR{{{attribute}}}=\"{value}\"");
             }
             (None, Rule::Computed(Computation::DiskScheduler)) => {
                 let _ = writeln!(text, "{start}, ATTR{{queue/rotational}}==\"0\", ATTR{{{attribute}}}=\"none\"");
@@ -110,6 +112,10 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
     }
     if plan.is_none() {
         text += "\n# Queues of cards (RPS, XPS) depend on the host: `ringmq tune export` on it writes them here.\n";
+    }
+    if profile.name == "latency" {
+        text += "\n# The broker keeps the processors from deep sleep while this profile is applied; it needs the device for it.\n\
+                 KERNEL==\"cpu_dma_latency\", GROUP=\"ringmq\", MODE=\"0660\"\n\n";
     }
     text += "# Interrupts cannot be placed from here: ringmq-tune.service does it.\n";
     text
