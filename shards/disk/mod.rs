@@ -10,10 +10,12 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 pub mod aligned;
+pub mod read_only;
 pub mod real;
 pub mod state_file;
 
 pub use aligned::AlignedBuffer;
+pub use read_only::ReadOnlyDisk;
 pub use real::RealDisk;
 pub use state_file::{StateFile, StateFileError};
 

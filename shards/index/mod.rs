@@ -5,9 +5,9 @@
 
 mod error;
 mod file;
-mod layout;
+pub(crate) mod layout;
 pub mod limits;
-mod name;
+pub(crate) mod name;
 mod service;
 #[cfg(test)]
 mod tests;

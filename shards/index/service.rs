@@ -105,13 +105,18 @@ impl IndexService {
         if let Some(newest) = self.files.last_mut() {
             newest.make_live(last_stop != LastStop::Clean)?;
         }
+        self.last = self.last_of_files();
+        Ok(())
+    }
+
+    /// The last record that the files' headers know.
+    fn last_of_files(&self) -> Option<Indexed> {
         let headers = self.files.iter().rev().map(IndexFile::header);
-        self.last = headers.filter(|header| header.end_time > 0).find_map(|header| {
+        headers.filter(|header| header.end_time > 0).find_map(|header| {
             let physical = PhysicalOffset(u64::try_from(header.end_position).ok()?);
             let store_timestamp = StoreTimestamp(u64::try_from(header.end_time).ok()?);
             Some(Indexed { physical, store_timestamp })
-        });
-        Ok(())
+        })
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), IndexError> {
@@ -263,6 +268,28 @@ impl IndexService {
             self.files.remove(0);
             removed += 1;
         }
+        Ok(removed)
+    }
+
+    /// Deletes files with records at or behind the end of the log, which may have lost them in a power cut or been cut at
+    /// damage: new records there would be taken for known ones. What remains of these files' records must be offered again,
+    /// from [`Self::last`] on. Returns how many files went.
+    pub fn cut(&mut self, log_end: PhysicalOffset) -> Result<usize, IndexError> {
+        let is_behind = |file: &IndexFile| {
+            let header = file.header();
+            header.next_entry > 1 && u64::try_from(header.end_position).is_ok_and(|end| end >= log_end.0)
+        };
+        let Some(first) = self.files.iter().position(is_behind) else { return Ok(0) };
+        let removed = self.files.len() - first;
+        while self.files.len() > first {
+            let path = self.files[self.files.len() - 1].path().to_path_buf();
+            self.remove(&path)?;
+            self.files.pop();
+        }
+        if let Some(newest) = self.files.last_mut() {
+            newest.make_live(false)?;
+        }
+        self.last = self.last_of_files();
         Ok(removed)
     }
 

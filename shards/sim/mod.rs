@@ -4,6 +4,7 @@
 //! Only tests and simulators see this room (feature `sim`).
 
 mod content;
+pub mod damage;
 mod disk;
 mod faults;
 

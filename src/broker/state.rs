@@ -92,6 +92,19 @@ fn read<T: serde::de::DeserializeOwned>(file: &'static str, bytes: &[u8]) -> Res
     from_slice(bytes).map_err(|source| StateError { file, source })
 }
 
+/// Whether a state file has its form; other names are fine as they are.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(name: &str, bytes: &[u8]) -> Result<(), StateError> {
+    match name {
+        TOPICS_FILE => read::<TopicsIn>(TOPICS_FILE, bytes).map(drop),
+        GROUPS_FILE => read::<GroupsIn>(GROUPS_FILE, bytes).map(drop),
+        OFFSETS_FILE => read::<OffsetsIn>(OFFSETS_FILE, bytes).map(drop),
+        _ => Ok(()),
+    }
+}
+
 impl Control {
     /// Takes over state files, given as names and contents; other names are skipped. Meant for the start, before the
     /// first request. Files before one that fails stay taken over.

@@ -19,12 +19,16 @@ pub enum ExitStatus {
     IoUringUnavailable = 4,
     /// The log could not be written or synced. Nothing was acknowledged since; look at the disk before starting again.
     LogWriteFailed = 5,
-    /// The store is damaged below what was known to be on disk, and the start was refused.
+    /// The store is damaged: below what was known to be on disk, and a start was refused, or anywhere, and a check found it.
     RecoveryRefused = 6,
     /// An address or port to listen on is taken or not allowed.
     AddressUnavailable = 7,
     /// A server did not answer a client command, or refused it.
     ServerRefused = 8,
+    /// The log is sound, but queue files, index or checkpoint do not fit it.
+    NeedsRepair = 9,
+    /// A store holds what RingMQ cannot read.
+    NotAdoptable = 10,
     /// Stopped by a second signal, before everything was in order.
     Interrupted = 130,
 }
@@ -37,9 +41,11 @@ pub const TABLE: &[(ExitStatus, &str)] = &[
     (ExitStatus::StoreLocked, "another process uses the data directory"),
     (ExitStatus::IoUringUnavailable, "io_uring is not available"),
     (ExitStatus::LogWriteFailed, "the log could not be written or synced: look at the disk first"),
-    (ExitStatus::RecoveryRefused, "the store is damaged, the start was refused"),
+    (ExitStatus::RecoveryRefused, "the store is damaged: a start was refused, or a check found it"),
     (ExitStatus::AddressUnavailable, "an address or port cannot be listened on"),
     (ExitStatus::ServerRefused, "produce, consume: the server did not answer or refused"),
+    (ExitStatus::NeedsRepair, "store verify, explain: files that follow from the log do not fit it"),
+    (ExitStatus::NotAdoptable, "store adopt: RingMQ cannot open this store"),
     (ExitStatus::Interrupted, "stopped by a second signal"),
 ];
 

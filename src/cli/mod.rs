@@ -7,6 +7,7 @@
 pub mod exit_codes;
 pub mod logging;
 mod options;
+mod store;
 mod tune;
 
 use std::ffi::OsString;
@@ -41,6 +42,8 @@ pub struct ServeOptions {
     pub roles: Roles,
     /// Checked settings. The log is already running with them.
     pub config: Config,
+    /// Cut the log at damage instead of refusing to start; what is cut is saved aside.
+    pub salvage: bool,
 }
 
 /// Runs the command of this command line, the program's name first.
@@ -59,6 +62,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Namesrv(arguments) => serve(Roles { broker: false, namesrv: true }, arguments),
         Command::Produce(options) => crate::produce(options),
         Command::Consume(options) => crate::consume(options),
+        Command::Store(arguments) => store::run(arguments),
         Command::Tune(arguments) => tune::run(arguments),
         Command::Config(arguments) => match arguments.what {
             ConfigCommand::Reference => print(&config::reference()),
@@ -73,6 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
     let service = if roles.broker { Service::Broker } else { Service::Namesrv };
+    let salvage = arguments.salvage;
     let config = match config::load(arguments.sources(service)) {
         Ok(config) => config,
         Err(error) => return usage(&error),
@@ -94,7 +99,7 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
         tracing::info!("{}", tune::start_line(&config));
         tune::hold_awake()
     });
-    let code = crate::serve(ServeOptions { roles, config });
+    let code = crate::serve(ServeOptions { roles, config, salvage });
     drop(awake);
     logging::flush(LOG_PATIENCE);
     code

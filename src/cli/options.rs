@@ -34,6 +34,8 @@ pub enum Command {
     Consume(ConsumeOptions),
     /// Show what can be configured, and what is
     Config(ConfigArguments),
+    /// Check, print, explain and repair a store that no broker uses
+    Store(super::store::StoreArguments),
     /// Check and tune this host: kernel, disks, network cards, cores; everything can be undone
     Tune(TuneArguments),
 }
@@ -77,6 +79,9 @@ pub struct ServerArguments {
     /// Where to log: stderr or a file [default: stderr]
     #[arg(long, value_name = "stderr|FILE")]
     pub log_target: Option<String>,
+    /// Start although the log is damaged: save what is behind the damage aside and cut it off
+    #[arg(long)]
+    pub salvage: bool,
 }
 
 impl ServerArguments {
@@ -288,7 +293,8 @@ mod tests {
         let help = CommandLine::command().render_help().to_string();
         let first_words: Vec<&str> =
             help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
-        assert_eq!(first_words[..8], ["start", "broker", "namesrv", "produce", "consume", "config", "tune", "help"]);
+        let expected = ["start", "broker", "namesrv", "produce", "consume", "config", "store", "tune", "help"];
+        assert_eq!(first_words[..9], expected);
         assert!(help.contains("Exit codes:\n    0  done"), "{help}");
     }
 

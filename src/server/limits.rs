@@ -62,6 +62,10 @@ pub const FLUSH_REQUESTS: usize = 4_096;
 /// Look-ups waiting for the store thread; above it they are refused with `SYSTEM_BUSY`.
 pub const STORE_JOBS: usize = 4_096;
 
+/// Largest record that is believed when its length is read from a file: far above what `maxMessageSize` can be set to, and
+/// small enough to be read at once.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+
 /// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
 pub const READERS: usize = 2;
 
@@ -99,3 +103,6 @@ pub const MOVED_ANSWER_BYTES: usize = 32 << 10;
 
 /// Heads of answers up to this size are sent by a direct call just before the pipe; longer output goes through the ring.
 pub const DIRECT_HEAD_BYTES: usize = 16 << 10;
+
+/// Ranges of the log that are known to have been looked at: long ones, as adjacent ones become one.
+pub const VERIFIED_RANGES: usize = 4_096;

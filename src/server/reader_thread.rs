@@ -25,6 +25,7 @@ use super::connection::connection_slot;
 use super::event_loop::Lifecycle;
 use super::limits;
 use super::messages::{ColdPull, ShardMessage};
+use super::served::{self, Damaged, Place, Verified};
 use super::shared::{Shared, monotonic_ns};
 use super::store_thread::StoreAccess;
 use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
@@ -50,12 +51,25 @@ pub struct Reader {
     pub buffers: BufferPool,
     /// Pipes of spliced ones.
     pub pipes: PipePool,
+    /// What all readers have looked at already.
+    pub verified: Arc<Verified>,
+}
+
+/// Why a pull cannot be served from the files.
+#[derive(Debug, thiserror::Error)]
+enum ColdError {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
 }
 
 /// What an answer is made of.
 struct Chosen {
     reading: Reading,
     ranges: Vec<Range>,
+    /// The messages in the ranges, in order.
+    places: Vec<Place>,
 }
 
 impl Reader {
@@ -87,9 +101,10 @@ impl Reader {
         self.shared.cold_done.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn answer(&self, pull: &ColdPull) -> ColdAnswer {
-        match self.choose(pull) {
-            Ok(chosen) => self.found(pull, chosen),
+    /// Reads what a pull asks for.
+    pub fn answer(&self, pull: &ColdPull) -> ColdAnswer {
+        match self.choose(pull).and_then(|chosen| self.found(pull, chosen)) {
+            Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(%error, "a pull could not be served from the disk");
                 let mut frame = Vec::new();
@@ -101,10 +116,10 @@ impl Reader {
     }
 
     /// Chooses messages as a shard does, with the entries that only files have.
-    fn choose(&self, pull: &ColdPull) -> Result<Chosen, QueueError> {
+    fn choose(&self, pull: &ColdPull) -> Result<Chosen, ColdError> {
         let (min, max) = pull.queue.bounds();
         if let Some(reading) = outside(i64::try_from(pull.offset).unwrap_or(i64::MAX), min.0, max.0) {
-            return Ok(Chosen { reading, ranges: Vec::new() });
+            return Ok(Chosen { reading, ranges: Vec::new(), places: Vec::new() });
         }
         let limits = ReadLimits {
             max_messages: pull.max_messages,
@@ -113,7 +128,8 @@ impl Reader {
         };
         let log_minimum = self.access.view().minimum();
         let mut collector = Collector::new(limits, &pull.filter);
-        let mut ranges: Vec<Range> = Vec::new();
+        let (mut ranges, mut places): (Vec<Range>, Vec<Place>) = (Vec::new(), Vec::new());
+        let log_end = self.access.view().confirmed();
         let mut at = pull.offset;
         let mut removed = false;
         let mut entries = [QueueEntry::default(); 32];
@@ -123,10 +139,21 @@ impl Reader {
                 break;
             }
             for entry in &entries[..count] {
-                if entry.is_blank() || entry.physical.0 < log_minimum {
+                let (physical, size, before) = (entry.physical.0, entry.size as usize, collector.messages());
+                if entry.is_blank() || physical < log_minimum {
                     removed = true;
+                } else if !served::is_plausible(physical, size, log_end) {
+                    if at == pull.offset {
+                        let reason = format!("its entry says {size} bytes, the log ends at {log_end}");
+                        return Err(Damaged::new(&pull.queue, at, physical, reason).into());
+                    }
+                    // What is in front of it is served; the next pull begins with it and is told.
+                    break 'reading;
                 } else if !collector.take(entry, &mut ranges) {
                     break 'reading;
+                }
+                if collector.messages() > before {
+                    places.push(Place { physical, size, offset: at });
                 }
                 at += 1;
             }
@@ -142,25 +169,49 @@ impl Reader {
             _ => Status::Found,
         };
         let reading = Reading { status, next: at as i64, min: min.0 as i64, max: max.0 as i64, bytes, messages };
-        Ok(Chosen { reading, ranges })
+        Ok(Chosen { reading, ranges, places })
     }
 
-    fn found(&self, pull: &ColdPull, chosen: Chosen) -> ColdAnswer {
-        let Chosen { reading, ranges } = chosen;
-        let head = head_of(pull, &reading);
-        if let Some(pipes) = self.splice(&ranges, reading.bytes) {
-            self.count(&reading, Counter::PullSplicedBytes);
-            return ColdAnswer { frame: self.buffer(&[&head]), pipes };
+    fn found(&self, pull: &ColdPull, chosen: Chosen) -> Result<ColdAnswer, ColdError> {
+        let head = head_of(pull, &chosen.reading);
+        if let Some(pipes) = self.splice(pull, &chosen) {
+            self.count(&chosen.reading, Counter::PullSplicedBytes);
+            return Ok(ColdAnswer { frame: self.buffer(&[&head]), pipes });
         }
+        let Chosen { mut reading, ranges, places } = chosen;
         let mut frame = self.buffers.take(head.len() + reading.bytes);
         let (front, body) = frame.bytes_mut().split_at_mut(head.len());
         front.copy_from_slice(&head);
         let filled = self.copy(&ranges, body);
-        if filled < reading.bytes {
-            return self.cut(pull, reading, &body[..filled]);
+        let (good, damaged) = served::check(&body[..filled], &places, &pull.queue);
+        if let Some(damaged) = damaged {
+            if good == 0 && damaged.offset == pull.offset {
+                return Err(damaged.into());
+            }
+            tracing::error!(%damaged, "messages behind damage cannot be served");
+            reading.next = i64::try_from(damaged.offset).unwrap_or(i64::MAX);
         }
+        if good < reading.bytes {
+            return Ok(self.cut(pull, reading, &body[..good]));
+        }
+        ranges.iter().for_each(|range| self.verified.add(range.physical, range.length));
         self.count(&reading, Counter::PullCopiedBytes);
-        ColdAnswer { frame, pipes: Vec::new() }
+        Ok(ColdAnswer { frame, pipes: Vec::new() })
+    }
+
+    /// Whether the messages may go to a consumer unseen: somebody has looked at these bytes before, or does now.
+    fn are_sound(&self, pull: &ColdPull, chosen: &Chosen) -> bool {
+        if chosen.ranges.iter().all(|range| self.verified.contains(range.physical, range.length)) {
+            return true;
+        }
+        let mut buffer = self.buffers.take(chosen.reading.bytes);
+        let filled = self.copy(&chosen.ranges, buffer.bytes_mut());
+        let (good, damaged) = served::check(&buffer[..filled], &chosen.places, &pull.queue);
+        if damaged.is_some() || good < chosen.reading.bytes {
+            return false;
+        }
+        chosen.ranges.iter().for_each(|range| self.verified.add(range.physical, range.length));
+        true
     }
 
     /// A segment went away between the entries and the read: what is before it is whole.
@@ -193,7 +244,8 @@ impl Reader {
     }
 
     /// The ranges in pipes. `None` when that is not worth it or not possible; then they are copied.
-    fn splice(&self, ranges: &[Range], bytes: usize) -> Option<Vec<PipedBytes>> {
+    fn splice(&self, pull: &ColdPull, chosen: &Chosen) -> Option<Vec<PipedBytes>> {
+        let (ranges, bytes) = (&chosen.ranges, chosen.reading.bytes);
         if bytes < limits::SPLICED_ANSWER_BYTES || bytes < ranges.len() * limits::SPLICED_RANGE_BYTES {
             return None;
         }
@@ -203,6 +255,9 @@ impl Reader {
         }
         let piped = self.shared.piped_bytes.load(Ordering::Relaxed) + bytes as u64;
         if piped > self.shared.cold.limit() / limits::PIPED_SHARE {
+            return None;
+        }
+        if !self.are_sound(pull, chosen) {
             return None;
         }
         let mut pipes = vec![self.pipes.take()?];

@@ -4,23 +4,24 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringmq_protocol::flags::message;
 use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably};
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
-use ringmq_shards::queue::{ChunkPool, QueueEntry, QueueError, QueueStore, QueueStoreConfig};
+use ringmq_shards::queue::{ChunkPool, QueueError, QueueStore, QueueStoreConfig};
+use ringmq_shards::recovery::adopt;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
 use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
+use ringmq_shards::recovery::queue_place::queue_place;
 use ringmq_shards::recovery::{
     DispatchSink, KernelRun, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover,
 };
-use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
+use ringmq_shards::types::{PhysicalOffset, StoreTimestamp};
 
 /// How the store is opened.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct StorageOptions {
     pub ring_bytes: u64,
     /// Whether acknowledgements wait for syncs.
     pub is_sync: bool,
+    /// Cut the log at damage instead of refusing; what is cut is saved aside.
+    pub salvage: bool,
     /// Slots and entries of an index file; `None` without an index.
     pub index: Option<IndexGeometry>,
 }
@@ -61,6 +64,9 @@ pub enum StorageError {
     /// The log's files.
     #[error(transparent)]
     Segments(#[from] SegmentError),
+    /// The store holds what nobody here can read; the remarks, joined.
+    #[error("this store cannot be opened: {0}")]
+    NotAdoptable(String),
     /// Queue files.
     #[error(transparent)]
     Queues(#[from] QueueError),
@@ -86,12 +92,18 @@ pub struct IndexOpening {
     directory: PathBuf,
     geometry: IndexGeometry,
     last_stop: LastStop,
+    log_end: PhysicalOffset,
 }
 
 impl IndexOpening {
-    /// Opens the index.
+    /// Opens the index. Files with records behind the log's end go: what will be written there must be indexed anew.
     pub fn open(self) -> Result<IndexService, IndexError> {
-        IndexService::open(self.disk, self.clock, &self.directory, self.geometry, self.last_stop)
+        let mut index = IndexService::open(self.disk, self.clock, &self.directory, self.geometry, self.last_stop)?;
+        let removed = index.cut(self.log_end)?;
+        if removed > 0 {
+            tracing::warn!(files = removed, "made index files anew that pointed behind the end of the log");
+        }
+        Ok(index)
     }
 }
 
@@ -142,25 +154,13 @@ impl DispatchSink for Rebuild<'_> {
     }
 
     fn record(&mut self, view: &RecordView<'_>, physical_offset: PhysicalOffset) -> io::Result<()> {
-        let kind = message::transaction_type(view.sys_flag());
-        if kind == message::TRANSACTION_PREPARED || kind == message::TRANSACTION_ROLLBACK {
+        let Some(place) = queue_place(view, physical_offset) else { return Ok(()) };
+        if physical_offset < self.known_below || !self.offsets.counts(place.topic, physical_offset) {
             return Ok(());
         }
-        let topic = view.topic();
-        if physical_offset < self.known_below || !self.offsets.counts(topic, physical_offset) {
-            return Ok(());
-        }
-        let (Ok(queue_id), Ok(offset)) = (u32::try_from(view.queue_id()), u64::try_from(view.queue_offset())) else {
-            return Ok(());
-        };
-        let queue = self.queues.get_or_create(topic, QueueId(queue_id)).map_err(io::Error::other)?;
-        let entry = QueueEntry {
-            physical: physical_offset,
-            size: u32::try_from(view.total_size()).map_err(io::Error::other)?,
-            tags_code: view.tags_code(),
-        };
+        let queue = self.queues.get_or_create(place.topic, place.queue_id).map_err(io::Error::other)?;
         let time = StoreTimestamp(u64::try_from(view.store_timestamp()).unwrap_or(0));
-        self.queues.rebuild_append(self.pool, &queue, QueueOffset(offset), entry, time).map_err(io::Error::other)?;
+        self.queues.rebuild_append(self.pool, &queue, place.offset, place.entry, time).map_err(io::Error::other)?;
         Ok(())
     }
 }
@@ -175,6 +175,11 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         create_directories_durably(disk.as_ref(), &directory).map_err(io_error("create directories", directory))?;
     }
     let lock = ProcessLock::acquire(disk.as_ref(), &paths)?;
+    let blockers = adopt::blockers(disk.as_ref(), &paths).map_err(io_error("look at what is", paths.root.clone()))?;
+    if !blockers.is_empty() {
+        let texts = blockers.iter().map(|blocker| format!("{}: {}", blocker.path.display(), blocker.text));
+        return Err(StorageError::NotAdoptable(texts.collect::<Vec<_>>().join("; ")));
+    }
     let was_clean = lock.was_clean(disk.as_ref(), &paths).map_err(io_error("look for abort", paths.abort()))?;
 
     let queue_config = QueueStoreConfig {
@@ -201,7 +206,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let segment_size = SegmentSize::new(options.segment_bytes)?;
     let recovery_options = RecoveryOptions {
         segment_size,
-        salvage: false,
+        salvage: options.salvage,
         max_unsynced_bytes: options.is_sync.then_some(options.ring_bytes),
         index_is_safe: false,
         verify_property_crc: false,
@@ -234,7 +239,9 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     for message in &recovered.messages {
         tracing::warn!("{message}");
     }
-    if !was_clean && from.is_none_or(|from| from > recovered.end) {
+    // After a cut the queues may know more than the log, however the last stop was.
+    let was_cut = recovered.discarded.is_some() || options.salvage;
+    if (!was_clean && from.is_none_or(|from| from > recovered.end)) || was_cut {
         let cut = queues.truncate_all(recovered.end)?;
         if cut > 0 {
             tracing::warn!(entries = cut, "cut queue entries that point behind the end of the log");
@@ -293,6 +300,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         directory: paths.index(),
         geometry,
         last_stop,
+        log_end: recovered.end,
     });
     let pid = std::process::id();
     match was_marked {

@@ -18,6 +18,7 @@ use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 use super::connection::connection_slot;
+use super::limits::RECORD_BYTES_MAX;
 use super::messages::ShardMessage;
 use super::metrics::StoreFigures;
 use super::shared::{Shared, monotonic_ns};
@@ -39,9 +40,6 @@ const INDEX_READ_BYTES: usize = 1 << 20;
 
 /// How often the index is flushed to its file.
 const INDEX_FLUSH_PERIOD: Duration = Duration::from_secs(5);
-
-/// Largest record that is believed when its length is read from the log.
-const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// A job of the store thread.
 pub enum StoreJob {

@@ -111,6 +111,7 @@ fn open(disk: &SimDisk, mode: Mode, seed: u64) -> Result<Life, String> {
         ring_bytes: RING_BYTES as u64,
         tail_bytes: 64 << 20,
         is_sync: is_sync(mode),
+        salvage: false,
         index: None,
     };
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());

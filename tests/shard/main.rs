@@ -4,6 +4,7 @@
 mod allocation;
 mod crash;
 mod held;
+mod images;
 mod input;
 mod pair;
 mod remote;

@@ -317,7 +317,7 @@ fn the_durable_point_follows_a_busy_log() {
     running.topic(TOPIC, u32::try_from(QUEUES).expect("small"));
     let ends = (0..QUEUES).map(|queue_id| (queue_id, 0)).collect();
     load_and_kill(running, 0, Duration::from_secs(3), &ends, &mut Promises::default());
-    let paths = StorePaths::new(&store.path());
+    let paths = StorePaths::new(store.path());
     let point = DurablePointFile::load(&RealDisk, &paths).expect("it can be read");
     assert!(matches!(point, StoredPoint::Valid(point) if point.offset.0 > 0), "{point:?}");
 }

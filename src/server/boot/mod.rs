@@ -86,6 +86,7 @@ impl BootError {
             Self::Storage(StorageError::Recovery(_) | StorageError::Segments(_) | StorageError::Queues(_)) => {
                 ExitStatus::RecoveryRefused
             }
+            Self::Storage(StorageError::NotAdoptable(_)) => ExitStatus::NotAdoptable,
             Self::Listen { .. } => ExitStatus::AddressUnavailable,
             Self::Config(_) => ExitStatus::Usage,
             Self::Storage(_) | Self::System { .. } => ExitStatus::Failure,
@@ -169,7 +170,7 @@ struct StoreSide {
 
 impl Running {
     fn start(options: ServeOptions) -> Result<Self, BootError> {
-        let ServeOptions { roles, mut config } = options;
+        let ServeOptions { roles, mut config, salvage } = options;
         check_io_uring()?;
         let descriptors = signals::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
         tracing::debug!(descriptors, "open files allowed");
@@ -179,7 +180,7 @@ impl Running {
         let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
         let broker = match roles.broker {
-            true => Some(open_broker(&mut config, &disk, &clock, descriptors)?),
+            true => Some(open_broker(&mut config, &disk, &clock, descriptors, salvage)?),
             false => None,
         };
         let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
@@ -548,6 +549,7 @@ fn build_broker(
     let flush_handle = spawn("flush", Box::new(move || flush_thread.run()))?;
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
     let cold = Arc::new(Mutex::new(cold));
+    let verified = Arc::new(super::served::Verified::default());
     let mut reader_threads = Vec::new();
     for access in reader_accesses {
         let reader = Reader {
@@ -559,6 +561,7 @@ fn build_broker(
             probe: registry.probe("reader"),
             buffers: BufferPool::default(),
             pipes: PipePool::new(limits::READER_PIPES, limits::PIPE_BYTES),
+            verified: Arc::clone(&verified),
         };
         reader_threads.push(spawn("reader", Box::new(move || reader.run()))?);
     }

@@ -7,6 +7,7 @@ pub(super) fn open_broker(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
     descriptors: u64,
+    salvage: bool,
 ) -> Result<BrokerStart, BootError> {
     let (flush_mode, wanted) = match config.flush_disk_type {
         FlushDiskType::AsyncFlush => (FlushMode::Async, config.async_write_path),
@@ -37,6 +38,7 @@ pub(super) fn open_broker(
         zero_ahead_bytes,
         ring_bytes: ring_bytes(config) as u64,
         is_sync: flush_mode == FlushMode::Sync,
+        salvage,
         index,
     };
     let storage = storage::open(disk, clock, &options)?;
@@ -160,9 +162,15 @@ pub(super) fn open_control(
     for name in ["topics.json", "subscriptionGroup.json", "consumerOffset.json"] {
         let file = StateFile::new(directory.join(name));
         let loaded = file
-            .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
+            .load(disk.as_ref(), |bytes| {
+                let checked = crate::broker::state::check(name, bytes);
+                checked.map(|()| bytes.to_vec()).map_err(|error| error.to_string())
+            })
             .map_err(|error| BootError::Config(error.to_string()))?;
         if let Some(loaded) = loaded {
+            if let Some(problem) = loaded.backup_used {
+                tracing::warn!(file = name, problem, "a state file cannot be used, its backup is");
+            }
             control
                 .load_state([(name, loaded.value.as_slice())])
                 .map_err(|error| BootError::Config(error.to_string()))?;
