@@ -139,7 +139,7 @@ pub fn load(sources: Sources) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// As [`load`], without the file of processors: for the tool that writes it.
+/// As [`load`], without the file of processors: for the tool that writes it, and for tools that run no shards.
 pub fn load_without_cpus_file(sources: Sources) -> Result<Config, ConfigError> {
     load_layers(sources, false)
 }
