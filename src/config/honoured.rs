@@ -145,7 +145,8 @@ honoured_keys! {
         region_id: String = "regionId", Broker, Kind::Name, "DefaultRegion", Restart;
     }
     "Cores and waiting" {
-        /// Processors to run on. Empty: all that the process may use.
+        /// Processors to run on. Empty: those of `ringmq/cpus.toml` in the data directory, which `ringmq tune cpus` writes,
+        /// else all that the process may use.
         cores: Vec<usize> = "-", Ringmq, Kind::Cores, "", Restart;
         /// Shards, one pinned thread each. 0: one per processor of `cores`. More shards than processors only adds
         /// switches.
