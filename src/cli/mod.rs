@@ -8,6 +8,7 @@ pub mod exit_codes;
 pub mod logging;
 mod options;
 mod store;
+mod tune;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -62,6 +63,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Produce(options) => crate::produce(options),
         Command::Consume(options) => crate::consume(options),
         Command::Store(arguments) => store::run(arguments),
+        Command::Tune(arguments) => tune::run(arguments),
         Command::Config(arguments) => match arguments.what {
             ConfigCommand::Reference => print(&config::reference()),
             ConfigCommand::Toml => print(&config::example_toml()),
@@ -93,7 +95,12 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
     if let Some(notice) = config.loopback_notice() {
         tracing::info!("{notice}");
     }
+    let awake = roles.broker.then(|| {
+        tracing::info!("{}", tune::start_line(&config));
+        tune::hold_awake()
+    });
     let code = crate::serve(ServeOptions { roles, config, salvage });
+    drop(awake);
     logging::flush(LOG_PATIENCE);
     code
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 
 use super::exit_codes;
+use super::tune::TuneArguments;
 use crate::config::{Service, Sources};
 
 /// A message broker that speaks Apache RocketMQ's remoting protocol.
@@ -35,6 +36,8 @@ pub enum Command {
     Config(ConfigArguments),
     /// Check, print, explain and repair a store that no broker uses
     Store(super::store::StoreArguments),
+    /// Check and tune this host: kernel, disks, network cards, cores; everything can be undone
+    Tune(TuneArguments),
 }
 
 /// Options of all servers.
@@ -290,7 +293,8 @@ mod tests {
         let help = CommandLine::command().render_help().to_string();
         let first_words: Vec<&str> =
             help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
-        assert_eq!(first_words[..8], ["start", "broker", "namesrv", "produce", "consume", "config", "store", "help"]);
+        let expected = ["start", "broker", "namesrv", "produce", "consume", "config", "store", "tune", "help"];
+        assert_eq!(first_words[..9], expected);
         assert!(help.contains("Exit codes:\n    0  done"), "{help}");
     }
 

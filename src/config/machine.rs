@@ -14,6 +14,11 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Numbers of the processors that the process may use; empty if the machine does not say.
+pub fn processor_numbers() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
 /// Bytes of memory that the machine has and the process's control groups allow, whichever is less.
 pub fn memory_bytes() -> u64 {
     let read = |path: &Path| std::fs::read_to_string(path).ok();

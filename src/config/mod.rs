@@ -30,7 +30,9 @@ pub use settings::{Setting, Settings};
 pub use values::{FlushDiskType, Kind, LogLevel, WritePath, show_size};
 
 /// Folder of our own files in the data directory.
-const OWN_FOLDER: &str = "ringmq";
+pub const OWN_FOLDER: &str = "ringmq";
+/// File in that folder with the processors that `ringmq tune cpus` chose for the shards.
+pub const CPUS_FILE: &str = "cpus.toml";
 
 /// Texts of all layers above the defaults, weakest first. Building from them is pure.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +51,8 @@ pub struct Layers {
     pub options: Vec<(&'static str, String)>,
     /// Text of the file of live changes.
     pub live: Option<String>,
+    /// Path and text of the file of processors; it counts where no layer names cores.
+    pub cpus_file: Option<(PathBuf, String)>,
 }
 
 impl Layers {
@@ -57,6 +61,12 @@ impl Layers {
         let mut settings = self.start_settings()?;
         if let Some(text) = &self.live {
             settings.set_properties(Service::Broker, text, &Source::Live)?;
+        }
+        if let Some((path, text)) = &self.cpus_file
+            && *settings.source("cores") == Source::Default
+        {
+            let source = Source::File(path.clone());
+            settings.set(self.service, "cores", &chosen_cores(text, &source)?, &source)?;
         }
         check::build(settings)
     }
@@ -102,8 +112,39 @@ pub struct Sources {
     pub options: Vec<(&'static str, String)>,
 }
 
+/// The list of `shards` in the file that `ringmq tune cpus` writes.
+fn chosen_cores(text: &str, source: &Source) -> Result<String, ConfigError> {
+    let syntax = |problem: String| ConfigError::Syntax { origin: source.clone(), problem };
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(error.to_string()))?;
+    match table.get("shards").and_then(toml::Value::as_str) {
+        Some(list) if !list.is_empty() => Ok(list.into()),
+        _ => Err(syntax("it names no shards; run `ringmq tune cpus` again, or remove it".into())),
+    }
+}
+
 /// Reads files, environment and the data directory's live changes, and builds the configuration.
 pub fn load(sources: Sources) -> Result<Config, ConfigError> {
+    let config = load_layers(sources, true)?;
+    let own = machine::processor_numbers();
+    let source = config.settings.source("cores");
+    let stale = config.cores.iter().find(|core| !own.is_empty() && !own.contains(core));
+    if let (Some(core), Source::File(path)) = (stale, source)
+        && path.ends_with(CPUS_FILE)
+    {
+        return Err(ConfigError::Conflict(format!(
+            "{} names processor {core}, which this process may not use: run `ringmq tune cpus` again, or set cores",
+            path.display()
+        )));
+    }
+    Ok(config)
+}
+
+/// As [`load`], without the file of processors: for the tool that writes it, and for tools that run no shards.
+pub fn load_without_cpus_file(sources: Sources) -> Result<Config, ConfigError> {
+    load_layers(sources, false)
+}
+
+fn load_layers(sources: Sources, with_cpus_file: bool) -> Result<Config, ConfigError> {
     let read = |path: PathBuf| match std::fs::read_to_string(&path) {
         Ok(text) => Ok((path, text)),
         Err(source) => Err(ConfigError::Unreadable { path, source }),
@@ -116,14 +157,21 @@ pub fn load(sources: Sources) -> Result<Config, ConfigError> {
         sets: sources.sets,
         options: sources.options,
         live: None,
+        cpus_file: None,
     };
     let root = layers.start_settings()?.text("data_dir").to_string();
-    let path = Path::new(&root).join(OWN_FOLDER).join(live::FILE_NAME);
-    layers.live = match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => return Err(ConfigError::Unreadable { path, source }),
+    let own = |name: &str| {
+        let path = Path::new(&root).join(OWN_FOLDER).join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some((path, text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ConfigError::Unreadable { path, source }),
+        }
     };
+    layers.live = own(live::FILE_NAME)?.map(|(_, text)| text);
+    if with_cpus_file {
+        layers.cpus_file = own(CPUS_FILE)?;
+    }
     layers.build()
 }
 
@@ -291,9 +339,9 @@ mod tests {
         let advertised = config.advertised_address(|_| None, |_| None).expect("numeric");
         assert_eq!(advertised.to_string(), "10.0.0.7");
         let report = config.ignored_report();
-        for start in ["fileReservedTime = 48 (broker.conf)", "sendMessageThreadPoolNums = 64 (broker.conf)"] {
-            assert!(report.iter().any(|line| line.starts_with(start)), "{report:?}");
-        }
+        let ignored = "sendMessageThreadPoolNums = 64 (broker.conf)";
+        assert!(report.iter().any(|line| line.starts_with(ignored)), "{report:?}");
+        assert_eq!((config.file_reserved_time, config.delete_when.as_str()), (48, "04"));
     }
 
     #[test]

@@ -168,7 +168,8 @@ fn a_tail_reader_goes_on_while_cold_reads_are_held() {
     send_long(&broker, "history");
     broker.topic("tail", 1);
     forget_pages(&store.path());
-    let stopped = Stopped::new(threads(broker.process(), "reader")).expect("a parent may stop the threads of its child");
+    let stopped =
+        Stopped::new(threads(broker.process(), "reader")).expect("a parent may stop the threads of its child");
     let mut cold = broker.connection();
     let expected = submit_many(&mut cold, "history", 10);
     // An answered request behind them shows that the pulls have been taken.

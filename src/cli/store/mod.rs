@@ -191,7 +191,8 @@ fn open(store: WhichStore, write: bool) -> Result<Opened, Failure> {
         ..ServerArguments::default()
     };
     let usage = |text: String| Failure(ExitStatus::Usage, text);
-    let config = config::load(arguments.sources(Service::Broker)).map_err(|error| usage(error.to_string()))?;
+    let config =
+        config::load_without_cpus_file(arguments.sources(Service::Broker)).map_err(|error| usage(error.to_string()))?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let mut paths = StorePaths::new(config.root_dir());
     paths.commit_log = config.commit_log_dir();

@@ -1,0 +1,646 @@
+//! `ringmq tune`: settings of the host. Everything that it does is in the crate `ringmq-tuning`; here the command line
+//! meets the broker's configuration, which names the data directory and the listen address, and exit codes are chosen.
+//!
+//! Invariant: nothing but `apply`, `revert`, `cpus` and `export` writes, and what they write is said.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use ringmq_tuning::catalogue::{Catalogue, Class, Profile};
+use ringmq_tuning::executor::{self, Step};
+use ringmq_tuning::journal::Journal;
+use ringmq_tuning::plan::{self, Choices, Plan, State};
+use ringmq_tuning::probe::{Host, RootSystem, Selection, System};
+use ringmq_tuning::report::{self, Style};
+use ringmq_tuning::{export, placement};
+
+use crate::config::{self, Config, Service, Sources};
+
+/// The profile when none is named and none is applied.
+const DEFAULT_PROFILE: &str = "latency";
+/// Deviations that the start names.
+const WORST_AT_START: usize = 3;
+
+/// The kernel's device for wishes about the time to wake a processor (`Documentation/power/pm_qos_interface`).
+const DMA_LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
+
+/// How a `tune` command ended; a table of its own, because tools that compare hosts read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum TuneStatus {
+    AllOk = 0,
+    Drift = 1,
+    Usage = 2,
+    Fatal = 3,
+    Internal = 4,
+}
+
+impl From<TuneStatus> for ExitCode {
+    fn from(status: TuneStatus) -> ExitCode {
+        ExitCode::from(status as u8)
+    }
+}
+
+/// For the help text.
+pub const EXIT_CODES: &str = "Exit codes of tune:\n    0  all as wanted\n    1  something is not, or plan has changes\n    \
+                              2  wrong command line or name\n    3  something without which the broker cannot run\n    \
+                              4  an error of the tool or the host";
+
+/// What `tune` is told.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct TuneArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: TuneCommand,
+}
+
+/// Parts of `tune`.
+#[derive(Debug, Subcommand)]
+pub enum TuneCommand {
+    /// All tunables with their value in each profile
+    List(FormatArguments),
+    /// One tunable: why it is here, when it harms, what was measured
+    Explain {
+        /// Its id, as list shows it
+        id: String,
+        /// Form of the output.
+        #[command(flatten)]
+        format: FormatArguments,
+    },
+    /// Compare this host with a profile; changes nothing
+    Check(HostArguments),
+    /// What apply would write, with the undo of each; --format script gives a bash script
+    Plan(HostArguments),
+    /// Write what plan shows, read each value back, and keep the old values
+    Apply {
+        /// Host and profile.
+        #[command(flatten)]
+        host: HostArguments,
+        /// Only show what would be written: the same as plan
+        #[arg(long)]
+        dry_run: bool,
+        /// Also install a unit that applies the profile at every boot
+        #[arg(long)]
+        persist: bool,
+    },
+    /// Bring back everything that apply changed, newest first
+    Revert {
+        /// Also overwrite what somebody else changed since
+        #[arg(long)]
+        force: bool,
+        /// Root directory of the host
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+        /// Form of the output.
+        #[command(flatten)]
+        format: FormatArguments,
+    },
+    /// Write the profile as files: sysctl.d, tmpfiles.d, udev rules, network links, units
+    Export {
+        /// Host and profile.
+        #[command(flatten)]
+        host: HostArguments,
+        /// Where to; its folders are laid out as those of /etc
+        #[arg(long, value_name = "DIR", default_value = "ringmq-tuning")]
+        to: PathBuf,
+    },
+    /// Decide which cores handle interrupts and which run shards, and write the file that start reads
+    Cpus {
+        /// Host and profile.
+        #[command(flatten)]
+        host: HostArguments,
+        /// Only show the decision
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people, at most 100 columns
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// Bash, for plan only
+    Script,
+}
+
+/// Classes that are not written unless allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Allowed {
+    /// What interrupts the network or the clock for a moment
+    Jitter,
+    /// What takes effect after a reboot
+    Reboot,
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FormatArguments {
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Which host, which devices, which profile.
+#[derive(Debug, Clone, Default, Args)]
+pub struct HostArguments {
+    /// Profile [default: the one that is applied, else latency]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Only these tunables
+    #[arg(long, value_name = "ID,ID", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Root directory of the host
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Data directories, whose disks are tuned [default: that of the configuration]
+    #[arg(long, value_name = "DIR,DIR", value_delimiter = ',')]
+    pub dirs: Vec<String>,
+    /// Network cards [default: those of the configuration's listen address]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub nic: Vec<String>,
+    /// Classes to write besides safe
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub allow: Vec<Allowed>,
+    /// Leave out what nobody has measured
+    #[arg(long)]
+    pub proven_only: bool,
+    /// The broker's configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The broker's Java properties file
+    #[arg(long, value_name = "FILE")]
+    pub broker_conf: Option<PathBuf>,
+    /// The broker's data directory
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// The address that the broker listens on
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Form of the output.
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+/// A sentence for a person, and the exit code that goes with it.
+struct Failure(TuneStatus, String);
+
+fn usage(error: impl std::fmt::Display) -> Failure {
+    Failure(TuneStatus::Usage, error.to_string())
+}
+
+fn internal(error: impl std::fmt::Display) -> Failure {
+    Failure(TuneStatus::Internal, error.to_string())
+}
+
+/// Everything that commands about a host need.
+struct Session {
+    system: RootSystem,
+    catalogue: Catalogue,
+    profile: Profile,
+    host: Host,
+    plan: Plan,
+    data_dir: PathBuf,
+}
+
+/// Runs a `tune` command.
+pub fn run(arguments: TuneArguments) -> ExitCode {
+    match carry_out(arguments.what) {
+        Ok(status) => status.into(),
+        Err(Failure(status, message)) => {
+            super::complain(&message);
+            status.into()
+        }
+    }
+}
+
+fn carry_out(command: TuneCommand) -> Result<TuneStatus, Failure> {
+    let style = Style { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() };
+    match command {
+        TuneCommand::List(format) => {
+            let catalogue = Catalogue::embedded().map_err(internal)?;
+            let json = || report::catalogue_json(&catalogue, catalogue.tunables().iter());
+            show(format.format, || report::list_text(&catalogue, style), json)?;
+            Ok(TuneStatus::AllOk)
+        }
+        TuneCommand::Explain { id, format } => {
+            let catalogue = Catalogue::embedded().map_err(internal)?;
+            let tunable = catalogue.tunable(&id).map_err(usage)?;
+            let json = || report::catalogue_json(&catalogue, std::iter::once(tunable));
+            show(format.format, || report::explain_text(&catalogue, tunable, style), json)?;
+            Ok(TuneStatus::AllOk)
+        }
+        TuneCommand::Check(arguments) => {
+            let session = session(&arguments)?;
+            let plan = &session.plan;
+            show(arguments.format.format, || report::check_text(plan, style), || report::plan_json(plan))?;
+            Ok(status_of(plan))
+        }
+        TuneCommand::Plan(arguments) => show_plan(&session(&arguments)?, &arguments, style),
+        TuneCommand::Apply { host, dry_run: true, .. } => show_plan(&session(&host)?, &host, style),
+        TuneCommand::Apply { host, persist, .. } => apply(&session(&host)?, &host, persist, style),
+        TuneCommand::Revert { force, root, format } => {
+            let system = open_root(&root)?;
+            let boot_id = system.read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+            let steps = executor::revert(&system, boot_id.trim(), force).map_err(internal)?;
+            show(format.format, || report::steps_text(&steps, style), || report::steps_json(&steps))?;
+            Ok(if steps.iter().all(Step::is_good) { TuneStatus::AllOk } else { TuneStatus::Drift })
+        }
+        TuneCommand::Export { host, to } => export_files(&session(&host)?, &host, &to),
+        TuneCommand::Cpus { host, dry_run } => cpus(&session(&host)?, &host, dry_run, style),
+    }
+}
+
+fn show(
+    format: Format,
+    text: impl FnOnce() -> String,
+    json: impl FnOnce() -> serde_json::Value,
+) -> Result<(), Failure> {
+    let output = match format {
+        Format::Text => text(),
+        Format::Json => format!("{:#}\n", json()),
+        Format::Script => return Err(usage("--format script is for plan and apply --dry-run")),
+    };
+    // A reader that has seen enough is no error.
+    let _ = std::io::stdout().write_all(output.as_bytes());
+    Ok(())
+}
+
+fn status_of(plan: &Plan) -> TuneStatus {
+    if plan.fatal_count() > 0 {
+        TuneStatus::Fatal
+    } else if plan.count(State::Drift) > 0 {
+        TuneStatus::Drift
+    } else {
+        TuneStatus::AllOk
+    }
+}
+
+fn open_root(root: &Path) -> Result<RootSystem, Failure> {
+    RootSystem::new(root).map_err(|error| usage(format!("root {}: {error}", root.display())))
+}
+
+/// The configuration that `start` would use with these options; it names data directory and listen address.
+fn configuration(arguments: &HostArguments) -> Result<Config, Failure> {
+    let options = [("data_dir", arguments.data.clone()), ("listen", arguments.listen.clone())];
+    let sources = Sources {
+        service: Service::Broker,
+        config_file: arguments.config.clone(),
+        broker_conf: arguments.broker_conf.clone(),
+        sets: Vec::new(),
+        options: options.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
+    };
+    config::load_without_cpus_file(sources).map_err(usage)
+}
+
+/// An absolute path without links, as the table of mounts has it; the part that does not exist yet is taken as it is.
+fn real_path(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let existing = absolute.ancestors().find_map(|level| Some((level, level.canonicalize().ok()?)));
+    match existing {
+        Some((level, real)) => match absolute.strip_prefix(level) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+        None => absolute,
+    }
+}
+
+fn session(arguments: &HostArguments) -> Result<Session, Failure> {
+    let system = open_root(&arguments.root)?;
+    let config = configuration(arguments)?;
+    let data_dir = match system.is_live() {
+        true => real_path(&config.root_dir()),
+        false => std::path::absolute(config.root_dir()).map_err(internal)?,
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let directories = match arguments.dirs.as_slice() {
+        [] => vec![text(&data_dir), text(&data_dir_of_log(&config, &data_dir))],
+        named if system.is_live() => named.iter().map(|path| text(&real_path(Path::new(path)))).collect(),
+        named => named.to_vec(),
+    };
+    let nics = (!arguments.nic.is_empty()).then(|| arguments.nic.clone());
+    look(system, arguments, directories, config.listen, nics, data_dir)
+}
+
+/// The commit log may be on a disk of its own.
+fn data_dir_of_log(config: &Config, data_dir: &Path) -> PathBuf {
+    if config.store_path_commit_log.is_empty() { data_dir.to_path_buf() } else { real_path(&config.commit_log_dir()) }
+}
+
+fn look(
+    system: RootSystem,
+    arguments: &HostArguments,
+    mut directories: Vec<String>,
+    listen: IpAddr,
+    nics: Option<Vec<String>>,
+    data_dir: PathBuf,
+) -> Result<Session, Failure> {
+    directories.dedup();
+    let catalogue = Catalogue::embedded().map_err(internal)?;
+    let applied = applied_profile(&system);
+    let name = arguments.profile.as_deref().or(applied.as_deref()).unwrap_or(DEFAULT_PROFILE);
+    let profile = catalogue.profile(name).map_err(usage)?.clone();
+    let selection = Selection { directories, listen: Some(listen), nics };
+    let host = Host::probe(&system, &selection).map_err(usage)?;
+    let allow: BTreeSet<Class> = arguments
+        .allow
+        .iter()
+        .map(|class| match class {
+            Allowed::Jitter => Class::Jitter,
+            Allowed::Reboot => Class::Reboot,
+        })
+        .collect();
+    let choices = Choices { only: arguments.only.clone(), allow, proven_only: arguments.proven_only };
+    let plan = plan::make(&system, &catalogue, &host, &profile, &choices).map_err(usage)?;
+    Ok(Session { system, catalogue, profile, host, plan, data_dir })
+}
+
+/// The profile of the journal, if its settings are of this boot.
+fn applied_profile(system: &dyn System) -> Option<String> {
+    let journal = Journal::read(system).ok().flatten()?;
+    let boot_id = system.read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    journal.profile().filter(|_| journal.boot_id == boot_id.trim()).map(String::from)
+}
+
+fn show_plan(session: &Session, arguments: &HostArguments, style: Style) -> Result<TuneStatus, Failure> {
+    let plan = &session.plan;
+    if arguments.format.format == Format::Script {
+        let root = arguments.root.canonicalize().map_err(internal)?;
+        let _ = std::io::stdout().write_all(executor::script(plan, &root).as_bytes());
+    } else {
+        show(arguments.format.format, || report::plan_text(plan, style), || report::plan_json(plan))?;
+    }
+    Ok(status_of(plan))
+}
+
+fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Style) -> Result<TuneStatus, Failure> {
+    let plan = &session.plan;
+    let mut steps = executor::apply(&session.system, plan).map_err(internal)?;
+    if persist {
+        let program = std::env::current_exe().map_err(internal)?;
+        let unit =
+            export::tune_unit(&plan.profile, &program.display().to_string(), &kept_arguments(session, arguments));
+        for (path, text) in [(export::TUNE_UNIT, unit), (export::TUNE_DROP_IN, export::tune_drop_in())] {
+            steps.push(executor::make_file(&session.system, plan, path, &text).map_err(internal)?);
+        }
+    }
+    show(arguments.format.format, || report::steps_text(&steps, style), || report::steps_json(&steps))?;
+    let cannot = plan.lines.iter().filter(|line| line.state == State::Drift && line.change.is_none()).count();
+    if cannot > 0 {
+        super::complain(&format!("{cannot} could not be written, see `ringmq tune check`"));
+    }
+    if plan.fatal_count() > 0 {
+        return Ok(TuneStatus::Fatal);
+    }
+    let good = steps.iter().all(Step::is_good) && cannot == 0;
+    Ok(if good { TuneStatus::AllOk } else { TuneStatus::Drift })
+}
+
+/// The options that a unit must repeat, so that every boot chooses the same devices.
+fn kept_arguments(session: &Session, arguments: &HostArguments) -> String {
+    let mut kept: Vec<String> = vec!["--dirs".into(), {
+        let paths: Vec<&str> = session.host.directories.iter().map(|directory| directory.path.as_str()).collect();
+        paths.join(",")
+    }];
+    let mut option = |name: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            kept.extend([name.to_string(), value]);
+        }
+    };
+    let absolute = |path: &PathBuf| real_path(path).display().to_string();
+    option("--nic", Some(arguments.nic.join(",")));
+    option("--listen", arguments.listen.clone());
+    option("--config", arguments.config.as_ref().map(absolute));
+    option("--broker-conf", arguments.broker_conf.as_ref().map(absolute));
+    option("--only", Some(arguments.only.join(",")));
+    for allowed in &arguments.allow {
+        option("--allow", allowed.to_possible_value().map(|value| value.get_name().to_string()));
+    }
+    if arguments.proven_only {
+        kept.push("--proven-only".into());
+    }
+    kept.join(" ")
+}
+
+fn export_files(session: &Session, arguments: &HostArguments, to: &Path) -> Result<TuneStatus, Failure> {
+    let program = std::env::current_exe().map_err(internal)?.display().to_string();
+    let kept = kept_arguments(session, arguments);
+    let files = export::files(&session.catalogue, &session.profile, Some(&session.plan), &program, &kept);
+    for file in &files {
+        let path = to.join(&file.path);
+        let written =
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, &file.text));
+        written.map_err(|error| internal(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let paths: Vec<String> = files.iter().map(|file| to.join(&file.path).display().to_string()).collect();
+    let json = || serde_json::json!({ "profile": session.profile.name, "files": paths });
+    show(arguments.format.format, || paths.iter().map(|path| format!("{path}\n")).collect(), json)?;
+    Ok(TuneStatus::AllOk)
+}
+
+fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Style) -> Result<TuneStatus, Failure> {
+    let decision = placement::decide(&session.host, session.profile.shard_threads);
+    let path = session.data_dir.join(config::OWN_FOLDER).join(config::CPUS_FILE);
+    if !dry_run {
+        let text = decision.file_text(&session.profile.name);
+        let written = session.system.replace_synced(&path.to_string_lossy(), &text);
+        written.map_err(|error| internal(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let verb = if dry_run { "would write" } else { "wrote" };
+    let text = || format!("{}{verb} {}\n", report::placement_text(&decision, style), path.display());
+    show(arguments.format.format, text, || {
+        let mut json = report::placement_json(&decision);
+        json["file"] = path.display().to_string().into();
+        json["written"] = (!dry_run).into();
+        json
+    })?;
+    Ok(TuneStatus::AllOk)
+}
+
+/// One line for the log of a starting broker: which profile is applied, and what deviates most from it.
+pub fn start_line(config: &Config) -> String {
+    let path = config.root_dir().to_string_lossy().into_owned();
+    let arguments = HostArguments { root: "/".into(), ..HostArguments::default() };
+    let data_dir = real_path(Path::new(&path));
+    let directories = vec![data_dir.to_string_lossy().into_owned()];
+    let session = open_root(Path::new("/"))
+        .and_then(|system| look(system, &arguments, directories, config.listen, None, data_dir));
+    let session = match session {
+        Ok(session) => session,
+        Err(Failure(_, message)) => return format!("tuning: this host cannot be checked: {message}"),
+    };
+    let applied = match applied_profile(&session.system) {
+        Some(name) => format!("profile {name} is applied"),
+        None => format!("no profile is applied; compared with {}", session.profile.name),
+    };
+    let worst: Vec<String> = session
+        .plan
+        .worst(WORST_AT_START)
+        .into_iter()
+        .map(|line| {
+            let have = if line.have.is_empty() { "unknown" } else { line.have.as_str() };
+            let have = have.replace('\t', " ");
+            format!("{} is {have}, wanted {} (ringmq tune explain {})", line.name(), line.want, line.id)
+        })
+        .collect();
+    let drift = session.plan.count(State::Drift);
+    let tail = if worst.is_empty() { "nothing deviates".into() } else { format!("worst: {}", worst.join("; ")) };
+    format!("tuning: {applied}: {} ok, {drift} drift (ringmq tune check); {tail}", session.plan.count(State::Ok))
+}
+
+/// Keeps the processors from deep sleep (PM QoS) while profile `latency` is applied, until the file is dropped. `None`
+/// under other profiles, and where the device is missing or not for this user: that costs latency and nothing else.
+pub fn hold_awake() -> Option<File> {
+    let system = RootSystem::new(Path::new("/")).ok()?;
+    let wanted = applied_profile(&system).is_some_and(|name| name == "latency");
+    let held = wanted.then(|| ask_for_wakefulness(Path::new(DMA_LATENCY_DEVICE)))?;
+    match held {
+        Ok(file) => Some(file),
+        Err(error) => {
+            tracing::info!(
+                "tuning: {DMA_LATENCY_DEVICE} cannot be held: {error} (ringmq tune explain cpu.dma_latency)"
+            );
+            None
+        }
+    }
+}
+
+/// Asks for a wake-up within no microseconds; the wish holds as long as the file is open.
+fn ask_for_wakefulness(device: &Path) -> std::io::Result<File> {
+    let mut file = File::options().write(true).open(device)?;
+    file.write_all(&0i32.to_ne_bytes())?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::options::{Command, CommandLine};
+    use clap::Parser;
+
+    /// A folder with what a check needs, and a kernel that has one setting to change.
+    fn machine() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (path, text) in [
+            ("sys/devices/system/cpu/online", "0-1"),
+            ("proc/self/mountinfo", "1 1 0:1 / / rw,relatime - ext4 /dev/x rw"),
+            ("proc/sys/kernel/random/boot_id", "boot"),
+            ("proc/sys/kernel/io_uring_disabled", "0"),
+            ("proc/sys/vm/swappiness", "60"),
+            ("data/kept", ""),
+            ("var/lib/kept", ""),
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("below")).expect("folders");
+            std::fs::write(path, format!("{text}\n")).expect("a file");
+        }
+        folder
+    }
+
+    fn run(root: &Path, line: &str) -> TuneStatus {
+        let line = format!("ringmq tune {line} --root {}", root.display());
+        let Ok(Command::Tune(arguments)) = CommandLine::try_parse_from(line.split(' ')).map(|parsed| parsed.command)
+        else {
+            panic!("{line}");
+        };
+        carry_out(arguments.what).unwrap_or_else(|Failure(status, _)| status)
+    }
+
+    #[test]
+    fn exit_codes() {
+        // Goal: each code means what the help says (T14). Method: one small machine on its way through all of them.
+        let machine = machine();
+        let root = machine.path();
+        let put = |path: &str, text: &str| std::fs::write(root.join(path), text).expect("a file");
+        assert_eq!(run(root, "check --profile dev-vm --data /data"), TuneStatus::AllOk);
+        assert_eq!(run(root, "check --data /data"), TuneStatus::Drift);
+        assert_eq!(run(root, "plan --format json --data /data"), TuneStatus::Drift);
+        assert_eq!(run(root, "apply --dry-run --format script --data /data"), TuneStatus::Drift);
+        assert_eq!(std::fs::read_to_string(root.join("proc/sys/vm/swappiness")).expect("a file"), "60\n");
+        assert_eq!(run(root, "apply --data /data"), TuneStatus::AllOk);
+        assert_eq!(std::fs::read_to_string(root.join("proc/sys/vm/swappiness")).expect("a file"), "1\n");
+        assert_eq!(run(root, "check --data /data"), TuneStatus::AllOk);
+        put("proc/sys/vm/swappiness", "7");
+        assert_eq!(run(root, "revert"), TuneStatus::Drift);
+        assert_eq!(run(root, "revert --force"), TuneStatus::AllOk);
+        put("proc/sys/kernel/io_uring_disabled", "2");
+        assert_eq!(run(root, "check --data /data"), TuneStatus::Fatal);
+        for wrong in ["check --profile fast", "check --only vm.speed", "check --nic eth9", "check --format script"] {
+            assert_eq!(run(root, &format!("{wrong} --data /data")), TuneStatus::Usage, "{wrong}");
+        }
+        assert_eq!(run(&root.join("nowhere"), "check --data /data"), TuneStatus::Usage);
+        std::fs::create_dir_all(root.join("var/lib/ringmq-tune")).expect("folders");
+        put("var/lib/ringmq-tune/journal", "something else\n");
+        assert_eq!(run(root, "revert"), TuneStatus::Internal);
+    }
+
+    #[test]
+    fn persisting_is_undone() {
+        // Goal: apply --persist installs a unit with the same choices, and revert removes it. Method: look at the files.
+        let machine = machine();
+        let unit = machine.path().join("etc/systemd/system/ringmq-tune.service");
+        std::fs::create_dir_all(unit.parent().expect("below")).expect("folders");
+        assert_eq!(run(machine.path(), "apply --persist --data /data --only vm.swappiness"), TuneStatus::AllOk);
+        let text = std::fs::read_to_string(&unit).expect("made");
+        assert!(text.contains(" tune apply --profile latency --dirs /data --only vm.swappiness\n"), "{text}");
+        assert_eq!(run(machine.path(), "revert"), TuneStatus::AllOk);
+        assert!(!unit.exists() && !unit.with_file_name("multi-user.target.d").exists());
+    }
+
+    #[test]
+    fn start_reads_what_cpus_wrote() {
+        // Goal: tool and broker share one file (T10). Method: write it for this machine, load a configuration with it,
+        // with cores of its own, and with a file of another machine.
+        let data = tempfile::tempdir().expect("a folder");
+        let line = format!("ringmq tune cpus --data {}", data.path().display());
+        let Ok(Command::Tune(arguments)) = CommandLine::try_parse_from(line.split(' ')).map(|parsed| parsed.command)
+        else {
+            panic!("{line}");
+        };
+        assert!(matches!(carry_out(arguments.what), Ok(TuneStatus::AllOk)));
+        let load = |cores: Option<&str>| {
+            let mut options = vec![("data_dir", data.path().display().to_string())];
+            options.extend(cores.map(|cores| ("cores", cores.to_string())));
+            config::load(Sources { options, ..Sources::default() })
+        };
+        let chosen = load(None).expect("loads").cores;
+        assert!(!chosen.is_empty());
+        assert_eq!(load(Some("5")).expect("loads").cores, [5]);
+        let file = data.path().join(config::OWN_FOLDER).join(config::CPUS_FILE);
+        std::fs::write(&file, "shards = \"1000-1001\"\n").expect("a file");
+        let error = load(None).expect_err("refused").to_string();
+        assert!(error.contains("cpus.toml") && error.contains("1000") && error.contains("tune cpus"), "{error}");
+        std::fs::write(&file, "interrupts = \"0\"\n").expect("a file");
+        assert!(load(None).expect_err("refused").to_string().contains("names no shards"));
+    }
+
+    #[test]
+    fn the_wish_for_wakefulness_is_a_number_of_four_bytes() {
+        // Goal: the kernel's device gets what it documents. Method: a file in its place; one that is missing.
+        let folder = tempfile::tempdir().expect("a folder");
+        let device = folder.path().join("device");
+        assert!(ask_for_wakefulness(&device).is_err());
+        std::fs::write(&device, "").expect("a file");
+        drop(ask_for_wakefulness(&device).expect("written"));
+        assert_eq!(std::fs::read(&device).expect("a file"), [0; 4]);
+    }
+
+    #[test]
+    fn the_start_has_one_line() {
+        // Goal: a starting broker says how the host stands, whatever the host. Method: the line on this machine.
+        let config = config::Layers::default().build().expect("defaults");
+        let line = start_line(&config);
+        assert!(line.starts_with("tuning: ") && !line.contains('\n'), "{line}");
+        assert!(line.matches("ringmq tune explain").count() <= WORST_AT_START, "{line}");
+    }
+}

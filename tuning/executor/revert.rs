@@ -1,0 +1,135 @@
+//! Brings back what the journal says was there before, newest change first.
+
+use crate::journal::{Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
+use crate::plan::Target;
+use crate::probe::System;
+
+use super::{Outcome, Step};
+
+/// Reverts everything that was applied. A value that somebody else changed since stays, and stays in the journal, unless
+/// `force`. Settings of another boot are forgotten: the reboot undid them. Without a journal there is nothing to do.
+pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Step>, JournalError> {
+    let Some(journal) = Journal::read(system)? else {
+        // A journal that is too torn to have led to a change.
+        if system.exists(PATH) {
+            system.remove(PATH)?;
+        }
+        if system.exists(FOLDER) {
+            // A revert that was killed at its very end; whatever else is in the folder stays.
+            let _ = system.remove(FOLDER);
+        }
+        return Ok(Vec::new());
+    };
+    let same_boot = journal.boot_id == boot_id;
+    let mut steps = Vec::new();
+    let mut kept: Vec<Entry> = Vec::new();
+    // Looking backwards, what a change was found to have become is met before the change.
+    let mut became: Vec<(Target, Option<String>)> = Vec::new();
+    for entry in journal.entries.iter().rev() {
+        match entry {
+            Entry::Done { target, read_back, .. } => became.push((target.clone(), Some(read_back.clone()))),
+            Entry::Failed { target } => became.push((target.clone(), None)),
+            Entry::Set { name, target, old, new, undo_target, undo_value } if same_boot => {
+                let place = became.iter().position(|(place, _)| place == target);
+                let ending = place.map(|place| became.remove(place).1);
+                let change = Past { name, target, old, new, undo: (undo_target, undo_value), ending: &ending };
+                let step = bring_back(system, &change, force);
+                if !step.is_good() {
+                    kept.push(entry.clone());
+                    // What the kernel made of it, so that the next revert can still tell.
+                    let read_back = ending.flatten();
+                    let done =
+                        read_back.map(|read_back| Entry::Done { target: target.clone(), new: new.clone(), read_back });
+                    let place = kept.len() - 1;
+                    kept.splice(place..place, done);
+                }
+                steps.push(step);
+            }
+            Entry::Made { path } => {
+                let step = unmake(system, path, force);
+                if !step.is_good() {
+                    kept.push(entry.clone());
+                }
+                steps.push(step);
+            }
+            Entry::Set { .. } | Entry::Profile(_) => {}
+        }
+    }
+    if kept.is_empty() {
+        remove_journal(system)?;
+    } else {
+        kept.extend(journal.profile().map(|name| Entry::Profile(name.into())));
+        kept.reverse();
+        let rest = Journal { boot_id: journal.boot_id.clone(), entries: kept, torn: false };
+        system.replace_synced(PATH, &rest.text())?;
+    }
+    Ok(steps)
+}
+
+fn remove_journal(system: &dyn System) -> Result<(), JournalError> {
+    system.remove(PATH)?;
+    // Its folder is this tool's own; whatever else is in it stays.
+    let _ = system.remove(FOLDER);
+    Ok(())
+}
+
+/// A change that was begun. `ending`: `None` if nothing is known, so it was interrupted; `Some(None)` if the kernel
+/// refused it; else what the kernel made of it.
+struct Past<'journal> {
+    name: &'journal str,
+    target: &'journal Target,
+    old: &'journal str,
+    new: &'journal str,
+    undo: (&'journal Target, &'journal str),
+    ending: &'journal Option<Option<String>>,
+}
+
+fn bring_back(system: &dyn System, past: &Past<'_>, force: bool) -> Step {
+    let Past { name, target, old, new, undo, ending } = past;
+    let step =
+        |from: &str, outcome: Outcome| Step { name: (*name).into(), from: from.into(), to: (*old).into(), outcome };
+    let now = match target.read(system) {
+        Ok(now) => now,
+        Err(error) => return step("", Outcome::Failed(format!("cannot be read: {error}"))),
+    };
+    if target.same(&now, old) {
+        return step(&now, Outcome::AlreadyBack);
+    }
+    let is_ours = match ending {
+        None => true,
+        Some(None) => false,
+        Some(Some(read_back)) => target.same(&now, read_back),
+    };
+    if !(force || is_ours || target.same(&now, new)) {
+        return step(&now, Outcome::Conflict(now.clone()));
+    }
+    if let Err(error) = undo.0.write(system, undo.1) {
+        return step(&now, Outcome::Failed(error.to_string()));
+    }
+    match target.read(system) {
+        Ok(back) if target.same(&back, old) => step(&now, Outcome::Done),
+        Ok(back) if target.same(&back, &now) => step(&now, Outcome::Ignored),
+        Ok(back) => step(&now, Outcome::Clamped(back)),
+        Err(error) => step(&now, Outcome::Failed(format!("cannot be read back: {error}"))),
+    }
+}
+
+fn unmake(system: &dyn System, path: &str, force: bool) -> Step {
+    let step = |outcome: Outcome| Step { name: path.into(), from: "present".into(), to: "absent".into(), outcome };
+    if path.ends_with('/') {
+        // A folder that somebody else uses by now stays, and is no longer ours.
+        let _ = system.remove(path);
+        return step(Outcome::Done);
+    }
+    match system.read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => step(Outcome::AlreadyBack),
+        Err(error) => step(Outcome::Failed(error.to_string())),
+        Ok(text) if !force && !text.starts_with(FILE_MARK) => {
+            step(Outcome::Conflict("a file that somebody else made".into()))
+        }
+        Ok(_) => match system.remove(path) {
+            Ok(()) => step(Outcome::Done),
+            Err(error) => step(Outcome::Failed(error.to_string())),
+        },
+    }
+}

@@ -1,0 +1,283 @@
+//! The same changes as a bash script, for those who want to read before they run. It keeps the same journal as the
+//! direct way, does nothing on its own authority that the plan does not name, and has the undo as its second function.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::catalogue::CardSetting;
+use crate::journal::{FILE_MARK, HEADER, PATH};
+use crate::plan::{Plan, Target};
+use crate::probe::card;
+use crate::probe::system::FAKE_FOLDER;
+
+/// The script of a plan, for a host below `root`.
+pub fn script(plan: &Plan, root: &Path) -> String {
+    let root = if root == Path::new("/") { String::new() } else { root.display().to_string() };
+    let mut changes = String::new();
+    for line in &plan.lines {
+        let Some(change) = &line.change else { continue };
+        let counterpart = change.counterpart.as_ref().map(Target::name).unwrap_or_default();
+        let proof = if line.unproven { " (unproven)" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            changes,
+            "  # {}{proof} Now: {}\n  change {} {} {} {}\n",
+            line.why,
+            change.old.replace('\t', " "),
+            quote(&change.name),
+            quote(&change.target.name()),
+            quote(&change.new.replace('\t', "\\t")),
+            quote(&counterpart),
+        );
+    }
+    if changes.is_empty() {
+        changes.push_str("  :\n");
+    }
+    TEMPLATE
+        .replace("@profile@", &plan.profile)
+        .replace("@host@", &plan.host)
+        .replace("@root@", &quote(&root))
+        .replace("@journal@", PATH)
+        .replace("@header@", HEADER)
+        .replace("@mark@", FILE_MARK)
+        .replace("@fake@", FAKE_FOLDER)
+        .replace("@card-get@", &card_lines(|setting| reading(setting).to_string()))
+        .replace("@card-set@", &card_lines(|setting| card::command("\"$nic\"", setting, "\"$2\"")))
+        .replace("@changes@", &changes)
+}
+
+/// A word of bash that means exactly this text.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn card_lines(line: impl Fn(CardSetting) -> String) -> String {
+    CardSetting::ALL.into_iter().map(|setting| format!("    {}) {} ;;\n", setting.name(), line(setting))).collect()
+}
+
+/// How the ethtool program's output is read.
+fn reading(setting: CardSetting) -> &'static str {
+    match setting {
+        CardSetting::CombinedChannels => {
+            "ethtool -l \"$nic\" | awk '/^Current/ {now = 1} now && /^Combined:/ {print $2}'"
+        }
+        CardSetting::RxRing => "ethtool -g \"$nic\" | awk '/^Current/ {now = 1} now && /^RX:/ {print $2}'",
+        CardSetting::TxRing => "ethtool -g \"$nic\" | awk '/^Current/ {now = 1} now && /^TX:/ {print $2}'",
+        CardSetting::AdaptiveRx => "ethtool -c \"$nic\" | awk '/^Adaptive RX:/ {print $3}'",
+        CardSetting::RxUsecs => "ethtool -c \"$nic\" | awk '/^rx-usecs:/ {print $2}'",
+        CardSetting::Gro => "ethtool -k \"$nic\" | awk '/^generic-receive-offload:/ {print $2}'",
+        CardSetting::Tso => "ethtool -k \"$nic\" | awk '/^tcp-segmentation-offload:/ {print $2}'",
+        CardSetting::Gso => "ethtool -k \"$nic\" | awk '/^generic-segmentation-offload:/ {print $2}'",
+        CardSetting::Lro => "ethtool -k \"$nic\" | awk '/^large-receive-offload:/ {print $2}'",
+        CardSetting::Ntuple => "ethtool -k \"$nic\" | awk '/^ntuple-filters:/ {print $2}'",
+        CardSetting::PauseRx => "ethtool -a \"$nic\" | awk '/^RX:/ {print $2}'",
+        CardSetting::PauseTx => "ethtool -a \"$nic\" | awk '/^TX:/ {print $2}'",
+        CardSetting::Eee => {
+            "ethtool --show-eee \"$nic\" | awk '/EEE status:/ {print ($3 == \"enabled\") ? \"on\" : \"off\"}'"
+        }
+    }
+}
+
+const TEMPLATE: &str = r#"#!/usr/bin/env bash
+# Profile @profile@, made by `ringmq tune plan --format script` for this host:
+# @host@
+#
+# Usage: bash SCRIPT [apply|revert]        exit code: 0 all as wanted, 1 something is not, 2 usage, 4 cannot run
+#
+# Old values go to the journal of `ringmq tune` before each change, so `ringmq tune revert` undoes this script, and
+# `SCRIPT revert` undoes `ringmq tune apply`.
+set -eu
+
+root=@root@
+journal="$root@journal@"
+tab=$'\t'
+not_as_wanted=0
+
+say() { printf '%s\n' "$1" >&2; }
+
+card_get() { # NIC SETTING
+  local nic=$1
+  if [ -n "$root" ]; then cat "$root@fake@/cards/$nic/$2"; return; fi
+  case $2 in
+@card-get@    *) return 1 ;;
+  esac
+}
+
+card_set() { # NIC VALUE SETTING
+  local nic=$1
+  if [ -n "$root" ]; then printf '%s\n' "$2" > "$root@fake@/cards/$nic/$3"; return; fi
+  case $3 in
+@card-set@    *) return 1 ;;
+  esac
+}
+
+# The value of a target: a path, or card:NIC:SETTING. Of a choice the chosen word. Tabs become \t.
+value_of() { # TARGET
+  local text rest
+  case $1 in
+    card:*) rest=${1#card:}; text=$(card_get "${rest%:*}" "${rest##*:}") || return 1 ;;
+    *) text=$(cat "$root$1") || return 1 ;;
+  esac
+  case $text in *\[*\]*) text=${text#*\[}; text=${text%%\]*} ;; esac
+  printf '%s' "${text//"$tab"/\\t}"
+}
+
+write_value() { # TARGET VALUE
+  local rest
+  case $1 in
+    card:*) rest=${1#card:}; card_set "${rest%:*}" "$2" "${rest##*:}" ;;
+    *) printf '%s\n' "${2//\\t/"$tab"}" > "$root$1" ;;
+  esac
+}
+
+# The values as the kernel means them: blanks are alike, and masks have no leading zeros.
+plain() { # TARGET VALUE
+  local text=${2//\\t/ }
+  case $1 in
+    *_cpus) text=${text//,/}; text=${text#"${text%%[!0]*}"}; printf '%s' "${text:-0}" ;;
+    *) printf '%s' "$text" ;;
+  esac
+}
+
+same() { # TARGET VALUE VALUE
+  [ "$2" = "$3" ] || [ "$(plain "$1" "$2")" = "$(plain "$1" "$3")" ]
+}
+
+boot_id() { cat "$root/proc/sys/kernel/random/boot_id" 2>/dev/null || true; }
+
+note() { # LINE
+  printf '%s\n' "$1" >> "$journal"
+  sync "$journal"
+}
+
+begun=0
+begin() {
+  local boot kept='' profile=''
+  [ "$begun" = 0 ] || return 0
+  begun=1
+  boot=$(boot_id)
+  mkdir -p "${journal%/*}"
+  if [ -e "$journal" ] && [ -z "$(tail -c 1 "$journal")" ] && grep -qxF -- "boot$tab$boot" "$journal"; then
+    profile=$(grep "^profile$tab" "$journal" | tail -n 1) || true
+    [ "$profile" = "profile${tab}@profile@" ] || note "profile${tab}@profile@"
+    return 0
+  fi
+  if [ -e "$journal" ]; then
+    if grep -qxF -- "boot$tab$boot" "$journal"; then
+      [ -z "$(tail -c 1 "$journal")" ] || sed -i '$d' "$journal"
+      kept=$(sed -n '3,$p' "$journal")
+    else
+      kept=$(grep "^made$tab" "$journal") || true
+    fi
+  fi
+  printf '%s\nboot\t%s\n' '@header@' "$boot" > "$journal.new"
+  [ -z "$kept" ] || printf '%s\n' "$kept" >> "$journal.new"
+  profile=$(grep "^profile$tab" "$journal.new" | tail -n 1) || true
+  [ "$profile" = "profile${tab}@profile@" ] || printf 'profile\t%s\n' '@profile@' >> "$journal.new"
+  sync "$journal.new"
+  mv "$journal.new" "$journal"
+  sync "${journal%/*}"
+}
+
+change() { # NAME TARGET NEW COUNTERPART
+  local old now undo_target=$2 undo_value other
+  if ! old=$(value_of "$2"); then say "$1: cannot be read"; not_as_wanted=1; return 0; fi
+  if same "$2" "$old" "$3"; then return 0; fi
+  if [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal" \
+    && grep -qxF -- "done$tab$2$tab$3$tab$old" "$journal"; then
+    say "$1: the kernel keeps $old"; not_as_wanted=1; return 0
+  fi
+  undo_value=$old
+  if [ -n "$4" ] && [ "$old" = 0 ] && other=$(value_of "$4") && [ "$other" != 0 ]; then
+    undo_target=$4; undo_value=$other
+  fi
+  begin
+  note "set$tab$1$tab$2$tab$old$tab$3$tab$undo_target$tab$undo_value"
+  if ! write_value "$2" "$3"; then
+    note "failed$tab$2"; say "$1: the kernel refused $3"; not_as_wanted=1; return 0
+  fi
+  now=$(value_of "$2")
+  note "done$tab$2$tab$3$tab$now"
+  if same "$2" "$now" "$3"; then say "$1: $old -> $now"
+  else say "$1: wanted $3, the kernel has $now"; not_as_wanted=1; fi
+}
+
+apply() {
+@changes@}
+
+revert() {
+  local -a lines=() kept=() ended=()
+  local index kind name target old new undo_target undo_value now ending boot profile=''
+  [ -e "$journal" ] || { say 'nothing to revert'; return 0; }
+  boot=$(sed -n 's/^boot\t//p' "$journal" | head -n 1)
+  [ -z "$(tail -c 1 "$journal")" ] || sed -i '$d' "$journal"
+  mapfile -t lines < "$journal"
+  for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
+    IFS=$tab read -r kind name target old new undo_target undo_value <<< "${lines[index]}"
+    case $kind in
+      done | failed) ended+=("${lines[index]}") ;;
+      profile) [ -n "$profile" ] || profile=${lines[index]} ;;
+      made)
+        if [ ! -e "$root$name" ]; then continue; fi
+        case $name in */) rmdir "$root$name" 2>/dev/null || true; continue ;; esac
+        if [ "$(head -n 1 "$root$name")" = '@mark@' ]; then rm "$root$name"
+        else say "$name: somebody else made it; it stays"; kept+=("${lines[index]}"); fi ;;
+      set)
+        [ "$boot" = "$(boot_id)" ] || continue
+        ending=''
+        local place
+        for place in "${!ended[@]}"; do
+          case ${ended[place]} in
+            "done$tab$target$tab"* | "failed$tab$target") ending=${ended[place]}; unset 'ended[place]'; break ;;
+          esac
+        done
+        if ! now=$(value_of "$target"); then
+          say "$name: cannot be read"
+        elif same "$target" "$now" "$old"; then
+          continue
+        elif [ -z "$ending" ] || same "$target" "$now" "$new" \
+          || { [ "${ending%%"$tab"*}" = 'done' ] && same "$target" "$now" "${ending##*"$tab"}"; }; then
+          if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then
+            say "$name: $now -> $old"; continue
+          fi
+          say "$name: the kernel did not take $old back"
+        else
+          say "$name: somebody changed it to $now; it stays"
+        fi
+        case $ending in done*) kept+=("$ending") ;; esac
+        kept+=("${lines[index]}") ;;
+    esac
+  done
+  if [ "${#kept[@]}" = 0 ]; then
+    rm "$journal"; rmdir "${journal%/*}" 2>/dev/null || true
+    return 0
+  fi
+  not_as_wanted=1
+  {
+    printf '%s\nboot\t%s\n' '@header@' "$boot"
+    [ -z "$profile" ] || printf '%s\n' "$profile"
+    for ((index = ${#kept[@]} - 1; index >= 0; index--)); do printf '%s\n' "${kept[index]}"; done
+  } > "$journal.new"
+  sync "$journal.new"
+  mv "$journal.new" "$journal"
+}
+
+if [ -z "$root" ] && [ "$(id -u)" != 0 ]; then say 'this needs root'; exit 4; fi
+case ${1-apply} in
+  apply) apply ;;
+  revert) revert ;;
+  *) say "usage: $0 [apply|revert]"; exit 2 ;;
+esac
+exit "$not_as_wanted"
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting() {
+        // Goal: no value can leave its quotation marks. Method: one that tries.
+        assert_eq!(quote("a'b; reboot #"), "'a'\\''b; reboot #'");
+    }
+}

@@ -1,0 +1,187 @@
+//! Files that the system reads by itself at boot or when a device appears.
+
+use std::fmt::Write;
+
+use crate::catalogue::{CardSetting, Catalogue, Class, Computation, Kind, Need, Profile, Rule, Tunable};
+use crate::plan::{Line, Plan, State, Target};
+
+/// The value that a rule writes whatever the host.
+fn fixed_value(rule: &Rule) -> Option<String> {
+    match rule {
+        Rule::Set(value) => Some(value.text()),
+        Rule::AtLeast(number) | Rule::AtMost(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Lines of an entry on the plan's host that have a value to write, or have it already.
+fn on_host<'plan>(plan: Option<&'plan Plan>, id: &'plan str) -> impl Iterator<Item = &'plan Line> {
+    let lines = plan.into_iter().flat_map(|plan| plan.lines.iter());
+    lines.filter(move |line| line.id == id && (line.change.is_some() || line.state == State::Ok))
+}
+
+fn safe<'all>(
+    catalogue: &'all Catalogue,
+    profile: &Profile,
+    kind: Kind,
+) -> impl Iterator<Item = (&'all Tunable, &'all Rule)> {
+    let chosen = catalogue.chosen(profile).into_iter();
+    chosen.filter(move |(tunable, rule)| tunable.kind == kind && tunable.class == Class::Safe && rule.writes())
+}
+
+fn comment(tunable: &Tunable) -> String {
+    let proof = if tunable.evidence.is_proven() { "" } else { " (unproven)" };
+    format!("# {}{proof}\n", tunable.why)
+}
+
+/// sysctl.d.
+pub fn sysctl(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
+    let mut text = format!("# Profile {}. Read by systemd-sysctl, or by `sysctl -p FILE`.\n", profile.name);
+    for (tunable, rule) in safe(catalogue, profile, Kind::Sysctl) {
+        let computed = on_host(plan, &tunable.id).next().map(|line| match &line.change {
+            Some(change) => change.new.clone(),
+            None => line.have.replace('\t', " "),
+        });
+        text.push('\n');
+        text += &comment(tunable);
+        let _ = match fixed_value(rule).or(computed) {
+            Some(value) => writeln!(text, "{} = {value}", tunable.id),
+            None => writeln!(text, "# {}: {}; `ringmq tune plan` says the number", tunable.id, rule.words()),
+        };
+    }
+    text
+}
+
+/// tmpfiles.d, for settings below `/sys` that belong to no device.
+pub fn tmpfiles(catalogue: &Catalogue, profile: &Profile) -> String {
+    let mut text = format!("# Profile {}. Read by systemd-tmpfiles at boot.\n", profile.name);
+    for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
+        if let Some(value) = fixed_value(rule).filter(|_| !tunable.path.contains('{')) {
+            let _ = write!(text, "\n{}w {} - - - - {value}\n", comment(tunable), tunable.path);
+        }
+    }
+    text
+}
+
+/// limits.d, for brokers that no unit starts.
+pub fn limits() -> String {
+    "# For a broker that is started by hand; a unit sets its own limits.\n\
+     ringmq  -  nofile   1048576\n\
+     ringmq  -  memlock  unlimited\n"
+        .into()
+}
+
+/// udev rules for disks, and for the queues of this host's cards.
+pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
+    let mut text = format!("# Profile {}. Read by udev whenever a device appears.\n", profile.name);
+    let disks: Vec<String> = plan.map(disks_of).unwrap_or_default();
+    let kernel = if disks.is_empty() { "sd*[!0-9]|vd*[!0-9]|nvme*n*".to_string() } else { disks.join("|") };
+    for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
+        let Some(attribute) = tunable.path.strip_prefix("/sys/block/{disk}/") else { continue };
+        text.push('\n');
+        text += &comment(tunable);
+        let start =
+            format!("ACTION==\"add|change\", SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", KERNEL==\"{kernel}\"");
+        match (fixed_value(rule), rule) {
+            (Some(value), _) => {
+                let solid = tunable.needs.contains(&Need::SolidState);
+                let only = if solid { ", ATTR{queue/rotational}==\"0\"" } else { "" };
+                let _ = writeln!(text, "{start}{only}, ATTR{{{attribute}}}=\"{value}\"");
+            }
+            (None, Rule::Computed(Computation::DiskScheduler)) => {
+                let _ = writeln!(text, "{start}, ATTR{{queue/rotational}}==\"0\", ATTR{{{attribute}}}=\"none\"");
+                let _ = writeln!(
+                    text,
+                    "{start}, KERNEL==\"sd*\", ATTR{{queue/rotational}}==\"1\", ATTR{{{attribute}}}=\"mq-deadline\""
+                );
+            }
+            (None, _) => {}
+        }
+    }
+    for (tunable, _) in safe(catalogue, profile, Kind::Sysfs) {
+        let Some(rest) = tunable.path.strip_prefix("/sys/class/net/{nic}/") else { continue };
+        for line in on_host(plan, &tunable.id) {
+            let (nic, queue) = line.device.split_once('/').unwrap_or((line.device.as_str(), ""));
+            let attribute = rest.replace("{rx}", queue).replace("{tx}", queue);
+            let value = line.change.as_ref().map_or(line.have.as_str(), |change| change.new.as_str());
+            let _ = writeln!(
+                text,
+                "ACTION==\"add|change\", SUBSYSTEM==\"net\", KERNEL==\"{nic}\", ATTR{{{attribute}}}=\"{value}\""
+            );
+        }
+    }
+    if plan.is_none() {
+        text += "\n# Queues of cards (RPS, XPS) depend on the host: `ringmq tune export` on it writes them here.\n";
+    }
+    if profile.name == "latency" {
+        text += "\n# The broker keeps the processors from deep sleep while this profile is applied; it needs the device for it.\n\
+                 KERNEL==\"cpu_dma_latency\", GROUP=\"ringmq\", MODE=\"0660\"\n\n";
+    }
+    text += "# Interrupts cannot be placed from here: ringmq-tune.service does it.\n";
+    text
+}
+
+fn disks_of(plan: &Plan) -> Vec<String> {
+    let mut disks: Vec<String> = plan
+        .lines
+        .iter()
+        .filter(|line| line.id.starts_with("block.") && !line.device.is_empty())
+        .map(|line| line.device.clone())
+        .collect();
+    disks.sort();
+    disks.dedup();
+    disks
+}
+
+/// A link file of systemd-networkd for the cards: the profile's settings that interrupt the link for a moment, applied
+/// when the card appears, when nobody is connected yet.
+pub fn link(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
+    let mut names: Vec<&str> = plan
+        .into_iter()
+        .flat_map(|plan| plan.lines.iter())
+        .filter(|line| line.id.starts_with("nic.") && !line.device.is_empty())
+        .map(|line| line.device.split('/').next().unwrap_or_default())
+        .collect();
+    names.dedup();
+    let matched = match names.is_empty() {
+        true => "# Name the card: `ringmq tune export` on the host does it.\nOriginalName=CARD\n".into(),
+        false => format!("OriginalName={}\n", names.join(" ")),
+    };
+    let mut text = format!(
+        "# Profile {}. Read by udev when the card appears, before anybody is connected.\n\
+         [Match]\n{matched}\n[Link]\n\
+         # As in systemd's own default file, which this one replaces for the card.\n\
+         NamePolicy=keep kernel database onboard slot path\n\
+         MACAddressPolicy=persistent\n",
+        profile.name
+    );
+    for (tunable, rule) in catalogue.chosen(profile) {
+        let Some(setting) = tunable.setting.filter(|_| rule.writes()) else { continue };
+        let planned = on_host(plan, &tunable.id).find_map(|line| match &line.change {
+            Some(change) if matches!(change.target, Target::Card(..)) => Some(change.new.clone()),
+            _ => None,
+        });
+        let Some(value) = fixed_value(rule).or(planned) else {
+            let _ = writeln!(text, "# {}: {}", tunable.id, rule.words());
+            continue;
+        };
+        text += &comment(tunable);
+        let yes = if value == "on" { "yes" } else { "no" };
+        let _ = match setting {
+            CardSetting::CombinedChannels => writeln!(text, "CombinedChannels={value}"),
+            CardSetting::RxRing => writeln!(text, "RxBufferSize={value}"),
+            CardSetting::TxRing => writeln!(text, "TxBufferSize={value}"),
+            CardSetting::AdaptiveRx => writeln!(text, "UseAdaptiveRxCoalesce={yes}"),
+            CardSetting::RxUsecs => writeln!(text, "RxCoalesceSec={value}us"),
+            CardSetting::Gro => writeln!(text, "GenericReceiveOffload={yes}"),
+            CardSetting::Tso => writeln!(text, "TCPSegmentationOffload={yes}"),
+            CardSetting::Gso => writeln!(text, "GenericSegmentationOffload={yes}"),
+            CardSetting::Lro => writeln!(text, "LargeReceiveOffload={yes}"),
+            CardSetting::PauseRx => writeln!(text, "RxFlowControl={yes}"),
+            CardSetting::PauseTx => writeln!(text, "TxFlowControl={yes}"),
+            CardSetting::Eee => writeln!(text, "# ethtool --set-eee CARD eee {value} (no key of this file)"),
+            CardSetting::Ntuple => writeln!(text, "NTupleFilter={yes}"),
+        };
+    }
+    text
+}

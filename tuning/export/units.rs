@@ -1,0 +1,113 @@
+//! Units of the service manager.
+
+use std::fmt::Write;
+
+use crate::catalogue::{Catalogue, Kind};
+use crate::placement::Placement;
+use crate::probe::format_list;
+
+/// Where the boot-time unit is installed.
+pub const TUNE_UNIT: &str = "/etc/systemd/system/ringmq-tune.service";
+/// Where the file is that makes a boot want it.
+pub const TUNE_DROP_IN: &str = "/etc/systemd/system/multi-user.target.d/60-ringmq-tune.conf";
+
+/// The unit that runs the broker.
+pub fn broker_unit(catalogue: &Catalogue, placement: Option<&Placement>, program: &str) -> String {
+    let mut limits = String::new();
+    for tunable in catalogue.tunables().iter().filter(|tunable| tunable.kind == Kind::Limit) {
+        if let Some(directive) = &tunable.directive {
+            let _ = write!(limits, "# {}\n{directive}\n", tunable.why);
+        }
+    }
+    let cpus = match placement {
+        Some(placement) if !placement.is_shared() => format!(
+            "# The shards' cores and none of those that handle interrupts: `ringmq tune cpus`. Widen it for more threads.\n\
+             AllowedCPUs={}\n",
+            format_list(&placement.shards)
+        ),
+        _ => "# `ringmq tune cpus` says which cores; without AllowedCPUs the broker may use all.\n".into(),
+    };
+    format!(
+        "# The broker as a service. Place it in /etc/systemd/system.\n\
+         [Unit]\n\
+         Description=RingMQ message broker\n\
+         Documentation=man:systemd.exec(5)\n\
+         Wants=network-online.target\n\
+         After=network-online.target ringmq-tune.service\n\
+         \n\
+         [Service]\n\
+         Type=notify\n\
+         ExecStart={program} start --config /etc/ringmq/ringmq.toml --data /var/lib/ringmq\n\
+         User=ringmq\n\
+         Group=ringmq\n\
+         StateDirectory=ringmq\n\
+         WorkingDirectory=/var/lib/ringmq\n\
+         Restart=on-failure\n\
+         RestartSec=2\n\
+         # A damaged store, a lost disk, a wrong configuration: a restart would not help, a person must look.\n\
+         RestartPreventExitStatus=2 4 5 6\n\
+         TimeoutStopSec=60\n\
+         \n\
+         {limits}\
+         {cpus}\
+         # No CPUQuota: it freezes pinned threads for up to 100 ms. No MemoryHigh: it slows every allocation.\n\
+         \n\
+         # A sandbox that still lets io_uring work.\n\
+         NoNewPrivileges=yes\n\
+         ProtectSystem=strict\n\
+         ProtectHome=yes\n\
+         PrivateTmp=yes\n\
+         ProtectKernelTunables=yes\n\
+         ProtectKernelModules=yes\n\
+         ProtectControlGroups=yes\n\
+         ProtectClock=yes\n\
+         RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
+         RestrictNamespaces=yes\n\
+         LockPersonality=yes\n\
+         SystemCallArchitectures=native\n\
+         SystemCallFilter=@system-service @io-event io_uring_setup io_uring_enter io_uring_register\n\
+         SystemCallErrorNumber=EPERM\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}
+
+/// The unit that applies a profile at every boot, before the broker.
+pub fn tune_unit(profile: &str, program: &str, arguments: &str) -> String {
+    let arguments = if arguments.is_empty() { String::new() } else { format!(" {arguments}") };
+    format!(
+        "# Applies profile {profile} at every boot: settings below /proc and /sys do not survive one.\n\
+         [Unit]\n\
+         Description=Host settings for RingMQ, profile {profile}\n\
+         DefaultDependencies=yes\n\
+         After=systemd-sysctl.service systemd-tmpfiles-setup.service network.target\n\
+         Before=ringmq.service\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart={program} tune apply --profile {profile}{arguments}\n\
+         ExecStop={program} tune revert\n\
+         # Something that is not as wanted is said, and does not keep the broker from starting.\n\
+         SuccessExitStatus=1\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}
+
+/// The file that makes a boot want the unit, so that no link is needed.
+pub fn tune_drop_in() -> String {
+    "[Unit]\nWants=ringmq-tune.service\n".into()
+}
+
+/// Keeps irqbalance off the shards' cores.
+pub fn irqbalance(placement: &Placement) -> String {
+    format!(
+        "# irqbalance moves interrupts, but never to the shards' cores.\n\
+         [Service]\n\
+         Environment=IRQBALANCE_BANNED_CPULIST={}\n",
+        format_list(&placement.shards)
+    )
+}

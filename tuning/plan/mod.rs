@@ -1,0 +1,417 @@
+//! Compares a host with a profile, and says what would be changed.
+//!
+//! Invariants: looking never writes. A change is planned only for an entry whose rule writes, whose class is allowed,
+//! and whose value differs. What cannot be done is a state with a reason, never silent.
+
+mod target;
+mod wanted;
+
+pub use target::Target;
+
+use std::collections::BTreeSet;
+
+use crate::catalogue::{Catalogue, CatalogueError, Class, Kind, Need, Profile, Rule, Severity, Tunable};
+use crate::placement::{self, Placement};
+use crate::probe::{Access, Answer, Host, Nic, System, ask};
+use wanted::{Place, Situation, Wanted, not_offered, wanted};
+
+/// What a command was told.
+#[derive(Debug, Clone, Default)]
+pub struct Choices {
+    /// Ids to look at; all of the profile if empty.
+    pub only: Vec<String>,
+    /// Classes besides `safe` that may be written.
+    pub allow: BTreeSet<Class>,
+    /// Leaves unproven entries as they are.
+    pub proven_only: bool,
+}
+
+/// How an entry stands on one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// As wanted.
+    Ok,
+    /// Not as wanted, and this tool would change it, or it is fatal.
+    Drift,
+    /// Not as wanted, and nothing would be written: looked at only, or its class is not allowed.
+    Advice,
+    /// It means nothing here, or cannot be written here.
+    Unsupported,
+}
+
+impl State {
+    /// For tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Drift => "drift",
+            State::Advice => "advice",
+            State::Unsupported => "unsupp",
+        }
+    }
+}
+
+/// How a written value is undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undo {
+    /// Where to write: the target itself, or its counterpart.
+    pub target: Target,
+    /// What to write.
+    pub value: String,
+}
+
+/// A value that would be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The entry on its device, such as `block.scheduler[vda]`.
+    pub name: String,
+    /// Where.
+    pub target: Target,
+    /// The file that the kernel sets to zero with it.
+    pub counterpart: Option<Target>,
+    /// The value now.
+    pub old: String,
+    /// The value to write.
+    pub new: String,
+    /// How to undo it.
+    pub undo: Undo,
+}
+
+/// An entry on one device.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// Id of the entry.
+    pub id: String,
+    /// Device, queue, interrupt or processor; empty if there is one of it on a host.
+    pub device: String,
+    /// What is wanted, in words.
+    pub want: String,
+    /// What is there; empty if that cannot be said.
+    pub have: String,
+    /// How bad a deviation is.
+    pub severity: Severity,
+    /// How it stands.
+    pub state: State,
+    /// Why, if that is not plain.
+    pub note: String,
+    /// How much can go wrong.
+    pub class: Class,
+    /// Whether nobody has measured it.
+    pub unproven: bool,
+    /// Why the entry exists.
+    pub why: String,
+    /// What would be written.
+    pub change: Option<Change>,
+}
+
+impl Line {
+    /// The entry with its device.
+    pub fn name(&self) -> String {
+        if self.device.is_empty() { self.id.clone() } else { format!("{}[{}]", self.id, self.device) }
+    }
+
+    /// Whether it stops the broker.
+    pub fn is_fatal(&self) -> bool {
+        self.severity == Severity::Fatal && matches!(self.state, State::Drift | State::Advice)
+    }
+}
+
+/// A host compared with a profile.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The profile's name.
+    pub profile: String,
+    /// The host in one line.
+    pub host: String,
+    /// The kernel's identity of this boot.
+    pub boot_id: String,
+    /// The decision about cores.
+    pub placement: Placement,
+    /// All entries, in the order of the catalogue.
+    pub lines: Vec<Line>,
+}
+
+impl Plan {
+    /// What would be written, in order.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.lines.iter().filter_map(|line| line.change.as_ref())
+    }
+
+    /// Lines of a state.
+    pub fn count(&self, state: State) -> usize {
+        self.lines.iter().filter(|line| line.state == state).count()
+    }
+
+    /// Lines that stop the broker.
+    pub fn fatal_count(&self) -> usize {
+        self.lines.iter().filter(|line| line.is_fatal()).count()
+    }
+
+    /// The lines that deviate most: fatal ones, then those that would be changed, then advice.
+    pub fn worst(&self, count: usize) -> Vec<&Line> {
+        let rank = |line: &Line| (line.severity, line.state == State::Drift);
+        let mut lines: Vec<&Line> =
+            self.lines.iter().filter(|line| matches!(line.state, State::Drift | State::Advice)).collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(rank(line)));
+        lines.dedup_by(|left, right| left.id == right.id);
+        lines.truncate(count);
+        lines
+    }
+}
+
+/// Compares.
+pub fn make(
+    system: &dyn System,
+    catalogue: &Catalogue,
+    host: &Host,
+    profile: &Profile,
+    choices: &Choices,
+) -> Result<Plan, CatalogueError> {
+    let chosen = catalogue.chosen(profile);
+    for id in &choices.only {
+        catalogue.tunable(id)?;
+        if !chosen.iter().any(|(tunable, _)| tunable.id == *id) {
+            let valid = chosen.iter().map(|(tunable, _)| tunable.id.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(CatalogueError::UnknownTunable { id: format!("{id} of profile {}", profile.name), valid });
+        }
+    }
+    let placement = placement::decide(host, profile.shard_threads);
+    let situation = Situation { system, host, placement: &placement };
+    let mut lines = Vec::new();
+    for (tunable, rule) in chosen {
+        if choices.only.is_empty() || choices.only.contains(&tunable.id) {
+            lines.extend(assess(&situation, choices, tunable, rule));
+        }
+    }
+    let (host_line, boot_id) = (host.summary(), host.boot_id.clone());
+    Ok(Plan { profile: profile.name.clone(), host: host_line, boot_id, placement, lines })
+}
+
+/// All devices of an entry, or why there is none.
+fn places<'host>(tunable: &Tunable, host: &'host Host) -> Result<Vec<(String, Place<'host>)>, String> {
+    let has = |placeholder: &str| tunable.path.contains(placeholder);
+    let on_disk = has("{disk}") || tunable.needs.contains(&Need::SolidState);
+    let on_nic = has("{nic}") || tunable.kind == Kind::Ethtool || has("{irq}");
+    if on_disk {
+        if host.disks.is_empty() {
+            return Err(host.no_disk_because.clone());
+        }
+        let one = |disk: &'host crate::probe::Disk| {
+            (disk.name.clone(), Place { disk: Some(disk.name.as_str()), ..Place::default() })
+        };
+        return Ok(host.disks.iter().map(one).collect());
+    }
+    if has("{cpu}") {
+        let one = |cpu: &usize| (format!("cpu{cpu}"), Place { cpu: Some(*cpu), ..Place::default() });
+        return Ok(host.topology.allowed.iter().map(one).collect());
+    }
+    if !on_nic {
+        return Ok(vec![(String::new(), Place::default())]);
+    }
+    if host.nics.is_empty() {
+        return Err(host.no_nic_because.clone());
+    }
+    let mut found = Vec::new();
+    for nic in &host.nics {
+        let place = Place { nic: Some(nic), ..Place::default() };
+        let queues: Option<&Vec<String>> = match (has("{rx}"), has("{tx}")) {
+            (true, _) => Some(&nic.rx),
+            (_, true) => Some(&nic.tx),
+            _ => None,
+        };
+        if let Some(queues) = queues {
+            found.extend(queues.iter().map(|queue| {
+                (format!("{}/{queue}", nic.name), Place { queue: Some(queue.as_str()), ..place.clone() })
+            }));
+        } else if has("{irq}") {
+            found.extend(nic.interrupts.iter().map(|interrupt| {
+                (format!("{}/{}", nic.name, interrupt.number), Place { interrupt: Some(interrupt), ..place.clone() })
+            }));
+        } else {
+            found.push((nic.name.clone(), place));
+        }
+    }
+    if found.is_empty() {
+        let names: Vec<&str> = host.nics.iter().map(|nic| nic.name.as_str()).collect();
+        let what = if has("{irq}") { "interrupts of queues" } else { "queues" };
+        return Err(format!("{} has no {what}", names.join(", ")));
+    }
+    Ok(found)
+}
+
+fn fill(path: &str, place: &Place<'_>) -> String {
+    let queue = place.queue.unwrap_or_default();
+    path.replace("{disk}", place.disk.unwrap_or_default())
+        .replace("{nic}", place.nic.map_or("", |nic: &Nic| nic.name.as_str()))
+        .replace("{rx}", queue)
+        .replace("{tx}", queue)
+        .replace("{irq}", &place.interrupt.map(|interrupt| interrupt.number.to_string()).unwrap_or_default())
+        .replace("{cpu}", &place.cpu.map(|cpu| format!("cpu{cpu}")).unwrap_or_default())
+}
+
+fn unmet_need(tunable: &Tunable, host: &Host, place: &Place<'_>) -> Option<String> {
+    tunable.needs.iter().find_map(|need| match need {
+        Need::SeveralNodes if host.topology.nodes().len() < 2 => Some("one NUMA node".into()),
+        Need::SeveralQueues if place.nic.is_some_and(|nic| nic.rx.len() < 2) => Some("one receive queue".into()),
+        Need::SolidState if place.disk.and_then(|name| host.disk(name)).is_some_and(|disk| disk.seeks()) => {
+            Some("a rotating disk".into())
+        }
+        _ => None,
+    })
+}
+
+fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule: &Rule) -> Vec<Line> {
+    let blank = |device: String| Line {
+        id: tunable.id.clone(),
+        device,
+        want: rule.words(),
+        have: String::new(),
+        severity: tunable.severity,
+        state: State::Unsupported,
+        note: String::new(),
+        class: tunable.class,
+        unproven: rule.writes() && !tunable.evidence.is_proven(),
+        why: tunable.why.clone(),
+        change: None,
+    };
+    let mut lines = match places(tunable, situation.host) {
+        Err(reason) => return vec![Line { note: reason, ..blank(String::new()) }],
+        Ok(places) => places
+            .into_iter()
+            .map(|(device, place)| assess_one(situation, choices, tunable, rule, &place, blank(device)))
+            .collect::<Vec<Line>>(),
+    };
+    // What no device has is said once.
+    let alike = |line: &Line| line.state == State::Unsupported && line.note == lines[0].note;
+    if lines.len() > 1 && lines.iter().all(alike) {
+        lines.truncate(1);
+        lines[0].device.clear();
+    }
+    lines
+}
+
+fn assess_one(
+    situation: &Situation<'_>,
+    choices: &Choices,
+    tunable: &Tunable,
+    rule: &Rule,
+    place: &Place<'_>,
+    mut line: Line,
+) -> Line {
+    let Situation { system, host, .. } = situation;
+    if let Some(reason) = unmet_need(tunable, host, place) {
+        return Line { note: reason, ..line };
+    }
+    let target = match (tunable.setting, tunable.path.is_empty()) {
+        (Some(setting), _) => place.nic.map(|nic| Target::Card(nic.name.clone(), setting)),
+        (None, false) => Some(Target::File(fill(&tunable.path, place))),
+        (None, true) => None,
+    };
+    line.have = match present(situation, tunable, target.as_ref()) {
+        Ok(have) => have,
+        Err(reason) => return Line { note: reason, ..line },
+    };
+    let (satisfied, new) = match wanted(situation, rule, place, target.as_ref(), &line.have) {
+        Wanted::Unsupported(reason) => return Line { note: reason, ..line },
+        Wanted::Value { shown, satisfied, new } => {
+            line.want = shown;
+            (satisfied, new)
+        }
+    };
+    if satisfied {
+        line.state = State::Ok;
+        line.unproven = false;
+        return line;
+    }
+    let (Some(new), Some(target), true) = (new, target, rule.writes()) else {
+        line.state = if tunable.severity == Severity::Fatal { State::Drift } else { State::Advice };
+        line.note = "looked at only: change it by hand".into();
+        if tunable.directive.is_some() {
+            line.note = "set by the unit that export writes".into();
+        }
+        return line;
+    };
+    if let Target::File(path) = &target
+        && let Some(reason) = system.read(path).ok().and_then(|text| not_offered(&text, &new))
+    {
+        return Line { note: reason, ..line };
+    }
+    if tunable.class != Class::Safe && !choices.allow.contains(&tunable.class) {
+        line.state = State::Advice;
+        line.note = format!("class {}: needs --allow {0}", tunable.class.name());
+        return line;
+    }
+    if choices.proven_only && line.unproven {
+        line.state = State::Advice;
+        line.note = "unproven: left out by --proven-only".into();
+        return line;
+    }
+    match target.access(*system) {
+        Access::Writable => {}
+        Access::ReadOnly => {
+            let fixed = matches!(target, Target::Card(..));
+            let note = if fixed { "fixed by the card's driver" } else { "read-only here" };
+            return Line { note: note.into(), ..line };
+        }
+        Access::Missing => return Line { note: "does not exist".into(), ..line },
+        Access::Forbidden => {
+            line.state = State::Drift;
+            line.note = "needs root".into();
+            return line;
+        }
+    }
+    line.state = State::Drift;
+    let counterpart = tunable.counterpart.clone().map(Target::File);
+    let undo = undo_of(*system, &target, &line.have, counterpart.as_ref());
+    let (name, old) = (line.name(), line.have.clone());
+    line.change = Some(Change { name, target, counterpart, old, new, undo });
+    line
+}
+
+/// How to bring a value back: usually by writing it; a zero beside a counterpart that is not zero cannot be written, but
+/// comes back when the counterpart is.
+pub fn undo_of(system: &dyn System, target: &Target, old: &str, counterpart: Option<&Target>) -> Undo {
+    if old == "0"
+        && let Some(counterpart) = counterpart
+        && let Ok(value) = counterpart.read(system)
+        && value != "0"
+    {
+        return Undo { target: counterpart.clone(), value };
+    }
+    Undo { target: target.clone(), value: old.into() }
+}
+
+/// The value now, or why there is none.
+fn present(situation: &Situation<'_>, tunable: &Tunable, target: Option<&Target>) -> Result<String, String> {
+    let Situation { system, host, .. } = situation;
+    if let Some(target) = target {
+        if let Target::File(path) = target
+            && !system.exists(path)
+        {
+            return Err("this kernel or device does not have it".into());
+        }
+        return target.read(*system).map_err(|error| match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => "the card does not have it".into(),
+            _ => format!("cannot be read: {error}"),
+        });
+    }
+    if let Some(inquiry) = tunable.inquiry {
+        return match ask(*system, host, inquiry) {
+            Answer::Is(text) => Ok(text),
+            Answer::Unsupported(reason) => Err(reason),
+        };
+    }
+    if let Some(parameter) = &tunable.parameter {
+        let command_line = system.read("/proc/cmdline").map_err(|error| error.to_string())?;
+        let found = command_line.split_whitespace().find(|word| match parameter.ends_with('=') {
+            true => word.starts_with(parameter.as_str()),
+            false => word == parameter,
+        });
+        return Ok(match found {
+            Some(word) if parameter.ends_with('=') => word[parameter.len()..].to_string(),
+            Some(_) => "present".into(),
+            None => "absent".into(),
+        });
+    }
+    Ok(if tunable.kind == Kind::Broker { "set".into() } else { "not taken".into() })
+}

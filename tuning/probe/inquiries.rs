@@ -1,0 +1,208 @@
+//! Questions about a host whose answer is not simply the content of one file.
+
+use super::{Host, System, format_list};
+use crate::catalogue::Inquiry;
+
+/// What came out of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The state, in the words that the catalogue compares with.
+    Is(String),
+    /// The question means nothing here, and why.
+    Unsupported(String),
+}
+
+fn is(text: impl Into<String>) -> Answer {
+    Answer::Is(text.into())
+}
+
+fn unsupported(reason: impl Into<String>) -> Answer {
+    Answer::Unsupported(reason.into())
+}
+
+/// Asks one question.
+pub fn ask(system: &dyn System, host: &Host, inquiry: Inquiry) -> Answer {
+    match inquiry {
+        Inquiry::Swap => swap(system),
+        Inquiry::NumaPlacement => match system.read("/proc/self/status") {
+            Ok(text) => {
+                is(status_field(&text, "Mems_allowed_list").map_or("all nodes".into(), |list| format!("nodes {list}")))
+            }
+            Err(_) => unsupported("the kernel does not say"),
+        },
+        Inquiry::Irqbalance => is(if is_running(system, "irqbalance") { "running" } else { "not running" }),
+        Inquiry::DiskIrqs => match host.disks.iter().find(|disk| disk.name.starts_with("nvme")) {
+            Some(disk) => is(format!("managed ({})", disk.name)),
+            None => unsupported("no NVMe disk"),
+        },
+        Inquiry::MountDiscard => mount_option(host, |options| {
+            if options.iter().any(|option| option == "discard" || option == "discard=async") { "on" } else { "off" }
+        }),
+        Inquiry::MountAtime => mount_option(host, |options| {
+            let known = ["noatime", "relatime", "strictatime"];
+            known.into_iter().find(|name| options.iter().any(|option| option == name)).unwrap_or("strictatime")
+        }),
+        Inquiry::FileSystem => per_directory(host, |directory| is(directory.mount.file_system.clone())),
+        Inquiry::Ballast => per_directory(host, |directory| {
+            let found = system.exists(&format!("{}/ballast", directory.path.trim_end_matches('/')));
+            is(if found { "present" } else { "absent" })
+        }),
+        Inquiry::FreeSpaceGib => per_directory(host, |directory| match system.free_bytes(&directory.path) {
+            Some(bytes) => is((bytes >> 30).to_string()),
+            None => unsupported("the file system does not say"),
+        }),
+        Inquiry::DataDirectory => per_directory(host, |directory| data_directory(system, &directory.path)),
+        Inquiry::OpenFilesLimit => limit(system, "Max open files"),
+        Inquiry::LockedMemoryLimit => limit(system, "Max locked memory"),
+        Inquiry::OomScoreAdjust => file(system, "/proc/self/oom_score_adj"),
+        Inquiry::CpuQuota => cpu_quota(system),
+        Inquiry::MemoryHigh => memory_bound(system, "memory.high"),
+        Inquiry::MemoryMax => memory_bound(system, "memory.max"),
+        Inquiry::Cpuset => is(format_list(&host.topology.allowed)),
+        Inquiry::IoMax => match group_file(system, "io.max") {
+            Some(text) if !text.trim().is_empty() => is(text.trim().replace('\n', "; ")),
+            Some(_) => is("none"),
+            None => unsupported("no control group of version 2 with the io controller"),
+        },
+        Inquiry::DmaLatencyDevice => {
+            if system.list("/sys/devices/system/cpu/cpu0/cpuidle").is_empty() {
+                return unsupported("the processors have no idle states to forbid");
+            }
+            is(if system.exists("/dev/cpu_dma_latency") { "available" } else { "absent" })
+        }
+        Inquiry::Smt => is(if host.topology.has_siblings() { "on" } else { "off" }),
+        Inquiry::IsolatedCpus => match system.read("/sys/devices/system/cpu/isolated") {
+            Ok(text) if !text.trim().is_empty() => is(text.trim()),
+            Ok(_) => is("none"),
+            Err(_) => unsupported("the kernel does not say"),
+        },
+        Inquiry::Mitigations => mitigations(system),
+        Inquiry::TimeSynchronised => {
+            if system.exists("/run/systemd/timesync/synchronized") {
+                return is("yes");
+            }
+            let daemons = ["chronyd", "ntpd", "systemd-timesyn", "ptp4l"];
+            is(if daemons.iter().any(|name| is_running(system, name)) { "yes" } else { "no" })
+        }
+    }
+}
+
+fn file(system: &dyn System, path: &str) -> Answer {
+    system.read(path).map_or_else(|_| unsupported(format!("{path} does not exist")), |text| is(text.trim()))
+}
+
+fn swap(system: &dyn System) -> Answer {
+    let text = system.read("/proc/swaps").unwrap_or_default();
+    let areas: Vec<&str> = text.lines().skip(1).filter(|line| !line.trim().is_empty()).collect();
+    let kib: u64 = areas.iter().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
+    if areas.is_empty() { is("none") } else { is(format!("{} MiB", kib / 1024)) }
+}
+
+fn status_field<'text>(text: &'text str, name: &str) -> Option<&'text str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Whether a process has this name, by the kernel's 15 bytes of it.
+fn is_running(system: &dyn System, name: &str) -> bool {
+    let processes = system.list("/proc").into_iter().filter(|entry| entry.bytes().all(|byte| byte.is_ascii_digit()));
+    processes.into_iter().any(|id| system.read(&format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim() == name))
+}
+
+/// The answer of the first directory that is not as the others would be: the worst is not known here, so all that
+/// differ are shown together.
+fn per_directory(host: &Host, answer: impl Fn(&super::DataDirectory) -> Answer) -> Answer {
+    let mut answers: Vec<Answer> = host.directories.iter().map(answer).collect();
+    answers.dedup();
+    match answers.len() {
+        0 => unsupported("no data directory was named"),
+        1 => answers.remove(0),
+        _ => {
+            let texts = answers.into_iter().map(|answer| match answer {
+                Answer::Is(text) | Answer::Unsupported(text) => text,
+            });
+            is(texts.collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+fn mount_option(host: &Host, choose: impl Fn(&[String]) -> &'static str) -> Answer {
+    per_directory(host, |directory| is(choose(&directory.mount.options)))
+}
+
+fn data_directory(system: &dyn System, path: &str) -> Answer {
+    let existing = std::path::Path::new(path).ancestors().find_map(|level| {
+        let level = level.to_str()?;
+        system.exists(level).then(|| level.to_string())
+    });
+    match existing.map(|level| system.access(&level)) {
+        Some(super::Access::Writable) => is("writable"),
+        Some(super::Access::ReadOnly) => is("read-only"),
+        Some(super::Access::Forbidden) => is("not writable for this user"),
+        Some(super::Access::Missing) | None => is("missing"),
+    }
+}
+
+/// The hard limit, which the broker raises its own to.
+fn limit(system: &dyn System, name: &str) -> Answer {
+    let text = system.read("/proc/self/limits").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    match line.and_then(|rest| rest.split_whitespace().nth(1)) {
+        Some(hard) => is(hard),
+        None => unsupported("/proc/self/limits does not say"),
+    }
+}
+
+/// Folders of the process's control group of version 2, from its own up to the root.
+fn groups(system: &dyn System) -> Vec<String> {
+    let text = system.read("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return Vec::new() };
+    let mounted = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .find(|root| system.exists(&format!("{root}/cgroup.controllers")));
+    let Some(root) = mounted else { return Vec::new() };
+    let levels = std::path::Path::new(own).ancestors().filter_map(|level| level.to_str());
+    levels.map(|level| format!("{root}{}", level.trim_end_matches('/'))).collect()
+}
+
+fn group_file(system: &dyn System, name: &str) -> Option<String> {
+    groups(system).iter().find_map(|group| system.read(&format!("{group}/{name}")).ok())
+}
+
+/// The tightest quota of all levels, of either version of control groups.
+fn cpu_quota(system: &dyn System) -> Answer {
+    for group in groups(system) {
+        if let Ok(text) = system.read(&format!("{group}/cpu.max"))
+            && let Some((quota, period)) = text.trim().split_once(' ')
+            && quota != "max"
+        {
+            return is(format!("{quota} of {period} us"));
+        }
+    }
+    match system.read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") {
+        Ok(text) if text.trim() != "-1" => is(format!("{} us", text.trim())),
+        _ => is("none"),
+    }
+}
+
+fn memory_bound(system: &dyn System, name: &str) -> Answer {
+    let own = groups(system);
+    let values = own.iter().filter_map(|group| system.read(&format!("{group}/{name}")).ok());
+    let least = values.filter_map(|text| text.trim().parse::<u64>().ok()).min();
+    is(least.map_or("none".into(), |bytes| format!("{} MiB", bytes >> 20)))
+}
+
+fn mitigations(system: &dyn System) -> Answer {
+    let command_line = system.read("/proc/cmdline").unwrap_or_default();
+    if command_line.split_whitespace().any(|word| word == "mitigations=off") {
+        return is("off");
+    }
+    let folder = "/sys/devices/system/cpu/vulnerabilities";
+    let states: Vec<String> =
+        system.list(folder).iter().filter_map(|name| system.read(&format!("{folder}/{name}")).ok()).collect();
+    if states.is_empty() {
+        return unsupported("the kernel does not say");
+    }
+    let open = states.iter().filter(|state| state.starts_with("Vulnerable")).count();
+    let closed = states.iter().filter(|state| state.starts_with("Mitigation")).count();
+    is(format!("{closed} on, {open} open"))
+}

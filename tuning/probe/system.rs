@@ -1,0 +1,217 @@
+//! The seam between this crate and a host: reading and writing its files below a root directory, which is `/` or, in
+//! tests, a folder that looks like one.
+//!
+//! Invariant: everything that changes a host goes through one of the five methods that are marked as changes; a test
+//! can count them, or stop at any of them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::card;
+use crate::catalogue::CardSetting;
+
+/// Folder of a fake root for what a real host does not keep in files.
+pub const FAKE_FOLDER: &str = "/fake-root";
+
+/// Whether a file can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It can.
+    Writable,
+    /// Nobody can: the file or its file system is read-only.
+    ReadOnly,
+    /// This user cannot.
+    Forbidden,
+    /// It does not exist.
+    Missing,
+}
+
+/// A host, as far as this crate touches it. Paths begin with `/` and are meant below the root.
+pub trait System {
+    /// Content of a file, as text.
+    fn read(&self, path: &str) -> io::Result<String>;
+    /// Names in a folder, sorted; none if there is no such folder.
+    fn list(&self, path: &str) -> Vec<String>;
+    /// Whether something is there.
+    fn exists(&self, path: &str) -> bool;
+    /// Where links lead, as a path below the root.
+    fn resolve(&self, path: &str) -> Option<String>;
+    /// Whether a file can be written.
+    fn access(&self, path: &str) -> Access;
+    /// Setting of a card and its greatest value, if it has one.
+    fn card(&self, nic: &str, setting: CardSetting) -> io::Result<(String, Option<u64>)>;
+    /// Whether a card's driver decided a setting for good.
+    fn card_is_fixed(&self, nic: &str, setting: CardSetting) -> bool;
+    /// Bytes that a directory's file system has free.
+    fn free_bytes(&self, directory: &str) -> Option<u64>;
+    /// Whether the root is that of the running kernel.
+    fn is_live(&self) -> bool;
+
+    /// Change: writes a value into an existing file, with a line end.
+    fn write(&self, path: &str, value: &str) -> io::Result<()>;
+    /// Change: sets a card.
+    fn set_card(&self, nic: &str, setting: CardSetting, value: &str) -> io::Result<()>;
+    /// Change: appends to a file, which is made if needed, folders included, and syncs it.
+    fn append_synced(&self, path: &str, text: &str) -> io::Result<()>;
+    /// Change: replaces a file as a whole, or makes it, folders included, and syncs it.
+    fn replace_synced(&self, path: &str, text: &str) -> io::Result<()>;
+    /// Change: removes a file, or, with `/` at the end, an empty folder.
+    fn remove(&self, path: &str) -> io::Result<()>;
+}
+
+/// A root directory.
+#[derive(Debug, Clone)]
+pub struct RootSystem {
+    root: PathBuf,
+    live: bool,
+}
+
+impl RootSystem {
+    /// A host below this directory. Fails if it does not exist.
+    pub fn new(root: &Path) -> io::Result<RootSystem> {
+        let root = root.canonicalize()?;
+        let live = root == Path::new("/");
+        Ok(RootSystem { root, live })
+    }
+
+    fn below(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn card_file(&self, nic: &str, setting: CardSetting) -> String {
+        format!("{FAKE_FOLDER}/cards/{nic}/{}", setting.name())
+    }
+
+    fn sync_folder(path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    }
+}
+
+impl System for RootSystem {
+    fn read(&self, path: &str) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.below(path))?).into_owned())
+    }
+
+    fn list(&self, path: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.below(path)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.below(path).exists()
+    }
+
+    fn resolve(&self, path: &str) -> Option<String> {
+        let found = self.below(path).canonicalize().ok()?;
+        let inside = found.strip_prefix(&self.root).ok()?;
+        Some(format!("/{}", inside.to_str()?))
+    }
+
+    fn access(&self, path: &str) -> Access {
+        let path = self.below(path);
+        let Ok(attributes) = fs::metadata(&path) else { return Access::Missing };
+        // Root passes every check of permissions, but the kernel refuses to write what nobody may write.
+        if attributes.permissions().mode() & 0o222 == 0 {
+            return Access::ReadOnly;
+        }
+        let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return Access::Missing };
+        // SAFETY: the name ends with a zero byte and lives until the call returns.
+        if unsafe { libc::access(name.as_ptr(), libc::W_OK) } == 0 {
+            return Access::Writable;
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EROFS) => Access::ReadOnly,
+            _ => Access::Forbidden,
+        }
+    }
+
+    fn card(&self, nic: &str, setting: CardSetting) -> io::Result<(String, Option<u64>)> {
+        if self.live {
+            return card::get(nic, setting);
+        }
+        let file = self.card_file(nic, setting);
+        let value = self.read(&file).map_err(|_| io::Error::from_raw_os_error(libc::EOPNOTSUPP))?;
+        let maximum = self.read(&format!("{file}.max")).ok().and_then(|text| text.trim().parse().ok());
+        Ok((value.trim().into(), maximum))
+    }
+
+    fn card_is_fixed(&self, nic: &str, setting: CardSetting) -> bool {
+        if self.live {
+            return card::is_fixed(nic, setting);
+        }
+        self.exists(&format!("{}.fixed", self.card_file(nic, setting)))
+    }
+
+    fn free_bytes(&self, directory: &str) -> Option<u64> {
+        if !self.live {
+            return self.read(&format!("{FAKE_FOLDER}/free-bytes")).ok()?.trim().parse().ok();
+        }
+        let existing = Path::new(directory).ancestors().find(|path| path.exists())?;
+        let name = std::ffi::CString::new(existing.as_os_str().as_bytes()).ok()?;
+        // SAFETY: statvfs is plain numbers, for which zero is a value.
+        let mut answer: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the name ends with a zero byte, and both arguments live until the call returns.
+        if unsafe { libc::statvfs(name.as_ptr(), &raw mut answer) } != 0 {
+            return None;
+        }
+        answer.f_bavail.checked_mul(answer.f_frsize)
+    }
+
+    fn is_live(&self) -> bool {
+        self.live
+    }
+
+    fn write(&self, path: &str, value: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).truncate(true).open(self.below(path))?;
+        // One call: the kernel takes each write as a whole value.
+        file.write_all(format!("{value}\n").as_bytes())
+    }
+
+    fn set_card(&self, nic: &str, setting: CardSetting, value: &str) -> io::Result<()> {
+        if self.live {
+            return card::set(nic, setting, value);
+        }
+        self.write(&self.card_file(nic, setting), value)
+    }
+
+    fn append_synced(&self, path: &str, text: &str) -> io::Result<()> {
+        let path = self.below(path);
+        let is_new = !path.exists();
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        if is_new { RootSystem::sync_folder(&path) } else { Ok(()) }
+    }
+
+    fn replace_synced(&self, path: &str, text: &str) -> io::Result<()> {
+        let path = self.below(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let fresh = path.with_extension("new");
+        let mut file = File::create(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        RootSystem::sync_folder(&path)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        if let Some(folder) = path.strip_suffix('/') {
+            return fs::remove_dir(self.below(folder));
+        }
+        let path = self.below(path);
+        fs::remove_file(&path)?;
+        // What a process that was killed within `replace_synced` may have left.
+        let _ = fs::remove_file(path.with_extension("new"));
+        RootSystem::sync_folder(&path)
+    }
+}

@@ -1,0 +1,320 @@
+//! Tests on the machine that they run on, as root and on purpose: `cargo run -p ringmq-tuning --example real-machine`.
+//!
+//! - `rounds N`: applies the safe part of `latency` and reverts it, N times; all values equal afterwards.
+//! - `kill`: kills the applying process (SIGKILL) before every one of its changes; `revert` restores all values.
+//! - `namespace`: network settings, RPS, XPS and a card's switches on a veth pair, in a network namespace of its own.
+//! - `all`: all three, with 100 rounds.
+//!
+//! It changes the machine while it runs, and nothing afterwards. It refuses to run where a profile is applied.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use ringmq_tuning::catalogue::{CardSetting, Catalogue, Class, Severity};
+use ringmq_tuning::executor::{self, Step};
+use ringmq_tuning::journal;
+use ringmq_tuning::plan::{self, Change, Choices, Line, Plan, State, Target, Undo};
+use ringmq_tuning::probe::{Access, Host, RootSystem, Selection, System};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// The machine's root, which kills its own process before a change.
+struct Killing {
+    inner: RootSystem,
+    left: std::cell::Cell<usize>,
+}
+
+impl Killing {
+    fn count(&self) {
+        match self.left.get().checked_sub(1) {
+            Some(left) => self.left.set(left),
+            None => {
+                // SAFETY: a signal to this process itself; it does not return.
+                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            }
+        }
+    }
+}
+
+impl System for Killing {
+    fn read(&self, path: &str) -> std::io::Result<String> {
+        self.inner.read(path)
+    }
+    fn list(&self, path: &str) -> Vec<String> {
+        self.inner.list(path)
+    }
+    fn exists(&self, path: &str) -> bool {
+        self.inner.exists(path)
+    }
+    fn resolve(&self, path: &str) -> Option<String> {
+        self.inner.resolve(path)
+    }
+    fn access(&self, path: &str) -> Access {
+        self.inner.access(path)
+    }
+    fn card(&self, nic: &str, setting: CardSetting) -> std::io::Result<(String, Option<u64>)> {
+        self.inner.card(nic, setting)
+    }
+    fn card_is_fixed(&self, nic: &str, setting: CardSetting) -> bool {
+        self.inner.card_is_fixed(nic, setting)
+    }
+    fn free_bytes(&self, directory: &str) -> Option<u64> {
+        self.inner.free_bytes(directory)
+    }
+    fn is_live(&self) -> bool {
+        true
+    }
+    fn write(&self, path: &str, value: &str) -> std::io::Result<()> {
+        self.count();
+        self.inner.write(path, value)
+    }
+    fn set_card(&self, nic: &str, setting: CardSetting, value: &str) -> std::io::Result<()> {
+        self.count();
+        self.inner.set_card(nic, setting, value)
+    }
+    fn append_synced(&self, path: &str, text: &str) -> std::io::Result<()> {
+        self.count();
+        self.inner.append_synced(path, text)
+    }
+    fn replace_synced(&self, path: &str, text: &str) -> std::io::Result<()> {
+        self.count();
+        self.inner.replace_synced(path, text)
+    }
+    fn remove(&self, path: &str) -> std::io::Result<()> {
+        self.count();
+        self.inner.remove(path)
+    }
+}
+
+fn live() -> Result<RootSystem, Failure> {
+    Ok(RootSystem::new(Path::new("/"))?)
+}
+
+fn plan_of(system: &dyn System, profile: &str, nics: Option<Vec<String>>, choices: &Choices) -> Result<Plan, Failure> {
+    let catalogue = Catalogue::embedded()?;
+    let selection = Selection {
+        directories: vec!["/var/lib/ringmq".into()],
+        listen: Some(std::net::Ipv4Addr::UNSPECIFIED.into()),
+        nics,
+    };
+    let host = Host::probe(system, &selection)?;
+    Ok(plan::make(system, &catalogue, &host, catalogue.profile(profile)?, choices)?)
+}
+
+fn boot_id(system: &dyn System) -> String {
+    system.read("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into()
+}
+
+/// All values that any profile could write, of all classes, with the files that the kernel changes along with them.
+fn snapshot(system: &dyn System, nics: Option<Vec<String>>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut values = BTreeMap::new();
+    for profile in ["latency", "throughput"] {
+        for line in plan_of(system, profile, nics.clone(), &Choices::default())?.lines {
+            values.insert(line.name(), line.have);
+        }
+    }
+    for path in ["dirty_ratio", "dirty_background_ratio"].map(|name| format!("/proc/sys/vm/{name}")) {
+        let value = system.read(&path)?;
+        values.insert(path, value);
+    }
+    // What is counted, not set, differs from moment to moment.
+    values.retain(|name, _| !name.starts_with("fs.free_space"));
+    Ok(values)
+}
+
+fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differs = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    differs.map(|name| format!("{name}: {:?} -> {:?}", before.get(name), after.get(name))).collect()
+}
+
+fn expect_equal(before: &BTreeMap<String, String>, system: &dyn System, when: &str) -> Result<(), Failure> {
+    let found = differences(before, &snapshot(system, None)?);
+    if found.is_empty() { Ok(()) } else { Err(format!("{when}: {}", found.join("; ")).into()) }
+}
+
+fn expect_good(steps: &[Step], when: &str) -> Result<(), Failure> {
+    match steps.iter().find(|step| !step.is_good()) {
+        None => Ok(()),
+        Some(step) => Err(format!("{when}: {step:?}").into()),
+    }
+}
+
+fn refuse_if_applied(system: &dyn System) -> Result<(), Failure> {
+    if system.exists(journal::PATH) {
+        return Err(format!("{} exists: revert what is applied first", journal::PATH).into());
+    }
+    Ok(())
+}
+
+fn rounds(count: usize) -> Result<(), Failure> {
+    let system = live()?;
+    refuse_if_applied(&system)?;
+    let before = snapshot(&system, None)?;
+    let mut written = 0;
+    let mut drift = Vec::new();
+    for round in 1..=count {
+        let plan = plan_of(&system, "latency", None, &Choices::default())?;
+        let steps = executor::apply(&system, &plan)?;
+        written = steps.len();
+        let after = plan_of(&system, "latency", None, &Choices::default())?;
+        drift = after.lines.iter().filter(|line| line.state == State::Drift).map(Line::name).collect();
+        let again = executor::apply(&system, &after)?;
+        let back = executor::revert(&system, &boot_id(&system), false)?;
+        expect_good(&back, &format!("revert of round {round}"))?;
+        expect_equal(&before, &system, &format!("after round {round}"))?;
+        if !again.iter().all(|step| drift.contains(&step.name)) {
+            return Err(format!("round {round}: a second apply had something to do: {again:?}").into());
+        }
+    }
+    println!("rounds: {count} times {written} settings applied and reverted, {} values equal", before.len());
+    println!("rounds: not taken by this kernel: {}", if drift.is_empty() { "none".into() } else { drift.join(", ") });
+    Ok(())
+}
+
+fn apply_and_die(changes: usize) -> Result<(), Failure> {
+    let system = Killing { inner: live()?, left: changes.into() };
+    let plan = plan_of(&system, "latency", None, &Choices::default())?;
+    executor::apply(&system, &plan)?;
+    println!("{}", changes - system.left.get());
+    Ok(())
+}
+
+fn kill() -> Result<(), Failure> {
+    let system = live()?;
+    refuse_if_applied(&system)?;
+    let before = snapshot(&system, None)?;
+    let program = std::env::current_exe()?;
+    let run = |changes: usize| Command::new(&program).args(["apply-and-die", &changes.to_string()]).output();
+    // One run that is not killed tells how many changes there are.
+    let whole = run(usize::MAX / 2)?;
+    let total: usize = String::from_utf8(whole.stdout)?.trim().parse()?;
+    expect_good(&executor::revert(&system, &boot_id(&system), false)?, "revert of the whole run")?;
+    expect_equal(&before, &system, "after the whole run")?;
+    for changes in 0..total {
+        let status = run(changes)?.status;
+        if status.signal() != Some(libc::SIGKILL) {
+            return Err(format!("before change {changes}: the process ended with {status}").into());
+        }
+        expect_good(&executor::revert(&system, &boot_id(&system), false)?, &format!("revert after {changes}"))?;
+        expect_equal(&before, &system, &format!("killed before change {changes}"))?;
+    }
+    println!("kill: SIGKILL before each of {total} changes, then revert: {} values equal each time", before.len());
+    Ok(())
+}
+
+fn shell(text: &str) -> Result<(), Failure> {
+    let status = Command::new("sh").args(["-ec", text]).status()?;
+    if status.success() { Ok(()) } else { Err(format!("{text}: {status}").into()) }
+}
+
+/// Starts this program again in a network and mount namespace of its own.
+fn namespace() -> Result<(), Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("inside-namespace");
+    // SAFETY: unshare changes the new process only, which has one thread.
+    unsafe {
+        command.pre_exec(|| match libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(format!("inside the namespace: {status}").into()) }
+}
+
+fn inside_namespace() -> Result<(), Failure> {
+    // A sysfs of this network namespace, and a journal that the host does not see.
+    shell("mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /var/lib")?;
+    shell(
+        "ip link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1 numrxqueues 4 numtxqueues 4 && \
+         ip link set v0 up && ip link set v1 up",
+    )?;
+    let system = live()?;
+    let cards = Some(vec!["v0".to_string()]);
+    let choices = Choices { allow: [Class::Jitter].into(), ..Choices::default() };
+    let before = snapshot(&system, cards.clone())?;
+    let mut shown = std::collections::BTreeSet::new();
+    for profile in ["latency", "throughput"] {
+        let mut plan = plan_of(&system, profile, cards.clone(), &choices)?;
+        plan.lines.retain(|line| line.id.starts_with("net.") || line.id.starts_with("nic."));
+        // Other namespaces' values are not this test's to change.
+        plan.lines.retain(|line| !line.id.starts_with("net.core.netdev_"));
+        // The rules leave RPS off on a machine with two processors: the files are tried all the same.
+        for (id, file, value) in [("net.rps_cpus", "rx-0/rps_cpus", "1"), ("net.xps_cpus", "tx-0/xps_cpus", "1")] {
+            plan.lines.push(by_hand(&system, id, &format!("/sys/class/net/v0/queues/{file}"), value)?);
+        }
+        for (setting, value) in [(CardSetting::Gro, "off"), (CardSetting::Tso, "off")] {
+            let target = Target::Card("v0".into(), setting);
+            plan.lines.push(by_hand_at(&system, &format!("nic.{}", setting.name()), target, value)?);
+        }
+        let steps = executor::apply(&system, &plan)?;
+        for step in &steps {
+            let verdict = if step.is_good() { "ok" } else { "not taken" };
+            shown.insert(format!("{} {verdict}", step.name));
+        }
+        expect_good(&executor::revert(&system, &boot_id(&system), false)?, "revert")?;
+        let found = differences(&before, &snapshot(&system, cards.clone())?);
+        if !found.is_empty() {
+            return Err(found.join("; ").into());
+        }
+    }
+    println!("namespace: both profiles on a veth applied and reverted, {} values equal", before.len());
+    println!("namespace: {}", shown.into_iter().collect::<Vec<_>>().join(", "));
+    Ok(())
+}
+
+fn by_hand(system: &dyn System, id: &str, path: &str, new: &str) -> Result<Line, Failure> {
+    by_hand_at(system, id, Target::File(path.into()), new)
+}
+
+fn by_hand_at(system: &dyn System, id: &str, target: Target, new: &str) -> Result<Line, Failure> {
+    let old = target.read(system)?;
+    let undo = Undo { target: target.clone(), value: old.clone() };
+    let name = format!("{id}[by hand]");
+    Ok(Line {
+        id: id.into(),
+        device: "by hand".into(),
+        want: new.into(),
+        have: old.clone(),
+        severity: Severity::Info,
+        state: State::Drift,
+        note: String::new(),
+        class: Class::Safe,
+        unproven: true,
+        why: "The files are tried.".into(),
+        change: Some(Change { name, target, counterpart: None, old, new: new.into(), undo }),
+    })
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("this needs root");
+        return ExitCode::from(2);
+    }
+    let number = |text: &str| text.parse::<usize>().map_err(Failure::from);
+    let result = match words.as_slice() {
+        ["all"] => rounds(100).and_then(|()| kill()).and_then(|()| namespace()),
+        ["rounds", count] => number(count).and_then(rounds),
+        ["kill"] => kill(),
+        ["namespace"] => namespace(),
+        ["apply-and-die", changes] => number(changes).and_then(apply_and_die),
+        ["inside-namespace"] => inside_namespace(),
+        _ => {
+            eprintln!("usage: real-machine all | rounds N | kill | namespace");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("FAILED: {error}");
+            ExitCode::from(1)
+        }
+    }
+}

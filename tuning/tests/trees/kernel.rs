@@ -1,0 +1,171 @@
+//! How kernels take writes: the same behaviour for the engine, as a [`System`], and for scripts, as a shadow of bash's
+//! `printf`.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+
+use ringmq_tuning::catalogue::CardSetting;
+use ringmq_tuning::probe::{Access, RootSystem, System};
+
+/// What a file makes of a write.
+#[derive(Debug, Clone)]
+pub enum Rule {
+    /// Shows all words with the chosen one in brackets.
+    Choice(Vec<String>),
+    /// Sets another file to zero.
+    ZeroesOther(String),
+    /// Takes this number at most.
+    AtMost(u64),
+    /// Keeps this value.
+    Ignores(String),
+    /// Keeps this value and says so.
+    Refuses(String),
+}
+
+/// A root directory with a kernel's behaviour, which counts its changes and can stop at one of them.
+pub struct FakeKernel<'rules> {
+    inner: RootSystem,
+    rules: &'rules BTreeMap<String, Rule>,
+    /// Changes so far.
+    pub changes: Cell<usize>,
+    /// From this change on nothing happens any more, as after a SIGKILL before it. An append is torn in the middle.
+    pub dies_at: Option<usize>,
+}
+
+impl<'rules> FakeKernel<'rules> {
+    pub fn new(root: &Path, rules: &'rules BTreeMap<String, Rule>) -> FakeKernel<'rules> {
+        FakeKernel { inner: RootSystem::new(root).expect("exists"), rules, changes: Cell::new(0), dies_at: None }
+    }
+
+    /// Counts a change; `Err` if the process is dead, with whether it died at this very change.
+    fn count(&self) -> Result<(), bool> {
+        let number = self.changes.get();
+        self.changes.set(number + 1);
+        match self.dies_at {
+            Some(last) if number >= last => Err(number == last),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the process was killed")
+}
+
+impl System for FakeKernel<'_> {
+    fn read(&self, path: &str) -> io::Result<String> {
+        self.inner.read(path)
+    }
+
+    fn list(&self, path: &str) -> Vec<String> {
+        self.inner.list(path)
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.inner.exists(path)
+    }
+
+    fn resolve(&self, path: &str) -> Option<String> {
+        self.inner.resolve(path)
+    }
+
+    fn access(&self, path: &str) -> Access {
+        self.inner.access(path)
+    }
+
+    fn card(&self, nic: &str, setting: CardSetting) -> io::Result<(String, Option<u64>)> {
+        self.inner.card(nic, setting)
+    }
+
+    fn card_is_fixed(&self, nic: &str, setting: CardSetting) -> bool {
+        self.inner.card_is_fixed(nic, setting)
+    }
+
+    fn free_bytes(&self, directory: &str) -> Option<u64> {
+        self.inner.free_bytes(directory)
+    }
+
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    fn write(&self, path: &str, value: &str) -> io::Result<()> {
+        self.count().map_err(|_| dead())?;
+        match self.rules.get(path) {
+            None => self.inner.write(path, value),
+            Some(Rule::Choice(words)) => {
+                let show = |word: &String| if word == value { format!("[{word}]") } else { word.clone() };
+                self.inner.write(path, &words.iter().map(show).collect::<Vec<_>>().join(" "))
+            }
+            Some(Rule::ZeroesOther(other)) => {
+                self.inner.write(other, "0")?;
+                self.inner.write(path, value)
+            }
+            Some(Rule::AtMost(most)) => {
+                let number: u64 = value.parse().expect("a number");
+                self.inner.write(path, &number.min(*most).to_string())
+            }
+            Some(Rule::Ignores(kept)) => self.inner.write(path, kept),
+            Some(Rule::Refuses(_)) => Err(io::Error::from_raw_os_error(22)),
+        }
+    }
+
+    fn set_card(&self, nic: &str, setting: CardSetting, value: &str) -> io::Result<()> {
+        self.count().map_err(|_| dead())?;
+        self.inner.set_card(nic, setting, value)
+    }
+
+    fn append_synced(&self, path: &str, text: &str) -> io::Result<()> {
+        match self.count() {
+            Ok(()) => self.inner.append_synced(path, text),
+            Err(at_this_one) => {
+                if at_this_one {
+                    self.inner.append_synced(path, &text[..text.len() / 2])?;
+                }
+                Err(dead())
+            }
+        }
+    }
+
+    fn replace_synced(&self, path: &str, text: &str) -> io::Result<()> {
+        self.count().map_err(|_| dead())?;
+        self.inner.replace_synced(path, text)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.count().map_err(|_| dead())?;
+        self.inner.remove(path)
+    }
+}
+
+/// The same behaviour for a script: bash reads this first (`BASH_ENV`). The redirection has emptied the file when
+/// `printf` is called, so it writes what the kernel would show.
+pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
+    let mut cases = String::new();
+    for (path, rule) in rules {
+        // Redirections follow links; the shadow sees where they lead.
+        let real = root.join(path.trim_start_matches('/')).canonicalize().expect("exists");
+        let body = match rule {
+            Rule::Choice(words) => format!(
+                "for word in {}; do if [ \"$word\" = \"$value\" ]; then out+=\" [$word]\"; else out+=\" $word\"; fi; done; \
+                 builtin printf '%s\\n' \"${{out# }}\"",
+                words.join(" ")
+            ),
+            Rule::ZeroesOther(other) => {
+                format!("echo 0 > '{}'; echo \"$value\"", root.join(other.trim_start_matches('/')).display())
+            }
+            Rule::AtMost(most) => format!("if [ \"$value\" -gt {most} ]; then echo {most}; else echo \"$value\"; fi"),
+            Rule::Ignores(kept) => format!("echo '{kept}'"),
+            Rule::Refuses(kept) => format!("echo '{kept}'; return 1"),
+        };
+        let _ = writeln!(cases, "    '{}') {body} ;;", real.display());
+    }
+    format!(
+        "printf() {{\n  local process=$BASHPID place value word out=''\n  place=$(readlink \"/proc/$process/fd/1\" || true)\n  \
+         builtin printf -v value \"$@\"; value=${{value%$'\\n'}}\n  case $place in\n{cases}    *) builtin printf \"$@\" ;;\n  \
+         esac\n}}\n"
+    )
+}
