@@ -1,3 +1,5 @@
 //! `ringmq-bench`: measures the latency of RocketMQ brokers.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ringmq_bench::cli::main()
+}

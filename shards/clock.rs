@@ -19,16 +19,46 @@ impl Clock for SystemClock {
     }
 }
 
-/// A number of the local day that `now_ms` falls into: the same all day long, and another on any other day.
-pub fn local_day(now_ms: u64) -> i64 {
+/// A time in the local zone.
+fn local_time(now_ms: u64) -> libc::tm {
     let seconds = libc::time_t::try_from(now_ms / 1_000).unwrap_or(libc::time_t::MAX);
     let mut time = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid for the call; an all-zero tm is a value that may be read if the call fails.
-    let time = unsafe {
+    unsafe {
         libc::localtime_r(&seconds, time.as_mut_ptr());
         time.assume_init()
-    };
+    }
+}
+
+/// The hour of a time in the local zone, 0 to 23.
+pub fn local_hour(now_ms: u64) -> u32 {
+    u32::try_from(local_time(now_ms).tm_hour).unwrap_or(0)
+}
+
+/// A number of the local day that `now_ms` falls into: the same all day long, and another on any other day.
+pub fn local_day(now_ms: u64) -> i64 {
+    let time = local_time(now_ms);
     i64::from(time.tm_year) * 1_000 + i64::from(time.tm_yday)
+}
+
+/// A clock that starts at the wall clock's time and then only passes: no step of the wall clock moves it.
+#[derive(Debug, Clone)]
+pub struct SteadyClock {
+    start_ms: u64,
+    started: std::time::Instant,
+}
+
+impl SteadyClock {
+    /// Starts at the present time of another clock.
+    pub fn new(clock: &dyn Clock) -> Self {
+        Self { start_ms: clock.now_ms(), started: std::time::Instant::now() }
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now_ms(&self) -> u64 {
+        self.start_ms + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]

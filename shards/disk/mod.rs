@@ -53,6 +53,8 @@ pub struct DirectoryEntry {
     pub length: u64,
     /// Whether the entry is a directory.
     pub is_directory: bool,
+    /// When its content last changed, milliseconds since the epoch; `None` when that cannot be told.
+    pub modified_ms: Option<u64>,
 }
 
 /// Free and total room of the file system that holds a path, in bytes.
@@ -62,6 +64,17 @@ pub struct DiskSpace {
     pub total: u64,
     /// Bytes that an ordinary user can still allocate.
     pub available: u64,
+    /// Bytes in use. With what is available less than the total where the system keeps a reserve for itself.
+    pub used: u64,
+}
+
+impl DiskSpace {
+    /// Used part of what ordinary users could ever use, in whole percent, rounded up. Source: RocketMQ
+    /// `UtilAll.getDiskPartitionSpaceUsedPercent`.
+    pub fn used_percent(&self) -> u8 {
+        let (used, usable) = (u128::from(self.used), u128::from(self.used) + u128::from(self.available));
+        u8::try_from((used * 100).div_ceil(usable.max(1))).unwrap_or(100)
+    }
 }
 
 /// A file system. Paths are absolute or relative to the process, as with `std::fs`.

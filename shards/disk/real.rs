@@ -41,6 +41,11 @@ impl Disk for RealDisk {
                 name: entry.file_name().to_string_lossy().into_owned(),
                 length: if is_directory { 0 } else { metadata.len() },
                 is_directory,
+                modified_ms: metadata
+                    .modified()
+                    .ok()
+                    .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+                    .and_then(|time| u64::try_from(time.as_millis()).ok()),
             });
         }
         entries.sort_by(|left, right| left.name.cmp(&right.name));
@@ -88,7 +93,9 @@ impl Disk for RealDisk {
         if unsafe { libc::statvfs(path.as_ptr(), &mut status) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(DiskSpace { total: status.f_blocks * status.f_frsize, available: status.f_bavail * status.f_frsize })
+        let bytes = |blocks: u64| blocks * status.f_frsize;
+        let (total, used) = (bytes(status.f_blocks), bytes(status.f_blocks.saturating_sub(status.f_bfree)));
+        Ok(DiskSpace { total, available: bytes(status.f_bavail), used })
     }
 }
 

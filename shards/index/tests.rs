@@ -364,8 +364,8 @@ fn files_behind_the_end_of_the_log_are_dropped_and_made_again() {
     }
     for number in 0..12 {
         let (kept, made) = (query(&service, &format!("old{number}"), 8), query(&service, &format!("new{number}"), 8));
-        let here = vec![number * 100];
-        assert_eq!((kept.contains(&here[0]), made.contains(&here[0])), (number < 7, number >= 7), "{number}");
+        let here = number * 100;
+        assert_eq!((kept.contains(&here), made.contains(&here)), (number < 7, number >= 7), "{number}");
     }
     service.flush().unwrap();
     let mut again = open(&disk, 4, 5, LastStop::Clean).unwrap();

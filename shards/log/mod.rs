@@ -5,6 +5,7 @@
 
 pub mod limits;
 pub mod path_chooser;
+pub mod retention;
 pub mod ring;
 pub mod segment_table;
 pub mod segments;

@@ -11,7 +11,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::segment_table::{SegmentError, SegmentSize, SegmentTable, file_name, load_table};
+use super::segment_table::{SegmentError, SegmentSize, SegmentTable, file_name, load_table, parse_file_name};
 use super::zero_frontier::ZeroFrontier;
 use crate::disk::{
     AlignedBuffer, Disk, DiskFile, OpenOptions, create_directories_durably, is_no_space, remove_if_present,
@@ -22,6 +22,8 @@ use crate::types::PhysicalOffset;
 const ZERO_CHUNK_BYTES: u64 = 1 << 20;
 /// How the name of a segment under construction ends, in the folder `ringmq/`.
 const PREPARING_SUFFIX: &str = ".preparing";
+/// How the name of a segment ends that retention has taken out of the log, in the same folder.
+const REMOVED_SUFFIX: &str = ".removed";
 
 /// The ways to reach a segment's bytes; each is a descriptor of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +207,8 @@ impl Segments {
         }
         let leftovers = disk.list(&options.scratch_directory);
         let leftovers = leftovers.map_err(SegmentError::io("list", &options.scratch_directory))?;
-        for entry in leftovers.iter().filter(|entry| entry.name.ends_with(PREPARING_SUFFIX)) {
+        let is_leftover = |name: &str| name.ends_with(PREPARING_SUFFIX) || name.ends_with(REMOVED_SUFFIX);
+        for entry in leftovers.iter().filter(|entry| is_leftover(&entry.name)) {
             let path = options.scratch_directory.join(&entry.name);
             disk.remove_file(&path).map_err(SegmentError::io("remove", &path))?;
         }
@@ -311,24 +314,71 @@ impl Segments {
         Ok(total)
     }
 
-    /// Removes the oldest segment, durably, for retention. `None` when it is the only one, which stays.
-    pub fn remove_oldest(&self) -> Result<Option<Arc<SegmentList>>, SegmentError> {
-        let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes the oldest segment out of the log, for retention; `None` when it is the only one, which stays. It is under
+    /// another name when this returns, and no longer found by anybody; whoever holds an older list can still read it. Its
+    /// blocks are freed by [`RemovedSegment::shrink`] and [`RemovedSegment::remove`], or at the next start.
+    pub fn take_oldest(&self) -> Result<Option<RemovedSegment>, SegmentError> {
+        let changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot();
         let [oldest, rest @ ..] = current.segments.as_slice() else { return Ok(None) };
         if rest.is_empty() {
             return Ok(None);
         }
-        let list = self.publish(rest.to_vec());
-        self.disk.remove_file(&oldest.path).map_err(SegmentError::io("remove", &oldest.path))?;
-        let directory = &self.options.directory;
-        self.disk.sync_directory(directory).map_err(SegmentError::io("sync directory", directory))?;
-        Ok(Some(list))
+        let name = format!("{}{REMOVED_SUFFIX}", file_name(oldest.start));
+        let path = self.options.scratch_directory.join(name);
+        self.disk.rename(&oldest.path, &path).map_err(SegmentError::io("rename", &oldest.path))?;
+        self.publish(rest.to_vec());
+        drop(changing);
+        for directory in [&self.options.scratch_directory, &self.options.directory] {
+            self.disk.sync_directory(directory).map_err(SegmentError::io("sync directory", directory))?;
+        }
+        let length = self.options.size.bytes();
+        Ok(Some(RemovedSegment { disk: Arc::clone(&self.disk), segment: Arc::clone(oldest), path, length }))
+    }
+
+    /// When each segment was last written, by start offset. Reads the directory.
+    pub fn modified(&self) -> io::Result<Vec<(PhysicalOffset, Option<u64>)>> {
+        let entries = self.disk.list(&self.options.directory)?;
+        let time = |entry: &crate::disk::DirectoryEntry| Some((parse_file_name(&entry.name)?, entry.modified_ms));
+        Ok(entries.iter().filter_map(time).collect())
     }
 
     /// How the segments are made.
     pub fn options(&self) -> &SegmentOptions {
         &self.options
+    }
+}
+
+/// A segment that is no longer part of the log, and whose file is still to go.
+pub struct RemovedSegment {
+    disk: Arc<dyn Disk>,
+    segment: Arc<Segment>,
+    path: PathBuf,
+    length: u64,
+}
+
+impl RemovedSegment {
+    /// Where it began.
+    pub fn start(&self) -> PhysicalOffset {
+        self.segment.start
+    }
+
+    /// Whether somebody may still be reading it.
+    pub fn is_read(&self) -> bool {
+        Arc::strong_count(&self.segment) > 1
+    }
+
+    /// Gives back up to `bytes` of the file's end: a whole file at once keeps the file system busy for long. False when
+    /// nothing is left. Not for a file that is read.
+    pub fn shrink(&mut self, bytes: u64) -> io::Result<bool> {
+        self.length = self.length.saturating_sub(bytes);
+        self.segment.page_cache.set_length(self.length)?;
+        Ok(self.length > 0)
+    }
+
+    /// Removes the file. Readers keep what they have open.
+    pub fn remove(self) -> io::Result<()> {
+        self.disk.remove_file(&self.path)
     }
 }
 

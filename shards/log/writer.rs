@@ -69,6 +69,9 @@ pub enum AppendError {
     /// Larger than a segment or than the largest request of a turn.
     #[error("the stored form of the request exceeds {0} bytes")]
     TooLarge(u64),
+    /// The queue's topic was deleted while the request was on its way.
+    #[error("the topic was just deleted")]
+    Retired,
     /// The log failed; the process is about to exit.
     #[error("the log failed")]
     Failed,
@@ -375,6 +378,10 @@ impl Writer {
         }
         if self.pending.len() + records > PENDING_RECORDS_MAX {
             return Err(AppendError::RingFull);
+        }
+        // Whatever is bound lies below the barrier of its topic's deletion: see `Queue::retire`.
+        if queue.is_retired() {
+            return Err(AppendError::Retired);
         }
         if !queue.can_append(&self.pool, records as u64) {
             return Err(AppendError::QueueFull);

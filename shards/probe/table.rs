@@ -73,6 +73,9 @@ metrics! {
     LogSyncs, "ringmq_log_syncs_total", "syncs", "Completed syncs of the log.";
     LogSegmentRolls, "ringmq_log_segment_rolls_total", "segments", "Times that the log went on in its next segment.";
     LogWaits, "ringmq_log_waits_total", "events", "Times that a request waited for room in the log.";
+    LogSegmentsRemoved, "ringmq_log_segments_removed_total", "segments", "Files of the log that retention has removed.";
+    QueueFilesRemoved, "ringmq_queue_files_removed_total", "files", "Queue files that went with them.";
+    IndexFilesRemoved, "ringmq_index_files_removed_total", "files", "Index files that went with them.";
     QueueEntriesFlushed, "ringmq_queue_flushed_entries_total", "entries", "Queue entries written to queue files.";
     QueueTailFull, "ringmq_queue_tail_full_total", "events", "Requests that had to wait for the flush thread to write a queue.";
     IndexMessages, "ringmq_index_messages_total", "messages", "Messages that the index has taken in.";
@@ -91,6 +94,8 @@ metrics! {
     IndexLag, "ringmq_index_lag_bytes", "bytes", "Confirmed bytes of the log that are not in the index yet.";
     QueueLag, "ringmq_queue_unflushed_percent", "percent", "Fullest queue tail that waits for the flush thread.";
     DiskAvailable, "ringmq_disk_available_bytes", "bytes", "Room left on a file system of the store.";
+    DiskUsed, "ringmq_disk_used_percent", "percent", "Used part of the fullest file system of the store, as retention counts it.";
+    DiskFull, "ringmq_disk_full", "flag", "1 while sends are refused for want of space.";
     StartTime, "ringmq_start_time_seconds", "seconds", "When the process began, in Unix time.";
 }
 
@@ -104,6 +109,7 @@ metrics! {
     LogSyncTime, "ringmq_log_sync_seconds", "seconds", "Duration of a log sync.";
     LogGroupSize, "ringmq_log_group_bytes", "bytes", "Bytes of one group of records.";
     ShardTurnTime, "ringmq_shard_turn_seconds", "seconds", "Duration of a shard's turn: how long others on it wait.";
+    SegmentRemoveTime, "ringmq_log_segment_remove_seconds", "seconds", "From the first freed block of a removed file to its end, pauses included.";
     QueueFlushTime, "ringmq_queue_flush_seconds", "seconds", "Duration of one round over the queues to flush.";
     IndexFlushTime, "ringmq_index_flush_seconds", "seconds", "Duration of one flush of the index.";
 }

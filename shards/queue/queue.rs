@@ -219,7 +219,9 @@ impl Queue {
         self.tail.is_retired()
     }
 
-    pub(crate) fn retire(&self) {
+    /// Ends the queue. Called by the log writer's thread for a topic that is being deleted: from then on it binds nothing
+    /// more to the queue, so that its end of the log is the barrier below which the queue's records count no more.
+    pub fn retire(&self) {
         self.tail.retire();
     }
 

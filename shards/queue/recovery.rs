@@ -24,7 +24,7 @@ use crate::disk::{DiskFile, OpenOptions};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 /// What a load found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Queues with a directory.
     pub queues: u64,
@@ -32,6 +32,8 @@ pub struct LoadReport {
     pub files: u64,
     /// Entries that were cut because something in front of them was invalid.
     pub cut_entries: u64,
+    /// What lies there and is neither queue nor queue file. It is left alone.
+    pub foreign: Vec<PathBuf>,
 }
 
 /// What became of a record's entry.
@@ -61,10 +63,8 @@ impl QueueStore {
                 let path = directory.join(&entry.name);
                 let number = entry.name.parse::<u32>().ok().filter(|number| number.to_string() == entry.name);
                 let Some(number) = number.filter(|_| entry.is_directory) else {
-                    return Err(damaged(
-                        path,
-                        "a topic's directory holds one directory per queue, named by its number",
-                    ));
+                    report.foreign.push(path);
+                    continue;
                 };
                 self.load_queue(&topic.name, QueueId(number), &path, after_crash, &mut report)?;
             }
@@ -80,7 +80,7 @@ impl QueueStore {
         after_crash: bool,
         report: &mut LoadReport,
     ) -> Result<(), QueueError> {
-        let mut span = self.list_files(directory, after_crash)?;
+        let mut span = self.list_files(directory, after_crash, &mut report.foreign)?;
         let queue = self.get_or_create(topic, queue_id)?;
         report.queues += 1;
         report.files += (span.end - span.first) / self.file_bytes();
@@ -116,10 +116,19 @@ impl QueueStore {
 
     /// The span of a queue directory. An empty last file is deleted; after a crash a short last one is extended: its
     /// length was never made durable.
-    fn list_files(&self, directory: &Path, after_crash: bool) -> Result<FileSpan, QueueError> {
+    fn list_files(
+        &self,
+        directory: &Path,
+        after_crash: bool,
+        foreign: &mut Vec<PathBuf>,
+    ) -> Result<FileSpan, QueueError> {
         let entries = self.disk.list(directory).map_err(QueueError::io("list", directory))?;
         let mut span = FileSpan::default();
-        let mut files = entries.iter().filter(|entry| !entry.is_directory).peekable();
+        let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        let (files, others): (Vec<_>, Vec<_>) =
+            entries.iter().filter(|entry| !entry.is_directory).partition(|entry| is_number(&entry.name));
+        foreign.extend(others.iter().map(|entry| directory.join(&entry.name)));
+        let mut files = files.into_iter().peekable();
         while let Some(entry) = files.next() {
             let path = directory.join(&entry.name);
             let start = entry.name.parse::<u64>().ok().filter(|&start| file_name(start) == entry.name);

@@ -294,10 +294,14 @@ impl QueueStore {
             // A descriptor opened only now still reports write-back errors that nobody has seen.
             let file = match self.handles.cached(key) {
                 Some(file) => file,
-                None if !self.exists(&path)? => continue,
                 None => {
                     let options = OpenOptions { write: true, ..OpenOptions::default() };
-                    Arc::from(self.disk.open(&path, options).map_err(QueueError::io("open queue file", &path))?)
+                    match self.disk.open(&path, options) {
+                        Ok(file) => Arc::from(file),
+                        // Retention or the deletion of a topic has removed it.
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                        Err(error) => return Err(QueueError::io("open queue file", &path)(error)),
+                    }
                 }
             };
             file.sync_data().map_err(QueueError::io("sync queue file", &path))?;
@@ -376,7 +380,7 @@ impl QueueStore {
         Ok(())
     }
 
-    /// Corrects the minimum, then removes the files below it, except the last. Flush thread only. Returns how many were
+    /// Corrects the minimum, then removes the files below it, except the last. One thread at a time. Returns how many were
     /// removed. Source: RocketMQ `CleanConsumeQueueService`.
     pub fn remove_expired_files(&self, queue: &Queue, log_minimum: PhysicalOffset) -> Result<u64, QueueError> {
         self.correct_minimum(queue, log_minimum)?;

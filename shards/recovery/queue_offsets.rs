@@ -73,6 +73,16 @@ impl QueueOffsets {
         self.barriers.get(topic).is_none_or(|barrier| offset >= *barrier)
     }
 
+    /// Lowers barriers that lie behind the end of the log to it; says whether there was one.
+    pub fn lower_barriers_to(&mut self, end: PhysicalOffset) -> bool {
+        let mut lowered = false;
+        for barrier in self.barriers.values_mut().filter(|barrier| **barrier > end) {
+            *barrier = end;
+            lowered = true;
+        }
+        lowered
+    }
+
     /// Forgets barriers that lie below everything the log still holds.
     pub fn forget_barriers_below(&mut self, min: PhysicalOffset) {
         self.barriers.retain(|_, barrier| *barrier > min);

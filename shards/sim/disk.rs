@@ -72,6 +72,7 @@ struct Inode {
     pending: Vec<Change>,
     allocated: u64,
     locked: bool,
+    modified_ms: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -83,6 +84,7 @@ struct State {
     faults: Faults,
     sequence: u64,
     capacity: Option<u64>,
+    now_ms: u64,
 }
 
 /// An in-memory disk. See the module's description.
@@ -194,7 +196,9 @@ impl State {
         }
         self.sequence += 1;
         let sequence = self.sequence;
+        let now_ms = self.now_ms;
         let inode = &mut self.inodes[inode];
+        inode.modified_ms = now_ms;
         inode.live.write(data, offset);
         let start = offset - offset % SECTOR_BYTES;
         let end = (offset + data.len() as u64).next_multiple_of(SECTOR_BYTES);
@@ -276,7 +280,15 @@ impl SimDisk {
         let after = |inode: &Inode| {
             let content = crash_content(inode, &mut random, pattern, odds, last);
             let allocated = inode.allocated.min(content.length());
-            Inode { live: content.clone(), durable: content, pending: Vec::new(), allocated, locked: false }
+            let modified_ms = inode.modified_ms;
+            Inode {
+                live: content.clone(),
+                durable: content,
+                pending: Vec::new(),
+                allocated,
+                locked: false,
+                modified_ms,
+            }
         };
         let inodes = state.inodes.iter().map(after).collect();
         let crashed = State {
@@ -285,6 +297,7 @@ impl SimDisk {
             inodes,
             sequence: state.sequence,
             capacity: state.capacity,
+            now_ms: state.now_ms,
             ..State::default()
         };
         Self { state: Arc::new(Mutex::new(crashed)) }
@@ -318,6 +331,11 @@ impl SimDisk {
     /// Limits the bytes that `allocate` can hand out in total; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         lock(&self.state).capacity = bytes;
+    }
+
+    /// The time that files get which are written from now on, milliseconds since the epoch.
+    pub fn set_now_ms(&self, now_ms: u64) {
+        lock(&self.state).now_ms = now_ms;
     }
 
     /// All operations since the disk was made, in order.
@@ -396,6 +414,7 @@ impl Disk for SimDisk {
             name: child.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             length: if let Node::File(inode) = node { state.inodes[*inode].live.length() } else { 0 },
             is_directory: *node == Node::Directory,
+            modified_ms: if let Node::File(inode) = node { Some(state.inodes[*inode].modified_ms) } else { None },
         };
         Ok(state.children(path).map(entry).collect())
     }
@@ -486,7 +505,8 @@ impl Disk for SimDisk {
     fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
         let state = lock(&self.state);
         let total = state.capacity.unwrap_or(1 << 50);
-        Ok(DiskSpace { total, available: total.saturating_sub(state.used()) })
+        let used = state.used();
+        Ok(DiskSpace { total, available: total.saturating_sub(used), used })
     }
 }
 
@@ -524,7 +544,9 @@ impl SimFile {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
         }
+        let now_ms = state.now_ms;
         let inode = &mut state.inodes[self.inode];
+        inode.modified_ms = now_ms;
         if shrink || length > inode.live.length() {
             inode.live.set_length(length);
             inode.pending.push(Change::SetLength(length));

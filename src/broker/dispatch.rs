@@ -5,7 +5,7 @@ use ringmq_protocol::codes::request;
 
 use super::{
     Handler, config_requests, connection_requests, group_requests, heartbeat, locks, offset_requests, query_requests,
-    runtime_info, statistics_requests, topic_requests,
+    retention_requests, runtime_info, statistics_requests, topic_requests,
 };
 
 /// Every code that the control plane serves.
@@ -40,6 +40,9 @@ pub const HANDLERS: &[(i32, Handler)] = &[
     (request::CLONE_GROUP_OFFSET, offset_requests::clone),
     (request::UPDATE_BROKER_CONFIG, config_requests::update),
     (request::GET_BROKER_CONFIG, config_requests::get),
+    (request::DELETE_EXPIRED_COMMITLOG, retention_requests::delete_expired),
+    (request::CLEAN_EXPIRED_CONSUMEQUEUE, retention_requests::clean_queues),
+    (request::CLEAN_UNUSED_TOPIC, retention_requests::clean_unused_topics),
     (request::GET_BROKER_RUNTIME_INFO, runtime_info::get),
     (request::GET_TOPIC_STATS_INFO, statistics_requests::topic),
     (request::GET_CONSUME_STATS, statistics_requests::consumption),

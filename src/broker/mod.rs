@@ -29,6 +29,7 @@ pub mod offsets;
 pub mod pull;
 pub mod query_requests;
 pub mod registration;
+pub mod retention_requests;
 pub mod runtime_info;
 pub mod send;
 pub mod settings;
@@ -123,6 +124,12 @@ pub enum Effect {
         /// The topic.
         topic: String,
     },
+    /// Files of the log that have expired are to go now, whatever the hour.
+    RemoveExpired,
+    /// Queue files whose messages are gone are to go now.
+    CleanQueues,
+    /// Queues of topics that are not in the table of topics end here.
+    RetireUnknownTopics,
     /// Settings were changed by a request: write [`Control::config_file`]. The pairs are keys whose new values are in use
     /// at once, for whoever else uses them; there may be none.
     ConfigChanged(Vec<(String, String)>),

@@ -48,6 +48,9 @@ pub(super) fn build(settings: Settings) -> Result<Config, ConfigError> {
     if config.store_path_commit_log.contains(',') {
         return conflict("storePathCommitLog must be one directory".into());
     }
+    if let Err(reason) = ringmq_shards::log::retention::parse_hours(&config.delete_when) {
+        return conflict(format!("deleteWhen: {reason}"));
+    }
     if config.data_dir.is_empty() {
         return conflict("storePathRootDir must not be empty".into());
     }
@@ -69,6 +72,7 @@ mod tests {
             (&["namesrv_port=10909"], "namesrv_port"),
             (&["brokerName=a/b"], "brokerName"),
             (&["storePathRootDir="], "storePathRootDir"),
+            (&["deleteWhen=25"], "deleteWhen"),
         ] {
             let sets = sets.iter().map(|text| (*text).to_string()).collect();
             let refused = Layers { sets, ..Layers::default() }.build().expect_err(named).to_string();

@@ -233,6 +233,34 @@ honoured_keys! {
         /// Entries of an index file, 20 bytes each.
         max_index_num: u64 = "maxIndexNum", Store, int(2, 100_000_000), "20000000", Restart;
     }
+    "Retention" {
+        /// How long a file of the log is kept after it was last written, in hours.
+        file_reserved_time: u64 = "fileReservedTime", Store, int(0, 1_000_000), "72", Live;
+        /// Local hours in which expired files go, separated by `;`.
+        delete_when: String = "deleteWhen", Store, Kind::Text, "04", Live;
+        /// Use of the disk in percent above which expired files go at any hour. Kept between 10 and 95.
+        disk_max_used_space_ratio: u32 = "diskMaxUsedSpaceRatio", Store, int(0, 100), "75", Live;
+        /// Use of the disk in percent above which the oldest files go whatever their age. Kept between 30 and 85.
+        disk_space_clean_forcibly_ratio: u32 = "diskSpaceCleanForciblyRatio", Store, int(0, 100), "85", Live;
+        /// Use of the disk in percent above which sends are refused, until it is down to the one before. Kept between 35
+        /// and 90.
+        disk_space_warning_level_ratio: u32 = "diskSpaceWarningLevelRatio", Store, int(0, 100), "90", Live;
+        /// Whether files that are not expired go when the disk is that full.
+        clean_file_forcibly_enable: bool = "cleanFileForciblyEnable", Store, BOOL, "true", Live;
+        /// How often files are looked at.
+        clean_resource_interval: u64 = "cleanResourceInterval", Store, ms(100, 3_600_000), "10000", Live;
+        /// Files of the log that one look removes at most.
+        delete_file_batch_max: u32 = "deleteFileBatchMax", Store, int(1, 10_000), "10", Live;
+        /// Pause between two removed files of the log.
+        delete_commit_log_files_interval: u64 = "deleteCommitLogFilesInterval", Store, ms(0, 60_000), "100", Live;
+        /// Pause between the queue files of two queues.
+        delete_consume_queue_files_interval: u64 = "deleteConsumeQueueFilesInterval", Store, ms(0, 60_000), "100", Live;
+        /// How long a removed file that somebody still reads keeps its space.
+        destroy_maped_file_interval_forcibly: u64 = "destroyMapedFileIntervalForcibly", Store,
+            ms(0, 3_600_000), "120000", Live;
+        /// How soon the space of a removed file is asked for again when that failed.
+        redelete_hanged_file_interval: u64 = "redeleteHangedFileInterval", Store, ms(1_000, 3_600_000), "120000", Live;
+    }
     "Topics and groups" {
         /// Whether sending to an unknown topic creates it. Convenient to begin with; in production a typo makes a
         /// topic.

@@ -115,8 +115,6 @@ pub enum Reason {
     PropertyCrc,
     /// Master and slaves.
     Replication,
-    /// Deletion of old log files.
-    Retention,
     /// The RocksDB store.
     RocksDb,
     /// Statistics and their log files.
@@ -159,7 +157,6 @@ impl Reason {
             Reason::Pop => "POP consumption is not served yet",
             Reason::PropertyCrc => "the CRC property is neither written nor checked",
             Reason::Replication => "replication and slaves are not served yet",
-            Reason::Retention => "retention is not served yet: nothing is deleted",
             Reason::RocksDb => "the RocksDB store is not supported",
             Reason::Statistics => "counters are metrics, not log files",
             Reason::StoreInternals => "the store has no memory maps, buffer pools, dispatcher or append locks to tune",

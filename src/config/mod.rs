@@ -339,9 +339,9 @@ mod tests {
         let advertised = config.advertised_address(|_| None, |_| None).expect("numeric");
         assert_eq!(advertised.to_string(), "10.0.0.7");
         let report = config.ignored_report();
-        for start in ["fileReservedTime = 48 (broker.conf)", "sendMessageThreadPoolNums = 64 (broker.conf)"] {
-            assert!(report.iter().any(|line| line.starts_with(start)), "{report:?}");
-        }
+        let ignored = "sendMessageThreadPoolNums = 64 (broker.conf)";
+        assert!(report.iter().any(|line| line.starts_with(ignored)), "{report:?}");
+        assert_eq!((config.file_reserved_time, config.delete_when.as_str()), (48, "04"));
     }
 
     #[test]

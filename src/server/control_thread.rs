@@ -5,11 +5,11 @@
 //!
 //! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::Disk;
 use ringmq_shards::disk::state_file::StateFile;
-use ringmq_shards::log::LogView;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
@@ -55,6 +54,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// How long a stop waits for name servers to take the broker out.
 const UNREGISTER_PATIENCE_MS: u64 = 1_000;
 
+/// How long the deletion of a topic waits for the log's writer, which answers in its next turn unless the disk hangs.
+const BARRIER_PATIENCE: Duration = Duration::from_millis(1_000);
+
 /// How often the wait looks for answers.
 const STOP_BEAT: Duration = Duration::from_millis(10);
 
@@ -66,8 +68,6 @@ pub struct BrokerParts {
     pub store: Arc<dyn StoreReader>,
     /// Queues are made here, before shards learn of their topic.
     pub queues: Arc<QueueStore>,
-    /// The log, for the barrier of a deleted topic.
-    pub view: Arc<LogView>,
     /// Where the store's files lie.
     pub paths: StorePaths,
     /// What the log cannot tell about queues.
@@ -153,6 +153,10 @@ pub struct ControlThread {
     notices: Option<Notices>,
     connections: HashMap<u64, (Listener, SocketAddr)>,
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
+    /// Deleted topics whose barrier the writer has not given yet. No topic of these names is served.
+    unfenced: Vec<(String, Receiver<u64>)>,
+    /// State files whose last content could not be written, for want of space as a rule.
+    unwritten: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl ControlThread {
@@ -186,6 +190,8 @@ impl ControlThread {
             stopping,
             connections: HashMap::new(),
             topics: FastMap::default(),
+            unfenced: Vec::new(),
+            unwritten: BTreeMap::new(),
         }
     }
 
@@ -241,6 +247,10 @@ impl ControlThread {
     }
 
     fn tick(&mut self, now_ms: u64) {
+        self.take_late_barriers();
+        for (path, bytes) in self.unwritten.clone() {
+            self.persist(&path, &bytes);
+        }
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now_ms, &mut effects);
@@ -472,24 +482,17 @@ impl ControlThread {
             self.adopt_config();
         }
         for effect in &effects {
-            if let (Effect::RetireQueues { topic }, Some(broker)) = (effect, &self.broker) {
-                broker.queues.remove_topic(topic);
-                self.topics.remove(topic.as_str());
-                let barrier = broker.view.confirmed();
-                let noted =
-                    storage::note_barrier(self.disk.as_ref(), &broker.paths, &broker.queue_offsets, topic, barrier);
-                if let Err(error) = noted {
-                    tracing::error!(%error, topic, "a deleted topic may come back after a crash: its barrier is lost");
-                }
+            match effect {
+                Effect::RetireQueues { topic } => self.retire_topic(topic),
+                Effect::RetireUnknownTopics => self.retire_unknown_topics(),
+                Effect::RemoveExpired => self.shared.retention.ask(),
+                Effect::CleanQueues => self.shared.retention.ask_for_queues(),
+                _ => {}
             }
         }
         if publishes {
             self.write_state(false);
-            if let Some(serving) = self.make_serving() {
-                for shard in &self.shards {
-                    shard.send_blocking(ShardMessage::Serving(Arc::clone(&serving)));
-                }
-            }
+            self.publish_serving();
         }
         for effect in effects {
             match effect {
@@ -501,7 +504,84 @@ impl ControlThread {
                 | Effect::GroupsChanged
                 | Effect::SubscriptionsChanged { .. }
                 | Effect::RetireQueues { .. }
+                | Effect::RetireUnknownTopics
+                | Effect::RemoveExpired
+                | Effect::CleanQueues
                 | Effect::ConfigChanged(_) => {}
+            }
+        }
+    }
+
+    /// Ends a topic's queues. From here to the answer of the writer, which binds nothing to them afterwards, all records of
+    /// the topic count as deleted; then those below the barrier do, and a topic of the same name may be made.
+    fn retire_topic(&mut self, topic: &str) {
+        self.topics.remove(topic);
+        let Some(broker) = &self.broker else { return };
+        self.note_barrier(broker, topic, u64::MAX);
+        let (done, barrier) = channel();
+        let queues = broker.queues.topic_queues(topic);
+        if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
+            return;
+        }
+        match barrier.recv_timeout(BARRIER_PATIENCE) {
+            Ok(offset) => self.finish_retirement(topic, offset),
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!(
+                    topic,
+                    "the log is stuck: a topic of this name is served again when its deletion is complete"
+                );
+                self.unfenced.push((topic.to_owned(), barrier));
+            }
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+    }
+
+    fn finish_retirement(&self, topic: &str, barrier: u64) {
+        let Some(broker) = &self.broker else { return };
+        broker.queues.remove_topic(topic);
+        self.note_barrier(broker, topic, barrier);
+    }
+
+    fn note_barrier(&self, broker: &BrokerParts, topic: &str, barrier: u64) {
+        let noted = storage::note_barrier(self.disk.as_ref(), &broker.paths, &broker.queue_offsets, topic, barrier);
+        if let Err(error) = noted {
+            tracing::error!(%error, topic, "a deleted topic may come back after a crash: its barrier is lost");
+        }
+    }
+
+    /// Queues that recovery found and no topic claims.
+    fn retire_unknown_topics(&mut self) {
+        let Some(broker) = &self.broker else { return };
+        let is_unknown = |topic: &Arc<str>| !broker.control.topics.contains(topic) && !names::is_system_topic(topic);
+        let unknown: Vec<_> = broker.queues.topics().into_iter().filter(is_unknown).collect();
+        for topic in unknown {
+            tracing::info!(topic = &*topic, "the queues of a topic that does not exist are removed");
+            self.retire_topic(&topic);
+        }
+    }
+
+    /// Takes the barriers that the writer has given in the meantime.
+    fn take_late_barriers(&mut self) {
+        let mut ready = Vec::new();
+        self.unfenced.retain(|(topic, barrier)| match barrier.try_recv() {
+            Ok(offset) => {
+                ready.push((topic.clone(), offset));
+                false
+            }
+            Err(TryRecvError::Empty) => true,
+            Err(TryRecvError::Disconnected) => false,
+        });
+        if ready.is_empty() {
+            return;
+        }
+        ready.iter().for_each(|(topic, offset)| self.finish_retirement(topic, *offset));
+        self.publish_serving();
+    }
+
+    fn publish_serving(&mut self) {
+        if let Some(serving) = self.make_serving() {
+            for shard in &self.shards {
+                shard.send_blocking(ShardMessage::Serving(Arc::clone(&serving)));
             }
         }
     }
@@ -511,6 +591,7 @@ impl ControlThread {
         let Some(broker) = &mut self.broker else { return };
         let Some(config) = broker.control.current_config() else { return };
         self.shared.live.adopt(config);
+        self.shared.retention.adopt(config);
         logging::set_level(config.log_level);
         broker.pictured = Pictured::from(config);
         if broker.identity.trace_on != config.trace_on {
@@ -562,11 +643,16 @@ impl ControlThread {
         }
     }
 
-    fn persist(&self, path: &std::path::Path, bytes: &[u8]) {
+    /// Writes a state file; if that fails, again with every tick until it works.
+    fn persist(&mut self, path: &std::path::Path, bytes: &[u8]) {
         let is_json_file = path.extension().is_some_and(|extension| extension == "json");
         let is_valid = |content: &[u8]| !is_json_file || is_json(content);
         if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_valid) {
-            tracing::error!(%error, "a state file could not be written; the change is lost if the process ends now");
+            if self.unwritten.insert(path.to_path_buf(), bytes.to_vec()).is_none() {
+                tracing::warn!(%error, "a state file could not be written; it is tried again until it can");
+            }
+        } else {
+            self.unwritten.remove(path);
         }
     }
 
@@ -598,6 +684,9 @@ impl ControlThread {
         let mut topics: FastMap<Arc<str>, Arc<ServingTopic>> = FastMap::default();
         topics.reserve(snapshot.topics.len());
         for (name, entry) in snapshot.topics.iter() {
+            if self.unfenced.iter().any(|(topic, _)| **topic == **name) {
+                continue;
+            }
             let known = self.topics.get(name).filter(|(known, _)| Arc::ptr_eq(known, entry));
             let topic = match known {
                 Some((_, topic)) => Arc::clone(topic),

@@ -333,7 +333,10 @@ impl FlushThread {
         }
         self.view.publish_synced(point.offset.0);
         match self.durable_point.advance(point) {
-            Ok(()) => schedule.pointed = point.offset.0,
+            Ok(()) => {
+                schedule.pointed = point.offset.0;
+                self.shared.retention.note_durable_point(point.offset.0);
+            }
             Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
         }
         true
@@ -499,7 +502,10 @@ impl FlushThread {
             let last_record = Some(LastRecord::of(PhysicalOffset(start), &record));
             let point = DurablePoint { offset: PhysicalOffset(end), last_record };
             match self.durable_point.advance(point) {
-                Ok(()) => schedule.pointed = end,
+                Ok(()) => {
+                    schedule.pointed = end;
+                    self.shared.retention.note_durable_point(end);
+                }
                 Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
             }
             if let Ok(view) = RecordView::parse(&record, CrcCheck::Skip) {

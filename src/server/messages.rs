@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use ringmq_protocol::frame::SerializeType;
 use ringmq_shards::queue::Queue;
@@ -50,6 +51,9 @@ pub enum ShardMessage {
     Serving(Arc<Serving>),
     /// The next segment is ready, or cannot be made (writer shard only).
     Segment(SegmentNews),
+    /// These queues' topic is being deleted: nothing more is bound to them, and the end of the log goes back as the barrier
+    /// below which their records count no more (writer shard only).
+    Retire(Vec<Arc<Queue>>, Sender<u64>),
     /// Everything bound before is to be written, then the flag is set (writer shard only).
     Stop,
 }

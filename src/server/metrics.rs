@@ -132,6 +132,8 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
         of(|shared| shared.control.max_groups.get()),
         of(|shared| shared.control.groups.get()),
     );
+    registry.gauge(Gauge::DiskUsed, &[], of(|shared| shared.retention.used_percent()));
+    registry.gauge(Gauge::DiskFull, &[], of(|shared| shared.retention.is_full().into()));
     registry.gauge(Gauge::DiskAvailable, &[], of(|shared| shared.control.disk_available.load(Ordering::Relaxed)));
 }
 

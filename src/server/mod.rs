@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod reader_thread;
 pub mod registrar;
 pub mod remote;
+pub mod retention;
 pub mod served;
 pub mod serving;
 pub mod shared;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::retention::RetentionState;
 use crate::config::Config;
 
 /// Changes of a shard's buffers below this are not published: it would be a contended instruction per turn.
@@ -250,6 +251,8 @@ pub struct Shared {
     pub control: ControlFigures,
     /// Cold pulls that were answered since the start.
     pub cold_done: AtomicU64,
+    /// Retention: its settings, and whether there is room for messages.
+    pub retention: RetentionState,
     /// The whole memory budget, bytes.
     pub memory_bytes: u64,
 }
@@ -271,6 +274,7 @@ impl Shared {
             shards: (0..shards).map(|_| ShardFigures::default()).collect(),
             control: ControlFigures::default(),
             cold_done: AtomicU64::new(0),
+            retention: RetentionState::new(config),
             memory_bytes,
         }
     }

@@ -10,7 +10,7 @@ use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably};
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
-use ringmq_shards::queue::{ChunkPool, QueueError, QueueStore, QueueStoreConfig};
+use ringmq_shards::queue::{ChunkPool, Queue, QueueError, QueueStore, QueueStoreConfig};
 use ringmq_shards::recovery::adopt;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
@@ -195,13 +195,18 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         false => queue_flushed::load(disk.as_ref(), &paths, boot_id.as_deref())
             .map_err(io_error("read queue-flushed", paths.queue_flushed()))?,
     };
-    queues.load(!was_clean && flushed.is_none())?;
+    let loaded = queues.load(!was_clean && flushed.is_none())?;
+    if !loaded.foreign.is_empty() {
+        let foreign: Vec<String> = loaded.foreign.iter().map(|path| path.display().to_string()).collect();
+        tracing::warn!("the folder of the queues holds what belongs to no queue, ignored: {}", foreign.join(", "));
+    }
     if !was_clean {
         queues.mark_all_unsynced();
     }
     let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
     let has_sidecar = loaded.is_some();
-    let queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+    let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+    remove_deleted_topics(&queues, &queue_offsets)?;
 
     let segment_size = SegmentSize::new(options.segment_bytes)?;
     let recovery_options = RecoveryOptions {
@@ -238,6 +243,10 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
     for message in &recovered.messages {
         tracing::warn!("{message}");
+    }
+    // What is written from here on is none of the past, whatever a barrier says that lies behind a cut, or was never given.
+    if queue_offsets.lower_barriers_to(recovered.end) {
+        queue_offsets.persist(disk.as_ref(), &paths)?;
     }
     // After a cut the queues may know more than the log, however the last stop was.
     let was_cut = recovered.discarded.is_some() || options.salvage;
@@ -324,6 +333,18 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         queue_flushed,
         tail_page,
     })
+}
+
+/// The files of a deleted topic may have outlived it: they go before a topic of the same name is filled.
+fn remove_deleted_topics(queues: &QueueStore, offsets: &QueueOffsets) -> Result<(), QueueError> {
+    for (topic, barrier) in &offsets.barriers {
+        // Files of the new topic are written only after the old ones are gone, so they are of one kind.
+        let is_old = |queue: &Arc<Queue>| queue.physical_end().0 > 0 && queue.physical_end() <= *barrier;
+        if queues.topic_queues(topic).iter().any(is_old) {
+            queues.remove_topic(topic);
+        }
+    }
+    queues.flush_dirty().map(|_| ())
 }
 
 /// A queue whose records have all expired keeps its place.

@@ -33,7 +33,7 @@ fn write_path(mode: Mode) -> WritePath {
     }
 }
 
-fn is_sync(mode: Mode) -> bool {
+pub(super) fn is_sync(mode: Mode) -> bool {
     matches!(mode, Mode::SyncDurable | Mode::SyncSeparate)
 }
 
@@ -47,11 +47,11 @@ struct Bound {
 
 /// All that must be known of the past to judge a recovery.
 #[derive(Debug, Clone, Default)]
-struct Past {
+pub(super) struct Past {
     /// By offset in the log; a cut forgets what it cut.
     records: BTreeMap<u64, Bound>,
     /// End of the last acknowledged request.
-    acknowledged: u64,
+    pub(super) acknowledged: u64,
     /// What was known to be synced.
     synced: u64,
 }
@@ -84,22 +84,22 @@ fn power_on(disk: &SimDisk, random: &mut SimRandom) {
 }
 
 /// One life of the store.
-struct Life {
+pub(super) struct Life {
     disk: Arc<dyn Disk>,
-    storage: Storage,
-    writer: Writer,
-    view: Arc<LogView>,
+    pub(super) storage: Storage,
+    pub(super) writer: Writer,
+    pub(super) view: Arc<LogView>,
     mode: Mode,
     random: SimRandom,
     verdicts: Verdicts,
     /// Ends of requests by their ticket.
     requests: Vec<u64>,
-    now_ms: u64,
+    pub(super) now_ms: u64,
     catch_up: Option<CatchUp>,
 }
 
 /// Opens the store as the broker does.
-fn open(disk: &SimDisk, mode: Mode, seed: u64) -> Result<Life, String> {
+pub(super) fn open(disk: &SimDisk, mode: Mode, seed: u64) -> Result<Life, String> {
     let options = StorageOptions {
         root: PathBuf::from(ROOT),
         commit_log: Path::new(ROOT).join("commitlog"),
@@ -142,7 +142,7 @@ fn open(disk: &SimDisk, mode: Mode, seed: u64) -> Result<Life, String> {
 
 impl Life {
     /// Offers one request; a batch in one of four cases.
-    fn append(&mut self, past: &mut Past) {
+    pub(super) fn append(&mut self, past: &mut Past) {
         let queue_id = self.random.below(3) as u32;
         let Ok(queue) = self.storage.queues.get_or_create("T", QueueId(queue_id)) else { return };
         let count = if self.random.chance(1, 4) { 1 + self.random.below(5) } else { 1 };
@@ -194,7 +194,7 @@ impl Life {
     }
 
     /// Writes one group, and in sync mode syncs it. An error is the power.
-    fn write(&mut self) -> std::io::Result<()> {
+    pub(super) fn write(&mut self) -> std::io::Result<()> {
         while let Some(operation) = self.writer.next_write() {
             let list = self.storage.segments.snapshot();
             let (segment, _) = list.locate(PhysicalOffset(operation.segment)).expect("the segment is open");
@@ -219,7 +219,7 @@ impl Life {
         Ok(())
     }
 
-    fn settle(&mut self, past: &mut Past) {
+    pub(super) fn settle(&mut self, past: &mut Past) {
         self.writer.settle(self.now_ms, &mut self.verdicts);
         for settled in self.verdicts.0.drain(..) {
             if settled.verdict == Verdict::Stored {
@@ -230,7 +230,7 @@ impl Life {
     }
 
     /// What the flush thread does each second, in its order.
-    fn flush(&mut self) -> Result<(), String> {
+    pub(super) fn flush(&mut self) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         if self.random.chance(1, 3)
             && let Some(catch_up) = self.catch_up.take()
@@ -277,6 +277,21 @@ impl Life {
         Ok(())
     }
 
+    /// Writes and confirms everything that was bound.
+    pub(super) fn write_all(&mut self, past: &mut Past) {
+        while !self.writer.is_idle() || self.writer.has_unwritten() {
+            self.write().expect("written");
+            self.settle(past);
+        }
+    }
+
+    /// A flush after which everything that is confirmed is on the disk, noted, and what a recovery relies on.
+    pub(super) fn flush_durably(&mut self) {
+        while self.storage.queue_offsets.lock().expect("unpoisoned").log_offset.0 < self.view.confirmed() {
+            self.flush().expect("flushed");
+        }
+    }
+
     /// Works until the power goes, or for so many steps.
     fn work(&mut self, past: &mut Past, steps: usize) {
         for _ in 0..steps {
@@ -315,7 +330,7 @@ impl Life {
 
     /// What was recovered is a prefix of the past that holds everything below `promised`; queues and log agree. Forgets what was
     /// cut.
-    fn check(&self, past: &mut Past, promised: u64) -> Result<(), String> {
+    pub(super) fn check(&self, past: &mut Past, promised: u64) -> Result<(), String> {
         let end = self.storage.recovered.end.0;
         let lost = past.records.split_off(&end);
         if let Some((at, _)) = lost.iter().find(|(at, record)| *at + record.bytes.len() as u64 <= promised) {
@@ -363,13 +378,34 @@ impl Life {
     }
 }
 
+impl Past {
+    /// Store times in the order of the log.
+    pub(super) fn store_times(&self) -> Vec<i64> {
+        let time =
+            |record: &Bound| RecordView::parse(&record.bytes, CrcCheck::Verify).expect("a record").store_timestamp();
+        self.records.values().map(time).collect()
+    }
+
+    /// Where a queue goes on.
+    pub(super) fn next_offset(&self, queue: u32) -> u64 {
+        let last = self.records.values().filter(|record| record.queue == queue).map(|record| record.queue_offset).max();
+        last.map_or(0, |last| last + 1)
+    }
+
+    /// The first offset of a queue whose record lies at or behind a byte of the log.
+    pub(super) fn first_offset_from(&self, queue: u32, minimum: u64) -> u64 {
+        let first = self.records.range(minimum..).find(|(_, record)| record.queue == queue);
+        first.map_or_else(|| self.next_offset(queue), |(_, record)| record.queue_offset)
+    }
+}
+
 /// What must be there again after the power went, or after the process was killed.
-fn promised(mode: Mode, past: &Past, is_kill: bool) -> u64 {
+pub(super) fn promised(mode: Mode, past: &Past, is_kill: bool) -> u64 {
     if is_kill || is_sync(mode) { past.acknowledged.max(past.synced) } else { past.synced }
 }
 
 /// A disk on which a broker has worked for a while and was stopped by a kill, with its past.
-fn begin(mode: Mode, seed: u64) -> (SimDisk, Past) {
+pub(super) fn begin(mode: Mode, seed: u64) -> (SimDisk, Past) {
     let disk = SimDisk::new();
     power_on(&disk, &mut SimRandom::new(seed));
     let mut past = Past::default();

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod crash;
+mod faults;
 mod held;
 mod images;
 mod input;

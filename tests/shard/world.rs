@@ -115,6 +115,8 @@ pub struct World {
     pub now_ms: u64,
     pub hold_writes: bool,
     pub hold_syncs: bool,
+    /// No further segment can be made.
+    pub no_space: bool,
     /// No further segment becomes ready.
     pub hold_segments: bool,
     pub shared: Arc<Shared>,
@@ -238,6 +240,7 @@ impl World {
             now_ms: 1_000_000,
             hold_writes: false,
             hold_syncs: false,
+            no_space: false,
             hold_segments: false,
             shared,
             shape,
@@ -343,7 +346,9 @@ impl World {
             self.disk.sync = Some((sync, written));
         }
         let (end, ready_end) = (self.writer().end(), self.writer().ready_end());
-        if end + self.shape.segment_bytes > ready_end && !self.hold_segments {
+        if self.no_space {
+            self.writer().set_disk_full(true);
+        } else if end + self.shape.segment_bytes > ready_end && !self.hold_segments {
             self.disk.image.resize((ready_end + self.shape.segment_bytes) as usize, 0);
             self.writer().segment_ready(ready_end);
         }

@@ -29,8 +29,14 @@ const PORTS_PER_STORE: u16 = 5;
 const SHOWN_LINES: usize = 40;
 
 /// Settings that make a broker small: the tests run many at once.
-const SMALL: [&str; 4] =
-    ["mappedFileSizeCommitLog=16 MiB", "log_ring_bytes=16 MiB", "zero_ahead_bytes=0", "metrics_listen=off"];
+const SMALL: [&str; 5] = [
+    "mappedFileSizeCommitLog=16 MiB",
+    "log_ring_bytes=16 MiB",
+    "zero_ahead_bytes=0",
+    "metrics_listen=off",
+    // However full the disk of the tests is.
+    "cleanFileForciblyEnable=false",
+];
 
 /// A data directory and ports.
 pub struct Store {

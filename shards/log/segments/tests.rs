@@ -119,9 +119,10 @@ fn the_oldest_goes_and_the_last_stays() {
     let segments = open(&disk, WritePath::PageCache, 0);
     segments.prepare_next(PhysicalOffset(0)).unwrap();
     let before = segments.prepare_next(PhysicalOffset(0)).unwrap();
-    let after = segments.remove_oldest().unwrap().unwrap();
+    let _taken = segments.take_oldest().unwrap().unwrap();
+    let after = segments.snapshot();
     assert_eq!(after.min(), Some(PhysicalOffset(SIZE)));
-    assert!(segments.remove_oldest().unwrap().is_none());
+    assert!(segments.take_oldest().unwrap().is_none());
     assert_eq!(before.read_at(PhysicalOffset(0), &mut [0; 8]).unwrap(), 8);
     assert_eq!(open(&disk.crash(0, CrashPattern::KeepNone), WritePath::PageCache, 0).snapshot().segments().len(), 1);
 }

@@ -17,6 +17,9 @@ const AREA: &str = "log";
 /// Bytes between two reports of progress.
 const PROGRESS_BYTES: u64 = 16 << 20;
 
+/// Takes a record and its place in its queue.
+pub(crate) type Visit<'a> = dyn FnMut(&RecordView<'_>, Option<&QueuePlace<'_>>) -> Result<(), AuditError> + 'a;
+
 /// Where records should be and are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hole {
@@ -78,7 +81,7 @@ pub(crate) fn walk(
     survey: &Survey,
     known_end: PhysicalOffset,
     progress: &mut dyn Progress,
-    visit: &mut dyn FnMut(&RecordView<'_>, Option<&QueuePlace<'_>>) -> Result<(), AuditError>,
+    visit: &mut Visit<'_>,
 ) -> Result<Walked, AuditError> {
     let disk = ReadOnlyDisk::new(scene.disk.clone()).padded(&scene.paths.commit_log, survey.size.bytes());
     progress.step("log", survey.bytes());

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ringmq_shards::clock::{Clock, SystemClock};
+use ringmq_shards::clock::{Clock, SteadyClock, SystemClock};
 use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, StateFile, create_directories_durably};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
@@ -37,6 +37,7 @@ use super::metrics::{self, StoreFigures};
 use super::reader_thread::Reader;
 use super::registrar::Registrar;
 use super::remote;
+use super::retention::RetentionThread;
 use super::serving::{Serving, ServingIdentity};
 use super::shared::Shared;
 use super::storage::{self, Storage, StorageError, StorageOptions};
@@ -162,6 +163,7 @@ struct StoreSide {
     flush: SyncSender<FlushRequest>,
     flush_thread: JoinHandle<()>,
     store_thread: JoinHandle<()>,
+    retention_thread: JoinHandle<()>,
     reader_threads: Vec<JoinHandle<()>>,
     lock: ringmq_shards::recovery::process_lock::ProcessLock,
     paths: ringmq_shards::recovery::StorePaths,
@@ -229,6 +231,7 @@ impl Running {
         }
         let mut status = ExitStatus::Ok;
         if let Some(store) = self.store {
+            join(store.retention_thread, "retention");
             join(store.store_thread, "store");
             store.reader_threads.into_iter().for_each(|thread| join(thread, "reader"));
             let (done, finished) = channel();
@@ -331,6 +334,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
             &config,
             roles,
             &disk,
+            &clock,
             boot_ms,
             &registry,
             &lifecycle,
@@ -353,7 +357,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         control.1,
         senders.clone(),
         Arc::clone(&disk),
-        Arc::clone(&clock),
+        // Everything there waits for time to pass, which no step of the wall clock may stop or hasten.
+        Arc::new(SteadyClock::new(clock.as_ref())),
         broker_parts,
         namesrv,
         namesrv_files,
@@ -433,6 +438,7 @@ fn build_broker(
     config: &Config,
     roles: Roles,
     disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
     boot_ms: u64,
     registry: &Arc<Registry>,
     lifecycle: &Arc<Lifecycle>,
@@ -546,6 +552,21 @@ fn build_broker(
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(system("start a thread"))
     };
+    shared.retention.note_durable_point(recovered.durable_point.offset.0);
+    let retention_thread = RetentionThread {
+        disk: Arc::clone(disk),
+        clock: Arc::clone(clock),
+        view: Arc::clone(&view),
+        segments: Arc::clone(&segments),
+        queues: Arc::clone(&queues),
+        queue_offsets: Arc::clone(&queue_offsets),
+        directories: vec![paths.commit_log.clone(), paths.consume_queue()],
+        jobs: jobs.0.clone(),
+        shared: Arc::clone(shared),
+        lifecycle: Arc::clone(lifecycle),
+        probe: registry.probe("retention"),
+    };
+    let retention_handle = spawn("retention", Box::new(move || retention_thread.run()))?;
     let flush_handle = spawn("flush", Box::new(move || flush_thread.run()))?;
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
     let cold = Arc::new(Mutex::new(cold));
@@ -578,7 +599,6 @@ fn build_broker(
         control,
         store: store_access,
         queues,
-        view: Arc::clone(&view),
         paths: paths.clone(),
         queue_offsets,
         identity,
@@ -595,6 +615,7 @@ fn build_broker(
         flush: flush.0,
         flush_thread: flush_handle,
         store_thread: store_handle,
+        retention_thread: retention_handle,
         reader_threads,
         lock,
         paths,

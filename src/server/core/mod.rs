@@ -317,7 +317,12 @@ impl ShardCore {
         }
     }
 
-    /// The clock of this turn.
+    /// Milliseconds of a clock that no step of the wall clock moves, as of this turn: for everything that waits.
+    pub fn steady_ms(&self) -> u64 {
+        self.now_ns / 1_000_000
+    }
+
+    /// The wall clock of this turn: for what is stored.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -329,7 +334,7 @@ impl ShardCore {
         if self.connections.is_full() {
             return None;
         }
-        let id = self.connections.insert(Connection::new(socket, listener, peer, self.now_ms))?;
+        let id = self.connections.insert(Connection::new(socket, listener, peer, self.steady_ms()))?;
         let connection = connection_number(self.settings.index, id);
         if self.control.try_send(ControlRequest::Opened { connection, listener, peer }).is_err() {
             self.connections.remove(id);
@@ -416,7 +421,7 @@ impl ShardCore {
         if connection.closing {
             return true;
         }
-        connection.last_active_ms = self.now_ms;
+        connection.last_active_ms = self.now_ns / 1_000_000;
         self.counters.network_in += bytes.len() as u64;
         if !connection.input.is_empty() || connection.is_blocked || is_full {
             connection.input.extend_from_slice(bytes);
@@ -432,7 +437,7 @@ impl ShardCore {
                 connection.input = self.spare_inputs.take();
             }
             connection.input.extend_from_slice(rest);
-            connection.frame_began_ms = self.now_ms;
+            connection.frame_began_ms = self.now_ns / 1_000_000;
             self.input_bytes += rest.len();
         }
         true
@@ -454,7 +459,7 @@ impl ShardCore {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         input.drain(..used);
         if used > 0 {
-            connection.frame_began_ms = self.now_ms;
+            connection.frame_began_ms = self.now_ns / 1_000_000;
         }
         if input.is_empty() && self.pressure != Pressure::None {
             input = Vec::new();
@@ -678,7 +683,7 @@ impl ShardCore {
         copy_ring: impl FnMut(u64, usize, &mut Vec<u8>),
     ) {
         self.discharge(id, answers);
-        let now_ms = self.now_ms;
+        let now_ms = self.steady_ms();
         if let Some(connection) = self.connections.get_mut(id)
             && !connection.closing
         {

@@ -75,7 +75,7 @@ impl ShardCore {
             filter: filter.into_owned(),
             topic_sys_flag: topic.sys_flag,
             group_sys_flag: group.config.group_sys_flag,
-            deadline_ms: self.now_ms.saturating_add(hold_ms),
+            deadline_ms: self.steady_ms().saturating_add(hold_ms),
             received_ns: Some(self.now_ns),
         };
         self.charge(id, whole.len());
@@ -247,7 +247,7 @@ impl ShardCore {
 
     /// Answers pulls whose time is up.
     pub fn expire_pulls(&mut self) {
-        while let Some(id) = self.held.expired(self.now_ms) {
+        while let Some(id) = self.held.expired(self.steady_ms()) {
             self.release_pull(id);
         }
     }

@@ -86,6 +86,10 @@ impl ShardCore {
             let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is shutting down");
             return self.refuse_send(id, header, serving, &refusal);
         }
+        if self.shared.retention.is_full() {
+            let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, self.shared.retention.refusal());
+            return self.refuse_send(id, header, serving, &refusal);
+        }
         if self.pending.is_full() {
             return Progress::Blocked;
         }
@@ -276,6 +280,7 @@ fn refusal_of(error: AppendError) -> Refusal {
     let code = match error {
         AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
         AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,
+        AppendError::Retired => response::TOPIC_NOT_EXIST,
         _ => response::SYSTEM_ERROR,
     };
     Refusal::new(code, error.to_string())

@@ -282,7 +282,7 @@ impl EventLoop {
                 match unsafe { socket::adopt(descriptor as i32) } {
                     Ok((socket, peer)) if !self.core.shared().admit_connection() => {
                         self.core.probe().count(Counter::ConnectionsRefused);
-                        let now_ms = self.core.now_ms();
+                        let now_ms = self.core.steady_ms();
                         if now_ms >= scratch.next_refusal_warning_ms {
                             scratch.next_refusal_warning_ms = now_ms + REFUSAL_WARNING_MS;
                             let most = self.core.shared().live.max_connections.load(Ordering::Relaxed);
@@ -359,7 +359,7 @@ impl EventLoop {
     }
 
     fn sent(&mut self, id: SlotId, outcome: io::Result<usize>, scratch: &mut Scratch) {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         let Some(connection) = self.core.connection_mut(id) else { return };
         let taken = outcome.unwrap_or(0);
         let is_complete = connection.outbox.finish_bytes(taken, limits::KEEP_BUFFER_BYTES);
@@ -424,9 +424,17 @@ impl EventLoop {
                     writer.set_disk_full(true);
                 }
             }
+            ShardMessage::Retire(queues, done) => {
+                queues.iter().for_each(|queue| queue.retire());
+                if let Some(writer) = self.core.writer_mut()
+                    && done.send(writer.end()).is_err()
+                {
+                    tracing::debug!("nobody waits for a barrier any more");
+                }
+            }
             ShardMessage::Stop => {
                 if scratch.stop_at_ms.is_none() {
-                    scratch.stop_at_ms = Some(self.core.now_ms() + STOP_PATIENCE_MS);
+                    scratch.stop_at_ms = Some(self.core.steady_ms() + STOP_PATIENCE_MS);
                     self.listeners.clear();
                     self.core.begin_stop();
                 }
@@ -531,7 +539,7 @@ impl EventLoop {
     }
 
     fn housekeeping(&mut self, scratch: &mut Scratch) {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         if self.core.has_commits() && now_ms >= scratch.next_commit_ms {
             scratch.next_commit_ms = now_ms + COMMIT_DELAY_MS;
             self.core.flush_commits();
@@ -552,7 +560,7 @@ impl EventLoop {
         let writer_idle = self.core.writer_mut().is_none_or(|writer| writer.is_idle());
         let quiet =
             writer_idle && !self.core.has_remote_news() && !self.core.has_remote_waits() && self.core.is_quiet();
-        quiet && self.lifecycle.stopping.load(Ordering::Acquire) || self.core.now_ms() >= stop_at_ms
+        quiet && self.lifecycle.stopping.load(Ordering::Acquire) || self.core.steady_ms() >= stop_at_ms
     }
 
     // ------------------------------------------------------------------------------------------ sleep
@@ -563,7 +571,7 @@ impl EventLoop {
     }
 
     fn sleep(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         let mut timeout: Option<Duration> = None;
         let mut at_most = |limit: Duration| timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         if let Some(deadline_ms) = self.core.next_deadline_ms() {

@@ -54,7 +54,7 @@ impl EventLoop {
 
     /// Sends what comes first: bytes through the ring, pipes at once until the socket is full.
     fn send_next(&mut self, id: SlotId, scratch: &mut Scratch) -> io::Result<()> {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         loop {
             let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
             let Some(descriptor) = connection.raw_fd() else { return Ok(()) };
@@ -151,7 +151,7 @@ impl EventLoop {
         let id = SlotId { slot: completion.token.slot, generation: completion.token.generation };
         let view = self.view.clone();
         let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
         connection.last_active_ms = now_ms;
         let taken = match completion.outcome() {

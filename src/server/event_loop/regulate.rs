@@ -38,7 +38,7 @@ impl EventLoop {
         self.core.account(id);
         let over = self.core.is_over_limit(id);
         let starves = self.core.is_starved(id) && !scratch.hunger.is_finisher(id);
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
         if connection.closing {
             return Ok(());
@@ -103,7 +103,7 @@ impl EventLoop {
                 }
             }
         }
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         if !scratch.hunger.is_empty() && now_ms >= scratch.hunger.next_look_ms {
             scratch.hunger.next_look_ms = now_ms + 1;
             self.feed(scratch, now_ms)?;
@@ -180,7 +180,7 @@ impl EventLoop {
     /// Ends connections that have been silent, or whose frame has not arrived in time; those at their own limit wait for the
     /// broker, not for their peer. Answers in pipes that nobody takes become bytes.
     pub(super) fn time_out(&mut self, scratch: &mut Scratch) {
-        let now_ms = self.core.now_ms();
+        let now_ms = self.core.steady_ms();
         let frame_timeout_ms = self.core.frame_timeout_ms();
         let (mut idle_count, mut late_count, mut drained) = (0, 0, 0);
         for id in self.core.connection_ids() {

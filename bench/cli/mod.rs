@@ -1,0 +1,197 @@
+//! The command line: what can be asked for, and the exit codes.
+
+mod canonical;
+mod options;
+mod search;
+mod session;
+mod signals;
+mod single;
+mod summary;
+mod sweep;
+mod versus;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use thiserror::Error;
+
+use crate::compare::{Thresholds, compare};
+use crate::host::pinning;
+use crate::judge::SloError;
+use crate::peers::PeerError;
+use crate::plan::PlanError;
+use crate::result::{ResultDirectory, ResultError, ResultSet};
+use crate::runner::RunError;
+use crate::workload::{CATALOGUE, Workload, WorkloadError};
+use options::{Arguments, CommandLine};
+
+/// Least repeats that may be compared.
+const LEAST_REPEATS: usize = crate::compare::LEAST_RUNS;
+
+/// Why a command did not do its work.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// It was asked for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    /// A run never began.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A broker does not run.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// A result cannot be read or written.
+    #[error(transparent)]
+    Result(#[from] ResultError),
+    /// A workload cannot be used.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// A plan cannot be made.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Conditions cannot be read.
+    #[error(transparent)]
+    Slo(#[from] SloError),
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) | CliError::Workload(_) | CliError::Plan(_) | CliError::Slo(_) => 2,
+            CliError::Run(RunError::Plan(_) | RunError::Workload(_)) => 2,
+            CliError::Run(_) | CliError::Peer(_) | CliError::Result(_) => 3,
+        }
+    }
+}
+
+/// Carries out the command of this process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // If the terminal is gone there is nobody to tell.
+            let _ = error.print();
+            let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if is_help { 0 } else { 2 });
+        }
+    };
+    match carry_out(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            if arguments.common.json {
+                println!("{}", serde_json::json!({ "error": error.to_string(), "exit_code": error.exit_code() }));
+            } else {
+                eprintln!("error: {error}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
+    let common = &arguments.common;
+    match &arguments.command {
+        None => canonical::carry_out(common),
+        Some(CommandLine::Run(options)) => single::carry_out(common, options),
+        Some(CommandLine::Sweep(options)) => sweep::carry_out(common, options),
+        Some(CommandLine::Versus(options)) => versus::carry_out(common, options),
+        Some(CommandLine::Compare { baseline, candidate, p99, cpu, rate }) => {
+            let thresholds = Thresholds { p99: p99 / 100.0, cpu_per_message: cpu / 100.0, rate: rate / 100.0 };
+            let (baseline, candidate) = (read_sets(baseline)?, read_sets(candidate)?);
+            let comparison = compare(&baseline, &candidate, thresholds);
+            if comparison.rows.is_empty() {
+                let why = comparison.skipped.join("; ");
+                return Err(CliError::Usage(format!(
+                    "there is nothing to compare: each side needs at least {LEAST_REPEATS} valid runs of a workload at \
+                     one rate and durability class ({why})"
+                )));
+            }
+            if common.json {
+                println!("{}", serde_json::json!(comparison));
+            } else {
+                print!("{}", crate::compare::table(&comparison));
+            }
+            Ok(u8::from(comparison.has_regression()))
+        }
+        Some(CommandLine::Report { directory }) => {
+            let page = crate::report::write(&ResultDirectory::open(directory))?;
+            if common.json {
+                println!("{}", serde_json::json!({ "report": page }));
+            } else {
+                println!("{}", page.display());
+            }
+            Ok(0)
+        }
+        Some(CommandLine::Env { data }) => {
+            let environment = crate::environment::capture(data);
+            if common.json {
+                println!("{}", serde_json::json!(environment));
+            } else {
+                for fact in &environment.facts {
+                    let value = fact.value.as_deref().unwrap_or("-");
+                    let note = if fact.note.is_empty() { String::new() } else { format!("  ({})", fact.note) };
+                    println!("{:<10} {:<40} {value}{note}", fact.section, fact.name);
+                }
+            }
+            Ok(0)
+        }
+        Some(CommandLine::List) => list(common.json),
+        Some(CommandLine::Explain { workload }) => explain(workload, common.json),
+    }
+}
+
+/// One result directory, or a folder of several.
+fn read_sets(path: &std::path::Path) -> Result<Vec<ResultSet>, CliError> {
+    if path.join("result.json").is_file() {
+        return Ok(vec![ResultDirectory::open(path).read_result()?]);
+    }
+    let mut folders: Vec<_> = std::fs::read_dir(path)
+        .map_err(|error| CliError::Usage(format!("read {}: {error}", path.display())))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|folder| folder.join("result.json").is_file())
+        .collect();
+    folders.sort();
+    if folders.is_empty() {
+        return Err(CliError::Usage(format!("there is no result in {}", path.display())));
+    }
+    Ok(folders.into_iter().map(|folder| ResultDirectory::open(folder).read_result()).collect::<Result<_, _>>()?)
+}
+
+fn list(is_json: bool) -> Result<u8, CliError> {
+    let mut workloads = Vec::new();
+    for (name, text) in CATALOGUE {
+        workloads.push(Workload::parse(name, text)?);
+    }
+    if is_json {
+        println!("{}", serde_json::json!(workloads));
+        return Ok(0);
+    }
+    for workload in &workloads {
+        let lacks = workload.lacks_in_ringmq();
+        let note = lacks.map(|lacks| format!(" [RingMQ does not serve {lacks} yet]")).unwrap_or_default();
+        println!("{:<18} {}{note}", workload.name, workload.models);
+    }
+    Ok(0)
+}
+
+fn explain(name: &str, is_json: bool) -> Result<u8, CliError> {
+    let (workload, text) = Workload::find(name)?;
+    if is_json {
+        println!("{}", serde_json::json!(workload));
+        return Ok(0);
+    }
+    println!("{}\n", workload.name);
+    println!("models: {}", workload.models);
+    println!("hides:  {}", workload.hides);
+    if let Some(lacks) = workload.lacks_in_ringmq() {
+        println!("note:   RingMQ does not serve {lacks} yet; against RingMQ this workload is refused");
+    }
+    let cores = pinning::allowed_cores(0);
+    let (generator, broker) = pinning::default_layout(&cores);
+    let generator = generator.map_or_else(|| "any core".to_owned(), |core| format!("core {core}"));
+    println!("here:   generator on {generator}, brokers that it starts on cores {}\n", pinning::format_cores(&broker));
+    println!("{}", text.trim_end());
+    Ok(0)
+}

@@ -1,0 +1,381 @@
+//! A result set while it grows. It is on disk after each run, marked as partial until the command has come to its end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ringmq_protocol::frame::SerializeType;
+
+use super::options::Common;
+use super::{CliError, signals, summary};
+use crate::clock::{rfc3339, stamp, wall_ms};
+use crate::drivers::null::Behaviour;
+use crate::judge::exit_code;
+use crate::peers::{Broker, Flush, Peer, PeerOptions};
+use crate::result::{
+    Durability, Headroom, LoopKind, RESULT_SCHEMA, ResultDirectory, ResultSet, RunRecord, RunRole, RunStatus, SetKind,
+    SetStatus, SystemRecord, ToolRecord,
+};
+use crate::runner::{Layout, ProgressLine, RunSpec, Target, note, run};
+use crate::workload::Workload;
+
+/// Folder of results when none is named.
+const RESULTS_FOLDER: &str = "ringmq-bench-results";
+
+/// One command at work.
+pub struct Session<'a> {
+    pub common: &'a Common,
+    pub directory: ResultDirectory,
+    pub set: ResultSet,
+    pub stop: &'static AtomicBool,
+    pub progress: ProgressLine,
+    pub layout: Layout,
+}
+
+/// One run in a session.
+pub struct Request<'w> {
+    pub system: &'w str,
+    pub target: Target,
+    pub workload: &'w Workload,
+    pub durability: Option<Durability>,
+    pub role: RunRole,
+    pub round: u32,
+    pub header: SerializeType,
+    pub scale: f64,
+    pub broker_pid: Option<u32>,
+    pub metrics: Option<SocketAddr>,
+}
+
+impl<'w> Request<'w> {
+    /// A run against a broker that was started here.
+    pub fn of_broker(broker: &Broker, peer: Peer, flush: Flush, workload: &'w Workload, role: RunRole) -> Request<'w> {
+        Request {
+            system: peer.name(),
+            target: Target::Broker(broker.address()),
+            workload,
+            durability: Some(flush.durability()),
+            role,
+            round: 1,
+            header: SerializeType::Json,
+            scale: 1.0,
+            broker_pid: Some(broker.pid()),
+            metrics: broker.metrics(),
+        }
+    }
+
+    /// A run against a floor.
+    pub fn of_floor(system: &'w str, target: Target, workload: &'w Workload, durability: Option<Durability>) -> Self {
+        Request {
+            system,
+            target,
+            workload,
+            durability,
+            role: RunRole::Floor,
+            round: 1,
+            header: SerializeType::Json,
+            scale: 1.0,
+            broker_pid: None,
+            metrics: None,
+        }
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Makes the result directory and captures the environment.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or cores are wrong.
+    pub fn begin(common: &'a Common, kind: SetKind, name: &str, starts_brokers: bool) -> Result<Session<'a>, CliError> {
+        let layout = common.layout(starts_brokers)?;
+        let path = common
+            .out
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(RESULTS_FOLDER).join(format!("{}-{name}", stamp(wall_ms()))));
+        if path.join("result.json").exists() {
+            return Err(CliError::Usage(format!("{} holds a result already; name another --out", path.display())));
+        }
+        let directory = ResultDirectory::create(path)?;
+        let environment = crate::environment::capture(&common.store_folder());
+        let environment_sha256 = directory.write_environment(&environment)?;
+        let set = ResultSet {
+            schema: RESULT_SCHEMA.to_owned(),
+            kind,
+            created: rfc3339(wall_ms()),
+            status: SetStatus::Partial { reason: "it has not come to its end".to_owned() },
+            tool: ToolRecord {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
+            },
+            command: std::env::args().collect(),
+            environment_sha256,
+            systems: Vec::new(),
+            workloads: Vec::new(),
+            slo: None,
+            runs: Vec::new(),
+            curves: Vec::new(),
+            headroom: Vec::new(),
+            goals: Vec::new(),
+        };
+        Session::over(common, directory, set, layout)
+    }
+
+    /// Goes on with a set that is there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn resume(common: &'a Common, path: PathBuf) -> Result<Session<'a>, CliError> {
+        let layout = common.layout(true)?;
+        let directory = ResultDirectory::open(path);
+        let mut set = directory.read_result()?;
+        set.status = SetStatus::Partial { reason: "it has not come to its end".to_owned() };
+        set.runs.retain(|run| run.status == RunStatus::Complete);
+        Session::over(common, directory, set, layout)
+    }
+
+    fn over(
+        common: &'a Common,
+        directory: ResultDirectory,
+        set: ResultSet,
+        layout: Layout,
+    ) -> Result<Session<'a>, CliError> {
+        let progress = ProgressLine::new(common.json);
+        if cfg!(debug_assertions) {
+            progress.say("note: this is a debug build; its figures say little");
+        }
+        directory.write_result(&set)?;
+        Ok(Session { common, directory, set, stop: signals::catch(), progress, layout })
+    }
+
+    /// Whether the user has given up.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Adds a system to the set, once.
+    pub fn add_system(&mut self, mut system: SystemRecord) {
+        system.profile.clone_from(&self.common.profile);
+        match self.set.systems.iter_mut().find(|known| known.name == system.name) {
+            Some(known) => {
+                for (key, value) in system.configuration {
+                    let is_known = known.configuration.contains(&(key.clone(), value.clone()));
+                    let is_incidental = ["metrics_listen", "listenPort", "storePathRootDir", "storePathCommitLog"]
+                        .contains(&key.as_str());
+                    if !is_known && !is_incidental {
+                        known.configuration.push((key, value));
+                    }
+                }
+                if known.durability != system.durability {
+                    known.durability = None;
+                }
+                known.files.extend(system.files);
+            }
+            None => self.set.systems.push(system),
+        }
+    }
+
+    /// Adds a floor or a running broker as a system.
+    pub fn add_plain_system(&mut self, name: &str, title: &str, durability: Option<Durability>) {
+        self.add_system(SystemRecord {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            durability,
+            configuration: Vec::new(),
+            command: Vec::new(),
+            runtime: String::new(),
+            profile: String::new(),
+            files: Vec::new(),
+        });
+    }
+
+    /// Adds a workload to the set, once.
+    pub fn add_workload(&mut self, workload: &Workload, definition: &str) {
+        if !self.set.workloads.iter().any(|known| known.name == workload.name) {
+            self.set.workloads.push(workload.record(definition));
+        }
+    }
+
+    /// Starts a broker on a fresh store.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(&mut self, peer: Peer, flush: Flush, settings: Vec<(String, String)>) -> Result<Broker, CliError> {
+        let folder = self.common.store_folder();
+        let options = PeerOptions {
+            peer,
+            flush,
+            cores: &self.layout.broker,
+            settings,
+            binary: self.common.broker_binary.as_deref(),
+            folder: &folder,
+            heap_mib: self.common.java_heap,
+        };
+        self.progress.say(&format!("starting {} with {}", peer.name(), flush.value()));
+        let broker = Broker::start(&options, self.stop)?;
+        self.add_system(broker.record().clone());
+        Ok(broker)
+    }
+
+    /// Stops a broker and keeps its configuration and log.
+    pub fn stop_broker(&mut self, broker: Broker, name: &str) {
+        let system = broker.record().name.clone();
+        let files = broker.finish(&self.directory, name);
+        if let Some(known) = self.set.systems.iter_mut().find(|known| known.name == system) {
+            known.files.extend(files);
+        }
+    }
+
+    fn id(&self, request: &Request<'_>) -> String {
+        let class = request.durability.map_or("none", Durability::name);
+        let role = match request.role {
+            RunRole::Measured => "run",
+            RunRole::Floor => "floor",
+            RunRole::SweepStep => "step",
+            RunRole::ConfirmFull => "confirm",
+            RunRole::ConfirmEighty => "confirm80",
+            RunRole::Headroom => "headroom",
+        };
+        let rate = match request.workload.load.loop_kind {
+            LoopKind::Open => format!("-{:.0}", request.workload.load.rate_per_s),
+            LoopKind::Closed => String::new(),
+        };
+        let system: String = request
+            .system
+            .chars()
+            .map(|letter| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '_' })
+            .collect();
+        let base = format!("{system}-{}-{class}-{role}{rate}-{}", request.workload.name, request.round);
+        let same = |id: &String| self.set.runs.iter().any(|run| run.id == *id);
+        let mut numbered = (2..).map(|number| format!("{base}-{number}"));
+        if same(&base) { numbered.find(|id| !same(id)).unwrap_or(base) } else { base }
+    }
+
+    fn spec<'s>(&'s self, request: &'s Request<'_>, id: String) -> RunSpec<'s> {
+        RunSpec {
+            id,
+            system: request.system,
+            target: request.target.clone(),
+            workload: request.workload,
+            durability: request.durability,
+            role: request.role,
+            round: request.round,
+            header: request.header,
+            scale: request.scale,
+            layout: &self.layout,
+            broker_pid: request.broker_pid,
+            metrics: request.metrics,
+            counts_syscalls: self.common.count_syscalls,
+            slo: self.set.slo.as_ref(),
+        }
+    }
+
+    /// Carries out a run and keeps its record.
+    ///
+    /// # Errors
+    /// It never began, or the result cannot be written.
+    pub fn run(&mut self, request: &Request<'_>) -> Result<&RunRecord, CliError> {
+        let id = self.id(request);
+        let spec = self.spec(request, id);
+        let record = run(&spec, &self.directory, self.stop, &self.progress)?;
+        if !self.common.json {
+            note(&summary::line(&record));
+        }
+        self.set.runs.push(record);
+        self.directory.write_result(&self.set)?;
+        self.set.runs.last().ok_or_else(|| CliError::Usage("there is no run".to_owned()))
+    }
+
+    /// Load that is not kept: compilers and caches settle under it.
+    ///
+    /// # Errors
+    /// It never began.
+    pub fn condition(&self, request: &Request<'_>, seconds: f64) -> Result<(), CliError> {
+        if seconds <= 0.0 {
+            return Ok(());
+        }
+        let (mut workload, _) = Workload::find("saturate-16x1")?;
+        workload.load.measure_s = seconds;
+        workload.load.warm_up_min_s = 0.0;
+        workload.load.warm_up_max_s = 0.0;
+        workload.load.verify = false;
+        let request = Request { workload: &workload, target: request.target.clone(), ..*request };
+        let spec = self.spec(&request, format!("{}-conditioning", request.system));
+        run(&spec, &self.directory, self.stop, &self.progress)?;
+        // Its log would be taken for a result.
+        let _ = std::fs::remove_file(self.directory.file(&crate::result::hlog_name(&spec.id)));
+        Ok(())
+    }
+
+    /// Measures what the generator can do with the shape of a workload against an echo server.
+    ///
+    /// # Errors
+    /// It never began.
+    pub fn headroom(&mut self, shape: &Workload, seconds: f64) -> Result<(), CliError> {
+        let mut workload = shape.clone();
+        workload.load.loop_kind = LoopKind::Closed;
+        workload.load.rate_per_s = 0.0;
+        "uniform".clone_into(&mut workload.load.arrivals);
+        workload.load.depth = workload.load.depth.min(64);
+        workload.load.connections = workload.load.connections.max(4);
+        workload.load.warm_up_min_s = 0.5;
+        workload.load.warm_up_max_s = 0.5;
+        workload.load.measure_s = seconds;
+        workload.load.preload_bytes = 0;
+        workload.load.idle_connections = 0;
+        workload.consumers = None;
+        let target = Target::Null(Behaviour::default());
+        let request = Request { role: RunRole::Headroom, ..Request::of_floor("null", target, &workload, None) };
+        let reached = self.run(&request)?.achieved_rate_per_s;
+        self.set.headroom.push(Headroom {
+            workload: shape.name.clone(),
+            null_rate_per_s: reached,
+            highest_used_rate_per_s: 0.0,
+        });
+        Ok(())
+    }
+
+    /// Ends the set, makes its report, and says what came out. Returns the exit code.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn finish(mut self, failure: Option<CliError>) -> Result<u8, CliError> {
+        self.set.status = if self.is_stopped() {
+            SetStatus::Partial { reason: "interrupted".to_owned() }
+        } else if let Some(failure) = &failure {
+            SetStatus::Partial { reason: failure.to_string() }
+        } else if let Some(run) = self.set.runs.iter().find(|run| run.status != RunStatus::Complete) {
+            SetStatus::Partial { reason: format!("run {} did not get to its end", run.id) }
+        } else {
+            SetStatus::Complete
+        };
+        for headroom in &mut self.set.headroom {
+            let rates = self.set.runs.iter().filter(|run| {
+                run.workload == headroom.workload && matches!(run.role, RunRole::Measured | RunRole::ConfirmFull)
+            });
+            headroom.highest_used_rate_per_s = rates.map(|run| run.achieved_rate_per_s).fold(0.0, f64::max);
+        }
+        self.directory.write_result(&self.set)?;
+        let page = crate::report::write(&self.directory)?;
+        let code = if self.is_stopped() { exit_code(&self.set).max(3) } else { exit_code(&self.set) };
+        if self.common.json {
+            let failure = failure.as_ref().map(ToString::to_string);
+            let text = serde_json::json!({
+                "directory": self.directory.path(), "report": page, "exit_code": code, "error": failure,
+                "result": self.set,
+            });
+            println!("{text}");
+            return Ok(code);
+        }
+        for line in summary::summary(&self.set) {
+            println!("{line}");
+        }
+        println!("report  {}", page.display());
+        match failure {
+            Some(failure) if self.set.runs.is_empty() => Err(failure),
+            Some(failure) => {
+                note(&format!("error: {failure}"));
+                Ok(code.max(3))
+            }
+            None => Ok(code),
+        }
+    }
+}

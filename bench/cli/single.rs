@@ -1,0 +1,115 @@
+//! `run`: one workload against one target, once or some times.
+
+use super::CliError;
+use super::options::{Common, NamedTarget, RunOptions, TargetOptions, parse_address, parse_target, read_slo};
+use super::session::{Request, Session};
+use crate::drivers::file::AppendMode;
+use crate::host::pinning;
+use crate::host::process::listener_of;
+use crate::peers::Peer;
+use crate::result::{Durability, RunRole, SetKind};
+use crate::runner::Target;
+use crate::workload::Workload;
+
+/// Refuses what the target cannot do.
+pub fn check_served(workload: &Workload, target: &NamedTarget) -> Result<(), CliError> {
+    if let (NamedTarget::Start(Peer::RingMq), Some(lacks)) = (target, workload.lacks_in_ringmq()) {
+        let name = &workload.name;
+        return Err(CliError::Usage(format!("{name} needs {lacks}, which RingMQ does not serve yet")));
+    }
+    if workload.requires.iter().any(|needed| needed == "delay-level") {
+        let name = &workload.name;
+        return Err(CliError::Usage(format!("{name} needs delay levels, which this harness does not send yet")));
+    }
+    Ok(())
+}
+
+/// How a target that is measured as it is appears in the result.
+pub struct Ready {
+    pub system: String,
+    pub title: String,
+    pub durability: Option<Durability>,
+    pub pid: Option<u32>,
+}
+
+/// Describes a target and refuses one that shares the generator's core.
+pub fn describe(session: &mut Session<'_>, target: &Target, options: &TargetOptions) -> Result<Ready, CliError> {
+    let append = |title: &str, durability| Ready {
+        system: "file".to_owned(),
+        title: title.to_owned(),
+        durability: Some(durability),
+        pid: None,
+    };
+    Ok(match target {
+        Target::Null(_) => {
+            Ready { system: "null".to_owned(), title: "echo floor".to_owned(), durability: None, pid: None }
+        }
+        Target::File(_, AppendMode::PageCache) => append("append floor, page cache", Durability::D1),
+        Target::File(_, AppendMode::Fdatasync) => append("append floor, fdatasync", Durability::D2),
+        Target::File(_, AppendMode::DirectSync) => append("append floor, O_DIRECT and O_DSYNC", Durability::D2),
+        Target::Broker(address) => {
+            let pid = if address.ip().is_loopback() { listener_of(address.port()) } else { None };
+            if let Some(pid) = pid {
+                let cores = i32::try_from(pid).map(pinning::allowed_cores).unwrap_or_default();
+                session.layout.broker = cores;
+                if session.layout.shares_cores() && !session.common.allow_shared_cores {
+                    return Err(CliError::Usage(format!(
+                        "the broker (process {pid}) may run on the generator's core {}; bind it to others (taskset -cp \
+                         LIST {pid}), or say --allow-shared-cores",
+                        session.layout.generator.unwrap_or(0)
+                    )));
+                }
+            } else {
+                session.layout.broker.clear();
+            }
+            Ready {
+                system: address.to_string(),
+                title: format!("broker at {address}"),
+                durability: Some(options.flush.durability()),
+                pid,
+            }
+        }
+    })
+}
+
+/// Carries out the command.
+pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> {
+    let (mut workload, definition) = Workload::find(&options.workload)?;
+    options.changes.apply(&mut workload)?;
+    let target = parse_target(&options.target.target, &common.store_folder())?;
+    check_served(&workload, &target)?;
+    let slo = options.slo.as_deref().map(read_slo).transpose()?;
+    let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
+    let starts = matches!(target, NamedTarget::Start(_) | NamedTarget::Ready(Target::Null(_)));
+    let mut session = Session::begin(common, SetKind::Run, &format!("run-{}", workload.name), starts)?;
+    session.set.slo = slo;
+    session.add_workload(&workload, &definition);
+    let failure = (|| {
+        for round in 1..=options.repeat.max(1) {
+            if session.is_stopped() {
+                break;
+            }
+            let (header, scale) = (options.changes.header.into(), options.changes.scale);
+            match &target {
+                NamedTarget::Start(peer) => {
+                    let settings = common.settings(&workload)?;
+                    let broker = session.start(*peer, options.target.flush, settings)?;
+                    let request =
+                        Request::of_broker(&broker, *peer, options.target.flush, &workload, RunRole::Measured);
+                    session.run(&Request { round, header, scale, ..request })?;
+                    session.stop_broker(broker, &format!("{}-{round}", peer.name()));
+                }
+                NamedTarget::Ready(target) => {
+                    let ready = describe(&mut session, target, &options.target)?;
+                    session.add_plain_system(&ready.system, &ready.title, ready.durability);
+                    let floor = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
+                    let role = RunRole::Measured;
+                    let broker_pid = ready.pid;
+                    session.run(&Request { role, round, header, scale, broker_pid, metrics, ..floor })?;
+                }
+            }
+        }
+        Ok(())
+    })();
+    session.finish(failure.err())
+}

@@ -1,0 +1,125 @@
+//! `sweep`: the rate-latency curve of a workload and its knee, confirmed by repeats.
+
+use super::CliError;
+use super::options::{Common, NamedTarget, SweepOptions, parse_address, parse_target, read_slo};
+use super::search::{Search, round};
+use super::session::{Request, Session};
+use super::single::{check_served, describe};
+use crate::judge::check_slo;
+use crate::result::{Curve, CurvePoint, LoopKind, RunRecord, RunRole, SetKind, Slo};
+use crate::workload::Workload;
+
+/// Gap at which a search ends.
+const PRECISION: f64 = 0.02;
+/// Share of the knee at which a second set of confirming runs is made.
+const SECOND_SHARE: f64 = 0.8;
+
+/// How a sweep is done.
+pub struct SweepPlan<'s> {
+    pub from: f64,
+    pub precision: f64,
+    pub confirm: u32,
+    pub slo: &'s Slo,
+}
+
+fn verdict(run: &RunRecord, slo: &Slo) -> (bool, String) {
+    let reasons: Vec<String> = check_slo(run, slo).into_iter().chain(run.validity.invalid.iter().cloned()).collect();
+    (reasons.is_empty(), reasons.join("; "))
+}
+
+/// Sweeps one target and adds the curve to the set.
+///
+/// # Errors
+/// A run never began.
+pub fn sweep(session: &mut Session<'_>, request: &Request<'_>, plan: &SweepPlan<'_>) -> Result<Option<f64>, CliError> {
+    let mut curve = Curve {
+        system: request.system.to_owned(),
+        workload: request.workload.name.clone(),
+        durability: request.durability,
+        round: request.round,
+        slo: plan.slo.clone(),
+        points: Vec::new(),
+        knee_rate_per_s: None,
+        confirmed: false,
+    };
+    let mut search = Search::new(plan.from, plan.precision);
+    while let Some(rate) = search.next_rate().filter(|_| !session.is_stopped()) {
+        let held = try_rate(session, request, RunRole::SweepStep, rate, plan.slo, &mut curve)?;
+        search.report(rate, held);
+    }
+    curve.knee_rate_per_s = search.knee();
+    if let Some(knee) = curve.knee_rate_per_s {
+        let mut all_held = true;
+        for (share, role) in [(1.0, RunRole::ConfirmFull), (SECOND_SHARE, RunRole::ConfirmEighty)] {
+            for _ in 0..plan.confirm {
+                if !session.is_stopped() {
+                    let rate = round(knee * share);
+                    all_held &= try_rate(session, request, role, rate, plan.slo, &mut curve)?;
+                }
+            }
+        }
+        curve.confirmed = all_held && plan.confirm > 0 && !session.is_stopped();
+    }
+    curve.points.sort_by(|left, right| left.rate_per_s.total_cmp(&right.rate_per_s));
+    let knee = curve.knee_rate_per_s;
+    session.set.curves.push(curve);
+    session.directory.write_result(&session.set)?;
+    Ok(knee)
+}
+
+fn try_rate(
+    session: &mut Session<'_>,
+    request: &Request<'_>,
+    role: RunRole,
+    rate: f64,
+    slo: &Slo,
+    curve: &mut Curve,
+) -> Result<bool, CliError> {
+    let mut workload = request.workload.clone();
+    workload.load.rate_per_s = rate;
+    let run = session.run(&Request { workload: &workload, role, target: request.target.clone(), ..*request })?;
+    let (held, reason) = verdict(run, slo);
+    curve.points.push(CurvePoint { rate_per_s: rate, run: run.id.clone(), held, reason });
+    Ok(held)
+}
+
+/// Carries out the command.
+pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError> {
+    let (mut workload, definition) = Workload::find(&options.workload)?;
+    options.changes.apply(&mut workload)?;
+    if workload.load.loop_kind == LoopKind::Closed {
+        return Err(CliError::Usage(format!("{} is a closed loop: there is no rate to sweep", workload.name)));
+    }
+    let target = parse_target(&options.target.target, &common.store_folder())?;
+    check_served(&workload, &target)?;
+    let slo = read_slo(&options.slo)?;
+    let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
+    let starts = matches!(target, NamedTarget::Start(_));
+    let mut session = Session::begin(common, SetKind::Sweep, &format!("sweep-{}", workload.name), starts)?;
+    session.set.slo = Some(slo.clone());
+    session.add_workload(&workload, &definition);
+    let plan = SweepPlan { from: options.from, precision: PRECISION, confirm: options.confirm, slo: &slo };
+    let (header, scale) = (options.changes.header.into(), options.changes.scale);
+    let failure = (|| {
+        session.headroom(&workload, 2.0)?;
+        session.add_plain_system("null", "echo floor", None);
+        match &target {
+            NamedTarget::Start(peer) => {
+                let settings = common.settings(&workload)?;
+                let broker = session.start(*peer, options.target.flush, settings)?;
+                let request = Request::of_broker(&broker, *peer, options.target.flush, &workload, RunRole::SweepStep);
+                sweep(&mut session, &Request { header, scale, ..request }, &plan)?;
+                session.stop_broker(broker, peer.name());
+            }
+            NamedTarget::Ready(target) => {
+                let ready = describe(&mut session, target, &options.target)?;
+                session.add_plain_system(&ready.system, &ready.title, ready.durability);
+                let request = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
+                let broker_pid = ready.pid;
+                sweep(&mut session, &Request { header, scale, broker_pid, metrics, ..request }, &plan)?;
+            }
+        }
+        Ok(())
+    })();
+    session.finish(failure.err())
+}

@@ -1,0 +1,448 @@
+//! Counts what happens: three histograms per operation, one for errors, one for receipts, per interval.
+//!
+//! Owned by the generator's thread. All intervals are allocated and touched before the run, so recording neither allocates
+//! nor meets a page for the first time, and nothing is written anywhere while the broker is measured. An operation belongs
+//! to the measured phase if its planned time does; it is booked in the interval in which its answer came.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::hlog::{self, Line, histogram};
+use crate::result::{Distribution, ErrorCount, SecondPoint};
+
+/// Longest remark of a broker that is kept.
+const EXAMPLE_BYTES: usize = 160;
+/// Kinds of errors that are told apart; the rest is booked with the last.
+const ERROR_KINDS: usize = 16;
+/// Intervals of one run. Longer runs get longer intervals.
+pub const MAX_INTERVALS: usize = 600;
+/// Seconds of warm-up whose 99 % are remembered.
+const WARM_UP_WINDOWS: usize = 1024;
+/// Nanoseconds of a second.
+pub const SECOND_NS: u64 = 1_000_000_000;
+
+/// One interval.
+#[derive(Debug)]
+struct Interval {
+    response: Histogram<u32>,
+    service: Histogram<u32>,
+    lag: Histogram<u32>,
+    error: Histogram<u32>,
+    end_to_end: Histogram<u32>,
+    received: u64,
+}
+
+impl Interval {
+    fn new() -> Interval {
+        let touched = || {
+            let mut histogram = histogram::<u32>();
+            // Writing all counters brings their pages in.
+            let _ = histogram.record(hlog::HIGHEST_NS);
+            histogram.reset();
+            histogram
+        };
+        Interval {
+            response: touched(),
+            service: touched(),
+            lag: touched(),
+            error: touched(),
+            end_to_end: touched(),
+            received: 0,
+        }
+    }
+}
+
+/// How an operation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure<'a> {
+    /// The broker answered with an error.
+    Refused {
+        /// Response code.
+        code: i32,
+        /// What it said.
+        remark: &'a str,
+    },
+    /// No answer in time, or the run ended before it came.
+    Timeout,
+    /// The connection broke.
+    Connection,
+    /// An operating system's error.
+    System(i32),
+}
+
+impl Failure<'_> {
+    fn key(&self) -> i64 {
+        match self {
+            Failure::Refused { code, .. } => i64::from(*code),
+            Failure::Timeout => i64::MAX,
+            Failure::Connection => i64::MAX - 1,
+            Failure::System(number) => i64::MAX - 1000 + i64::from(*number),
+        }
+    }
+
+    fn kind(key: i64) -> String {
+        match key {
+            i64::MAX => "timeout".to_owned(),
+            key if key == i64::MAX - 1 => "connection".to_owned(),
+            key if key > i64::MAX - 1000 => {
+                let number = i32::try_from(key - (i64::MAX - 1000)).unwrap_or(0);
+                std::io::Error::from_raw_os_error(number).to_string()
+            }
+            key => {
+                let code = i32::try_from(key).unwrap_or(0);
+                let name = ringmq_protocol::codes::response::name(code).unwrap_or("unknown");
+                format!("{code} {name}")
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ErrorEntry {
+    key: i64,
+    count: u64,
+    example: [u8; EXAMPLE_BYTES],
+    example_bytes: usize,
+}
+
+/// Everything that is counted in a run.
+#[derive(Debug)]
+pub struct Recorder {
+    start_ns: u64,
+    end_ns: u64,
+    interval_ns: u64,
+    intervals: Vec<Interval>,
+    errors: Vec<ErrorEntry>,
+    warm_up: Histogram<u32>,
+    warm_up_windows: Vec<u64>,
+    warm_up_errors: u64,
+    planned: u64,
+    answered: u64,
+    failed: u64,
+    negative: u64,
+    last_answer_ns: u64,
+}
+
+impl Recorder {
+    /// A recorder for a measured phase of `measure_ns`. Everything before [`Recorder::begin`] is warm-up.
+    pub fn new(measure_ns: u64) -> Recorder {
+        // The phase, one interval for what is answered while draining, in at most MAX_INTERVALS.
+        let seconds = measure_ns.div_ceil(SECOND_NS).max(1);
+        let interval_s = seconds.div_ceil(MAX_INTERVALS as u64 - 1);
+        let count = usize::try_from(seconds.div_ceil(interval_s)).unwrap_or(MAX_INTERVALS) + 1;
+        Recorder {
+            start_ns: u64::MAX,
+            end_ns: u64::MAX,
+            interval_ns: interval_s * SECOND_NS,
+            intervals: (0..count).map(|_| Interval::new()).collect(),
+            errors: Vec::with_capacity(ERROR_KINDS),
+            warm_up: histogram(),
+            warm_up_windows: Vec::with_capacity(WARM_UP_WINDOWS),
+            warm_up_errors: 0,
+            planned: 0,
+            answered: 0,
+            failed: 0,
+            negative: 0,
+            last_answer_ns: 0,
+        }
+    }
+
+    /// The measured phase is from `start_ns` to `end_ns`.
+    pub fn begin(&mut self, start_ns: u64, end_ns: u64) {
+        self.start_ns = start_ns;
+        self.end_ns = end_ns;
+    }
+
+    /// The measured phase ended before it was meant to.
+    pub fn cut(&mut self, end_ns: u64) {
+        self.end_ns = end_ns.max(self.start_ns);
+    }
+
+    /// Start of the measured phase.
+    pub fn start_ns(&self) -> u64 {
+        self.start_ns
+    }
+
+    fn is_measured(&self, intended_ns: u64) -> bool {
+        self.start_ns <= intended_ns && intended_ns < self.end_ns
+    }
+
+    fn interval(&mut self, now_ns: u64) -> &mut Interval {
+        let index = now_ns.saturating_sub(self.start_ns) / self.interval_ns;
+        let last = self.intervals.len() - 1;
+        &mut self.intervals[usize::try_from(index).unwrap_or(last).min(last)]
+    }
+
+    /// An operation of the plan exists, whether or not it was started.
+    #[inline]
+    pub fn plan(&mut self, intended_ns: u64) {
+        self.planned += u64::from(self.is_measured(intended_ns));
+    }
+
+    /// An operation was answered.
+    #[inline]
+    pub fn answer(&mut self, intended_ns: u64, actual_ns: u64, now_ns: u64) {
+        self.last_answer_ns = now_ns;
+        let response = now_ns.saturating_sub(intended_ns);
+        if !self.is_measured(intended_ns) {
+            self.warm_up.saturating_record(response);
+            return;
+        }
+        self.answered += 1;
+        let interval = self.interval(now_ns);
+        interval.response.saturating_record(response);
+        interval.service.saturating_record(now_ns.saturating_sub(actual_ns));
+        interval.lag.saturating_record(actual_ns.saturating_sub(intended_ns));
+    }
+
+    /// An operation failed.
+    pub fn fail(&mut self, intended_ns: u64, now_ns: u64, failure: Failure<'_>) {
+        self.book_error(failure);
+        if !self.is_measured(intended_ns) {
+            self.warm_up_errors += 1;
+            return;
+        }
+        self.failed += 1;
+        self.interval(now_ns).error.saturating_record(now_ns.saturating_sub(intended_ns));
+    }
+
+    fn book_error(&mut self, failure: Failure<'_>) {
+        let key = failure.key();
+        if let Some(entry) = self.errors.iter_mut().find(|entry| entry.key == key) {
+            entry.count += 1;
+        } else if self.errors.len() < ERROR_KINDS {
+            let mut example = [0; EXAMPLE_BYTES];
+            let remark = if let Failure::Refused { remark, .. } = failure { remark.as_bytes() } else { b"" };
+            let example_bytes = remark.len().min(EXAMPLE_BYTES);
+            example[..example_bytes].copy_from_slice(&remark[..example_bytes]);
+            self.errors.push(ErrorEntry { key, count: 1, example, example_bytes });
+        } else if let Some(last) = self.errors.last_mut() {
+            last.count += 1;
+        }
+    }
+
+    /// A message came to a consumer for the first time.
+    #[inline]
+    pub fn receive(&mut self, intended_ns: u64, now_ns: u64) {
+        if self.start_ns <= now_ns {
+            self.interval(now_ns).received += 1;
+        }
+        if self.is_measured(intended_ns) {
+            match now_ns.checked_sub(intended_ns) {
+                Some(elapsed) => self.interval(now_ns).end_to_end.saturating_record(elapsed),
+                None => self.negative += 1,
+            }
+        }
+    }
+
+    /// A second of warm-up is over. Says whether it was enough: the 99 % of the last five windows together within a tenth
+    /// of those of the five before.
+    pub fn end_warm_up_window(&mut self) -> bool {
+        if self.warm_up_windows.len() < WARM_UP_WINDOWS {
+            self.warm_up_windows.push(self.warm_up.value_at_quantile(0.99));
+        }
+        self.warm_up.reset();
+        is_steady(&self.warm_up_windows)
+    }
+
+    /// When an operation was last answered; 0 if never.
+    pub fn last_answer_ns(&self) -> u64 {
+        self.last_answer_ns
+    }
+
+    /// Operations of the measured phase: planned, answered, failed.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        (self.planned, self.answered, self.failed)
+    }
+
+    /// Messages received before they were sent.
+    pub fn negative(&self) -> u64 {
+        self.negative
+    }
+
+    /// Errors of the warm-up; those of the measured phase are in [`Recorder::counts`].
+    pub fn warm_up_errors(&self) -> u64 {
+        self.warm_up_errors
+    }
+
+    /// All errors by kind, warm-up included.
+    pub fn error_kinds(&self) -> Vec<ErrorCount> {
+        let text = |entry: &ErrorEntry| String::from_utf8_lossy(&entry.example[..entry.example_bytes]).into_owned();
+        let mut kinds: Vec<ErrorCount> = self
+            .errors
+            .iter()
+            .map(|entry| ErrorCount { kind: Failure::kind(entry.key), count: entry.count, example: text(entry) })
+            .collect();
+        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.count));
+        kinds
+    }
+
+    fn merged(&self, of: impl Fn(&Interval) -> &Histogram<u32>) -> Histogram<u64> {
+        let mut merged = histogram::<u64>();
+        for interval in &self.intervals {
+            for step in of(interval).iter_recorded() {
+                merged.saturating_record_n(step.value_iterated_to(), u64::from(step.count_at_value()));
+            }
+        }
+        merged
+    }
+
+    /// Response, service, lag, error.
+    pub fn distributions(&self) -> [Distribution; 4] {
+        [
+            Distribution::of(&self.merged(|interval| &interval.response)),
+            Distribution::of(&self.merged(|interval| &interval.service)),
+            Distribution::of(&self.merged(|interval| &interval.lag)),
+            Distribution::of(&self.merged(|interval| &interval.error)),
+        ]
+    }
+
+    /// From intended send to receipt.
+    pub fn end_to_end(&self) -> Distribution {
+        Distribution::of(&self.merged(|interval| &interval.end_to_end))
+    }
+
+    /// One point per interval of the measured phase, and one for what was answered after it, if anything was.
+    pub fn series(&self) -> Vec<SecondPoint> {
+        let interval_s = self.interval_ns / SECOND_NS;
+        let mut points = Vec::with_capacity(self.intervals.len());
+        for (index, interval) in self.intervals.iter().enumerate() {
+            let second = u32::try_from(index as u64 * interval_s).unwrap_or(u32::MAX);
+            let at = |histogram: &Histogram<u32>, quantile: f64| {
+                if histogram.is_empty() { 0 } else { histogram.value_at_quantile(quantile).min(histogram.max()) }
+            };
+            points.push(SecondPoint {
+                second,
+                acknowledged: interval.response.len(),
+                errors: interval.error.len(),
+                received: interval.received,
+                response_p50_ns: at(&interval.response, 0.5),
+                response_p99_ns: at(&interval.response, 0.99),
+                response_max_ns: interval.response.max(),
+                lag_max_ns: interval.lag.max(),
+                end_to_end_p99_ns: at(&interval.end_to_end, 0.99),
+                end_to_end_max_ns: interval.end_to_end.max(),
+            });
+        }
+        while points.last().is_some_and(|point| point.acknowledged + point.errors + point.received == 0) {
+            points.pop();
+        }
+        points
+    }
+
+    /// The histogram log.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write_hlog(
+        &self,
+        out: &mut impl std::io::Write,
+        started_ms: u64,
+        title: &str,
+        operation: &str,
+    ) -> std::io::Result<()> {
+        let length = Duration::from_nanos(self.interval_ns);
+        let lines = self.intervals.iter().enumerate().flat_map(|(index, interval)| {
+            let start = Duration::from_nanos(self.interval_ns * index as u64);
+            let line = move |operation, metric, histogram| Line { start, length, operation, metric, histogram };
+            [
+                line(operation, "response", &interval.response),
+                line(operation, "service", &interval.service),
+                line(operation, "lag", &interval.lag),
+                line(operation, "error", &interval.error),
+                line("receive", "end-to-end", &interval.end_to_end),
+            ]
+        });
+        hlog::write(out, started_ms, title, lines)
+    }
+}
+
+/// The rule of the warm-up.
+fn is_steady(windows: &[u64]) -> bool {
+    let Some(last_ten) = windows.len().checked_sub(10).and_then(|from| windows.get(from..)) else { return false };
+    let (before, after) = last_ten.split_at(5);
+    let (before, after) = (before.iter().sum::<u64>(), after.iter().sum::<u64>());
+    before > 0 && after > 0 && before.abs_diff(after) * 10 <= before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// Goal: each operation is in exactly one place, response = service + lag, and phases do not mix. Method: operations
+    /// of warm-up and measured phase, one failed, one answered while draining.
+    #[test]
+    fn books_by_phase_and_interval() {
+        let mut recorder = Recorder::new(2 * SECOND_NS);
+        recorder.answer(10, 10, 500);
+        let start = 10 * SECOND_NS;
+        recorder.begin(start, start + 2 * SECOND_NS);
+        recorder.answer(start - 5, start, start + 400);
+        for (intended, actual, answered) in [(0, 1, 3), (900, 901, 1100), (1999, 1999, 2500)] {
+            recorder.plan(start + intended * MS);
+            recorder.answer(start + intended * MS, start + actual * MS, start + answered * MS);
+        }
+        recorder.plan(start + 1500 * MS);
+        recorder.fail(start + 1500 * MS, start + 1700 * MS, Failure::Refused { code: 14, remark: "no room" });
+        assert_eq!(recorder.counts(), (4, 3, 1));
+        let series = recorder.series();
+        assert_eq!(
+            series.iter().map(|point| (point.acknowledged, point.errors)).collect::<Vec<_>>(),
+            [(1, 0), (1, 1), (1, 0)]
+        );
+        let [response, service, lag, error] = recorder.distributions();
+        assert_eq!((response.count, service.count, lag.count, error.count), (3, 3, 3, 1));
+        assert!(response.max_ns.abs_diff(501 * MS) < MS && lag.max_ns.abs_diff(MS) < MS / 100);
+        assert!(error.max_ns.abs_diff(200 * MS) < MS);
+        let kinds = recorder.error_kinds();
+        assert_eq!((kinds[0].count, kinds[0].example.as_str()), (1, "no room"));
+        assert!(kinds[0].kind.starts_with("14 "), "{}", kinds[0].kind);
+        let mut log = Vec::new();
+        recorder.write_hlog(&mut log, 0, "test", "send").unwrap();
+        assert_eq!(hlog::read_merged(&log, "send", "response").unwrap().len(), 3);
+        assert_eq!(hlog::read_merged(&log, "send", "error").unwrap().len(), 1);
+    }
+
+    /// Goal: receipts are counted once, and a clock that runs backwards is not dropped. Method: one of each.
+    #[test]
+    fn receipts() {
+        let mut recorder = Recorder::new(SECOND_NS);
+        recorder.begin(SECOND_NS, 2 * SECOND_NS);
+        recorder.receive(SECOND_NS + 500, SECOND_NS + 3 * MS);
+        recorder.receive(SECOND_NS + 500, SECOND_NS + 400);
+        assert_eq!((recorder.end_to_end().count, recorder.negative()), (1, 1));
+        assert_eq!(recorder.series()[0].received, 2);
+    }
+
+    /// Goal: warm-up ends when latency stands still, not before ten windows. Method: falling, then level 99 %.
+    #[test]
+    fn steady_state() {
+        assert!(!is_steady(&[5; 9]));
+        assert!(is_steady(&[5; 10]));
+        assert!(!is_steady(&[0; 10]));
+        let falling: Vec<u64> = (0..10).map(|step| 2000 - step * 150).collect();
+        assert!(!is_steady(&falling));
+        assert!(is_steady(&[falling, vec![600; 10]].concat()));
+    }
+
+    /// Goal: recording never allocates, whatever comes. Method: count allocations around each kind of record.
+    #[test]
+    fn does_not_allocate() {
+        let mut recorder = Recorder::new(SECOND_NS);
+        recorder.begin(0, SECOND_NS);
+        let before = crate::allocation::allocations_of_this_thread();
+        for step in 0..10_000_u64 {
+            recorder.plan(step);
+            recorder.answer(step, step + 5, step * step * step);
+            recorder.receive(step, step * 1000);
+            let code = i32::try_from(step % 40).unwrap();
+            recorder.fail(step, step * 2000, Failure::Refused { code, remark: "busy" });
+            recorder.fail(step, step * 2000, Failure::Timeout);
+        }
+        recorder.end_warm_up_window();
+        assert_eq!(crate::allocation::allocations_of_this_thread(), before);
+    }
+}

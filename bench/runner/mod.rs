@@ -1,0 +1,371 @@
+//! Carries out one run and makes its record: opens the driver on the generator's core, watches broker and cores beside it,
+//! writes the histogram log, and judges.
+
+mod progress;
+mod record;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use ringmq_protocol::frame::SerializeType;
+use thiserror::Error;
+
+pub use progress::{ProgressLine, note};
+
+use crate::clock::{monotonic_ns, wall_ms};
+use crate::drivers::file::{AppendMode, FileAppend};
+use crate::drivers::null::{Behaviour, NullServer};
+use crate::drivers::remoting::{Remoting, RemotingShape};
+use crate::drivers::storm::Storm;
+use crate::drivers::{Books, Driver, DriverError};
+use crate::engine::{Engine, Hooks, MonotonicClock, Outcome, Progress, Schedule, Settings};
+use crate::host::broker_metrics::MetricsWatch;
+use crate::host::hiccup::HiccupMeter;
+use crate::host::pinning;
+use crate::host::process::{ProcessMeter, Usage, steal_ticks};
+use crate::judge::judge;
+use crate::load::ledger::{Ledger, LedgerShape};
+use crate::load::recorder::Recorder;
+use crate::plan::{Arrivals, Plan, PlanError};
+use crate::result::{Durability, LoopKind, ResultDirectory, ResultError, RunRecord, RunRole, Slo};
+use crate::workload::{Operation, Workload, WorkloadError};
+
+/// Operations per second for which a closed loop's books have room.
+const CLOSED_LOOP_ROOM_PER_S: f64 = 1_000_000.0;
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A broker at this address.
+    Broker(SocketAddr),
+    /// An echo server that is started for the run.
+    Null(Behaviour),
+    /// Appends to a file in this folder.
+    File(PathBuf, AppendMode),
+}
+
+/// Which thread runs where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The generator's core.
+    pub generator: Option<u32>,
+    /// Cores of brokers and servers.
+    pub broker: Vec<u32>,
+}
+
+impl Layout {
+    /// Whether the two can meet.
+    pub fn shares_cores(&self) -> bool {
+        self.generator.is_none_or(|core| self.broker.contains(&core))
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct RunSpec<'a> {
+    /// See [`RunRecord::id`].
+    pub id: String,
+    /// See [`RunRecord::system`].
+    pub system: &'a str,
+    /// What is measured.
+    pub target: Target,
+    /// With what.
+    pub workload: &'a Workload,
+    /// Class of the target's acknowledgements.
+    pub durability: Option<Durability>,
+    /// Why.
+    pub role: RunRole,
+    /// Number of the repeat.
+    pub round: u32,
+    /// Form of the headers.
+    pub header: SerializeType,
+    /// Factor that the workload was scaled by already.
+    pub scale: f64,
+    /// Cores.
+    pub layout: &'a Layout,
+    /// The broker's process, if it is on this host.
+    pub broker_pid: Option<u32>,
+    /// The broker's metrics page.
+    pub metrics: Option<SocketAddr>,
+    /// Whether system calls are counted.
+    pub counts_syscalls: bool,
+    /// What the run is judged by.
+    pub slo: Option<&'a Slo>,
+}
+
+/// Why a run has no record.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The target.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The workload.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// The result.
+    #[error(transparent)]
+    Result(#[from] ResultError),
+    /// A thread ended by a panic, whose text has been printed.
+    #[error("the generator's thread panicked")]
+    Panic,
+    /// The generator's thread cannot be had.
+    #[error("start the generator's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What the generator's thread brings back.
+struct Finished {
+    books: Books,
+    outcome: Outcome,
+    operation: &'static str,
+    connect_ns: u64,
+    usage: Option<(Usage, Usage, u64)>,
+    steal: Option<((u64, u64), (u64, u64))>,
+    hiccups: Vec<(u32, &'static str, hdrhistogram::Histogram<u64>)>,
+}
+
+/// Reads counters at both ends of the measured phase.
+struct Readings<'a> {
+    process: Option<&'a ProcessMeter>,
+    meters: &'a [HiccupMeter],
+    began: Option<(Usage, u64)>,
+    usage: Option<(Usage, Usage, u64)>,
+    steal_began: Option<(u64, u64)>,
+    steal: Option<((u64, u64), (u64, u64))>,
+}
+
+impl Hooks for Readings<'_> {
+    fn measure_begins(&mut self) {
+        self.steal_began = steal_ticks();
+        self.began = self.process.map(|process| (process.read(), monotonic_ns()));
+        self.meters.iter().for_each(|meter| meter.measure(true));
+    }
+
+    fn measure_ended(&mut self) {
+        self.meters.iter().for_each(|meter| meter.measure(false));
+        self.usage = self
+            .process
+            .zip(self.began)
+            .map(|(process, (before, at_ns))| (before, process.read(), monotonic_ns() - at_ns));
+        self.steal = self.steal_began.zip(steal_ticks());
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as casts of floats saturate")]
+fn seconds(value: f64) -> u64 {
+    (value * 1e9).round() as u64
+}
+
+fn settings(spec: &RunSpec<'_>) -> Result<Settings, RunError> {
+    let load = &spec.workload.load;
+    let measure_ns = seconds(load.measure_s);
+    let schedule = match load.loop_kind {
+        LoopKind::Closed => Schedule::Closed,
+        LoopKind::Open => {
+            let process = spec.workload.process()?;
+            // The warm-up must not end in the middle of a burst or a trace, so it comes evenly at the same mean rate.
+            let rate_per_s = Arrivals::rate_per_s(&process, load.rate_per_s);
+            let even = match process {
+                crate::plan::Process::Poisson => &crate::plan::Process::Poisson,
+                _ => &crate::plan::Process::Uniform,
+            };
+            Schedule::Open {
+                warm_up: Box::new(Arrivals::new(even, rate_per_s.max(1.0), 0, load.seed ^ u64::MAX)?),
+                plan: Plan::new(&process, load.rate_per_s.max(1.0), measure_ns, load.seed)?,
+            }
+        }
+    };
+    Ok(Settings {
+        schedule,
+        preload_messages: load.preload_bytes / load.message_bytes as u64,
+        warm_up_min_ns: seconds(load.warm_up_min_s),
+        warm_up_max_ns: seconds(load.warm_up_max_s),
+        measure_ns,
+        timeout_ns: seconds(load.timeout_s),
+        verifies: load.verify,
+    })
+}
+
+/// Messages for which the books need room.
+fn capacity(spec: &RunSpec<'_>, settings: &Settings) -> u64 {
+    let load = &spec.workload.load;
+    let batch = u64::from(load.batch);
+    let warm_up_s = load.warm_up_max_s + 1.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as casts of floats saturate")]
+    let operations = match &settings.schedule {
+        Schedule::Open { plan, .. } => {
+            let rate_per_s = plan.times_ns.len() as u64 as f64 / load.measure_s;
+            plan.times_ns.len() as u64 + (rate_per_s.max(load.rate_per_s) * warm_up_s * 1.1) as u64
+        }
+        Schedule::Closed => (CLOSED_LOOP_ROOM_PER_S * (warm_up_s + load.measure_s)) as u64,
+    };
+    let in_flight = u64::from(load.connections) * u64::from(load.depth);
+    (settings.preload_messages.next_multiple_of(batch)) + (operations + in_flight + 4096) * batch
+}
+
+/// Carries out a run. A run that ends early has a record too; only one that never began has none.
+///
+/// # Errors
+/// The target cannot be reached, or the run cannot be planned or written down.
+pub fn run(
+    spec: &RunSpec<'_>,
+    directory: &ResultDirectory,
+    stop: &AtomicBool,
+    progress_line: &ProgressLine,
+) -> Result<RunRecord, RunError> {
+    let mut settings = settings(spec)?;
+    let plan_sha256 = match &settings.schedule {
+        Schedule::Open { plan, .. } => plan.sha256.clone(),
+        Schedule::Closed => String::new(),
+    };
+    let started_ms = wall_ms();
+    let metrics = spec.metrics.and_then(|address| MetricsWatch::start(address, spec.layout.broker.clone()));
+    let progress = Progress::default();
+    let finished = std::thread::scope(|scope| {
+        let generator = std::thread::Builder::new()
+            .name("generator".to_owned())
+            .spawn_scoped(scope, || generate(spec, &mut settings, stop, &progress))
+            .map_err(RunError::Thread)?;
+        progress_line.follow(&spec.id, spec.workload.load.measure_s, &progress, || generator.is_finished());
+        generator.join().map_err(|_| RunError::Panic)?
+    })?;
+    let samples = metrics.map(MetricsWatch::finish).unwrap_or_default();
+    let mut record = record::make(spec, &finished, &samples, plan_sha256, started_ms);
+    judge(&mut record, spec.slo);
+    let mut log = Vec::new();
+    let title = format!("ringmq-bench {}", spec.id);
+    let measure_ms = started_ms + finished.connect_ns.saturating_add(record::measure_offset_ns(&finished)) / 1_000_000;
+    finished
+        .books
+        .recorder
+        .write_hlog(&mut log, measure_ms, &title, finished.operation)
+        .map_err(|source| ResultError::Io { action: "encode", path: directory.file(&record.hlog), source })?;
+    directory.write(&record.hlog, &log)?;
+    Ok(record)
+}
+
+/// The body of the generator's thread.
+fn generate(
+    spec: &RunSpec<'_>,
+    settings: &mut Settings,
+    stop: &AtomicBool,
+    progress: &Progress,
+) -> Result<Finished, RunError> {
+    if let Some(core) = spec.layout.generator {
+        // Without its core the run is still a run; the record shows the lag.
+        let _ = pinning::pin_this_thread(&[core]);
+    }
+    let began_ns = monotonic_ns();
+    match &spec.target {
+        Target::Broker(address) => generate_remote(spec, *address, settings, stop, progress, began_ns),
+        Target::Null(behaviour) => {
+            let server = NullServer::start(spec.layout.broker.first().copied(), *behaviour)?;
+            generate_remote(spec, server.address(), settings, stop, progress, began_ns)
+        }
+        Target::File(folder, mode) => {
+            let mut driver = FileAppend::open(folder, *mode, spec.workload.load.message_bytes)?;
+            drive(spec, &mut driver, 0, settings, stop, progress, began_ns)
+        }
+    }
+}
+
+fn generate_remote(
+    spec: &RunSpec<'_>,
+    address: SocketAddr,
+    settings: &mut Settings,
+    stop: &AtomicBool,
+    progress: &Progress,
+    began_ns: u64,
+) -> Result<Finished, RunError> {
+    let load = &spec.workload.load;
+    if load.operation == Operation::Connect {
+        let places = load.connections as usize * load.depth as usize;
+        let mut driver = Storm::open(address, spec.header, places)?;
+        return drive(spec, &mut driver, 0, settings, stop, progress, began_ns);
+    }
+    let consumers = spec.workload.consumers.as_ref();
+    let run_id = wall_ms() << 20 ^ u64::from(std::process::id()) << 8 ^ began_ns;
+    let keeps = !matches!(spec.target, Target::Null(Behaviour { keep: None, .. }));
+    settings.verifies &= keeps;
+    let shape = RemotingShape {
+        address,
+        header: spec.header,
+        run_id,
+        connections: load.connections,
+        depth: load.depth,
+        body_bytes: load.message_bytes,
+        batch: load.batch,
+        topics: load.topics,
+        queues: load.queues,
+        consumer_groups: consumers.filter(|_| keeps).map_or(0, |consumers| consumers.groups),
+        pull_batch: consumers.map_or(32, |consumers| consumers.pull_batch),
+        hold_ms: consumers.map_or(0, |consumers| consumers.hold_ms),
+        pull_pause_ns: consumers.map_or(0, |consumers| consumers.pull_pause_ms * 1_000_000),
+        wanted_every: consumers.map_or(1, |consumers| consumers.wanted_every),
+        idle_connections: load.idle_connections,
+    };
+    let mut driver = Remoting::open(shape)?;
+    drive(spec, &mut driver, run_id, settings, stop, progress, began_ns)
+}
+
+fn drive<D: Driver>(
+    spec: &RunSpec<'_>,
+    driver: &mut D,
+    run_id: u64,
+    settings: &mut Settings,
+    stop: &AtomicBool,
+    progress: &Progress,
+    began_ns: u64,
+) -> Result<Finished, RunError> {
+    let load = &spec.workload.load;
+    let is_message = driver.operation() == "send";
+    let ledger = Ledger::new(LedgerShape {
+        run_id,
+        producers: if is_message { load.connections } else { 1 },
+        queues: if is_message { load.topics * load.queues } else { 1 },
+        groups: if is_message { spec.workload.consumers.as_ref().map_or(1, |consumers| consumers.groups) } else { 0 },
+        capacity: capacity(spec, settings),
+        body_bytes: load.message_bytes,
+        wanted_every: spec.workload.consumers.as_ref().map_or(1, |consumers| consumers.wanted_every),
+        batch: if is_message { load.batch } else { 1 },
+    });
+    let mut books = Books { recorder: Recorder::new(settings.measure_ns), ledger };
+    let process = spec.broker_pid.map(|pid| ProcessMeter::attach(pid, spec.counts_syscalls));
+    let meters: Vec<HiccupMeter> = spec
+        .layout
+        .broker
+        .iter()
+        .filter(|core| Some(**core) != spec.layout.generator)
+        .filter_map(|core| HiccupMeter::start(*core))
+        .collect();
+    let connect_ns = monotonic_ns() - began_ns;
+    let mut readings = Readings {
+        process: process.as_ref(),
+        meters: &meters,
+        began: None,
+        usage: None,
+        steal_began: None,
+        steal: None,
+    };
+    // Not before: threads that are started inherit it.
+    if spec.layout.generator.is_some() && !spec.layout.shares_cores() {
+        pinning::prefer_this_thread();
+    }
+    let mut engine = Engine { driver, books: &mut books, clock: &MonotonicClock, stop, progress };
+    let outcome = engine.run(settings, &mut readings);
+    if readings.usage.is_none() && readings.began.is_some() {
+        readings.measure_ended();
+    }
+    let (usage, steal) = (readings.usage, readings.steal);
+    let mut hiccups: Vec<(u32, &'static str, hdrhistogram::Histogram<u64>)> =
+        meters.into_iter().map(|meter| (meter.core(), "broker", meter.finish())).collect();
+    if let Some(core) = spec.layout.generator {
+        hiccups.push((core, "generator", outcome.hiccups.lateness().clone()));
+    }
+    let operation = driver.operation();
+    Ok(Finished { books, outcome, operation, connect_ns, usage, steal, hiccups })
+}

@@ -1,0 +1,189 @@
+//! The program as a user meets it: exit codes, messages, partial results. Speeds are never looked at.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use ringmq_bench::result::{ResultDirectory, ResultSet, RunStatus, SetStatus};
+
+fn bench(arguments: &[&str], out: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringmq-bench"))
+        .args(arguments)
+        .args(["--allow-shared-cores", "--out"])
+        .arg(out)
+        .output()
+        .expect("the program starts")
+}
+
+fn result(out: &Path) -> ResultSet {
+    ResultDirectory::open(out).read_result().expect("a result")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("no exit code: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+const SHORT: [&str; 4] = ["--seconds", "0.3", "--warm-up", "0"];
+
+#[test]
+fn faults_are_caught() {
+    // Goal: a broker that loses, doubles, reorders, damages or invents a message fails the run with exit code 4, and the class
+    // is named. Method: the null server commits each fault once.
+    let folder = tempfile::tempdir().unwrap();
+    type Look = fn(&ResultSet) -> u64;
+    let classes: [(&str, Look); 5] = [
+        ("loss", |set| set.runs[0].integrity.lost),
+        ("duplicate", |set| set.runs[0].integrity.duplicated),
+        ("reorder", |set| set.runs[0].integrity.reordered),
+        ("corruption", |set| set.runs[0].integrity.corrupt),
+        ("phantom", |set| set.runs[0].integrity.phantom),
+    ];
+    for (class, look) in classes {
+        let out = folder.path().join(class);
+        let target = format!("null:{class}");
+        let arguments = [&["run", "rtt-1k", "--target", &target, "--json"][..], &SHORT].concat();
+        let output = bench(&arguments, &out);
+        assert_eq!(code(&output), 4, "{class}");
+        let set = result(&out);
+        assert_eq!(look(&set), 1, "{class}: {:?}", set.runs[0].integrity);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).expect("nothing but JSON");
+        assert_eq!(json["exit_code"], 4);
+    }
+}
+
+#[test]
+fn a_faultless_server_is_not_accused() {
+    // Goal: no false alarm, with consumers, batches, many queues and binary headers. Method: the null server keeps everything.
+    let folder = tempfile::tempdir().unwrap();
+    for (workload, more) in [
+        ("rtt-1k", &["--header", "rocketmq"][..]),
+        ("ordered", &[]),
+        ("batch-32", &["--rate", "50"]),
+        ("fanout-10", &["--rate", "50"]),
+        ("topics-1000", &["--rate", "200"]),
+        ("size-4m-max", &["--rate", "20"]),
+    ] {
+        let out = folder.path().join(workload);
+        let arguments = [&["run", workload, "--target", "null:keep"][..], &SHORT, more].concat();
+        let output = bench(&arguments, &out);
+        // A busy machine may make it invalid, which is 3.
+        assert!([0, 3].contains(&code(&output)), "{workload}: {}", String::from_utf8_lossy(&output.stdout));
+        let run = &result(&out).runs[0];
+        assert_eq!(run.status, RunStatus::Complete, "{workload}");
+        assert!(run.integrity.checked && !run.integrity.is_violated(), "{workload}: {:?}", run.integrity);
+        assert!(run.integrity.received > 0, "{workload}");
+        assert_eq!(run.generator.allocations, 0, "{workload}: the generator allocates while it measures");
+        let operation = &run.operations[0];
+        assert_eq!(operation.planned, operation.acknowledged + operation.errors, "{workload}");
+        assert_eq!(run.end_to_end.is_some(), run.parameters.consumer_groups > 0, "{workload}");
+    }
+}
+
+#[test]
+fn a_dying_broker_leaves_a_marked_result() {
+    // Goal: what was measured before a broker died is kept, marked, and explained. Method: the null server closes all
+    // connections after some sends; result and report must be there.
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(&["run", "rtt-1k", "--target", "null:die", "--seconds", "5", "--warm-up", "0"], folder.path());
+    assert_eq!(code(&output), 3);
+    let set = result(folder.path());
+    let RunStatus::Partial { reason } = &set.runs[0].status else { panic!("it is partial") };
+    assert!(reason.starts_with("measure: ") && reason.contains("closed the connection"), "{reason}");
+    assert!(matches!(set.status, SetStatus::Partial { .. }));
+    let operation = &set.runs[0].operations[0];
+    assert!(operation.acknowledged > 0 && operation.errors > 0, "{operation:?}");
+    assert_eq!(operation.error_kinds[0].kind, "connection");
+    for file in ["report.html", "SHA256SUMS", "env.json", &set.runs[0].hlog] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn an_interrupt_leaves_a_marked_result() {
+    // Goal: Ctrl-C ends a run in order. Method: interrupt a run of a minute once its result directory is there.
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("r");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"))
+        .args(["run", "rtt-1k", "--target", "null:keep", "--seconds", "60", "--allow-shared-cores", "--out"])
+        .arg(&out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !out.join("result.json").is_file() {
+        assert!(child.try_wait().unwrap().is_none(), "it runs");
+        std::thread::yield_now();
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let set = result(&out);
+    assert_eq!(set.status, SetStatus::Partial { reason: "interrupted".to_owned() });
+    assert!(set.runs.iter().all(|run| matches!(run.status, RunStatus::Partial { .. })));
+}
+
+#[test]
+fn wrong_use_is_explained() {
+    // Goal: exit code 2 and a sentence that helps. Method: a list of mistakes.
+    let folder = tempfile::tempdir().unwrap();
+    let mistakes: [(&[&str], &str); 8] = [
+        (&["run", "rtt-2k", "--target", "null"], "there is no workload"),
+        (&["run", "rtt-1k", "--target", "nothing"], "none of remoting://HOST:PORT"),
+        (&["run", "rtt-1k", "--target", "remoting://nohost"], "no address HOST:PORT"),
+        (&["run", "rtt-1k", "--target", "null", "--rate", "5"], "closed loop"),
+        (&["sweep", "rtt-1k", "--target", "null", "--slo", "p99<=1ms"], "no rate to sweep"),
+        (&["run", "rtt-1k", "--target", "null", "--slo", "p98<=1ms"], "p98<=1ms"),
+        (&["versus", "ringmq", "kafka"], "neither ringmq nor java"),
+        (&["run", "retention", "--target", "ringmq"], "does not serve yet"),
+    ];
+    for (index, (arguments, part)) in mistakes.into_iter().enumerate() {
+        let output = bench(arguments, &folder.path().join(index.to_string()));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(&output), 2, "{arguments:?}: {text}");
+        assert!(text.contains(part), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_missing_broker_is_named() {
+    // Goal: the address and what to look at are in the message. Method: a port that nobody listens on any more.
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let target = format!("remoting://127.0.0.1:{port}");
+    let output = bench(&["run", "rtt-1k", "--target", &target], folder.path());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(&output), 3, "{text}");
+    assert!(text.contains(&format!("127.0.0.1:{port}")) && text.contains("is the broker running"), "{text}");
+}
+
+#[test]
+fn conditions_decide_the_exit_code() {
+    // Goal: a missed condition is 1, a met one is not. Method: conditions that cannot hold and cannot fail.
+    let folder = tempfile::tempdir().unwrap();
+    for (conditions, codes) in [("p50<=1ns", [1, 3]), ("p50<=1m,errors=0", [0, 3])] {
+        let out = folder.path().join(codes[0].to_string());
+        let arguments = [&["run", "rtt-1k", "--target", "null", "--slo", conditions][..], &SHORT].concat();
+        assert!(codes.contains(&code(&bench(&arguments, &out))), "{conditions}");
+    }
+}
+
+#[test]
+fn floors_connections_and_lists() {
+    // Goal: the other drivers and the plain commands work. Method: each once.
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().to_str().unwrap();
+    for (name, arguments) in [
+        ("file", &["run", "rtt-1k", "--target", "file-fdatasync", "--store", store][..]),
+        ("storm", &["run", "conn-storm-1k", "--target", "null", "--rate", "100"]),
+    ] {
+        let out = folder.path().join(name);
+        let output = bench(&[arguments, &SHORT].concat(), &out);
+        assert!([0, 3].contains(&code(&output)), "{name}");
+        let operation = &result(&out).runs[0].operations[0];
+        assert!(operation.acknowledged > 0 && operation.errors == 0, "{name}: {operation:?}");
+    }
+    for arguments in [&["list"][..], &["explain", "catchup"], &["env"], &["list", "--json"]] {
+        let output = bench(arguments, folder.path());
+        assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+}
