@@ -79,6 +79,8 @@ pub struct Outbox {
     /// Bytes of it that were taken already.
     sent: usize,
     in_flight: bool,
+    /// Whether what is in flight are the parts, whose bytes must stay where they are.
+    is_gathered: bool,
     ring_bytes: usize,
 }
 
@@ -181,12 +183,14 @@ impl Outbox {
     pub fn begin_gathered(&mut self) {
         assert!(!self.in_flight, "one send at a time");
         self.in_flight = true;
+        self.is_gathered = true;
     }
 
     /// A gathered send took `taken` bytes. The rest is copied with `copy_ring` into a buffer of its own. True when there is
     /// a rest to send.
     pub fn finish_gathered(&mut self, taken: usize, mut copy_ring: impl FnMut(u64, usize, &mut Vec<u8>)) -> bool {
         self.in_flight = false;
+        self.is_gathered = false;
         let mut skip = taken;
         let mut rest = std::mem::take(&mut self.sending);
         rest.clear();
@@ -224,6 +228,7 @@ impl Outbox {
         if self.parts.is_empty() {
             return;
         }
+        assert!(!self.is_gathered, "the kernel reads from the parts until the gathered send has ended");
         self.cover();
         let mut flat = Vec::with_capacity(self.bytes.len() + self.ring_bytes);
         for part in &self.parts {

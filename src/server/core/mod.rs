@@ -392,7 +392,9 @@ impl ShardCore {
         }
     }
 
-    fn mark_dirty(&mut self, id: SlotId) {
+    /// Notes a connection whose output is to be looked at. Each is noted once per turn: a second look in the same turn would
+    /// find its gathered send under way and move the bytes that the kernel is about to read.
+    pub fn mark_dirty(&mut self, id: SlotId) {
         if let Some(connection) = self.connections.get_mut(id)
             && !connection.is_dirty
             && !connection.closing
@@ -400,6 +402,11 @@ impl ShardCore {
             connection.is_dirty = true;
             self.dirty.push(id);
         }
+    }
+
+    /// Whether output waits to be looked at.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Moves the names of connections with new output to `out`.

@@ -238,7 +238,7 @@ impl EventLoop {
             kind::WRITABLE => {
                 if let Some(connection) = self.core.connection_mut(id) {
                     connection.outbox.end_wait();
-                    scratch.dirty.push(id);
+                    self.core.mark_dirty(id);
                 }
                 Ok(())
             }
@@ -367,7 +367,7 @@ impl EventLoop {
         if !is_complete {
             scratch.closing.push(id);
         } else if connection.outbox.has_new() {
-            scratch.dirty.push(id);
+            self.core.mark_dirty(id);
         }
         self.core.counters_mut().network_out += taken as u64;
         self.core.account(id);
@@ -596,7 +596,7 @@ impl EventLoop {
         if self.core.gauges().0 > 0 || self.core.has_spares() {
             at_most(Duration::from_millis(HOUSEKEEPING_MS));
         }
-        if !scratch.carried.is_empty() || !scratch.dirty.is_empty() {
+        if !scratch.carried.is_empty() || self.core.has_dirty() {
             at_most(Duration::ZERO);
         }
         if timeout == Some(Duration::ZERO) || self.spins(scratch)? {
