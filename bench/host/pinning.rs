@@ -29,12 +29,6 @@ pub fn pin(thread: i32, cores: &[u32]) -> io::Result<()> {
     if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets the calling thread go first on its core, where that is permitted. Others still get their turn.
-pub fn prefer_this_thread() {
-    // SAFETY: plain call; on Linux `PRIO_PROCESS` with 0 is the calling thread.
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
-}
-
 /// Cores that a process or thread may use; 0 is the caller.
 pub fn allowed_cores(thread: i32) -> Vec<u32> {
     // SAFETY: an all-zero cpu_set_t is the empty set.

@@ -351,10 +351,6 @@ fn drive<D: Driver>(
         steal_began: None,
         steal: None,
     };
-    // Not before: threads that are started inherit it.
-    if spec.layout.generator.is_some() && !spec.layout.shares_cores() {
-        pinning::prefer_this_thread();
-    }
     let mut engine = Engine { driver, books: &mut books, clock: &MonotonicClock, stop, progress };
     let outcome = engine.run(settings, &mut readings);
     if readings.usage.is_none() && readings.began.is_some() {
