@@ -22,7 +22,7 @@ use ringmq_protocol::pull::PullHeader;
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::Disk;
-use ringmq_shards::disk::state_file::StateFile;
+use ringmq_shards::disk::state_file::{StateFile, StateFileError};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
@@ -157,6 +157,8 @@ pub struct ControlThread {
     unfenced: Vec<(String, Receiver<u64>)>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Vec<u8>>,
+    /// Whether a barrier is in memory only, for the same reason.
+    barrier_unwritten: bool,
 }
 
 impl ControlThread {
@@ -192,6 +194,7 @@ impl ControlThread {
             topics: FastMap::default(),
             unfenced: Vec::new(),
             unwritten: BTreeMap::new(),
+            barrier_unwritten: false,
         }
     }
 
@@ -251,6 +254,7 @@ impl ControlThread {
         for (path, bytes) in self.unwritten.clone() {
             self.persist(&path, &bytes);
         }
+        self.write_barriers();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now_ms, &mut effects);
@@ -376,6 +380,11 @@ impl ControlThread {
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
+            if unfenced(&this.unfenced, request.topic) {
+                // Executed again it would come back here at once, and so on until the log goes on.
+                let remark = "the topic was just deleted and the log is stuck; try again later";
+                return Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark));
+            }
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.create_topic_for_send(
                 request.topic,
@@ -516,8 +525,8 @@ impl ControlThread {
     /// the topic count as deleted; then those below the barrier do, and a topic of the same name may be made.
     fn retire_topic(&mut self, topic: &str) {
         self.topics.remove(topic);
+        self.note_barrier(topic, u64::MAX);
         let Some(broker) = &self.broker else { return };
-        self.note_barrier(broker, topic, u64::MAX);
         let (done, barrier) = channel();
         let queues = broker.queues.topic_queues(topic);
         if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
@@ -536,17 +545,31 @@ impl ControlThread {
         }
     }
 
-    fn finish_retirement(&self, topic: &str, barrier: u64) {
-        let Some(broker) = &self.broker else { return };
-        broker.queues.remove_topic(topic);
-        self.note_barrier(broker, topic, barrier);
+    fn finish_retirement(&mut self, topic: &str, barrier: u64) {
+        if let Some(broker) = &self.broker {
+            broker.queues.remove_topic(topic);
+        }
+        self.note_barrier(topic, barrier);
     }
 
-    fn note_barrier(&self, broker: &BrokerParts, topic: &str, barrier: u64) {
-        let noted = storage::note_barrier(self.disk.as_ref(), &broker.paths, &broker.queue_offsets, topic, barrier);
-        if let Err(error) = noted {
-            tracing::error!(%error, topic, "a deleted topic may come back after a crash: its barrier is lost");
+    fn note_barrier(&mut self, topic: &str, barrier: u64) {
+        let Some(broker) = &self.broker else { return };
+        storage::note_barrier(&broker.queue_offsets, topic, barrier);
+        let was_unwritten = std::mem::replace(&mut self.barrier_unwritten, true);
+        if let Some(error) = self.write_barriers()
+            && !was_unwritten
+        {
+            tracing::warn!(%error, topic, "what a deleted topic held may come back after a crash until this can be written");
         }
+    }
+
+    /// Writes the barriers that are in memory only; gives the error if they stay there. A full disk must not lose them: on it
+    /// nothing else writes their file.
+    fn write_barriers(&mut self) -> Option<StateFileError> {
+        let broker = self.broker.as_ref().filter(|_| self.barrier_unwritten)?;
+        let error = storage::write_queue_offsets(self.disk.as_ref(), &broker.paths, &broker.queue_offsets).err();
+        self.barrier_unwritten = error.is_some();
+        error
     }
 
     /// Queues that recovery found and no topic claims.
@@ -684,7 +707,7 @@ impl ControlThread {
         let mut topics: FastMap<Arc<str>, Arc<ServingTopic>> = FastMap::default();
         topics.reserve(snapshot.topics.len());
         for (name, entry) in snapshot.topics.iter() {
-            if self.unfenced.iter().any(|(topic, _)| **topic == **name) {
+            if unfenced(&self.unfenced, name) {
                 continue;
             }
             let known = self.topics.get(name).filter(|(known, _)| Arc::ptr_eq(known, entry));
@@ -720,6 +743,11 @@ impl ControlThread {
             transfer: broker.pictured.transfer,
         }))
     }
+}
+
+/// Whether the topic's deletion still waits for its barrier.
+fn unfenced(topics: &[(String, Receiver<u64>)], topic: &str) -> bool {
+    topics.iter().any(|(unfenced, _)| unfenced == topic)
 }
 
 /// The frame of an answer, or of a request of our own, which must look like one.

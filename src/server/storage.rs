@@ -408,16 +408,19 @@ pub fn note_queue_offsets(
     offsets.persist(disk, paths)
 }
 
-/// Records of a topic that was just deleted count no more: what the log holds of it below `barrier` belongs to the past.
-pub fn note_barrier(
-    disk: &dyn Disk,
-    paths: &StorePaths,
-    offsets: &Mutex<QueueOffsets>,
-    topic: &str,
-    barrier: u64,
-) -> Result<(), StateFileError> {
+/// Records of a topic that was just deleted count no more: what the log holds of it below `barrier` belongs to the past. In
+/// memory only: see [`write_queue_offsets`].
+pub fn note_barrier(offsets: &Mutex<QueueOffsets>, topic: &str, barrier: u64) {
     let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
     offsets.next.remove(topic);
     offsets.barriers.insert(topic.to_owned(), PhysicalOffset(barrier));
-    offsets.persist(disk, paths)
+}
+
+/// Writes what is known of queues and barriers as it stands.
+pub fn write_queue_offsets(
+    disk: &dyn Disk,
+    paths: &StorePaths,
+    offsets: &Mutex<QueueOffsets>,
+) -> Result<(), StateFileError> {
+    offsets.lock().unwrap_or_else(PoisonError::into_inner).persist(disk, paths)
 }

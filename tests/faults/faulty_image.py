@@ -4,7 +4,8 @@
 usage: faulty_image.py MOUNT_POINT BACKING_FILE COMMAND_FILE
 
 Speaks the kernel's FUSE protocol directly; needs root and /dev/fuse. The command file holds one word, read before each
-operation: `ok`; `fail-writes`, `fail-syncs` (EIO); `delay-MILLISECONDS` (each sync waits). Prints `ready`.
+operation: `ok`; `fail-writes`, `fail-syncs` (EIO), either also as `…-after-COUNT` (operations of that kind that still
+succeed); `delay-MILLISECONDS` (each sync waits). Prints `ready`.
 """
 import ctypes, errno, os, struct, sys, time
 
@@ -25,6 +26,7 @@ def main():
         sys.exit(f"cannot mount: {os.strerror(ctypes.get_errno())}")
     print("ready", flush=True)
     size = os.fstat(backing).st_size
+    last_command, left = "", 0
 
     def attributes(node):
         mode, length = (0o40755, 0) if node == ROOT else (0o100600, size)
@@ -43,6 +45,12 @@ def main():
         body = request[40:]
         with open(COMMAND) as file:
             command = file.read().strip()
+        if command != last_command:
+            last_command = command
+            left = int(command.rsplit("-", 1)[1]) if "-after-" in command else 0
+        if left > 0:
+            left -= code == (WRITE if command.startswith("fail-writes") else FSYNC)
+            command = "ok"
         failure, answer = 0, b""
         if code == INIT:
             answer = struct.pack("<IIIIHHIIHHI7I", 7, 31, LARGEST, 1 << 22, 64, 48, LARGEST, 1, LARGEST // 4096, 0, 0, *[0] * 7)
@@ -62,7 +70,7 @@ def main():
             answer = os.pread(backing, length, offset)
         elif code == WRITE:
             _, offset, length = struct.unpack_from("<QQI", body)
-            if command == "fail-writes":
+            if command.startswith("fail-writes"):
                 failure = errno.EIO
             else:
                 os.pwrite(backing, body[40:40 + length], offset)
@@ -70,7 +78,7 @@ def main():
         elif code == FSYNC:
             if command.startswith("delay-"):
                 time.sleep(int(command.split("-")[1]) / 1000)
-            if command in ("fail-syncs", "fail-writes"):
+            if command.startswith(("fail-syncs", "fail-writes")):
                 failure = errno.EIO
         elif code == STATFS:
             answer = struct.pack("<QQQQQIIII24x", size // 4096, 0, 0, 2, 0, 4096, 255, 4096, 0)

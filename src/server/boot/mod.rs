@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SteadyClock, SystemClock};
-use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, StateFile, create_directories_durably};
+use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, StateFile, create_directories_durably, is_no_space};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
 use ringmq_shards::log::segments::WritePath as SegmentPath;
@@ -84,6 +84,8 @@ impl BootError {
             Self::Storage(StorageError::Lock(ringmq_shards::recovery::process_lock::LockError::Held { .. })) => {
                 ExitStatus::StoreLocked
             }
+            // Nothing is damaged: it starts again when there is room.
+            Self::Storage(error) if lacks_space(error) => ExitStatus::Failure,
             Self::Storage(StorageError::Recovery(_) | StorageError::Segments(_) | StorageError::Queues(_)) => {
                 ExitStatus::RecoveryRefused
             }
@@ -93,6 +95,13 @@ impl BootError {
             Self::Storage(_) | Self::System { .. } => ExitStatus::Failure,
         }
     }
+}
+
+/// Whether an error comes from a file system without room.
+fn lacks_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(is_no_space)
 }
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> BootError {
