@@ -4,6 +4,8 @@ import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.MixAll;
@@ -16,6 +18,9 @@ import org.apache.rocketmq.tools.command.MQAdminStartup;
  * The commands of mqadmin, run in this JVM. mqadmin reports success whatever happens, so the printed text is judged.
  */
 final class AdminScenarios {
+    private static final Pattern LOG_RECORD = Pattern.compile("^\\d\\d:\\d\\d:\\d\\d\\.\\d{3} +[A-Z]+ +\\S+ +\\[([^]]*)]");
+    private static final Pattern EXCEPTION_NAME = Pattern.compile("^[\\w.$]+(Exception|Error)(:|$)");
+
     private AdminScenarios() {
     }
 
@@ -33,6 +38,33 @@ final class AdminScenarios {
         registry.add("mqadmin-queryMsgById", AdminScenarios::queryMsgById);
         registry.add("mqadmin-queryMsgByUniqueKey", AdminScenarios::queryMsgByUniqueKey);
         registry.add("mqadmin-deleteTopic", AdminScenarios::deleteTopic);
+    }
+
+    /**
+     * The text without what threads of other clients in this JVM logged meanwhile: a consumer that an earlier scenario has
+     * shut down may still report its broken connection. Such a record is a line with time, level and thread, then at most
+     * one line that names an exception, and the frames and causes behind it.
+     */
+    static String withoutOtherThreads(String printed) {
+        String self = Thread.currentThread().getName();
+        StringBuilder kept = new StringBuilder();
+        boolean isForeign = false;
+        boolean mayName = false;
+        for (String line : printed.split("\n", -1)) {
+            Matcher record = LOG_RECORD.matcher(line);
+            if (record.find()) {
+                isForeign = !record.group(1).equals(self);
+                mayName = isForeign;
+            } else if (isForeign && mayName && EXCEPTION_NAME.matcher(line).find()) {
+                mayName = false;
+            } else if (!line.startsWith("\tat ") && !line.startsWith("\t... ") && !line.startsWith("Caused by: ")) {
+                isForeign = false;
+            }
+            if (!isForeign) {
+                kept.append(line).append('\n');
+            }
+        }
+        return kept.toString();
     }
 
     /** Runs a command against the suite's name server; returns what it printed to both streams. */
@@ -54,7 +86,7 @@ final class AdminScenarios {
             System.setErr(err);
             System.clearProperty(MixAll.NAMESRV_ADDR_PROPERTY);
         }
-        String printed = text.toString(StandardCharsets.UTF_8);
+        String printed = withoutOtherThreads(text.toString(StandardCharsets.UTF_8));
         Check.that(!printed.contains("Exception"), String.join(" ", command) + " prints an exception: " + printed.strip());
         return printed;
     }
