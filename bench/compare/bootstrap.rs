@@ -3,6 +3,7 @@
 //! With three runs a side there are only ten different medians, so the interval is coarse: it is close to the range of
 //! what was seen, which is the honest answer to three runs.
 
+use crate::plan::Random;
 use crate::report::groups::median;
 
 /// Resamples. The interval moves by less than 1 % from here on.
@@ -10,24 +11,6 @@ const RESAMPLES: usize = 4_000;
 /// Share outside the interval on each side.
 const OUTSIDE: f64 = 0.025;
 const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "the product of 64 and 64 bits, shifted by 64")]
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
-}
 
 fn resampled_median(values: &[f64], random: &mut Random, sample: &mut Vec<f64>) -> Option<f64> {
     sample.clear();
@@ -38,7 +21,7 @@ fn resampled_median(values: &[f64], random: &mut Random, sample: &mut Vec<f64>) 
 
 /// The 95 % interval of `median(new) / median(old)`. `None` if a side is empty or a median is 0.
 pub fn interval_of_ratio(old: &[f64], new: &[f64]) -> Option<(f64, f64)> {
-    let mut random = Random(SEED);
+    let mut random = Random::new(SEED);
     let mut sample = Vec::new();
     let mut ratios = Vec::with_capacity(RESAMPLES);
     for _ in 0..RESAMPLES {
@@ -68,7 +51,7 @@ mod tests {
     /// a percentile bootstrap of medians is known to be a little off, so 90 to 100 % pass.
     #[test]
     fn coverage() {
-        let mut random = Random(7);
+        let mut random = Random::new(7);
         let mut draw = |centre: f64| -> Vec<f64> {
             (0..15).map(|_| centre * (0.5 + random.below(1_000_001) as f64 / 1e6)).collect()
         };

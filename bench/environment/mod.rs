@@ -8,8 +8,8 @@ mod machine;
 mod storage;
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::clock::{rfc3339, wall_ms};
 use crate::result::{ENVIRONMENT_SCHEMA, EnvironmentFact, EnvironmentRecord};
 
 /// Captures the machine as it is now. `data` is where a broker keeps its store; its disk and file system are described.
@@ -22,10 +22,9 @@ fn capture_below(root: &Path, data: &Path) -> EnvironmentRecord {
     machine::capture(&mut facts);
     storage::capture(&mut facts, data);
     build::capture(&mut facts);
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     EnvironmentRecord {
         schema: ENVIRONMENT_SCHEMA.to_owned(),
-        captured: rfc3339(seconds),
+        captured: rfc3339(wall_ms()),
         host_hash: host_hash(root),
         facts: facts.facts,
     }
@@ -91,32 +90,9 @@ fn host_hash(root: &Path) -> String {
     hash
 }
 
-/// Seconds since 1970 as RFC 3339 in UTC. Days become dates by the algorithm of Howard Hinnant's `civil_from_days`.
-pub fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Goal: dates are right across leap years. Method: known times.
-    #[test]
-    fn dates() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_795_237_200), "2026-11-21T05:00:00Z");
-    }
 
     /// Goal: a machine that shows nothing gives facts with reasons instead of failing, and names stay unique. Method: an empty
     /// root, then this machine.

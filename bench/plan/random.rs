@@ -1,5 +1,5 @@
 //! SplitMix64 (Steele, Lea, Flood 2014): a small generator whose sequence is the same everywhere and for ever, which a
-//! library does not promise. Used for arrival times only.
+//! library does not promise. Used for arrival times and resampling.
 
 /// State of the generator.
 #[derive(Debug, Clone)]
@@ -18,6 +18,12 @@ impl Random {
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^ (bits >> 31)
+    }
+
+    /// 0 to `bound - 1`; the bias of 2^-64 per value does not matter here.
+    #[expect(clippy::cast_possible_truncation, reason = "the product of 64 and 64 bits, shifted by 64")]
+    pub fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.bits()) * bound as u128) >> 64) as usize
     }
 
     /// Above 0, at most 1, in steps of 2^-53.
