@@ -63,9 +63,9 @@ class Client:
     def delete_topic(self, topic):
         return self.ask(215, {"topic": topic})[0]["code"]
 
-    def pull(self, offset, topic="T"):
-        fields = {"consumerGroup": "g", "topic": topic, "queueId": 0, "queueOffset": offset, "maxMsgNums": 32, "sysFlag": 4,
-                  "commitOffset": 0, "suspendTimeoutMillis": 0, "subscription": "*", "subVersion": 0, "expressionType": "TAG"}
+    def pull(self, offset, topic="T", hold_ms=0):
+        fields = {"consumerGroup": "g", "topic": topic, "queueId": 0, "queueOffset": offset, "maxMsgNums": 32,
+                  "sysFlag": 6 if hold_ms else 4, "commitOffset": 0, "suspendTimeoutMillis": hold_ms, "subscription": "*", "subVersion": 0, "expressionType": "TAG"}
         return self.ask(11, fields)
 
     def commit(self, offset):
@@ -81,13 +81,14 @@ def body(number, size=4000):
 
 
 class Broker:
-    def __init__(self, binary, data, log, *sets, wait=True):
+    def __init__(self, binary, data, log, *sets, wait=True, before=None, prefix=()):
         self.log = log
-        arguments = [binary, "start", "--data", data, "--broker-port", str(PORT), "--namesrv-port", str(PORT + 2)]
+        arguments = [*prefix, binary, "start", "--data", data, "--broker-port", str(PORT), "--namesrv-port", str(PORT + 2)]
         for one in SETS + list(sets):
             arguments += ["--set", one]
         self.out = open(log, "a")
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.out, text=True, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.out, text=True, stdin=subprocess.DEVNULL,
+                                        preexec_fn=before)
         if wait:
             self.ready()
 
