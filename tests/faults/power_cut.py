@@ -21,7 +21,8 @@ from rig import Broker, Failed, Image, Kernel, check
 INTERVAL, BEAT, DISK = 0.5, 0.05, 0.45
 BOUND = INTERVAL + BEAT + DISK
 AFTER_A_CUT = ("was not stopped in order", "discarded", "cut queue entries")
-SETS = ["cleanFileForciblyEnable=false", "diskMaxUsedSpaceRatio=95", "shards=2", f"flushIntervalCommitLog={int(1000 * INTERVAL)}"]
+SETS = ["cleanFileForciblyEnable=false", "diskMaxUsedSpaceRatio=95", "shards=2",
+        f"flushIntervalCommitLog={int(1000 * INTERVAL)}"]
 
 
 class Trial:
@@ -130,7 +131,8 @@ class Trial:
                 self.start()
                 # What the process left in the page cache is synced by the next one, so that is when its time begins.
                 ready = time.monotonic()
-                self.promises = {place: (number, max(at, ready), physical) for place, (number, at, physical) in self.promises.items()}
+                self.promises = {place: (number, max(at, ready), physical)
+                                 for place, (number, at, physical) in self.promises.items()}
                 self.ends = read_everything(self.topics)[1]
                 workers = self.load(many)
                 time.sleep(self.chance.uniform(0.0, 0.6))
@@ -177,8 +179,9 @@ def power_cut(binary, folder, flush):
         os.mkdir(below)
         trial = Trial(binary, below, flush, path, seed)
         trial.go(cuts)
-        print(f"  {path}: {trial.cuts} cuts, {trial.kills} kills, {trial.acknowledged} acknowledged, {trial.shown} shown to a consumer, "
-              f"{trial.lost} lost, at most {1000 * trial.oldest:.0f} ms old; {trial.dropped} of {trial.writes} unsynced writes dropped")
+        print(f"  {path}: {trial.cuts} cuts, {trial.kills} kills, {trial.acknowledged} acknowledged, "
+              f"{trial.shown} shown to a consumer, {trial.lost} lost, at most {1000 * trial.oldest:.0f} ms old; "
+              f"{trial.dropped} of {trial.writes} unsynced writes dropped")
         check(trial.acknowledged > 50 * cuts, "too little load")
         check(trial.is_sync or trial.lost > 0, "nothing is lost in ASYNC_FLUSH, so this proves nothing")
         for name in ("cuts", "kills", "acknowledged", "shown", "lost", "dropped"):

@@ -4,10 +4,10 @@
 latencies of one load without and with files of 1 GiB going; times depend on the machine, so it asserts none of them. Its
 RINGMQ_RETENTION_FOLDER is where the store lies (4 GiB of files and 2 GiB ahead; the temporary folder if not set).
 """
-import json, multiprocessing, os, shutil, struct, tempfile, threading, time
+import multiprocessing, os, shutil, struct, tempfile, threading, time
 
 from load import Link, pull_fields
-from rig import Broker, Client, Failed, check, until
+from rig import Broker, Client, check, until
 
 HOURS = ";".join(f"{hour:02}" for hour in range(24))
 GONE_SOON = {"fileReservedTime": "0", "deleteWhen": HOURS, "deleteCommitLogFilesInterval": "100", "cleanResourceInterval": "100"}

@@ -1,5 +1,5 @@
 """What all scenarios with real disks share: a client, the broker as a process, and a disk that fails when told to."""
-import ctypes, json, os, re, select, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time, uuid
+import ctypes, json, os, re, select, signal, socket, struct, subprocess, sys, time, uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PORT = int(os.environ.get("RINGMQ_FAULTS_PORT", "13702"))
@@ -65,7 +65,8 @@ class Client:
 
     def pull(self, offset, topic="T", hold_ms=0):
         fields = {"consumerGroup": "g", "topic": topic, "queueId": 0, "queueOffset": offset, "maxMsgNums": 32,
-                  "sysFlag": 6 if hold_ms else 4, "commitOffset": 0, "suspendTimeoutMillis": hold_ms, "subscription": "*", "subVersion": 0, "expressionType": "TAG"}
+                  "sysFlag": 6 if hold_ms else 4, "commitOffset": 0, "suspendTimeoutMillis": hold_ms,
+                  "subscription": "*", "subVersion": 0, "expressionType": "TAG"}
         return self.ask(11, fields)
 
     def commit(self, offset):

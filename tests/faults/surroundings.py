@@ -1,8 +1,8 @@
 """What surrounds the broker: the limit of open files, signals, clocks."""
-import json, os, random, resource, socket, subprocess, time
+import os, random, resource, socket, time
 
 from load import QUEUES, TOPIC, Consumer, Producer, read_everything
-from rig import PORT, Broker, Client, Failed, check, send_many, until, verify
+from rig import PORT, Broker, Client, check, send_many, until, verify
 
 SETS = ["cleanFileForciblyEnable=false", "diskMaxUsedSpaceRatio=95", "shards=2"]
 
