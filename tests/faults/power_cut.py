@@ -5,6 +5,7 @@ The disk (`faulty_image.py`) undoes all writes since the last sync that it compl
 - In both modes: offsets without a gap, every message whole, at most once, in its sender's order; what survived one cut survives
   all later ones.
 - SYNC_FLUSH: everything acknowledged and everything that a consumer saw is there, at its offset, unchanged.
+- At the end the store doctor (`ringmq store verify`) finds nothing wrong.
 - ASYNC_FLUSH: what is lost is the end of the log, by physical offset, and no older than BOUND. The flush thread begins a sync
   `flushIntervalCommitLog` after the beginning of the last one, up to 50 ms late because it looks so often, later by what it
   has at hand then (queue files, segments, state files), and what it syncs is safe when the disk has done it. The last two are
@@ -16,7 +17,8 @@ The moments: at random under load; in place of a random sync; with one request i
 import os, random, time
 
 from load import QUEUES, TOPIC, Consumer, Producer, read_everything
-from rig import Broker, Failed, Image, Kernel, check
+import rig
+from rig import Broker, Failed, Image, Kernel, check, run
 
 INTERVAL, BEAT, DISK = 0.5, 0.05, 0.45
 BOUND = INTERVAL + BEAT + DISK
@@ -158,8 +160,14 @@ class Trial:
                 except Failed as failure:
                     raise Failed(f"cut {self.cuts} ({kind}): {failure}")
             check(self.broker.stop() == 0, "a clean stop")
+            self.audit()
         finally:
             self.close()
+
+    def audit(self):
+        """The store doctor finds nothing wrong with what all the cuts have left."""
+        sets = [word for one in [*rig.SETS, *self.sets] for word in ("--set", one)]
+        run(self.binary, "store", "verify", "--data", os.path.join(self.image.point, "data"), *sets)
 
     def close(self):
         if self.broker:
