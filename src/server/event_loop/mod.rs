@@ -293,9 +293,10 @@ impl EventLoop {
                         if now_ms >= scratch.next_refusal_warning_ms {
                             scratch.next_refusal_warning_ms = now_ms + REFUSAL_WARNING_MS;
                             let shared = self.core.shared();
-                            let (most, files) = (&shared.live.max_connections, shared.descriptors);
-                            let most = most.load(Ordering::Relaxed);
-                            tracing::warn!(%peer, most, files, "connections are refused: there are max_connections, or half of the files that may be open are");
+                            let most = shared.live.max_connections.load(Ordering::Relaxed);
+                            let files = shared.descriptors;
+                            let why = "there are max_connections, or half of the files that may be open are";
+                            tracing::warn!(%peer, most, files, "connections are refused: {why}");
                         }
                         drop(socket);
                     }
