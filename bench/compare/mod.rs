@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::report::groups::{Figure, Group, groups};
-use crate::report::units;
+use crate::units;
 use crate::result::{Durability, ResultSet, RunRecord, RunRole, Slo};
 
 pub use text::table;

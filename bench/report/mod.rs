@@ -8,7 +8,6 @@ pub mod groups;
 mod page;
 mod plots;
 mod tables;
-pub mod units;
 
 pub use plots::class_name;
 

@@ -3,9 +3,10 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
-use super::{tables, units};
+use super::tables;
 use crate::compare::slo_text;
 use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetStatus};
+use crate::units;
 
 const STYLE: &str = include_str!("page.css");
 

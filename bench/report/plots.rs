@@ -6,7 +6,7 @@
 use super::axis::{Axis, Quantity};
 use super::chart::{Chart, Line, Note};
 use super::groups::{Group, groups};
-use super::units;
+use crate::units;
 use crate::result::{BrokerEventKind, Curve, Durability, ResultSet, RunRecord, RunRole};
 
 /// Colours before they repeat.

@@ -91,7 +91,7 @@ pub struct Slo {
     pub p9999_ns: Option<u64>,
     /// Most of the longest response time.
     pub max_ns: Option<u64>,
-    /// Most errors.
+    /// Most errors; without it none is allowed.
     pub errors: Option<u64>,
     /// Most time by which answers may be behind the schedule at its end.
     pub backlog_ns: Option<u64>,
@@ -196,6 +196,13 @@ pub struct ResultSet {
 }
 
 impl ResultSet {
+    /// The largest share of its time in which the generator had work at the knee of a curve.
+    pub fn busy_share_at_knee(&self, curve: &Curve) -> Option<f64> {
+        let knee = curve.knee_rate_per_s?;
+        let at_knee = curve.points.iter().filter(|point| (point.rate_per_s - knee).abs() <= knee * 1e-6);
+        at_knee.filter_map(|point| Some(self.run(&point.run)?.generator.busy_share)).reduce(f64::max)
+    }
+
     /// The run with this id.
     pub fn run(&self, id: &str) -> Option<&RunRecord> {
         self.runs.iter().find(|run| run.id == id)

@@ -263,7 +263,9 @@ fn generate(
     match &spec.target {
         Target::Broker(address) => generate_remote(spec, *address, settings, stop, progress, began_ns),
         Target::Null(behaviour) => {
-            let server = NullServer::start(spec.layout.broker.first().copied(), *behaviour)?;
+            // A spinning server on the generator's core would take it away.
+            let behaviour = Behaviour { sleeps: behaviour.sleeps || spec.layout.shares_cores(), ..*behaviour };
+            let server = NullServer::start(spec.layout.broker.first().copied(), behaviour)?;
             generate_remote(spec, server.address(), settings, stop, progress, began_ns)
         }
         Target::File(folder, mode) => {

@@ -1,5 +1,6 @@
 //! A server that answers and does nothing else: the floor of network and client. One thread, one epoll, on a core of its
-//! choice, asleep when nothing comes.
+//! choice. On a core of its own it spins, which is the strict floor; asked to, or where it has to share a core, it sleeps
+//! when nothing comes, as most brokers do.
 //!
 //! For self-tests it can keep messages and hand them out again with one fault, answer late, and stall.
 
@@ -34,6 +35,8 @@ const STOP_CHECK_MS: i32 = 20;
 /// What the server does besides answering.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Behaviour {
+    /// Sleeps when nothing comes, instead of spinning.
+    pub sleeps: bool,
     /// Keeps messages and serves pulls, with this fault.
     pub keep: Option<Fault>,
     /// Answers so much later.
@@ -140,7 +143,12 @@ impl Server {
         while !stop.load(Ordering::Relaxed) {
             let is_pressed =
                 !self.late.is_empty() || self.clients.iter().flatten().any(|client| !client.output.is_empty());
-            let ready = self.epoll.ready(if is_pressed { 0 } else { STOP_CHECK_MS });
+            let ready = self.epoll.ready(if is_pressed || !self.behaviour.sleeps { 0 } else { STOP_CHECK_MS });
+            if ready == 0 && !self.behaviour.sleeps {
+                // Other threads of this core, such as a hiccup meter, get their turn at once.
+                // SAFETY: plain call.
+                unsafe { libc::sched_yield() };
+            }
             if let Some((every_ns, for_ns)) = self.behaviour.stall {
                 let phase = (monotonic_ns() - self.started_ns) % every_ns;
                 if phase >= every_ns - for_ns {
