@@ -208,6 +208,28 @@ pub struct VersusOptions {
     pub header: HeaderForm,
 }
 
+#[derive(Debug, Args)]
+pub struct PublishOptions {
+    /// Below 8 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
+    #[arg(long)]
+    pub quick: bool,
+    /// Factor for the length of all runs
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub scale: f64,
+    /// What a knee must hold
+    #[arg(long, default_value = "p99<=10ms,errors=0,backlog<=1s", value_name = "CONDITIONS")]
+    pub slo: String,
+    /// Publish this finished result of an earlier `publish` instead of measuring
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// Folder of the published set; what is there is replaced
+    #[arg(long, default_value = "bench/results", value_name = "DIR")]
+    pub into: PathBuf,
+    /// Page whose section on performance is written
+    #[arg(long, default_value = "README.md", value_name = "FILE")]
+    pub readme: PathBuf,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum CommandLine {
@@ -217,6 +239,9 @@ pub enum CommandLine {
     Sweep(SweepOptions),
     /// Compare two brokers that are started in turn on fresh stores
     Versus(VersusOptions),
+    /// Measure RingMQ beside Apache RocketMQ and the floors (below 30 minutes), keep the result in the source tree, and write
+    /// the README's section on performance from it
+    Publish(PublishOptions),
     /// Compare two results, or folders of results
     Compare {
         /// Result directory, or a folder of some
@@ -285,6 +310,11 @@ impl Common {
             ));
         }
         Ok(layout)
+    }
+
+    /// RingMQ's binary, if there is one.
+    pub fn find_broker(&self) -> Option<PathBuf> {
+        crate::peers::find_ringmq(self.broker_binary.as_deref()).ok()
     }
 
     /// Folder for stores.

@@ -1,8 +1,8 @@
 //! What the terminal shows: one line per run while they come, ten lines at the end.
 
 use crate::report::groups::{Figure, Group, groups};
-use crate::units;
 use crate::result::{Distribution, Durability, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
+use crate::units;
 
 /// Lines of a summary, the path of the report included.
 const LINES: usize = 10;
@@ -95,7 +95,7 @@ fn floor(set: &ResultSet, run: &RunRecord) -> Option<(f64, f64)> {
     let response = |floor: &RunRecord| floor.primary().map(|operation| operation.response.clone());
     let echo = floors().filter(|floor| floor.system == "null" && floor.workload == run.workload).find_map(response)?;
     let append = floors()
-        .filter(|floor| floor.system == "file" && floor.durability == run.durability)
+        .filter(|floor| floor.system.starts_with("file") && floor.durability == run.durability)
         .filter_map(response)
         .min_by_key(|append| append.p50_ns)
         .unwrap_or_default();
@@ -107,7 +107,7 @@ pub fn summary(set: &ResultSet) -> Vec<String> {
     let titles: Vec<&str> = set
         .systems
         .iter()
-        .filter(|system| !["null", "file"].contains(&system.name.as_str()))
+        .filter(|system| !system.name.starts_with("null") && !system.name.starts_with("file"))
         .map(|system| system.title.as_str())
         .collect();
     let status = match &set.status {
@@ -144,7 +144,8 @@ fn tail(set: &ResultSet) -> Vec<String> {
     let hiccup = |role: &str| {
         let all = set.runs.iter().flat_map(|run| &run.hiccups).filter(|hiccup| hiccup.role == role);
         let worst = all.max_by_key(|hiccup| hiccup.distribution.p999_ns)?;
-        let (p999, max) = (units::nanoseconds(worst.distribution.p999_ns), units::nanoseconds(worst.distribution.max_ns));
+        let (p999, max) =
+            (units::nanoseconds(worst.distribution.p999_ns), units::nanoseconds(worst.distribution.max_ns));
         Some(format!("{role} core p99.9 {p999}, max {max}"))
     };
     let hiccups: Vec<String> = ["broker", "generator"].into_iter().filter_map(hiccup).collect();

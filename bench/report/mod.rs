@@ -7,6 +7,7 @@ mod chart;
 pub mod groups;
 mod page;
 mod plots;
+pub mod section;
 mod tables;
 
 pub use plots::class_name;

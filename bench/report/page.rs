@@ -67,11 +67,12 @@ fn summary(set: &ResultSet) -> Markup {
 fn goals(set: &ResultSet) -> Markup {
     html! {
         div.wide { table {
-            thead { tr { th { "goal" } th { "rule" } th { "wanted" } th { "measured" } } }
+            thead { tr { th { "goal" } th { "rule" } th { "wanted" } th { "measured" } th { "" } } }
             tbody { @for goal in &set.goals { tr {
                 th scope="row" { (goal.id) } td { (goal.rule) }
                 td { (units::significant(goal.wanted)) " " (goal.unit) }
                 td { (units::significant(goal.measured)) " " (goal.unit) }
+                td { @if goal.is_met() { span.good { "reached" } } @else { span.bad { "missed" } } }
             } } }
         } }
     }

@@ -4,10 +4,10 @@ use maud::{Markup, html};
 
 use super::groups::{Figure, Group, complaints, groups, is_usable};
 use super::plots::{class_name, title};
-use crate::units;
 use crate::compare::{self, Comparison, Verdict};
 use crate::judge::MOST_BUSY_SHARE;
 use crate::result::{Curve, Durability, ResultSet, RunRole};
+use crate::units;
 
 fn duration_cell(figure: Option<Figure>) -> Markup {
     cell(figure, units::duration)

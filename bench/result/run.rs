@@ -112,6 +112,12 @@ pub struct RunParameters {
     pub queues: u32,
     /// Consumer groups that read everything.
     pub consumer_groups: u32,
+    /// Connections that do nothing.
+    #[serde(default)]
+    pub idle_connections: u32,
+    /// Bytes of messages that waited for the consumers when the run began.
+    #[serde(default)]
+    pub preload_bytes: u64,
     /// Header form on the wire: `json`, `rocketmq` or `none`.
     pub header: String,
     /// Intended length of the measured phase in seconds.

@@ -16,6 +16,8 @@ pub enum SetKind {
     Sweep,
     /// `versus`.
     Versus,
+    /// `publish`.
+    Publish,
 }
 
 /// Whether a command got to its end.
@@ -141,11 +143,12 @@ pub struct Headroom {
     pub workload: String,
     /// Operations per second reached.
     pub null_rate_per_s: f64,
-    /// The highest rate of a run in this set with that shape.
+    /// The highest fixed rate of single messages in this set. Closed loops and knees go to a limit instead: what the
+    /// generator had to spare there is in their runs.
     pub highest_used_rate_per_s: f64,
 }
 
-/// A goal of the catalogue and what was reached, for canonical sets.
+/// A goal and what was reached, for canonical and published sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Goal {
@@ -159,6 +162,16 @@ pub struct Goal {
     pub measured: f64,
     /// Unit of both.
     pub unit: String,
+    /// Whether more is better.
+    #[serde(default)]
+    pub at_least: bool,
+}
+
+impl Goal {
+    /// Whether it was reached.
+    pub fn is_met(&self) -> bool {
+        if self.at_least { self.measured >= self.wanted } else { self.measured <= self.wanted }
+    }
 }
 
 /// `result.json`.

@@ -6,8 +6,8 @@ use crate::engine::Outcome;
 use crate::host::broker_metrics::{Sample, events, syncs_per_s};
 use crate::host::pinning::format_cores;
 use crate::result::{
-    Distribution, Durability, EndToEnd, GeneratorRecord, HiccupRecord, LoopKind, OperationRecord, PhaseRecord, ResourceCost,
-    RunParameters, RunRecord, RunStatus, Validity, hlog_name,
+    Distribution, Durability, EndToEnd, GeneratorRecord, HiccupRecord, LoopKind, OperationRecord, PhaseRecord,
+    ResourceCost, RunParameters, RunRecord, RunStatus, Validity, hlog_name,
 };
 use ringmq_protocol::frame::SerializeType;
 
@@ -81,6 +81,8 @@ pub(super) fn make(
             topics: load.topics,
             queues: load.queues,
             consumer_groups: spec.workload.consumers.as_ref().map_or(0, |consumers| consumers.groups),
+            idle_connections: load.idle_connections,
+            preload_bytes: load.preload_bytes,
             header: match (finished.operation, spec.header) {
                 ("append", _) => "none",
                 (_, SerializeType::Json) => "json",
