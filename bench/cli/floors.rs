@@ -3,13 +3,13 @@
 use super::CliError;
 use super::session::{Request, Session};
 use crate::drivers::file::AppendMode;
-use crate::drivers::null::Behaviour;
+use crate::drivers::null::{Behaviour, Idle};
 use crate::result::Durability;
 use crate::runner::Target;
 use crate::workload::Workload;
 
-/// Each shape against an echo server that spins. Closed loops also meet one that sleeps when nothing comes: waking up is what
-/// most brokers do for a lone caller, and is no cost of the network.
+/// Each shape against an echo server, which a lone caller finds spinning. That one also meets a server that sleeps at once:
+/// waking up is what most brokers do, and is no cost of the network.
 ///
 /// # Errors
 /// A run never began.
@@ -19,7 +19,7 @@ pub fn echo(session: &mut Session<'_>, shapes: &[Workload]) -> Result<(), CliErr
         session.run(&Request::of_floor("null", Target::Null(Behaviour::default()), shape, None))?;
         if shape.name == "rtt-1k" {
             session.add_plain_system("null-sleep", "echo floor, sleeping", None);
-            let sleeping = Target::Null(Behaviour { sleeps: true, ..Behaviour::default() });
+            let sleeping = Target::Null(Behaviour { idle: Idle::Sleep, ..Behaviour::default() });
             session.run(&Request::of_floor("null-sleep", sleeping, shape, None))?;
         }
     }

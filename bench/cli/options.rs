@@ -8,7 +8,7 @@ use ringmq_protocol::frame::SerializeType;
 
 use super::CliError;
 use crate::drivers::file::AppendMode;
-use crate::drivers::null::{Behaviour, Fault};
+use crate::drivers::null::{Behaviour, Fault, Idle};
 use crate::host::pinning;
 use crate::judge::parse_slo;
 use crate::peers::{Flush, Peer};
@@ -118,8 +118,8 @@ impl From<HeaderForm> for SerializeType {
 /// The target of a single run or sweep.
 #[derive(Debug, Args)]
 pub struct TargetOptions {
-    /// remoting://HOST:PORT of a running broker; ringmq or java to start one; null for an echo server that spins,
-    /// null:sleep for one that sleeps; file, file-fdatasync or file-direct for appends
+    /// remoting://HOST:PORT of a running broker; ringmq or java to start one; null for an echo server that
+    /// spins for a moment before it sleeps, null:sleep, null:spin;  file, file-fdatasync or file-direct for appends
     #[arg(long, value_name = "TARGET")]
     pub target: String,
     /// When a broker that is started acknowledges; for a running one, what to call it
@@ -393,7 +393,8 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
     let keep = |fault| null(Behaviour { keep: Some(fault), ..Behaviour::default() });
     match text {
         "null" => null(Behaviour::default()),
-        "null:sleep" => null(Behaviour { sleeps: true, ..Behaviour::default() }),
+        "null:sleep" => null(Behaviour { idle: Idle::Sleep, ..Behaviour::default() }),
+        "null:spin" => null(Behaviour { idle: Idle::Spin, ..Behaviour::default() }),
         "file" => file(AppendMode::PageCache),
         "file-fdatasync" => file(AppendMode::Fdatasync),
         "file-direct" => file(AppendMode::DirectSync),
@@ -409,7 +410,7 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
             null(Behaviour { delay_ns: 1_000_000, stall: Some((10_000_000_000, 100_000_000)), ..Behaviour::default() })
         }
         _ => Err(CliError::Usage(format!(
-            "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, null:sleep, file, file-fdatasync, file-direct"
+            "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, null:sleep, null:spin, file, file-fdatasync, file-direct"
         ))),
     }
 }

@@ -4,6 +4,7 @@ use super::options::{Common, NamedTarget, RunOptions, TargetOptions, parse_addre
 use super::session::{Request, Session};
 use super::{CliError, floors};
 use crate::drivers::file::AppendMode;
+use crate::drivers::null::Idle;
 use crate::host::pinning;
 use crate::host::process::listener_of;
 use crate::peers::Peer;
@@ -41,7 +42,7 @@ pub fn describe(session: &mut Session<'_>, target: &Target, options: &TargetOpti
         Ready { system: system.to_owned(), title: title.to_owned(), durability: Some(durability), pid: None }
     };
     Ok(match target {
-        Target::Null(behaviour) if behaviour.sleeps => Ready {
+        Target::Null(behaviour) if behaviour.idle == Idle::Sleep => Ready {
             system: "null-sleep".to_owned(),
             title: "echo floor, sleeping".to_owned(),
             durability: None,

@@ -1,6 +1,7 @@
 //! What the terminal shows: one line per run while they come, ten lines at the end.
 
 use crate::report::groups::{Figure, Group, groups};
+use crate::report::share_at_knee;
 use crate::result::{Distribution, Durability, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
 use crate::units;
 
@@ -31,7 +32,9 @@ pub fn line(run: &RunRecord) -> String {
             units::nanoseconds(response.max_ns)
         );
         if operation.errors > 0 {
-            text += &format!("  {} errors", operation.errors);
+            let kind = operation.error_kinds.first();
+            let kind = kind.map(|kind| format!(" ({} {})", kind.kind, kind.example)).unwrap_or_default();
+            text += &format!("  {} errors{kind}", operation.errors);
         }
     }
     text += verdict(run);
@@ -124,9 +127,11 @@ pub fn summary(set: &ResultSet) -> Vec<String> {
         let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |knee| format!("{}/s", units::count(knee)));
         let confirmed = if curve.confirmed { "confirmed" } else { "not confirmed" };
         let class = curve.durability.map_or("--", Durability::name);
-        let busy = set.busy_share_at_knee(curve);
-        let busy = busy.map_or_else(String::new, |busy| format!(", generator {} busy", units::percent(busy)));
-        body.push(format!("{class}  {:<8} {:<14} knee {knee}, {confirmed}{busy}", curve.system, curve.workload));
+        let share = share_at_knee(set, curve);
+        body.push(format!(
+            "{class}  {:<8} {:<14} knee {knee}, {confirmed}, generator {share}",
+            curve.system, curve.workload
+        ));
     }
     let room = LINES - 1 - lines.len() - tail.len();
     if body.len() > room {

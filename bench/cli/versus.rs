@@ -18,6 +18,8 @@ const SHARES: [f64; 3] = [0.2, 0.5, 0.8];
 const FIRST_STEP_PER_S: f64 = 4000.0;
 /// Length of a floor's run.
 const FLOOR_SECONDS: f64 = 5.0;
+/// Length of an append floor's run.
+const APPEND_SECONDS: f64 = 1.5;
 
 /// A plan in numbers.
 struct Scope {
@@ -153,9 +155,8 @@ fn measure_floors(
         })
         .collect();
     floors::echo(session, &shapes)?;
-    match shapes.first() {
-        Some(shape) => floors::append(session, shape)?,
-        None => return Ok(()),
-    }
+    let (trip, definition) = Workload::find("rtt-1k")?;
+    session.add_workload(&trip, &definition);
+    floors::append(session, &timed(&trip, APPEND_SECONDS, 0.5))?;
     Ok(())
 }

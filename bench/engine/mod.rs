@@ -432,6 +432,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
                 if intended_ns > now_ns {
                     break;
                 }
+                let actual_ns = self.clock.now_ns();
                 match self.driver.start(intended_ns, self.books) {
                     Ok(true) => {}
                     Ok(false) => {
@@ -441,7 +442,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
                     Err(error) => return (next, End::Broken(error)),
                 }
                 if intended_ns > state.refused_ns {
-                    self.books.recorder.own_lag(intended_ns, self.clock.now_ns());
+                    self.books.recorder.own_lag(intended_ns, actual_ns);
                 }
                 self.books.recorder.plan(intended_ns);
                 next += 1;

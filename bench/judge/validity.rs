@@ -12,7 +12,7 @@ const ACCEPTED_LAG_NS: u64 = 20_000;
 const MOST_LAG_SHARE: u64 = 10;
 /// Most share of CPU time taken by the hypervisor.
 const MOST_STEAL_SHARE: f64 = 0.01;
-/// Most share of the generator's core that still leaves it a quarter free.
+/// Most share of the generator that still leaves it a quarter free.
 pub const MOST_BUSY_SHARE: f64 = 0.75;
 /// The p99.9 that hiccups are judged by when nothing is asked for.
 const DEFAULT_GOAL_NS: u64 = 1_000_000;
@@ -82,7 +82,7 @@ pub fn validity(run: &RunRecord, slo: Option<&Slo>) -> Validity {
     }
     if run.generator.busy_share > MOST_BUSY_SHARE && is_open {
         let share = run.generator.busy_share * 100.0;
-        verdict.warnings.push(format!("the generator was {share:.0} % busy: its own limit colours the figures"));
+        verdict.warnings.push(format!("the generator was {share:.0} % busy"));
     }
     if run.generator.shares_cores {
         verdict.warnings.push("generator and broker may meet on one core".to_owned());

@@ -23,7 +23,7 @@ pub use java::JAVA_VERSION;
 pub use ringmq::find_ringmq;
 
 use crate::drivers::remoting::{ask, connect};
-use crate::host::pinning;
+use crate::host::{extents, pinning};
 use crate::result::{Durability, ResultDirectory, SystemRecord};
 
 /// How long a broker may take to serve.
@@ -294,7 +294,8 @@ impl Broker {
         &self.record
     }
 
-    /// Stops it in order, copies configuration and log into a result under `name`, and removes the store. Returns the names of
+    /// Stops it in order, copies configuration, log and a list of the files of its store's log into a result under `name`, and
+    /// removes the store. Returns the names of
     /// the copies.
     pub fn finish(mut self, directory: &ResultDirectory, name: &str) -> Vec<String> {
         self.stop();
@@ -302,10 +303,12 @@ impl Broker {
         let configuration: String =
             self.record.configuration.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         let log = fs::read(&self.log).unwrap_or_default();
+        let log_files = extents::describe(&self.folder.join("store/commitlog"));
         let log = public(&String::from_utf8_lossy(&log), &self.folder);
         for (file, content) in [
             (format!("brokers/{name}.conf"), configuration.as_bytes()),
             (format!("brokers/{name}.log"), log.as_bytes()),
+            (format!("brokers/{name}.files"), log_files.as_bytes()),
         ] {
             // A result without these copies is still a result.
             if directory.write(&file, content).is_ok() {

@@ -5,14 +5,14 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{self, Chart};
 use super::tables;
 use crate::compare::slo_text;
-use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetStatus};
+use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetKind, SetStatus};
 use crate::units;
 
 const STYLE: &str = include_str!("page.css");
 
 /// The page of a set.
 pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) -> String {
-    let heading = format!("ringmq-bench: {}", set.command.get(1..).unwrap_or_default().join(" "));
+    let heading = format!("ringmq-bench: {}", name(set.kind));
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -53,6 +53,16 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
         }
     };
     markup.into_string() + "\n"
+}
+
+fn name(kind: SetKind) -> &'static str {
+    match kind {
+        SetKind::Canonical => "canonical run",
+        SetKind::Run => "run",
+        SetKind::Sweep => "sweep",
+        SetKind::Versus => "versus",
+        SetKind::Publish => "published set",
+    }
 }
 
 fn summary(set: &ResultSet) -> Markup {

@@ -226,7 +226,7 @@ fn knees(text: &mut String, set: &ResultSet) {
         return;
     }
     line(text, "**Highest rates of single messages of 1 KiB**\n");
-    line(text, "| class | system | held | what was to hold | confirmed | generator busy there |");
+    line(text, "| class | system | held | what was to hold | confirmed | generator there |");
     line(text, "|---|---|---|---|---|---|");
     for curve in &set.curves {
         let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)));
@@ -237,7 +237,7 @@ fn knees(text: &mut String, set: &ResultSet) {
             super::plots::title(set, &curve.system),
             slo_text(&curve.slo),
             if curve.confirmed { "yes" } else { "no" },
-            set.busy_share_at_knee(curve).map_or_else(|| "–".to_owned(), units::percent),
+            super::tables::share_at_knee(set, curve),
         );
     }
     for headroom in &set.headroom {

@@ -48,14 +48,14 @@ pub fn classes(set: &ResultSet) -> Markup {
                 } }
                 tbody { @for group in &rows { (latency_row(set, &groups, group)) } }
             } }
-            div.wide { table {
+            @if class.is_some() { div.wide { table {
                 caption { (class_name(class)) ": what it cost the broker, and the host" }
                 thead { tr {
                     th { "workload" } th { "system" } th { "target/s" } th { "CPU per message" } th { "system calls per message" }
                     th { "switches per message" } th { "disk bytes per body byte" } th { "syncs/s" } th { "resident" } th { "generator busy" } th { "remarks" }
                 } }
                 tbody { @for group in &rows { (cost_row(set, group)) } }
-            } }
+            } } }
         }
     }
 }
@@ -165,7 +165,7 @@ pub fn curves(set: &ResultSet) -> Markup {
         @if !set.curves.is_empty() {
             h3 { "Highest rates" }
             div.wide { table {
-                thead { tr { th { "workload" } th { "class" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "generator busy there" } th { "SLO" } th { "why not more" } } }
+                thead { tr { th { "workload" } th { "class" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "generator there" } th { "SLO" } th { "why not more" } } }
                 tbody { @for curve in &set.curves {
                     @let reason = curve.points.iter().find(|point| !point.held).map_or("", |point| point.reason.as_str());
                     tr {
@@ -186,11 +186,19 @@ pub fn curves(set: &ResultSet) -> Markup {
 
 /// A generator without a quarter of its core to spare may be what ended the curve.
 fn busy_at_knee(set: &ResultSet, curve: &Curve) -> Markup {
-    html! { @match set.busy_share_at_knee(curve) {
-        Some(busy) if busy > MOST_BUSY_SHARE => span.flag { (units::percent(busy)) ": its limit, perhaps not the broker's" },
-        Some(busy) => (units::percent(busy)),
-        None => "–",
-    } }
+    let is_spent =
+        set.used_share_at_knee(curve).or(set.busy_share_at_knee(curve)).is_some_and(|share| share > MOST_BUSY_SHARE);
+    html! {
+        (share_at_knee(set, curve))
+        @if is_spent { " " span.flag { "its limit, perhaps not the broker's" } }
+    }
+}
+
+/// How much of the generator the knee of a curve took.
+pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
+    let Some(busy) = set.busy_share_at_knee(curve) else { return "–".to_owned() };
+    let used = set.used_share_at_knee(curve).map(|used| format!(", at {} of its limit", units::percent(used)));
+    format!("{} busy{}", units::percent(busy), used.unwrap_or_default())
 }
 
 /// Systems against each other inside one set: the first that is no floor against the others.

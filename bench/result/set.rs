@@ -209,7 +209,13 @@ pub struct ResultSet {
 }
 
 impl ResultSet {
-    /// The largest share of its time in which the generator had work at the knee of a curve.
+    /// Share of what the generator can do, as shown against the echo, that the knee of a curve uses.
+    pub fn used_share_at_knee(&self, curve: &Curve) -> Option<f64> {
+        Some(curve.knee_rate_per_s? / self.headroom.first()?.null_rate_per_s)
+    }
+
+    /// The largest share of its time in which the generator had work at the knee of a curve. It handles what has gathered, so
+    /// this nears 1 long before its limit, which is [`ResultSet::used_share_at_knee`].
     pub fn busy_share_at_knee(&self, curve: &Curve) -> Option<f64> {
         let knee = curve.knee_rate_per_s?;
         let at_knee = curve.points.iter().filter(|point| (point.rate_per_s - knee).abs() <= knee * 1e-6);
