@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use ringmq_tuning::catalogue::{Catalogue, Class, Profile};
 use ringmq_tuning::executor::{self, Step};
-use ringmq_tuning::journal::{self, Journal};
+use ringmq_tuning::journal::Journal;
 use ringmq_tuning::plan::{self, Choices, Plan, State};
 use ringmq_tuning::probe::{Host, RootSystem, Selection, System};
 use ringmq_tuning::report::{self, Style};
