@@ -222,7 +222,9 @@ impl QueueStore {
         let mut report = FlushReport::default();
         let mut failure = None;
         // After the queues were collected and before any of them is written: see `remove_topic`.
-        for queue in std::mem::take(&mut *locked(&self.removals)) {
+        // A list of its own, or the lock would be held while what fails is put back.
+        let removals = std::mem::take(&mut *locked(&self.removals));
+        for queue in removals {
             match self.remove_files(&queue) {
                 Ok(()) => report.removed_queues += 1,
                 Err(error) => {
