@@ -673,6 +673,14 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn expect_scattered_reads(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn read_ahead(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn start_write_back(&self, _offset: u64, _length: u64) -> io::Result<()> {
         Ok(())
     }

@@ -197,7 +197,19 @@ impl Running {
         let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
         let shard_count = config.shard_count(cores.len()).clamp(1, 64);
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
-        launch(Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels })
+        launch(Launch {
+            roles,
+            config,
+            disk,
+            clock,
+            boot_ms,
+            registry,
+            listeners,
+            broker,
+            cores,
+            channels,
+            descriptors,
+        })
     }
 
     /// Waits for a signal or a failure, then takes everything down.
@@ -317,10 +329,12 @@ struct Launch {
     broker: Option<BrokerStart>,
     cores: Vec<usize>,
     channels: Channels,
+    descriptors: u64,
 }
 
 fn launch(launch: Launch) -> Result<Running, BootError> {
-    let Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels } = launch;
+    let Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels, descriptors } =
+        launch;
     let Channels { control, cold, flush, jobs, mailboxes } = channels;
     let senders: Vec<_> = mailboxes.iter().map(|(sender, ..)| sender.clone()).collect();
     let shard_count = senders.len();
@@ -329,7 +343,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let memory_bytes = config.memory_budget_bytes(machine::memory_bytes());
     let ring = if broker.is_some() { ring_bytes(&config) as u64 } else { 0 };
     let tails = if broker.is_some() { tail_bytes(&config) } else { 0 };
-    let shared = Arc::new(Shared::new(&config, shard_count, memory_bytes, ring, tails));
+    let shared = Shared::new(&config, shard_count, memory_bytes, ring, tails);
+    let shared = Arc::new(Shared { descriptors, ..shared });
     metrics::add_shared(&registry, &shared, boot_ms);
     let (registered_sender, registered) = channel();
 
@@ -580,6 +595,7 @@ fn build_broker(
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
     let cold = Arc::new(Mutex::new(cold));
     let verified = Arc::new(super::served::Verified::default());
+    let ahead = Arc::new(super::read_ahead::ReadAhead::default());
     let mut reader_threads = Vec::new();
     for access in reader_accesses {
         let reader = Reader {
@@ -592,6 +608,7 @@ fn build_broker(
             buffers: BufferPool::default(),
             pipes: PipePool::new(limits::READER_PIPES, limits::PIPE_BYTES),
             verified: Arc::clone(&verified),
+            ahead: Arc::clone(&ahead),
         };
         reader_threads.push(spawn("reader", Box::new(move || reader.run()))?);
     }

@@ -45,7 +45,8 @@ use super::serving::{Serving, ServingIdentity, ServingTopic};
 use super::shared::{Shared, monotonic_ns};
 use super::storage;
 use super::store_thread::StoreJob;
-use crate::broker::names;
+use crate::broker::attributes;
+use crate::broker::names::{self, RETRY_PREFIX};
 use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
@@ -404,7 +405,11 @@ impl ControlThread {
                 request.unit_mode,
                 now_ms,
                 &mut effects,
-            )
+            )?;
+            match request.topic.strip_prefix(RETRY_PREFIX).filter(|_| !request.batch) {
+                Some(group) => broker.control.ensure_group(group, now_ms, &mut effects),
+                None => Ok(()),
+            }
         });
         self.apply(effects);
         self.again_or_refuse(connection, frame, answers, outcome);
@@ -672,5 +677,6 @@ fn serving_topic(
         is_ordered: config.order,
         is_multi_tag: config.topic_filter_type == TopicFilterType::MultiTag,
         not_sendable: !names::is_sendable(name),
+        unserved: attributes::unserved(&config.attributes),
     })
 }
