@@ -2,7 +2,7 @@
 //!
 //! All systems of a plot share one axis, so the axis is made from all of their values before any of them is drawn.
 
-use super::units;
+use crate::units;
 
 /// How values are spread along an axis.
 #[derive(Debug, Clone, Copy, PartialEq)]

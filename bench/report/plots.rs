@@ -6,8 +6,8 @@
 use super::axis::{Axis, Quantity};
 use super::chart::{Chart, Line, Note};
 use super::groups::{Group, groups};
-use super::units;
 use crate::result::{BrokerEventKind, Curve, Durability, ResultSet, RunRecord, RunRole};
+use crate::units;
 
 /// Colours before they repeat.
 const COLOURS: usize = 6;
@@ -82,7 +82,7 @@ fn colour(set: &ResultSet, system: &str) -> String {
         runs.peek().is_some() && runs.all(|run| matches!(run.role, RunRole::Floor | RunRole::Headroom))
     };
     if is_floor(system) {
-        return if system == "file" { "floor dashed".to_owned() } else { "floor".to_owned() };
+        return if system.starts_with("file") { "floor dashed".to_owned() } else { "floor".to_owned() };
     }
     let place = set.systems.iter().filter(|known| !is_floor(&known.name)).position(|known| known.name == system);
     format!("s{}", place.unwrap_or(COLOURS - 1) % COLOURS)

@@ -54,7 +54,7 @@ metrics! {
     PullWakeUps, "ringmq_pull_wake_ups_total", "events", "Wake-ups of queues with waiting pulls.";
     ConnectionsOpened, "ringmq_connections_opened_total", "connections", "Connections taken in.";
     ConnectionsClosed, "ringmq_connections_closed_total", "connections", "Connections closed, by either side.";
-    ConnectionsRefused, "ringmq_connections_refused_total", "connections", "Connections closed at once because of max_connections.";
+    ConnectionsRefused, "ringmq_connections_refused_total", "connections", "Connections closed at once because of max_connections or the limit of open files.";
     NetworkReadBytes, "ringmq_network_read_bytes_total", "bytes", "Bytes received from sockets.";
     NetworkWrittenBytes, "ringmq_network_written_bytes_total", "bytes", "Bytes given to sockets.";
     FramesRefused, "ringmq_frames_refused_total", "frames", "Frames that could not be decoded; each closes its connection.";

@@ -46,7 +46,7 @@ pub use chunk::{ChunkArena, ChunkPool};
 pub use entry::QueueEntry;
 pub use error::QueueError;
 pub use files::EntryLocation;
-pub use queue::Queue;
+pub use queue::{PrefetchStep, Queue};
 pub use recovery::{LoadReport, Rebuilt};
 pub use store::{FlushReport, QueueStore, QueueStoreConfig};
 pub use tail::{TailFull, TailRead};

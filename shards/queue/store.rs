@@ -12,6 +12,7 @@ use super::chunk::{ChunkArena, ChunkPool};
 use super::dirty::{DirtySet, QueueNumber};
 use super::entry::QueueEntry;
 use super::error::QueueError;
+use super::files::FlushBuffers;
 use super::handles::{FileKey, HandleCache};
 use super::limits::{
     DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES, SINGLE_SYNCS,
@@ -109,6 +110,16 @@ impl QueueStore {
     /// Figures of the memory that the tails use.
     pub fn arena(&self) -> &Arc<ChunkArena> {
         &self.arena
+    }
+
+    /// Entries that are in memory and in no file yet.
+    pub fn unflushed_entries(&self) -> u64 {
+        self.arena.unflushed_entries()
+    }
+
+    /// Entries that all tails together can hold.
+    pub fn capacity_entries(&self) -> u64 {
+        self.arena.capacity_entries()
     }
 
     /// Queue files open now, and how many may be.
@@ -220,6 +231,7 @@ impl QueueStore {
     /// Flush thread only, each second or sooner when a tail fills. One queue's error does not keep the others from
     /// their turn: it comes back at the end and the queue stays on the list.
     pub fn flush_dirty(&self) -> Result<FlushReport, QueueError> {
+        let appended = self.arena.appended_entries();
         let dirty: Vec<Arc<Queue>> = {
             let numbers = self.dirty.drain();
             let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
@@ -243,8 +255,9 @@ impl QueueStore {
             dirty.iter().for_each(|queue| queue.mark_dirty());
             return Err(error);
         }
+        let mut buffers = FlushBuffers::default();
         for queue in dirty {
-            match self.flush_queue(&queue) {
+            match self.flush_queue_with(&queue, &mut buffers) {
                 Ok(0) => {}
                 Ok(entries) => {
                     report.queues += 1;
@@ -255,6 +268,9 @@ impl QueueStore {
                     failure.get_or_insert(error);
                 }
             }
+        }
+        if failure.is_none() {
+            self.arena.note_flushed(appended);
         }
         failure.map_or(Ok(report), Err)
     }

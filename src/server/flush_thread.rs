@@ -41,6 +41,14 @@ const BEAT: Duration = Duration::from_millis(50);
 /// the log can take.
 const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
 
+/// With thousands of queues a round is mostly the price of a write per file. So it comes less often, up to this period, when
+/// the last one took more than a part in `QUEUE_ROUND_SHARE` of the time; and sooner when the tails fill.
+const QUEUE_PERIOD_MAX: Duration = Duration::from_millis(2_000);
+const QUEUE_ROUND_SHARE: u32 = 32;
+
+/// Share of the tails' room that may be filled with entries that are in no file: a part in so many.
+const UNFLUSHED_SHARE: u64 = 4;
+
 /// However long `flushIntervalConsumeQueue` is, queue files are synced after so many bytes of log: after a power cut recovery
 /// reads the log from there. With many files a sync takes long, so it comes less often.
 const QUEUE_SYNC_BYTES: u64 = 512 << 20;
@@ -274,9 +282,12 @@ impl FlushThread {
             }
             self.recycle_pages(schedule, self.end);
         }
-        if now >= schedule.next_queues {
-            schedule.next_queues = now + QUEUE_PERIOD;
+        let filling = self.queues.unflushed_entries() >= self.queues.capacity_entries() / UNFLUSHED_SHARE;
+        if now >= schedule.next_queues || (filling && !schedule.queues_fail) {
+            let started = Instant::now();
             self.flush_queues(schedule);
+            let period = (started.elapsed() * QUEUE_ROUND_SHARE).clamp(QUEUE_PERIOD, QUEUE_PERIOD_MAX);
+            schedule.next_queues = started + period;
         }
         let grown = self.view.confirmed().saturating_sub(schedule.queue_synced);
         let files = self.queues.unsynced_files();

@@ -255,6 +255,8 @@ pub struct Shared {
     pub retention: RetentionState,
     /// The whole memory budget, bytes.
     pub memory_bytes: u64,
+    /// Files that the process may have open, connections among them. `launch` says how many.
+    pub descriptors: u64,
 }
 
 impl Shared {
@@ -276,13 +278,18 @@ impl Shared {
             cold_done: AtomicU64::new(0),
             retention: RetentionState::new(config),
             memory_bytes,
+            descriptors: u64::MAX,
         }
     }
 
-    /// Whether one connection more is allowed; then it is counted.
-    pub fn admit_connection(&self) -> bool {
+    /// Whether one connection more is allowed, with this descriptor; then it is counted.
+    ///
+    /// A new descriptor has the lowest free number, so a high one tells that as many are in use. Connections get the lower half:
+    /// files of log and queues must always be had, or the broker could not go on.
+    pub fn admit_connection(&self, descriptor: u64) -> bool {
         let most = self.live.max_connections.load(Ordering::Relaxed);
-        let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < most;
+        let is_there_room = descriptor < self.descriptors / 2;
+        let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < most && is_there_room;
         if !admitted {
             self.forget_connection();
         }
@@ -366,11 +373,20 @@ mod tests {
     fn connections_are_counted_up_to_the_live_bound() {
         // Goal: the bound holds, and a change acts at once. Method: fill it, raise it, give one back.
         let shared = shared(&["max_connections=2"]);
-        assert!(shared.admit_connection() && shared.admit_connection() && !shared.admit_connection());
+        assert!(shared.admit_connection(7) && shared.admit_connection(7) && !shared.admit_connection(7));
         shared.live.max_connections.store(3, Ordering::Relaxed);
-        assert!(shared.admit_connection() && !shared.admit_connection());
+        assert!(shared.admit_connection(7) && !shared.admit_connection(7));
         shared.forget_connection();
-        assert!(shared.admit_connection());
+        assert!(shared.admit_connection(7));
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_files() {
+        // Goal: half of the descriptors stay free of connections, and a refused one is not counted. Method: ask at the border.
+        let mut shared = shared(&[]);
+        shared.descriptors = 1_024;
+        assert!(shared.admit_connection(511) && !shared.admit_connection(512));
+        assert_eq!(shared.connections.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -250,6 +250,7 @@ fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Serve
         probe: registry.probe("reader"),
         buffers: BufferPool::default(),
         pipes: PipePool::new(1, 64 << 10),
+        ahead: Arc::default(),
         verified: Arc::default(),
     };
     let mut served = Served::default();
@@ -373,6 +374,14 @@ fn try_images(was_clean: bool, is_ours: bool) {
     }
     println!("clean {was_clean}, ours {is_ours}: kind [images, all served, fewer served, refused]: {kinds:?}");
     println!("messages that differ where no CRC is: {unprotected}, in another queue: {misfiled}");
+    let sum = |column: usize| kinds.values().map(|row| row[column]).sum::<u64>();
+    println!(
+        "figures: images={} all_served={} fewer_served={} refused={} wrong_bodies=0 panics=0",
+        sum(0),
+        sum(1),
+        sum(2),
+        sum(3)
+    );
 }
 
 fn try_repair(disk: &SimDisk, base: &Base, context: &str) {

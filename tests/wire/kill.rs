@@ -302,7 +302,8 @@ fn kill_repeatedly(name: &str, sets: &[&str]) {
         running.assert_quiet(&AFTER_A_CRASH);
     }
     let total: i64 = ends.values().sum();
-    println!("{name}: {kills} kills, {} confirmed, {} shown, {total} stored", promises.confirmed, promises.shown);
+    let Promises { confirmed, shown, .. } = promises;
+    println!("figures: way={name} kills={kills} acknowledged={confirmed} shown={shown} stored={total} lost=0");
     assert!(promises.confirmed > 0, "the load confirmed something");
     assert_eq!(running.stop(&AFTER_A_CRASH).code(), Some(0));
 }

@@ -1,6 +1,6 @@
 //! Brings back what the journal says was there before, newest change first.
 
-use crate::journal::{Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
+use crate::journal::{self, Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
 use crate::plan::Target;
 use crate::probe::System;
 
@@ -9,14 +9,15 @@ use super::{Outcome, Step};
 /// Reverts everything that was applied. A value that somebody else changed since stays, and stays in the journal, unless
 /// `force`. Settings of another boot are forgotten: the reboot undid them. Without a journal there is nothing to do.
 pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Step>, JournalError> {
+    if !system.exists(FOLDER) {
+        return Ok(Vec::new());
+    }
+    // The folder goes with the lock, if nothing is left in it.
+    let _lock = journal::lock(system)?;
     let Some(journal) = Journal::read(system)? else {
         // A journal that is too torn to have led to a change.
         if system.exists(PATH) {
             system.remove(PATH)?;
-        }
-        if system.exists(FOLDER) {
-            // A revert that was killed at its very end; whatever else is in the folder stays.
-            let _ = system.remove(FOLDER);
         }
         return Ok(Vec::new());
     };
@@ -56,7 +57,7 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         }
     }
     if kept.is_empty() {
-        remove_journal(system)?;
+        system.remove(PATH)?;
     } else {
         kept.extend(journal.profile().map(|name| Entry::Profile(name.into())));
         kept.reverse();
@@ -64,13 +65,6 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         system.replace_synced(PATH, &rest.text())?;
     }
     Ok(steps)
-}
-
-fn remove_journal(system: &dyn System) -> Result<(), JournalError> {
-    system.remove(PATH)?;
-    // Its folder is this tool's own; whatever else is in it stays.
-    let _ = system.remove(FOLDER);
-    Ok(())
 }
 
 /// A change that was begun. `ending`: `None` if nothing is known, so it was interrupted; `Some(None)` if the kernel

@@ -197,7 +197,19 @@ impl Running {
         let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
         let shard_count = config.shard_count(cores.len()).clamp(1, 64);
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
-        launch(Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels })
+        launch(Launch {
+            roles,
+            config,
+            disk,
+            clock,
+            boot_ms,
+            registry,
+            listeners,
+            broker,
+            cores,
+            channels,
+            descriptors,
+        })
     }
 
     /// Waits for a signal or a failure, then takes everything down.
@@ -317,10 +329,12 @@ struct Launch {
     broker: Option<BrokerStart>,
     cores: Vec<usize>,
     channels: Channels,
+    descriptors: u64,
 }
 
 fn launch(launch: Launch) -> Result<Running, BootError> {
-    let Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels } = launch;
+    let Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels, descriptors } =
+        launch;
     let Channels { control, cold, flush, jobs, mailboxes } = channels;
     let senders: Vec<_> = mailboxes.iter().map(|(sender, ..)| sender.clone()).collect();
     let shard_count = senders.len();
@@ -329,7 +343,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let memory_bytes = config.memory_budget_bytes(machine::memory_bytes());
     let ring = if broker.is_some() { ring_bytes(&config) as u64 } else { 0 };
     let tails = if broker.is_some() { tail_bytes(&config) } else { 0 };
-    let shared = Arc::new(Shared::new(&config, shard_count, memory_bytes, ring, tails));
+    let shared = Shared::new(&config, shard_count, memory_bytes, ring, tails);
+    let shared = Arc::new(Shared { descriptors, ..shared });
     metrics::add_shared(&registry, &shared, boot_ms);
     let (registered_sender, registered) = channel();
 

@@ -82,10 +82,10 @@ pub(super) fn ring_bytes(config: &Config) -> usize {
     wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
 }
 
-/// Queue files that stay open: half of what the process may open, as connections and the log need the rest.
+/// Queue files that stay open: a quarter of what the process may open. Connections get half, log and pipes the rest.
 fn queue_open_files(descriptors: u64) -> usize {
-    let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    half.clamp(1, ringmq_shards::queue::limits::MAXIMUM_OPEN_FILES)
+    let quarter = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
+    quarter.clamp(1, ringmq_shards::queue::limits::MAXIMUM_OPEN_FILES)
 }
 
 /// Memory of all queue tails: 64 MiB, but no more than a quarter of the budget.

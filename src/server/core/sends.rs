@@ -118,6 +118,8 @@ impl ShardCore {
             let refusal = Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet");
             return self.refuse_send(id, header, serving, &refusal);
         };
+        // Needed once the record is prepared.
+        queue.prefetch(PrefetchStep::Queue);
         let outcome = if request.batch {
             match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
                 Ok(batch) => {
@@ -157,6 +159,7 @@ impl ShardCore {
                 send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now_ms);
             match prepared {
                 Ok(single) => {
+                    queue.prefetch(PrefetchStep::Tail);
                     let pending = PendingSend {
                         connection: id,
                         opaque: header.opaque,

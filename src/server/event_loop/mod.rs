@@ -69,6 +69,9 @@ const COMMIT_DELAY_MS: u64 = 200;
 /// Refused connections are logged at most this often.
 const REFUSAL_WARNING_MS: u64 = 10_000;
 
+/// How soon connections are accepted again after that failed: the cause, such as too many open files, may last.
+const ACCEPT_RETRY_MS: u64 = 100;
+
 /// How soon a turn follows when requests wait for something that no completion announces.
 const BLOCKED_DELAY: Duration = Duration::from_millis(1);
 
@@ -156,6 +159,9 @@ struct Scratch {
     next_housekeeping_ms: u64,
     next_commit_ms: u64,
     next_refusal_warning_ms: u64,
+    /// Numbers of the listeners at which accepting failed, and when it is tried again.
+    accept_again: Vec<usize>,
+    accept_again_ms: u64,
     stop_at_ms: Option<u64>,
 }
 
@@ -212,6 +218,7 @@ impl EventLoop {
         self.core.publish_remote();
         self.write_log(sink)?;
         self.housekeeping(scratch);
+        self.accept_again(scratch)?;
         self.close_broken(scratch)?;
         self.send_output(scratch)?;
         self.core.end_turn(monotonic_ns());
@@ -280,13 +287,16 @@ impl EventLoop {
             Ok(descriptor) => {
                 // SAFETY: the descriptor comes from this accept and nobody else knows it.
                 match unsafe { socket::adopt(descriptor as i32) } {
-                    Ok((socket, peer)) if !self.core.shared().admit_connection() => {
+                    Ok((socket, peer)) if !self.core.shared().admit_connection(descriptor as u64) => {
                         self.core.probe().count(Counter::ConnectionsRefused);
                         let now_ms = self.core.steady_ms();
                         if now_ms >= scratch.next_refusal_warning_ms {
                             scratch.next_refusal_warning_ms = now_ms + REFUSAL_WARNING_MS;
-                            let most = self.core.shared().live.max_connections.load(Ordering::Relaxed);
-                            tracing::warn!(%peer, most, "connections are refused: there are max_connections");
+                            let shared = self.core.shared();
+                            let most = shared.live.max_connections.load(Ordering::Relaxed);
+                            let files = shared.descriptors;
+                            let why = "there are max_connections, or half of the files that may be open are";
+                            tracing::warn!(%peer, most, files, "connections are refused: {why}");
                         }
                         drop(socket);
                     }
@@ -303,10 +313,34 @@ impl EventLoop {
                     Err(error) => tracing::debug!(%error, "a new connection was gone before it was taken"),
                 }
             }
-            Err(error) => tracing::warn!(%error, "accepting a connection failed"),
+            Err(error) => {
+                let now_ms = self.core.steady_ms();
+                if now_ms >= scratch.next_refusal_warning_ms {
+                    scratch.next_refusal_warning_ms = now_ms + REFUSAL_WARNING_MS;
+                    tracing::warn!(%error, "accepting a connection failed");
+                }
+                if !completion.more {
+                    scratch.accept_again.push(number);
+                    scratch.accept_again_ms = now_ms + ACCEPT_RETRY_MS;
+                }
+                return Ok(());
+            }
         }
         if !completion.more {
             self.ring.accept(self.listeners[number].socket.as_raw_fd(), completion.token)?;
+        }
+        Ok(())
+    }
+
+    /// Listens again where accepting failed a while ago.
+    fn accept_again(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        if scratch.accept_again.is_empty() || self.core.steady_ms() < scratch.accept_again_ms {
+            return Ok(());
+        }
+        for number in scratch.accept_again.drain(..) {
+            if let Some(slot) = self.listeners.get(number) {
+                self.ring.accept(slot.socket.as_raw_fd(), Token::new(kind::ACCEPT, number as u32, 0))?;
+            }
         }
         Ok(())
     }
@@ -576,6 +610,9 @@ impl EventLoop {
         let mut at_most = |limit: Duration| timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         if let Some(deadline_ms) = self.core.next_deadline_ms() {
             at_most(Duration::from_millis(deadline_ms.saturating_sub(now_ms)));
+        }
+        if !scratch.accept_again.is_empty() {
+            at_most(Duration::from_millis(scratch.accept_again_ms.saturating_sub(now_ms)));
         }
         if self.core.has_commits() {
             at_most(Duration::from_millis(scratch.next_commit_ms.saturating_sub(now_ms).max(1)));

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use ringmq_tuning::catalogue::CardSetting;
-use ringmq_tuning::probe::{Access, RootSystem, System};
+use ringmq_tuning::probe::{Access, FolderLock, RootSystem, System};
 
 /// What a file makes of a write.
 #[derive(Debug, Clone)]
@@ -138,6 +138,10 @@ impl System for FakeKernel<'_> {
     fn remove(&self, path: &str) -> io::Result<()> {
         self.count().map_err(|_| dead())?;
         self.inner.remove(path)
+    }
+
+    fn lock(&self, folder: &str) -> io::Result<FolderLock> {
+        self.inner.lock(folder)
     }
 }
 
