@@ -31,7 +31,7 @@ use ringmq::client::{Message, PullAnswer, PullStatus};
 use threads::{ThreadFigures, is_in_disk_wait, threads};
 
 /// Rounds of phases: neighbours on the machine come and go.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// Longest phase. It ends when a reader has read all, so that nobody has to drop pages meanwhile.
 const PHASE: Duration = Duration::from_secs(3);
 /// Sends of the tail per second.
@@ -43,7 +43,7 @@ const READERS: i32 = 2;
 /// The last files of the log: the one that is written and the next one.
 const UNFINISHED_FILES: usize = 2;
 /// Old messages, in bytes of their bodies: many times the ring of 16 MiB.
-const HISTORY_BYTES: usize = 2 << 30;
+const HISTORY_BYTES: usize = 1 << 30;
 /// How often the state of the shard's thread is looked at.
 const SAMPLE: Duration = Duration::from_millis(1);
 /// Bytes that a shard may fetch while GiB are read beside it: pages of its own program, on a machine in need.
