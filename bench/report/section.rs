@@ -69,8 +69,11 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
         .iter()
         .filter(|system| set.runs.iter().any(|run| run.system == system.name && run.role == RunRole::Measured))
         .map(|system| {
-            let note = if system.runtime.is_empty() { String::new() } else { format!(" ({})", system.runtime) };
-            format!("{}{note}", system.title)
+            // The version of a virtual machine is its first line; its builds are in the set.
+            let parts: Vec<&str> = system.runtime.split("; ").collect();
+            let told = parts.iter().enumerate().filter(|(index, part)| *index == 0 || part.ends_with("each start"));
+            let note = told.map(|(_, part)| *part).collect::<Vec<_>>().join(", ");
+            if note.is_empty() { system.title.clone() } else { format!("{} ({note})", system.title) }
         })
         .collect();
     let measured: Vec<&RunRecord> = set.runs.iter().filter(|run| run.role == RunRole::Measured).collect();
@@ -111,9 +114,18 @@ fn cell(group: &Group<'_>, figure: Option<Figure>, show: impl Fn(f64) -> String,
     let Some(figure) = figure else { return "–".to_owned() };
     let median = show(figure.median);
     let median = if is_worse { format!("**{median}**") } else { median };
-    let text =
-        if figure.runs < 2 { median } else { format!("{median} ({}–{})", show(figure.low), show(figure.high)) };
+    let (low, high) = (show(figure.low), show(figure.high));
+    let is_one = figure.runs < 2 || low == high;
+    let text = if is_one { median } else { format!("{median} ({})", range(&low, &high)) };
     if group.usable().next().is_none() { format!("[{text}]") } else { text }
+}
+
+/// A range of two numbers with their units, the unit once if it is the same.
+fn range(low: &str, high: &str) -> String {
+    match (low.rsplit_once(' '), high.rsplit_once(' ')) {
+        (Some((number, unit)), Some((_, other))) if unit == other => format!("{number}–{high}"),
+        _ => format!("{low}–{high}"),
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds are below 2^53")]
@@ -341,6 +353,8 @@ mod tests {
         assert_eq!(find(&page), Some(text.as_str()));
         assert!(page.starts_with("a\n") && page.ends_with("\nb\n") && !page.contains("former text"));
         assert_eq!(replace("no place", &text), None);
+        assert_eq!(range("348 µs", "391 µs"), "348–391 µs");
+        assert_eq!((range("999 µs", "1.00 ms"), range("7", "9")), ("999 µs–1.00 ms".to_owned(), "7–9".to_owned()));
         assert!(super::text(None).contains("No result set is published yet"));
     }
 
