@@ -73,7 +73,8 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
 /// A value that was back may have been moved when the next one was: Linux sets `read_ahead_kb` when `add_random` is
 /// written. Looks once more at every target, and answers with what still is not as it was.
 fn bring_back_again(system: &dyn System, journal: &Journal, kept: &mut Vec<Entry>) -> Vec<Step> {
-    let is_kept = |place: &Target| kept.iter().any(|entry| matches!(entry, Entry::Set { target, .. } if target == place));
+    let is_kept =
+        |place: &Target| kept.iter().any(|entry| matches!(entry, Entry::Set { target, .. } if target == place));
     let mut first: Vec<&Entry> = Vec::new();
     for entry in &journal.entries {
         let Entry::Set { target, .. } = entry else { continue };

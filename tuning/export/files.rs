@@ -125,7 +125,7 @@ fn on_any_disk(tunable: &Tunable, rule: &Rule) -> Vec<(String, &'static str, Str
     const VIRTUAL: &str = "vd*[!0-9]|xvd*[!0-9]";
     const STILL: &str = ", ATTR{queue/rotational}==\"0\"";
     const ROTATING: &str = ", ATTR{queue/rotational}==\"1\"";
-    let lines = match (fixed_value(rule), rule) {
+    match (fixed_value(rule), rule) {
         (Some(value), _) if tunable.needs.contains(&Need::SolidState) => {
             vec![(REAL.into(), STILL, value.clone()), (VIRTUAL.into(), "", value)]
         }
@@ -136,8 +136,7 @@ fn on_any_disk(tunable: &Tunable, rule: &Rule) -> Vec<(String, &'static str, Str
             (VIRTUAL.into(), "", "none".into()),
         ],
         (None, _) => Vec::new(),
-    };
-    lines
+    }
 }
 
 /// A link file of systemd-networkd for the cards: the profile's settings that interrupt the link for a moment, applied

@@ -93,7 +93,7 @@ pub fn check_text(plan: &Plan, style: Style) -> String {
         if line.state == State::Unsupported {
             match unsupported.iter_mut().find(|(reason, _)| *reason == line.note) {
                 Some((_, names)) => names.push(group.name()),
-                None => unsupported.push((&line.note, vec![group.name()])),
+                None => unsupported.push((line.note.as_str(), vec![group.name()])),
             }
             continue;
         }

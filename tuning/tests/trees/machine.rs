@@ -373,7 +373,14 @@ impl Machine {
         machine.name = "clamping";
         machine.rules.insert("/proc/sys/vm/watermark_scale_factor".into(), Rule::AtMost(100));
         machine.rules.insert("/proc/sys/vm/stat_interval".into(), Rule::AtMost(5));
-        // As Linux 6.18 does: whatever is written to add_random, the read-ahead is the default one again.
+        machine
+    }
+
+    /// A kernel that sets one value when another is written, as Linux 6.18 does: whatever is written to add_random, the
+    /// read-ahead is the default one again.
+    pub fn moving() -> Machine {
+        let mut machine = Machine::small_virtual();
+        machine.name = "moving";
         let queue = |file: &str| format!("/sys/block/vda/queue/{file}");
         machine.put(&queue("add_random"), "1");
         machine.put(&queue("read_ahead_kb"), "512");
