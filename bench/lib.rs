@@ -20,4 +20,5 @@ pub mod plan;
 pub mod report;
 pub mod result;
 pub mod runner;
+pub mod units;
 pub mod workload;

@@ -1,7 +1,11 @@
 //! The command line: what can be asked for, and the exit codes.
 
 mod canonical;
+mod floors;
+mod goals;
 mod options;
+mod publish;
+mod rounds;
 mod search;
 mod session;
 mod signals;
@@ -96,6 +100,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
         Some(CommandLine::Run(options)) => single::carry_out(common, options),
         Some(CommandLine::Sweep(options)) => sweep::carry_out(common, options),
         Some(CommandLine::Versus(options)) => versus::carry_out(common, options),
+        Some(CommandLine::Publish(options)) => publish::carry_out(common, options),
         Some(CommandLine::Compare { baseline, candidate, p99, cpu, rate }) => {
             let thresholds = Thresholds { p99: p99 / 100.0, cpu_per_message: cpu / 100.0, rate: rate / 100.0 };
             let (baseline, candidate) = (read_sets(baseline)?, read_sets(candidate)?);
@@ -124,7 +129,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
             Ok(0)
         }
         Some(CommandLine::Env { data }) => {
-            let environment = crate::environment::capture(data);
+            let environment = crate::environment::capture(data, common.find_broker().as_deref());
             if common.json {
                 println!("{}", serde_json::json!(environment));
             } else {

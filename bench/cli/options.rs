@@ -8,7 +8,7 @@ use ringmq_protocol::frame::SerializeType;
 
 use super::CliError;
 use crate::drivers::file::AppendMode;
-use crate::drivers::null::{Behaviour, Fault};
+use crate::drivers::null::{Behaviour, Fault, Idle};
 use crate::host::pinning;
 use crate::judge::parse_slo;
 use crate::peers::{Flush, Peer};
@@ -118,8 +118,8 @@ impl From<HeaderForm> for SerializeType {
 /// The target of a single run or sweep.
 #[derive(Debug, Args)]
 pub struct TargetOptions {
-    /// remoting://HOST:PORT of a running broker; ringmq or java to start one; null for an echo server; file,
-    /// file-fdatasync or file-direct for appends
+    /// remoting://HOST:PORT of a running broker; ringmq or java to start one; null for an echo server that
+    /// spins for a moment before it sleeps, null:sleep, null:spin;  file, file-fdatasync or file-direct for appends
     #[arg(long, value_name = "TARGET")]
     pub target: String,
     /// When a broker that is started acknowledges; for a running one, what to call it
@@ -208,6 +208,28 @@ pub struct VersusOptions {
     pub header: HeaderForm,
 }
 
+#[derive(Debug, Args)]
+pub struct PublishOptions {
+    /// Below 8 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
+    #[arg(long)]
+    pub quick: bool,
+    /// Factor for the length of all runs
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub scale: f64,
+    /// What a knee must hold: loose, so that it is the highest rate that either broker sustains at all
+    #[arg(long, default_value = "p99<=50ms,errors=0,backlog<=1s", value_name = "CONDITIONS")]
+    pub slo: String,
+    /// Publish this finished result of an earlier `publish` instead of measuring
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// Folder of the published set; what is there is replaced
+    #[arg(long, default_value = "bench/results", value_name = "DIR")]
+    pub into: PathBuf,
+    /// Page whose section on performance is written
+    #[arg(long, default_value = "README.md", value_name = "FILE")]
+    pub readme: PathBuf,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum CommandLine {
@@ -217,6 +239,9 @@ pub enum CommandLine {
     Sweep(SweepOptions),
     /// Compare two brokers that are started in turn on fresh stores
     Versus(VersusOptions),
+    /// Measure RingMQ beside Apache RocketMQ and the floors (below 30 minutes), keep the result in the source tree, and write
+    /// the README's section on performance from it
+    Publish(PublishOptions),
     /// Compare two results, or folders of results
     Compare {
         /// Result directory, or a folder of some
@@ -285,6 +310,11 @@ impl Common {
             ));
         }
         Ok(layout)
+    }
+
+    /// RingMQ's binary, if there is one.
+    pub fn find_broker(&self) -> Option<PathBuf> {
+        crate::peers::find_ringmq(self.broker_binary.as_deref()).ok()
     }
 
     /// Folder for stores.
@@ -363,6 +393,8 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
     let keep = |fault| null(Behaviour { keep: Some(fault), ..Behaviour::default() });
     match text {
         "null" => null(Behaviour::default()),
+        "null:sleep" => null(Behaviour { idle: Idle::Sleep, ..Behaviour::default() }),
+        "null:spin" => null(Behaviour { idle: Idle::Spin, ..Behaviour::default() }),
         "file" => file(AppendMode::PageCache),
         "file-fdatasync" => file(AppendMode::Fdatasync),
         "file-direct" => file(AppendMode::DirectSync),
@@ -378,7 +410,7 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
             null(Behaviour { delay_ns: 1_000_000, stall: Some((10_000_000_000, 100_000_000)), ..Behaviour::default() })
         }
         _ => Err(CliError::Usage(format!(
-            "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, file, file-fdatasync, file-direct"
+            "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, null:sleep, null:spin, file, file-fdatasync, file-direct"
         ))),
     }
 }

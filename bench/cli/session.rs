@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringmq_protocol::frame::SerializeType;
 
+use super::goals::goals;
 use super::options::Common;
 use super::{CliError, signals, summary};
 use crate::clock::{rfc3339, stamp, wall_ms};
@@ -30,6 +31,17 @@ pub struct Session<'a> {
     pub stop: &'static AtomicBool,
     pub progress: ProgressLine,
     pub layout: Layout,
+}
+
+/// The command line, with the program's name alone: results are handed on.
+fn command_line() -> Vec<String> {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut()
+        && let Some(name) = std::path::Path::new(program.as_str()).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    words
 }
 
 /// One run in a session.
@@ -95,7 +107,7 @@ impl<'a> Session<'a> {
             return Err(CliError::Usage(format!("{} holds a result already; name another --out", path.display())));
         }
         let directory = ResultDirectory::create(path)?;
-        let environment = crate::environment::capture(&common.store_folder());
+        let environment = crate::environment::capture(&common.store_folder(), common.find_broker().as_deref());
         let environment_sha256 = directory.write_environment(&environment)?;
         let set = ResultSet {
             schema: RESULT_SCHEMA.to_owned(),
@@ -106,7 +118,7 @@ impl<'a> Session<'a> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             },
-            command: std::env::args().collect(),
+            command: command_line(),
             environment_sha256,
             systems: Vec::new(),
             workloads: Vec::new(),
@@ -288,7 +300,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// It never began.
-    pub fn condition(&self, request: &Request<'_>, seconds: f64) -> Result<(), CliError> {
+    pub fn condition(&mut self, request: &Request<'_>, seconds: f64) -> Result<(), CliError> {
         if seconds <= 0.0 {
             return Ok(());
         }
@@ -302,6 +314,13 @@ impl<'a> Session<'a> {
         run(&spec, &self.directory, self.stop, &self.progress)?;
         // Its log would be taken for a result.
         let _ = std::fs::remove_file(self.directory.file(&crate::result::hlog_name(&spec.id)));
+        let said = format!("{seconds:.0} s of saturate-16x1 after each start");
+        if let Some(system) = self.set.systems.iter_mut().find(|system| system.name == request.system)
+            && !system.runtime.contains(&said)
+        {
+            system.runtime += if system.runtime.is_empty() { "" } else { "; " };
+            system.runtime += &said;
+        }
         Ok(())
     }
 
@@ -348,11 +367,21 @@ impl<'a> Session<'a> {
             SetStatus::Complete
         };
         for headroom in &mut self.set.headroom {
-            let rates = self.set.runs.iter().filter(|run| {
-                run.workload == headroom.workload && matches!(run.role, RunRole::Measured | RunRole::ConfirmFull)
+            // Closed loops and knees go to a limit; theirs is judged by the generator's share of its core.
+            let fixed = self.set.runs.iter().filter(|run| {
+                run.role == RunRole::Measured
+                    && run.parameters.batch == 1
+                    && run.operations.iter().any(|o| o.name == "send")
             });
-            headroom.highest_used_rate_per_s = rates.map(|run| run.achieved_rate_per_s).fold(0.0, f64::max);
+            let rates = fixed.filter_map(|run| run.parameters.target_rate_per_s);
+            headroom.highest_used_rate_per_s = rates.fold(0.0, f64::max);
         }
+        if matches!(self.set.kind, SetKind::Canonical | SetKind::Publish) {
+            self.set.goals = goals(&self.set);
+        }
+        let mut environment = self.directory.read_environment()?;
+        crate::environment::capture_after(&mut environment);
+        self.set.environment_sha256 = self.directory.write_environment(&environment)?;
         self.directory.write_result(&self.set)?;
         let page = crate::report::write(&self.directory)?;
         let code = if self.is_stopped() { exit_code(&self.set).max(3) } else { exit_code(&self.set) };

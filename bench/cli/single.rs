@@ -1,9 +1,10 @@
 //! `run`: one workload against one target, once or some times.
 
-use super::CliError;
 use super::options::{Common, NamedTarget, RunOptions, TargetOptions, parse_address, parse_target, read_slo};
 use super::session::{Request, Session};
+use super::{CliError, floors};
 use crate::drivers::file::AppendMode;
+use crate::drivers::null::Idle;
 use crate::host::pinning;
 use crate::host::process::listener_of;
 use crate::peers::Peer;
@@ -15,7 +16,9 @@ use crate::workload::Workload;
 pub fn check_served(workload: &Workload, target: &NamedTarget) -> Result<(), CliError> {
     if let (NamedTarget::Start(Peer::RingMq), Some(lacks)) = (target, workload.lacks_in_ringmq()) {
         let name = &workload.name;
-        return Err(CliError::Usage(format!("{name} needs {lacks}, which RingMQ does not serve yet")));
+        return Err(CliError::Usage(format!(
+            "{name} needs {lacks}, which RingMQ does not serve yet (it refuses such messages with code 13)"
+        )));
     }
     if workload.requires.iter().any(|needed| needed == "delay-level") {
         let name = &workload.name;
@@ -34,19 +37,22 @@ pub struct Ready {
 
 /// Describes a target and refuses one that shares the generator's core.
 pub fn describe(session: &mut Session<'_>, target: &Target, options: &TargetOptions) -> Result<Ready, CliError> {
-    let append = |title: &str, durability| Ready {
-        system: "file".to_owned(),
-        title: title.to_owned(),
-        durability: Some(durability),
-        pid: None,
+    let append = |mode, durability| {
+        let (system, title) = floors::names(mode);
+        Ready { system: system.to_owned(), title: title.to_owned(), durability: Some(durability), pid: None }
     };
     Ok(match target {
+        Target::Null(behaviour) if behaviour.idle == Idle::Sleep => Ready {
+            system: "null-sleep".to_owned(),
+            title: "echo floor, sleeping".to_owned(),
+            durability: None,
+            pid: None,
+        },
         Target::Null(_) => {
             Ready { system: "null".to_owned(), title: "echo floor".to_owned(), durability: None, pid: None }
         }
-        Target::File(_, AppendMode::PageCache) => append("append floor, page cache", Durability::D1),
-        Target::File(_, AppendMode::Fdatasync) => append("append floor, fdatasync", Durability::D2),
-        Target::File(_, AppendMode::DirectSync) => append("append floor, O_DIRECT and O_DSYNC", Durability::D2),
+        Target::File(_, mode @ AppendMode::PageCache) => append(*mode, Durability::D1),
+        Target::File(_, mode) => append(*mode, Durability::D2),
         Target::Broker(address) => {
             let pid = if address.ip().is_loopback() { listener_of(address.port()) } else { None };
             if let Some(pid) = pid {

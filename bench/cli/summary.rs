@@ -1,8 +1,9 @@
 //! What the terminal shows: one line per run while they come, ten lines at the end.
 
-use crate::judge::format_ns;
-use crate::report::units;
-use crate::result::{Durability, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
+use crate::report::groups::{Figure, Group, groups};
+use crate::report::share_at_knee;
+use crate::result::{Distribution, Durability, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
+use crate::units;
 
 /// Lines of a summary, the path of the report included.
 const LINES: usize = 10;
@@ -25,13 +26,15 @@ pub fn line(run: &RunRecord) -> String {
         text += &format!(
             " {}/s  p50 {}  p99 {}  p99.9 {}  max {}",
             units::count(run.achieved_rate_per_s),
-            format_ns(response.p50_ns),
-            format_ns(response.p99_ns),
-            format_ns(response.p999_ns),
-            format_ns(response.max_ns)
+            units::nanoseconds(response.p50_ns),
+            units::nanoseconds(response.p99_ns),
+            units::nanoseconds(response.p999_ns),
+            units::nanoseconds(response.max_ns)
         );
         if operation.errors > 0 {
-            text += &format!("  {} errors", operation.errors);
+            let kind = operation.error_kinds.first();
+            let kind = kind.map(|kind| format!(" ({} {})", kind.kind, kind.example)).unwrap_or_default();
+            text += &format!("  {} errors{kind}", operation.errors);
         }
     }
     text += verdict(run);
@@ -39,89 +42,69 @@ pub fn line(run: &RunRecord) -> String {
     if reasons.is_empty() { text } else { format!("{text} ({reasons})") }
 }
 
-/// Runs that are repeats of each other.
-struct Group<'a> {
-    runs: Vec<&'a RunRecord>,
-}
-
-fn groups<'a>(set: &'a ResultSet, role: RunRole) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'a>> = Vec::new();
-    for run in set.runs.iter().filter(|run| run.role == role) {
-        let same = |other: &&RunRecord| {
-            other.system == run.system
-                && other.workload == run.workload
-                && other.durability == run.durability
-                && other.parameters.target_rate_per_s == run.parameters.target_rate_per_s
-        };
-        match groups.iter_mut().find(|group| group.runs.first().is_some_and(same)) {
-            Some(group) => group.runs.push(run),
-            None => groups.push(Group { runs: vec![run] }),
-        }
-    }
-    groups
-}
-
-fn median(mut values: Vec<u64>) -> u64 {
-    values.sort_unstable();
-    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0)
-}
-
-impl Group<'_> {
-    fn figure(&self, of: impl Fn(&RunRecord) -> Option<u64>) -> u64 {
-        median(self.runs.iter().filter_map(|run| of(run)).collect())
-    }
-
-    fn line(&self, set: &ResultSet) -> String {
-        let Some(first) = self.runs.first() else { return String::new() };
-        let response = |quantile: fn(&crate::result::Distribution) -> u64| {
-            format_ns(self.figure(|run| run.primary().map(|operation| quantile(&operation.response))))
-        };
-        let rate = self.figure(|run| Some(whole(run.achieved_rate_per_s)));
-        #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-        let rate = units::count(rate as f64);
-        let mut text = format!(
-            "{:<2}  {:<8} {:<14} {rate:>8}/s  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  max {:>8}",
-            first.durability.map_or("--", Durability::name),
-            first.system,
-            first.workload,
-            response(|response| response.p50_ns),
-            response(|response| response.p99_ns),
-            response(|response| response.p999_ns),
-            response(|response| response.max_ns),
+/// The line of one group of repeats: medians of the runs that count, or of all if none does.
+fn group_line(set: &ResultSet, group: &Group<'_>) -> String {
+    let Some(first) = group.runs.first() else { return String::new() };
+    let usable = group.usable().count();
+    let shown: Vec<&RunRecord> = if usable > 0 { group.usable().collect() } else { group.runs.clone() };
+    let median = |of: &dyn Fn(&RunRecord) -> Option<f64>| {
+        Figure::of(shown.iter().filter_map(|run| of(run))).map_or(f64::NAN, |figure| figure.median)
+    };
+    let response = |quantile: fn(&Distribution) -> u64| {
+        median(&|run| run.primary().map(|operation| float(quantile(&operation.response))))
+    };
+    let [p50, p99] = [response(|response| response.p50_ns), response(|response| response.p99_ns)];
+    let mut text = format!(
+        "{:<2}  {:<8} {:<14} {:>8}/s  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  max {:>8}",
+        first.durability.map_or("--", Durability::name),
+        first.system,
+        first.workload,
+        units::count(median(&|run| Some(run.achieved_rate_per_s))),
+        units::duration(p50),
+        units::duration(p99),
+        units::duration(response(|response| response.p999_ns)),
+        units::duration(response(|response| response.max_ns)),
+    );
+    if let Some((floor_p50, floor_p99)) = floor(set, first) {
+        text += &format!(
+            "  floor {} ({}) {} ({})",
+            units::duration(floor_p50),
+            units::ratio(p50 / floor_p50.max(1.0)),
+            units::duration(floor_p99),
+            units::ratio(p99 / floor_p99.max(1.0))
         );
-        if let Some(floor_ns) = floor_ns(set, first) {
-            let p50_ns = self.figure(|run| run.primary().map(|operation| operation.response.p50_ns));
-            #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-            let ratio = p50_ns as f64 / floor_ns.max(1) as f64;
-            text += &format!("  floor {} ({ratio:.1}x)", format_ns(floor_ns));
-        }
-        if let Some(receipt) = &first.end_to_end {
-            text += &format!("  receipt p50 {}", format_ns(receipt.distribution.p50_ns));
-        }
-        let invalid = self.runs.iter().filter(|run| !run.validity.invalid.is_empty()).count();
-        if self.runs.len() > 1 {
-            text += &format!("  {} runs", self.runs.len());
-        }
-        if invalid > 0 {
-            text += &format!("  {invalid} INVALID");
-        }
-        text
     }
+    if first.end_to_end.is_some() {
+        let receipt = median(&|run| run.end_to_end.as_ref().map(|receipt| float(receipt.distribution.p50_ns)));
+        text += &format!("  receipt p50 {}", units::duration(receipt));
+    }
+    if group.runs.len() > 1 {
+        text += &format!("  {usable} of {} runs", group.runs.len());
+    }
+    if usable < group.runs.len() {
+        text += &format!("  {} INVALID", group.runs.len() - usable);
+    }
+    text
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as casts of floats saturate")]
-fn whole(value: f64) -> u64 {
-    value as u64
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn float(value: u64) -> f64 {
+    value as f64
 }
 
-/// Median of the echo with the same shape, and of the best append of the same class.
-fn floor_ns(set: &ResultSet, run: &RunRecord) -> Option<u64> {
+/// Medians and 99 % of the echo with the same shape, each with that of the best append of the same class added.
+fn floor(set: &ResultSet, run: &RunRecord) -> Option<(f64, f64)> {
     let floors = || set.runs.iter().filter(|floor| floor.role == RunRole::Floor);
-    let p50 = |floor: &RunRecord| floor.primary().map(|operation| operation.response.p50_ns);
-    let echo = floors().filter(|floor| floor.system == "null" && floor.workload == run.workload).find_map(p50)?;
-    let append =
-        floors().filter(|floor| floor.system == "file" && floor.durability == run.durability).filter_map(p50).min();
-    Some(echo + append.unwrap_or(0))
+    let response = |floor: &RunRecord| floor.primary().map(|operation| operation.response.clone());
+    let rate = |run: &RunRecord| run.parameters.target_rate_per_s;
+    let echoes = || floors().filter(|floor| floor.system == "null" && floor.workload == run.workload);
+    let echo = echoes().find(|floor| rate(floor) == rate(run)).or_else(|| echoes().next()).and_then(response)?;
+    let append = floors()
+        .filter(|floor| floor.system.starts_with("file") && floor.durability == run.durability)
+        .filter_map(response)
+        .min_by_key(|append| append.p50_ns)
+        .unwrap_or_default();
+    Some((float(echo.p50_ns + append.p50_ns), float(echo.p99_ns + append.p99_ns)))
 }
 
 /// At most nine lines; the path of the report is the tenth.
@@ -129,7 +112,7 @@ pub fn summary(set: &ResultSet) -> Vec<String> {
     let titles: Vec<&str> = set
         .systems
         .iter()
-        .filter(|system| !["null", "file"].contains(&system.name.as_str()))
+        .filter(|system| !system.name.starts_with("null") && !system.name.starts_with("file"))
         .map(|system| system.title.as_str())
         .collect();
     let status = match &set.status {
@@ -139,12 +122,18 @@ pub fn summary(set: &ResultSet) -> Vec<String> {
     let mut lines =
         vec![format!("{}  {status}", if titles.is_empty() { "floors".to_owned() } else { titles.join(", ") })];
     let mut tail = tail(set);
-    let mut body: Vec<String> = groups(set, RunRole::Measured).iter().map(|group| group.line(set)).collect();
+    let groups = groups(set);
+    let measured = groups.iter().filter(|group| group.runs.iter().any(|run| run.role == RunRole::Measured));
+    let mut body: Vec<String> = measured.map(|group| group_line(set, group)).collect();
     for curve in &set.curves {
         let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |knee| format!("{}/s", units::count(knee)));
         let confirmed = if curve.confirmed { "confirmed" } else { "not confirmed" };
         let class = curve.durability.map_or("--", Durability::name);
-        body.push(format!("{class}  {:<8} {:<14} knee {knee}, {confirmed}", curve.system, curve.workload));
+        let share = share_at_knee(set, curve);
+        body.push(format!(
+            "{class}  {:<8} {:<14} knee {knee}, {confirmed}, generator {share}",
+            curve.system, curve.workload
+        ));
     }
     let room = LINES - 1 - lines.len() - tail.len();
     if body.len() > room {
@@ -162,21 +151,18 @@ fn tail(set: &ResultSet) -> Vec<String> {
     let hiccup = |role: &str| {
         let all = set.runs.iter().flat_map(|run| &run.hiccups).filter(|hiccup| hiccup.role == role);
         let worst = all.max_by_key(|hiccup| hiccup.distribution.p999_ns)?;
-        let (p999, max) = (format_ns(worst.distribution.p999_ns), format_ns(worst.distribution.max_ns));
+        let (p999, max) =
+            (units::nanoseconds(worst.distribution.p999_ns), units::nanoseconds(worst.distribution.max_ns));
         Some(format!("{role} core p99.9 {p999}, max {max}"))
     };
     let hiccups: Vec<String> = ["broker", "generator"].into_iter().filter_map(hiccup).collect();
-    if !hiccups.is_empty() {
-        lines.push(format!("hiccups  {} (worst run)", hiccups.join("; ")));
-    }
     let busiest = set.runs.iter().filter(|run| run.role == RunRole::Measured).map(|run| run.generator.busy_share);
-    let busiest = busiest.fold(0.0, f64::max);
-    let headroom = set.headroom.iter().map(|headroom| headroom.null_rate_per_s).fold(0.0, f64::max);
-    let mut generator = format!("generator  busy {}", units::percent(busiest));
-    if headroom > 0.0 {
-        generator += &format!(", {}/s against echo", units::count(headroom));
+    let mut generator = format!("generator busy {}", units::percent(busiest.fold(0.0, f64::max)));
+    if let Some(headroom) = set.headroom.first() {
+        generator += &format!(", {}/s against echo", units::count(headroom.null_rate_per_s));
     }
-    lines.push(generator);
+    let hiccups = if hiccups.is_empty() { "not measured".to_owned() } else { hiccups.join("; ") };
+    lines.push(format!("host       hiccups {hiccups} (worst run); {generator}"));
     let sum = |of: fn(&RunRecord) -> u64| set.runs.iter().map(of).sum::<u64>();
     let read = set.runs.iter().filter(|run| run.integrity.checked).map(|run| run.integrity.received).sum::<u64>();
     lines.push(format!(
@@ -190,7 +176,7 @@ fn tail(set: &ResultSet) -> Vec<String> {
     let judged = set.runs.iter().filter(|run| run.role != RunRole::SweepStep);
     let invalid = judged.clone().filter(|run| !run.validity.invalid.is_empty()).count();
     let noisy = judged.filter(|run| run.validity.noisy).count();
-    lines.push(format!("validity  {} runs, {invalid} invalid, {noisy} noisy", set.runs.len()));
+    lines.push(format!("validity   {} runs, {invalid} invalid, {noisy} noisy", set.runs.len()));
     lines
 }
 

@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::CliError;
 use super::options::{Common, PlanKind, VersusOptions, read_slo};
+use super::rounds::{Side, knee, timed, turn};
 use super::search::round;
-use super::session::{Request, Session};
-use super::sweep::{SweepPlan, sweep};
-use crate::drivers::file::AppendMode;
-use crate::drivers::null::Behaviour;
+use super::session::Session;
+use super::sweep::SweepPlan;
+use super::{CliError, floors};
 use crate::peers::{Flush, Peer};
-use crate::result::{Durability, LoopKind, RunRole, SetKind};
-use crate::runner::Target;
+use crate::result::{LoopKind, RunRole, SetKind};
 use crate::workload::Workload;
 
 /// Shares of the slower one's knee in the full plan.
 const SHARES: [f64; 3] = [0.2, 0.5, 0.8];
-/// Rates of floors are at most this, so that they are floors and not limits.
+/// First step of the search for a knee.
+const FIRST_STEP_PER_S: f64 = 4000.0;
+/// Length of a floor's run.
 const FLOOR_SECONDS: f64 = 5.0;
+/// Length of an append floor's run.
+const APPEND_SECONDS: f64 = 1.5;
 
 /// A plan in numbers.
 struct Scope {
@@ -63,17 +65,11 @@ impl Scope {
         if let Some(seconds) = options.seconds {
             scope.measure_s = seconds;
             scope.step_s = seconds;
+            scope.warm_up_s = scope.warm_up_s.min(seconds);
+            scope.step_warm_up_s = scope.step_warm_up_s.min(seconds);
         }
         scope
     }
-}
-
-fn timed(workload: &Workload, measure_s: f64, warm_up_s: f64) -> Workload {
-    let mut workload = workload.clone();
-    workload.load.measure_s = measure_s;
-    workload.load.warm_up_min_s = warm_up_s;
-    workload.load.warm_up_max_s = warm_up_s * 2.0;
-    workload
 }
 
 /// Carries out the command.
@@ -99,11 +95,21 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     session.add_workload(&workload, &definition);
     let settings = common.settings(&workload)?;
     let failure = (|| {
-        floors(&mut session, &workload, options, &scope)?;
+        measure_floors(&mut session, &workload, options, &scope)?;
         for &flush in scope.flushes {
+            let side = |peer| Side {
+                peer,
+                flush,
+                header: options.header.into(),
+                conditioning_s: scope.conditioning_s,
+                settings: &settings,
+            };
+            let step = timed(&workload, scope.step_s, scope.step_warm_up_s);
+            let plan =
+                SweepPlan { from: FIRST_STEP_PER_S, precision: scope.precision, confirm: scope.confirm, slo: &slo };
             let mut knees = BTreeMap::new();
             for &peer in &peers {
-                if let Some(knee) = knee(&mut session, peer, flush, &workload, options, &scope, &slo, &settings)? {
+                if let Some(knee) = knee(&mut session, &side(peer), &step, &plan)? {
                     knees.insert(peer.name(), knee);
                 }
             }
@@ -115,12 +121,12 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
                     None => options.rates.clone(),
                 },
             };
+            let mut shapes: Vec<Workload> =
+                rates.iter().map(|_| timed(&workload, scope.measure_s, scope.warm_up_s)).collect();
+            shapes.iter_mut().zip(&rates).for_each(|(shape, rate)| shape.load.rate_per_s = *rate);
             for pair in 1..=scope.pairs {
                 for &peer in &peers {
-                    if session.is_stopped() {
-                        return Ok(());
-                    }
-                    turn(&mut session, peer, flush, pair, &workload, &rates, options, &scope, &settings)?;
+                    turn(&mut session, &side(peer), pair, &shapes)?;
                 }
             }
         }
@@ -129,15 +135,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     session.finish(failure.err())
 }
 
-fn is_done(session: &Session<'_>, peer: &str, durability: Durability, rate: f64, pair: u32) -> bool {
-    session.set.runs.iter().any(|run| {
-        let is_rate = run.parameters.target_rate_per_s.is_some_and(|target| (target - rate).abs() < rate * 1e-6);
-        let is_place = run.system == peer && run.durability == Some(durability) && run.round == pair;
-        is_rate && is_place && run.role == RunRole::Measured
-    })
-}
-
-fn floors(
+fn measure_floors(
     session: &mut Session<'_>,
     workload: &Workload,
     options: &VersusOptions,
@@ -147,94 +145,18 @@ fn floors(
         return Ok(());
     }
     session.headroom(workload, 2.0)?;
-    session.add_plain_system("null", "echo floor", None);
-    let mut shape = timed(workload, FLOOR_SECONDS, 1.0);
-    shape.load.rate_per_s = options.rates.first().copied().unwrap_or(1000.0);
-    session.run(&Request::of_floor("null", Target::Null(Behaviour::default()), &shape, None))?;
-    let folder = session.common.store_folder();
-    for &flush in scope.flushes {
-        let (mode, title) = match flush {
-            Flush::Async => (AppendMode::PageCache, "append floor"),
-            Flush::Sync => (AppendMode::Fdatasync, "append and fdatasync floor"),
-        };
-        session.add_plain_system("file", title, Some(flush.durability()));
-        let target = Target::File(folder.clone(), mode);
-        session.run(&Request::of_floor("file", target, &shape, Some(flush.durability())))?;
-    }
-    Ok(())
-}
-
-#[expect(clippy::too_many_arguments, reason = "one step of one plan, called from one place")]
-fn knee(
-    session: &mut Session<'_>,
-    peer: Peer,
-    flush: Flush,
-    workload: &Workload,
-    options: &VersusOptions,
-    scope: &Scope,
-    slo: &crate::result::Slo,
-    settings: &[(String, String)],
-) -> Result<Option<f64>, CliError> {
-    let durability = Some(flush.durability());
-    let known = session.set.curves.iter().find(|curve| curve.system == peer.name() && curve.durability == durability);
-    if let Some(curve) = known {
-        return Ok(curve.knee_rate_per_s);
-    }
-    if session.is_stopped() {
-        return Ok(None);
-    }
-    let shape = timed(workload, scope.step_s, scope.step_warm_up_s);
-    let broker = session.start(peer, flush, settings.to_vec())?;
-    let request = Request {
-        header: options.header.into(),
-        ..Request::of_broker(&broker, peer, flush, &shape, RunRole::SweepStep)
-    };
-    session.condition(&request, scope.conditioning_s)?;
-    let from = options.rates.first().copied().unwrap_or(1000.0);
-    let plan = SweepPlan { from, precision: scope.precision, confirm: scope.confirm, slo };
-    let knee = sweep(session, &request, &plan)?;
-    if session.is_stopped() {
-        // A curve that was cut short would be taken for a whole one when the plan is resumed.
-        session.set.curves.pop();
-    }
-    session.stop_broker(broker, &format!("{}-{}-knee", peer.name(), flush.durability().name()));
-    Ok(knee)
-}
-
-#[expect(clippy::too_many_arguments, reason = "one step of one plan, called from one place")]
-fn turn(
-    session: &mut Session<'_>,
-    peer: Peer,
-    flush: Flush,
-    pair: u32,
-    workload: &Workload,
-    rates: &[f64],
-    options: &VersusOptions,
-    scope: &Scope,
-    settings: &[(String, String)],
-) -> Result<(), CliError> {
-    let durability = flush.durability();
-    let missing: Vec<f64> =
-        rates.iter().copied().filter(|rate| !is_done(session, peer.name(), durability, *rate, pair)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let broker = session.start(peer, flush, settings.to_vec())?;
-    let shape = timed(workload, scope.measure_s, scope.warm_up_s);
-    let base = Request {
-        round: pair,
-        header: options.header.into(),
-        ..Request::of_broker(&broker, peer, flush, &shape, RunRole::Measured)
-    };
-    session.condition(&base, scope.conditioning_s)?;
-    for rate in missing {
-        if session.is_stopped() {
-            break;
-        }
-        let mut shape = shape.clone();
-        shape.load.rate_per_s = rate;
-        session.run(&Request { workload: &shape, target: base.target.clone(), ..base })?;
-    }
-    session.stop_broker(broker, &format!("{}-{}-{pair}", peer.name(), durability.name()));
+    let shapes: Vec<Workload> = options
+        .rates
+        .iter()
+        .map(|rate| {
+            let mut shape = timed(workload, FLOOR_SECONDS.min(scope.measure_s), 1.0);
+            shape.load.rate_per_s = *rate;
+            shape
+        })
+        .collect();
+    floors::echo(session, &shapes)?;
+    let (trip, definition) = Workload::find("rtt-1k")?;
+    session.add_workload(&trip, &definition);
+    floors::append(session, &timed(&trip, APPEND_SECONDS, 0.5))?;
     Ok(())
 }

@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::report::groups::{Figure, Group, groups};
-use crate::report::units;
 use crate::result::{Durability, ResultSet, RunRecord, RunRole, Slo};
+use crate::units;
 
 pub use text::table;
 

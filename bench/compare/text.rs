@@ -1,7 +1,8 @@
 //! A comparison as a table for terminals.
 
 use super::{Comparison, Verdict};
-use crate::report::{class_name, units};
+use crate::report::class_name;
+use crate::units;
 
 /// Column widths follow their contents; columns are two blanks apart.
 pub fn table(comparison: &Comparison) -> String {

@@ -115,6 +115,7 @@ pub struct Progress {
 /// Names of phases.
 pub const PHASES: [&str; 7] = ["connect", "probe", "preload", "warm-up", "measure", "drain", "verify"];
 
+const PROBE: usize = 1;
 const PRELOAD: usize = 2;
 const WARM_UP: usize = 3;
 const MEASURE: usize = 4;
@@ -126,7 +127,7 @@ const VERIFY: usize = 6;
 pub struct Outcome {
     /// To the end, or not.
     pub status: RunStatus,
-    /// From `preload` on, relative to the start of this.
+    /// From `probe` on, relative to the start of this.
     pub phases: Vec<PhaseRecord>,
     /// When it began.
     pub began_ns: u64,
@@ -171,6 +172,8 @@ struct State {
     busy_ns: u64,
     turn_began_ns: u64,
     next_progress_ns: u64,
+    /// When an operation last could not start because all places were taken; 0: never.
+    refused_ns: u64,
 }
 
 impl<D: Driver, C: Clock> Engine<'_, D, C> {
@@ -235,7 +238,11 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
             busy_ns: 0,
             turn_began_ns: outcome.began_ns,
             next_progress_ns: outcome.began_ns,
+            refused_ns: 0,
         };
+        self.enter(PROBE, outcome);
+        self.probe(settings, &mut state).map_err(|end| (PROBE, end))?;
+        self.leave(outcome, "");
         if settings.preload_messages > 0 {
             self.enter(PRELOAD, outcome);
             self.driver.hold_consumers(true);
@@ -333,6 +340,20 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         Ok(())
     }
 
+    /// One operation, to see that the target serves. It belongs to the warm-up.
+    fn probe(&mut self, settings: &Settings, state: &mut State) -> Result<(), End> {
+        let began_ns = self.clock.now_ns();
+        while !self.driver.start(began_ns, self.books).map_err(End::Broken)? {
+            self.turn(false, state)?;
+            self.check(began_ns, settings)?;
+        }
+        while self.driver.in_flight() > 0 {
+            self.turn(false, state)?;
+            self.check(began_ns, settings)?;
+        }
+        Ok(())
+    }
+
     fn preload(&mut self, settings: &Settings, state: &mut State) -> Result<(), End> {
         let began_ns = self.clock.now_ns();
         let until = self.books.ledger.next_sequence() + settings.preload_messages;
@@ -411,10 +432,17 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
                 if intended_ns > now_ns {
                     break;
                 }
+                let actual_ns = self.clock.now_ns();
                 match self.driver.start(intended_ns, self.books) {
                     Ok(true) => {}
-                    Ok(false) => break,
+                    Ok(false) => {
+                        state.refused_ns = now_ns;
+                        break;
+                    }
                     Err(error) => return (next, End::Broken(error)),
+                }
+                if intended_ns > state.refused_ns {
+                    self.books.recorder.own_lag(intended_ns, actual_ns);
                 }
                 self.books.recorder.plan(intended_ns);
                 next += 1;

@@ -149,7 +149,7 @@ fn stall_server_has_no_coordinated_omission() {
     assert!(lag.max_ns < 100_000 && service.max_ns <= response.max_ns);
     assert_eq!(
         outcome.phases.iter().map(|phase| phase.name.as_str()).collect::<Vec<_>>(),
-        ["warm-up", "measure", "drain"]
+        ["probe", "warm-up", "measure", "drain"]
     );
 
     let (closed, _) = simulate(Schedule::Closed, 1, measure_ns);

@@ -1,4 +1,5 @@
-//! What a result must say about the machine, as named facts: kernel, processors, memory, network, disk, limits, build.
+//! What a result must say about the machine, as named facts: kernel, processors, memory, network, disk, limits, build, tunables,
+//! interrupts.
 //!
 //! Invariants: it only reads, it never fails (what cannot be read is a fact without a value and with the reason), and it
 //! names no host and no user: hosts are told apart by a hash.
@@ -6,22 +7,53 @@
 mod build;
 mod machine;
 mod storage;
+mod tuning;
 
 use std::path::Path;
 
 use crate::clock::{rfc3339, wall_ms};
 use crate::result::{ENVIRONMENT_SCHEMA, EnvironmentFact, EnvironmentRecord};
 
+/// Section of the interrupts that were counted when a set came to its end.
+const INTERRUPTS_AFTER: &str = "interrupts after";
+
 /// Captures the machine as it is now. `data` is where a broker keeps its store; its disk and file system are described.
-pub fn capture(data: &Path) -> EnvironmentRecord {
-    capture_below(Path::new("/"), data)
+/// `broker` is RingMQ's binary, which knows all tunables.
+pub fn capture(data: &Path, broker: Option<&Path>) -> EnvironmentRecord {
+    capture_below(Path::new("/"), data, broker)
 }
 
-fn capture_below(root: &Path, data: &Path) -> EnvironmentRecord {
+/// Adds what can only be known when all runs are over: interrupts to compare with those before.
+pub fn capture_after(record: &mut EnvironmentRecord) {
+    record.facts.retain(|fact| fact.section != INTERRUPTS_AFTER);
+    let mut facts = Facts { root: Path::new("/"), facts: Vec::new() };
+    interrupts(&mut facts, INTERRUPTS_AFTER);
+    record.facts.append(&mut facts.facts);
+}
+
+/// Counts per interrupt and core, and the cores that may take it.
+fn interrupts(facts: &mut Facts<'_>, section: &str) {
+    let lines = facts.lines("/proc/interrupts");
+    if lines.is_empty() {
+        facts.add(section, "all", None, "not in /proc/interrupts");
+    }
+    for line in lines.iter().skip(1) {
+        let Some((number, rest)) = line.split_once(':') else { continue };
+        let text = rest.split_whitespace().collect::<Vec<_>>().join(" ");
+        let number = number.trim();
+        let cores = facts.read(&format!("/proc/irq/{number}/smp_affinity_list"));
+        let note = cores.map(|cores| format!("may run on {cores}")).unwrap_or_default();
+        facts.add(section, number, Some(text), &note);
+    }
+}
+
+fn capture_below(root: &Path, data: &Path, broker: Option<&Path>) -> EnvironmentRecord {
     let mut facts = Facts { root, facts: Vec::new() };
     machine::capture(&mut facts);
     storage::capture(&mut facts, data);
     build::capture(&mut facts);
+    tuning::capture(&mut facts, broker, data);
+    interrupts(&mut facts, "interrupts");
     EnvironmentRecord {
         schema: ENVIRONMENT_SCHEMA.to_owned(),
         captured: rfc3339(wall_ms()),
@@ -99,7 +131,9 @@ mod tests {
     #[test]
     fn capture_never_fails() {
         let empty = tempfile::tempdir().unwrap();
-        for record in [capture_below(empty.path(), empty.path()), capture(empty.path())] {
+        for mut record in [capture_below(empty.path(), empty.path(), None), capture(empty.path(), None)] {
+            capture_after(&mut record);
+            capture_after(&mut record);
             assert!(record.facts.len() > 60, "{}", record.facts.len());
             assert!(record.facts.iter().all(|fact| fact.value.is_some() || !fact.note.is_empty()));
             let mut names: Vec<_> = record.facts.iter().map(|fact| (&fact.section, &fact.name)).collect();

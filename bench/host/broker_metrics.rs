@@ -20,6 +20,8 @@ pub struct Counters {
     pub segment_rolls: u64,
     /// Completed syncs of the log.
     pub syncs: u64,
+    /// Groups written to the log.
+    pub groups: u64,
     /// First byte of the log; it rises when files are deleted.
     pub first_byte: u64,
 }
@@ -65,6 +67,7 @@ fn parse(page: &str) -> Counters {
     Counters {
         segment_rolls: total("ringmq_log_segment_rolls_total"),
         syncs: total("ringmq_log_syncs_total"),
+        groups: total("ringmq_log_groups_total"),
         first_byte: total("ringmq_log_minimum_offset_bytes"),
     }
 }
@@ -146,13 +149,19 @@ pub fn events(samples: &[Sample], start_ns: u64, end_ns: u64) -> Vec<BrokerEvent
     events
 }
 
-/// Syncs per second over a measured phase, if there are samples around it.
-pub fn syncs_per_s(samples: &[Sample], start_ns: u64, end_ns: u64) -> Option<f64> {
+/// Syncs per second over a measured phase, if there are samples around it. Where each group is synced (`SYNC_FLUSH`) and no
+/// sync is counted, the write itself was synchronous, and a group is a sync.
+pub fn syncs_per_s(samples: &[Sample], start_ns: u64, end_ns: u64, syncs_each_group: bool) -> Option<f64> {
     let inside: Vec<&Sample> = samples.iter().filter(|sample| (start_ns..=end_ns).contains(&sample.at_ns)).collect();
     let (first, last) = (inside.first()?, inside.last()?);
     let elapsed_ns = last.at_ns - first.at_ns;
     #[expect(clippy::cast_precision_loss, reason = "counts and times of a run are far below 2^53")]
-    let rate = (last.counters.syncs - first.counters.syncs) as f64 * 1e9 / elapsed_ns as f64;
+    let rate = match last.counters.syncs.saturating_sub(first.counters.syncs) {
+        0 if syncs_each_group => last.counters.groups.saturating_sub(first.counters.groups),
+        syncs => syncs,
+    } as f64
+        * 1e9
+        / elapsed_ns as f64;
     (elapsed_ns > 0).then_some(rate)
 }
 
@@ -164,8 +173,8 @@ mod tests {
     #[test]
     fn reads_pages() {
         let page = "# HELP ringmq_log_syncs_total x\nringmq_log_syncs_total{shard=\"0\"} 3\nringmq_log_syncs_total{shard=\"1\"} 4\n\
-                    ringmq_log_syncs_total_old 90\nringmq_log_segment_rolls_total 2\nringmq_log_minimum_offset_bytes 1e3\n";
-        assert_eq!(parse(page), Counters { segment_rolls: 2, syncs: 7, first_byte: 1000 });
+                    ringmq_log_syncs_total_old 90\nringmq_log_groups_total 11\nringmq_log_segment_rolls_total 2\nringmq_log_minimum_offset_bytes 1e3\n";
+        assert_eq!(parse(page), Counters { segment_rolls: 2, syncs: 7, groups: 11, first_byte: 1000 });
         assert_eq!(parse("no page"), Counters::default());
     }
 
@@ -174,7 +183,7 @@ mod tests {
     fn finds_events() {
         let sample = |second: u64, segment_rolls, syncs, first_byte| Sample {
             at_ns: second * 1_000_000_000,
-            counters: Counters { segment_rolls, syncs, first_byte },
+            counters: Counters { segment_rolls, syncs, groups: second * 30, first_byte },
         };
         let samples =
             [sample(8, 0, 0, 0), sample(9, 5, 2, 0), sample(11, 6, 4, 0), sample(12, 6, 400, 7), sample(13, 7, 400, 7)];
@@ -188,6 +197,8 @@ mod tests {
                 event(2, BrokerEventKind::Retention, 1),
             ]
         );
-        assert_eq!(syncs_per_s(&samples, 10_000_000_000, 13_000_000_000), Some(198.0));
+        assert_eq!(syncs_per_s(&samples, 10_000_000_000, 13_000_000_000, true), Some(198.0));
+        assert_eq!(syncs_per_s(&samples[3..], 10_000_000_000, 13_000_000_000, false), Some(0.0));
+        assert_eq!(syncs_per_s(&samples[3..], 10_000_000_000, 13_000_000_000, true), Some(30.0));
     }
 }

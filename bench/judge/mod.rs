@@ -3,5 +3,5 @@
 mod slo;
 mod validity;
 
-pub use slo::{SloError, check_slo, format_ns, parse_slo};
-pub use validity::{exit_code, judge, validity};
+pub use slo::{SloError, check_slo, parse_slo};
+pub use validity::{MOST_BUSY_SHARE, exit_code, judge, validity};

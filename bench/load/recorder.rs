@@ -33,15 +33,16 @@ struct Interval {
     received: u64,
 }
 
+/// A histogram whose pages are all there: resetting writes all counters.
+fn touched() -> Histogram<u32> {
+    let mut histogram = histogram::<u32>();
+    let _ = histogram.record(hlog::HIGHEST_NS);
+    histogram.reset();
+    histogram
+}
+
 impl Interval {
     fn new() -> Interval {
-        let touched = || {
-            let mut histogram = histogram::<u32>();
-            // Writing all counters brings their pages in.
-            let _ = histogram.record(hlog::HIGHEST_NS);
-            histogram.reset();
-            histogram
-        };
         Interval {
             response: touched(),
             service: touched(),
@@ -114,6 +115,7 @@ pub struct Recorder {
     interval_ns: u64,
     intervals: Vec<Interval>,
     errors: Vec<ErrorEntry>,
+    own_lag: Histogram<u32>,
     warm_up: Histogram<u32>,
     warm_up_windows: Vec<u64>,
     warm_up_errors: u64,
@@ -137,7 +139,8 @@ impl Recorder {
             interval_ns: interval_s * SECOND_NS,
             intervals: (0..count).map(|_| Interval::new()).collect(),
             errors: Vec::with_capacity(ERROR_KINDS),
-            warm_up: histogram(),
+            own_lag: touched(),
+            warm_up: touched(),
             warm_up_windows: Vec::with_capacity(WARM_UP_WINDOWS),
             warm_up_errors: 0,
             planned: 0,
@@ -194,6 +197,12 @@ impl Recorder {
         interval.response.saturating_record(response);
         interval.service.saturating_record(now_ns.saturating_sub(actual_ns));
         interval.lag.saturating_record(actual_ns.saturating_sub(intended_ns));
+    }
+
+    /// An operation of the plan was started by a generator that was free to: no place was missing since its time.
+    #[inline]
+    pub fn own_lag(&mut self, intended_ns: u64, now_ns: u64) {
+        self.own_lag.saturating_record(now_ns.saturating_sub(intended_ns));
     }
 
     /// An operation failed.
@@ -296,6 +305,11 @@ impl Recorder {
             Distribution::of(&self.merged(|interval| &interval.lag)),
             Distribution::of(&self.merged(|interval| &interval.error)),
         ]
+    }
+
+    /// Lag of which the generator alone is the cause.
+    pub fn own_lags(&self) -> Distribution {
+        Distribution::of(&self.own_lag)
     }
 
     /// From intended send to receipt.

@@ -10,7 +10,7 @@ use super::{Launch, PeerError, PeerOptions, free_port, system};
 pub const JAVA_VERSION: &str = "5.3.3";
 const POM: &str = include_str!("java/pom.xml");
 
-fn cache_folder() -> PathBuf {
+pub(super) fn cache_folder() -> PathBuf {
     let home = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache"));

@@ -20,9 +20,10 @@ use ringmq_protocol::command::Command as Remoting;
 use thiserror::Error;
 
 pub use java::JAVA_VERSION;
+pub use ringmq::find_ringmq;
 
 use crate::drivers::remoting::{ask, connect};
-use crate::host::pinning;
+use crate::host::{extents, pinning};
 use crate::result::{Durability, ResultDirectory, SystemRecord};
 
 /// How long a broker may take to serve.
@@ -146,6 +147,12 @@ fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> PeerError {
     move |source| PeerError::System { action, source }
 }
 
+/// A text without this host's folders: results are handed on.
+fn public(text: &str, folder: &Path) -> String {
+    let text = text.replace(&*folder.to_string_lossy(), "TEMPORARY");
+    text.replace(&*java::cache_folder().to_string_lossy(), "CACHE")
+}
+
 /// What a peer wants to have started.
 struct Launch {
     program: PathBuf,
@@ -202,8 +209,10 @@ impl Broker {
         let child = command.spawn().map_err(system(format!("start {}", launch.program.display())))?;
         let mut guard = guard;
         let folder = guard.0.take().unwrap_or(folder);
-        let mut line = vec![launch.program.display().to_string()];
-        line.extend(launch.arguments);
+        let program = launch.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let line = std::iter::once(program).chain(launch.arguments.iter().map(|text| public(text, &folder))).collect();
+        let configuration =
+            launch.configuration.into_iter().map(|(key, value)| (key, public(&value, &folder))).collect();
         let mut broker = Broker {
             peer: options.peer,
             child,
@@ -215,7 +224,7 @@ impl Broker {
                 name: options.peer.name().to_owned(),
                 title: launch.title,
                 durability: Some(options.flush.durability()),
-                configuration: launch.configuration,
+                configuration,
                 command: line,
                 runtime: launch.runtime,
                 profile: "none".to_owned(),
@@ -285,7 +294,8 @@ impl Broker {
         &self.record
     }
 
-    /// Stops it in order, copies configuration and log into a result under `name`, and removes the store. Returns the names of
+    /// Stops it in order, copies configuration, log and a list of the files of its store's log into a result under `name`, and
+    /// removes the store. Returns the names of
     /// the copies.
     pub fn finish(mut self, directory: &ResultDirectory, name: &str) -> Vec<String> {
         self.stop();
@@ -293,9 +303,13 @@ impl Broker {
         let configuration: String =
             self.record.configuration.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         let log = fs::read(&self.log).unwrap_or_default();
-        for (file, content) in
-            [(format!("brokers/{name}.conf"), configuration.as_bytes()), (format!("brokers/{name}.log"), &log)]
-        {
+        let log_files = extents::describe(&self.folder.join("store/commitlog"));
+        let log = public(&String::from_utf8_lossy(&log), &self.folder);
+        for (file, content) in [
+            (format!("brokers/{name}.conf"), configuration.as_bytes()),
+            (format!("brokers/{name}.log"), log.as_bytes()),
+            (format!("brokers/{name}.files"), log_files.as_bytes()),
+        ] {
             // A result without these copies is still a result.
             if directory.write(&file, content).is_ok() {
                 files.push(file);

@@ -8,8 +8,11 @@ use super::{Launch, PeerError, PeerOptions, free_port};
 use crate::host::pinning::format_cores;
 
 /// Looks for the broker: where it was said to be, beside this program, in the release folder beside this one's.
-fn find_binary(options: &PeerOptions<'_>) -> Result<PathBuf, PeerError> {
-    if let Some(binary) = options.binary {
+///
+/// # Errors
+/// It is in none of these places.
+pub fn find_ringmq(binary: Option<&Path>) -> Result<PathBuf, PeerError> {
+    if let Some(binary) = binary {
         return std::path::absolute(binary)
             .ok()
             .filter(|path| path.is_file())
@@ -28,7 +31,7 @@ fn find_binary(options: &PeerOptions<'_>) -> Result<PathBuf, PeerError> {
 }
 
 pub(super) fn launch(options: &PeerOptions<'_>, folder: &Path) -> Result<Launch, PeerError> {
-    let program = find_binary(options)?;
+    let program = find_ringmq(options.binary)?;
     let version = Command::new(&program)
         .arg("--version")
         .output()

@@ -2,7 +2,7 @@
 //!
 //! All systems of a plot share one axis, so the axis is made from all of their values before any of them is drawn.
 
-use super::units;
+use crate::units;
 
 /// How values are spread along an axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,7 +55,14 @@ impl Quantity {
         match self {
             Quantity::Duration => short_duration(value),
             Quantity::Rate => units::short_count(value),
-            Quantity::Second => format!("{value:.0}"),
+            // Short runs have marks between seconds.
+            Quantity::Second => {
+                if (value - value.round()).abs() < 0.01 {
+                    format!("{value:.0}")
+                } else {
+                    format!("{value:.1}")
+                }
+            }
             Quantity::Share => format!("{:.0} %", value * 100.0),
         }
     }

@@ -7,10 +7,11 @@ mod chart;
 pub mod groups;
 mod page;
 mod plots;
+pub mod section;
 mod tables;
-pub mod units;
 
 pub use plots::class_name;
+pub use tables::share_at_knee;
 
 use crate::result::{ResultDirectory, ResultError};
 
@@ -59,6 +60,7 @@ mod tests {
             "the broker closed the connection",
             "2 messages lost",
             "Example CPU &lt;2 cores&gt;",
+            "ringmq-bench: versus",
             "ringmq-bench versus ringmq java",
             "no cpufreq (VM)",
             "Apache RocketMQ 5.3.3",

@@ -3,15 +3,16 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
-use super::{tables, units};
+use super::tables;
 use crate::compare::slo_text;
-use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetStatus};
+use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetKind, SetStatus};
+use crate::units;
 
 const STYLE: &str = include_str!("page.css");
 
 /// The page of a set.
 pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) -> String {
-    let heading = format!("ringmq-bench: {}", set.command.get(1..).unwrap_or_default().join(" "));
+    let heading = format!("ringmq-bench: {}", name(set.kind));
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -54,6 +55,16 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
     markup.into_string() + "\n"
 }
 
+fn name(kind: SetKind) -> &'static str {
+    match kind {
+        SetKind::Canonical => "canonical run",
+        SetKind::Run => "run",
+        SetKind::Sweep => "sweep",
+        SetKind::Versus => "versus",
+        SetKind::Publish => "published set",
+    }
+}
+
 fn summary(set: &ResultSet) -> Markup {
     html! {
         p.lead { "Made " (set.created) ", " (set.runs.len()) " runs." @if let Some(slo) = &set.slo { " SLO: " (slo_text(slo)) "." } }
@@ -66,11 +77,12 @@ fn summary(set: &ResultSet) -> Markup {
 fn goals(set: &ResultSet) -> Markup {
     html! {
         div.wide { table {
-            thead { tr { th { "goal" } th { "rule" } th { "wanted" } th { "measured" } } }
+            thead { tr { th { "goal" } th { "rule" } th { "wanted" } th { "measured" } th { "" } } }
             tbody { @for goal in &set.goals { tr {
                 th scope="row" { (goal.id) } td { (goal.rule) }
                 td { (units::significant(goal.wanted)) " " (goal.unit) }
                 td { (units::significant(goal.measured)) " " (goal.unit) }
+                td { @if goal.is_met() { span.good { "reached" } } @else { span.bad { "missed" } } }
             } } }
         } }
     }

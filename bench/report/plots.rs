@@ -6,8 +6,8 @@
 use super::axis::{Axis, Quantity};
 use super::chart::{Chart, Line, Note};
 use super::groups::{Group, groups};
-use super::units;
 use crate::result::{BrokerEventKind, Curve, Durability, ResultSet, RunRecord, RunRole};
+use crate::units;
 
 /// Colours before they repeat.
 const COLOURS: usize = 6;
@@ -82,7 +82,7 @@ fn colour(set: &ResultSet, system: &str) -> String {
         runs.peek().is_some() && runs.all(|run| matches!(run.role, RunRole::Floor | RunRole::Headroom))
     };
     if is_floor(system) {
-        return if system == "file" { "floor dashed".to_owned() } else { "floor".to_owned() };
+        return if system.starts_with("file") { "floor dashed".to_owned() } else { "floor".to_owned() };
     }
     let place = set.systems.iter().filter(|known| !is_floor(&known.name)).position(|known| known.name == system);
     format!("s{}", place.unwrap_or(COLOURS - 1) % COLOURS)
@@ -155,6 +155,9 @@ fn cumulative(set: &ResultSet, cell: &[&Group<'_>], title: &str, name: &str) -> 
 fn time_series(set: &ResultSet, cell: &[&Group<'_>], class: &str, place: &str, name: &str) -> Vec<Chart> {
     let runs: Vec<&RunRecord> =
         cell.iter().filter_map(|group| group.representative()).filter(|run| !run.series.is_empty()).collect();
+    // Floors are lines in the spectrum; over time they matter where there is nothing else.
+    let has_broker = runs.iter().any(|run| run.role != RunRole::Floor);
+    let runs: Vec<&RunRecord> = runs.into_iter().filter(|run| !has_broker || run.role != RunRole::Floor).collect();
     let points = || runs.iter().flat_map(|run| run.series.iter());
     let y_axis = Axis::logarithmic(
         points().flat_map(|point| [point.response_p50_ns, point.response_max_ns].map(|value| value as f64)),

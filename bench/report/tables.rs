@@ -4,9 +4,10 @@ use maud::{Markup, html};
 
 use super::groups::{Figure, Group, complaints, groups, is_usable};
 use super::plots::{class_name, title};
-use super::units;
 use crate::compare::{self, Comparison, Verdict};
-use crate::result::{Durability, ResultSet, RunRole};
+use crate::judge::MOST_BUSY_SHARE;
+use crate::result::{Curve, Durability, ResultSet, RunRole};
+use crate::units;
 
 fn duration_cell(figure: Option<Figure>) -> Markup {
     cell(figure, units::duration)
@@ -42,18 +43,19 @@ pub fn classes(set: &ResultSet) -> Markup {
                 caption { (class_name(class)) ": response times, median over repeats, smallest and largest below" }
                 thead { tr {
                     th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" } th { "p50" } th { "p99" }
-                    th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" } th { "end to end p99" }
+                    th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" } th { "end to end p50" } th { "end to end p99" }
+                    th { "core hiccups p99.9, longest" } th { "generator's lag p99" }
                 } }
                 tbody { @for group in &rows { (latency_row(set, &groups, group)) } }
             } }
-            div.wide { table {
+            @if class.is_some() { div.wide { table {
                 caption { (class_name(class)) ": what it cost the broker, and the host" }
                 thead { tr {
                     th { "workload" } th { "system" } th { "target/s" } th { "CPU per message" } th { "system calls per message" }
-                    th { "switches per message" } th { "disk bytes per body byte" } th { "resident" } th { "core hiccup p99.9" } th { "remarks" }
+                    th { "switches per message" } th { "disk bytes per body byte" } th { "syncs/s" } th { "resident" } th { "generator busy" } th { "remarks" }
                 } }
                 tbody { @for group in &rows { (cost_row(set, group)) } }
-            } }
+            } } }
         }
     }
 }
@@ -65,7 +67,7 @@ fn latency_row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup 
     let echo = all
         .iter()
         .find(|floor| {
-            floor.key.durability.is_none()
+            floor.key.system == "null"
                 && floor.key.workload == group.key.workload
                 && floor.key.rate_milli == group.key.rate_milli
                 && floor.runs.iter().all(|run| run.role == RunRole::Floor)
@@ -86,9 +88,23 @@ fn latency_row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup 
             (duration_cell(group.of_operation(|operation| operation.response.p9999_ns)))
             (duration_cell(group.of_operation(|operation| operation.response.max_ns)))
             td { (against_echo.unwrap_or_else(|| "–".to_owned())) }
+            (duration_cell(group.figure(|run| run.end_to_end.as_ref().map(|end| end.distribution.p50_ns as f64))))
             (duration_cell(group.figure(|run| run.end_to_end.as_ref().map(|end| end.distribution.p99_ns as f64))))
+            (hiccup_cell(group))
+            (duration_cell(group.figure(|run| Some(run.generator.own_lag.p99_ns as f64).filter(|_| group.key.rate_milli.is_some()))))
         }
     }
+}
+
+/// The worst core of the worst run: noise that any figure of the row may contain.
+fn hiccup_cell(group: &Group<'_>) -> Markup {
+    let all = || group.runs.iter().flat_map(|run| &run.hiccups);
+    let p999 = all().map(|hiccup| hiccup.distribution.p999_ns).max();
+    let longest = all().map(|hiccup| hiccup.distribution.max_ns).max();
+    html! { td { @match p999.zip(longest) {
+        Some((p999, longest)) => { (units::nanoseconds(p999)) ", " (units::nanoseconds(longest)) },
+        None => "–",
+    } } }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates are below 2^53")]
@@ -98,10 +114,6 @@ fn target_cell(group: &Group<'_>) -> Markup {
 
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds and bytes are below 2^53")]
 fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
-    let hiccup = group.figure(|run| {
-        let of_broker = run.hiccups.iter().filter(|hiccup| hiccup.role == "broker");
-        of_broker.map(|hiccup| hiccup.distribution.p999_ns as f64).reduce(f64::max)
-    });
     let switches = group.figure(|run| {
         Some(run.cost.voluntary_switches_per_message? + run.cost.involuntary_switches_per_message.unwrap_or(0.0))
     });
@@ -114,8 +126,9 @@ fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
             (cell(group.figure(|run| run.cost.syscalls_per_message), units::significant))
             (cell(switches, units::significant))
             (cell(group.figure(|run| run.cost.write_amplification), units::significant))
+            (cell(group.figure(|run| run.cost.syncs_per_s), units::count))
             (cell(group.figure(|run| run.cost.resident_bytes.map(|bytes| bytes as f64)), units::bytes))
-            (duration_cell(hiccup))
+            (cell(group.figure(|run| Some(run.generator.busy_share)), units::percent))
             td { (remarks(group)) }
         }
     }
@@ -152,7 +165,7 @@ pub fn curves(set: &ResultSet) -> Markup {
         @if !set.curves.is_empty() {
             h3 { "Highest rates" }
             div.wide { table {
-                thead { tr { th { "workload" } th { "class" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "SLO" } th { "why not more" } } }
+                thead { tr { th { "workload" } th { "class" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "generator there" } th { "SLO" } th { "why not more" } } }
                 tbody { @for curve in &set.curves {
                     @let reason = curve.points.iter().find(|point| !point.held).map_or("", |point| point.reason.as_str());
                     tr {
@@ -161,6 +174,7 @@ pub fn curves(set: &ResultSet) -> Markup {
                         td { (title(set, &curve.system)) }
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
                         td { (if curve.confirmed { "yes" } else { "no" }) }
+                        td { (busy_at_knee(set, curve)) }
                         td { (compare::slo_text(&curve.slo)) }
                         td { (reason) }
                     }
@@ -168,6 +182,23 @@ pub fn curves(set: &ResultSet) -> Markup {
             } }
         }
     }
+}
+
+/// A generator without a quarter of its core to spare may be what ended the curve.
+fn busy_at_knee(set: &ResultSet, curve: &Curve) -> Markup {
+    let is_spent =
+        set.used_share_at_knee(curve).or(set.busy_share_at_knee(curve)).is_some_and(|share| share > MOST_BUSY_SHARE);
+    html! {
+        (share_at_knee(set, curve))
+        @if is_spent { " " span.flag { "its limit, perhaps not the broker's" } }
+    }
+}
+
+/// How much of the generator the knee of a curve took.
+pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
+    let Some(busy) = set.busy_share_at_knee(curve) else { return "–".to_owned() };
+    let used = set.used_share_at_knee(curve).map(|used| format!(", at {} of its limit", units::percent(used)));
+    format!("{} busy{}", units::percent(busy), used.unwrap_or_default())
 }
 
 /// Systems against each other inside one set: the first that is no floor against the others.

@@ -81,6 +81,8 @@ pub fn run(system: &str, round: u32, role: RunRole, rate: f64, median_ns: u64) -
             topics: 1,
             queues: 8,
             consumer_groups: 1,
+            idle_connections: 0,
+            preload_bytes: 0,
             header: "json".to_owned(),
             measure_s: 10.0,
             scale: 1.0,
@@ -128,6 +130,7 @@ pub fn run(system: &str, round: u32, role: RunRole, rate: f64, median_ns: u64) -
             broker_cores: "0".to_owned(),
             shares_cores: false,
             busy_share: 0.31,
+            own_lag: distribution(800, 3, count),
             allocations: 0,
         },
         cost: ResourceCost {
@@ -226,7 +229,8 @@ pub fn result_set() -> ResultSet {
             rule: "p99 of steady-1k-10k in D1 at most 500 us".to_owned(),
             wanted: 500.0,
             measured: 410.0,
-            unit: "us".to_owned(),
+            unit: "µs".to_owned(),
+            at_least: false,
         }],
     }
 }

@@ -112,6 +112,12 @@ pub struct RunParameters {
     pub queues: u32,
     /// Consumer groups that read everything.
     pub consumer_groups: u32,
+    /// Connections that do nothing.
+    #[serde(default)]
+    pub idle_connections: u32,
+    /// Bytes of messages that waited for the consumers when the run began.
+    #[serde(default)]
+    pub preload_bytes: u64,
     /// Header form on the wire: `json`, `rocketmq` or `none`.
     pub header: String,
     /// Intended length of the measured phase in seconds.
@@ -240,6 +246,9 @@ pub struct GeneratorRecord {
     pub shares_cores: bool,
     /// Share of the measured phase in which it had something to do. Above 0.75 its limits colour the result.
     pub busy_share: f64,
+    /// Lag of open loops that the generator or its core caused: without operations that waited for a free place.
+    #[serde(default)]
+    pub own_lag: Distribution,
     /// Heap allocations in the measured phase. Must be 0.
     pub allocations: u64,
 }
@@ -262,7 +271,7 @@ pub struct ResourceCost {
     pub involuntary_switches_per_message: Option<f64>,
     /// Bytes sent to the block layer per byte of body.
     pub write_amplification: Option<f64>,
-    /// Syncs of the log per second, from the broker's metrics.
+    /// Syncs of the log per second, from the broker's metrics; a synchronous direct write counts as one.
     pub syncs_per_s: Option<f64>,
     /// Resident memory at the end.
     pub resident_bytes: Option<u64>,

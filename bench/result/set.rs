@@ -16,6 +16,8 @@ pub enum SetKind {
     Sweep,
     /// `versus`.
     Versus,
+    /// `publish`.
+    Publish,
 }
 
 /// Whether a command got to its end.
@@ -91,7 +93,7 @@ pub struct Slo {
     pub p9999_ns: Option<u64>,
     /// Most of the longest response time.
     pub max_ns: Option<u64>,
-    /// Most errors.
+    /// Most errors; without it none is allowed.
     pub errors: Option<u64>,
     /// Most time by which answers may be behind the schedule at its end.
     pub backlog_ns: Option<u64>,
@@ -141,11 +143,12 @@ pub struct Headroom {
     pub workload: String,
     /// Operations per second reached.
     pub null_rate_per_s: f64,
-    /// The highest rate of a run in this set with that shape.
+    /// The highest fixed rate of single messages in this set. Closed loops and knees go to a limit instead: what the
+    /// generator had to spare there is in their runs.
     pub highest_used_rate_per_s: f64,
 }
 
-/// A goal of the catalogue and what was reached, for canonical sets.
+/// A goal and what was reached, for canonical and published sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Goal {
@@ -159,6 +162,16 @@ pub struct Goal {
     pub measured: f64,
     /// Unit of both.
     pub unit: String,
+    /// Whether more is better.
+    #[serde(default)]
+    pub at_least: bool,
+}
+
+impl Goal {
+    /// Whether it was reached.
+    pub fn is_met(&self) -> bool {
+        if self.at_least { self.measured >= self.wanted } else { self.measured <= self.wanted }
+    }
 }
 
 /// `result.json`.
@@ -196,6 +209,19 @@ pub struct ResultSet {
 }
 
 impl ResultSet {
+    /// Share of what the generator can do, as shown against the echo, that the knee of a curve uses.
+    pub fn used_share_at_knee(&self, curve: &Curve) -> Option<f64> {
+        Some(curve.knee_rate_per_s? / self.headroom.first()?.null_rate_per_s)
+    }
+
+    /// The largest share of its time in which the generator had work at the knee of a curve. It handles what has gathered, so
+    /// this nears 1 long before its limit, which is [`ResultSet::used_share_at_knee`].
+    pub fn busy_share_at_knee(&self, curve: &Curve) -> Option<f64> {
+        let knee = curve.knee_rate_per_s?;
+        let at_knee = curve.points.iter().filter(|point| (point.rate_per_s - knee).abs() <= knee * 1e-6);
+        at_knee.filter_map(|point| Some(self.run(&point.run)?.generator.busy_share)).reduce(f64::max)
+    }
+
     /// The run with this id.
     pub fn run(&self, id: &str) -> Option<&RunRecord> {
         self.runs.iter().find(|run| run.id == id)

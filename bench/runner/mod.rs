@@ -15,7 +15,7 @@ pub use progress::{ProgressLine, note};
 
 use crate::clock::{monotonic_ns, wall_ms};
 use crate::drivers::file::{AppendMode, FileAppend};
-use crate::drivers::null::{Behaviour, NullServer};
+use crate::drivers::null::{Behaviour, Idle, NullServer};
 use crate::drivers::remoting::{Remoting, RemotingShape};
 use crate::drivers::storm::Storm;
 use crate::drivers::{Books, Driver, DriverError};
@@ -263,7 +263,10 @@ fn generate(
     match &spec.target {
         Target::Broker(address) => generate_remote(spec, *address, settings, stop, progress, began_ns),
         Target::Null(behaviour) => {
-            let server = NullServer::start(spec.layout.broker.first().copied(), *behaviour)?;
+            // A spinning server on the generator's core would take it away.
+            let idle = if spec.layout.shares_cores() { Idle::Sleep } else { behaviour.idle };
+            let behaviour = Behaviour { idle, ..*behaviour };
+            let server = NullServer::start(spec.layout.broker.first().copied(), behaviour)?;
             generate_remote(spec, server.address(), settings, stop, progress, began_ns)
         }
         Target::File(folder, mode) => {

@@ -6,8 +6,8 @@ use crate::engine::Outcome;
 use crate::host::broker_metrics::{Sample, events, syncs_per_s};
 use crate::host::pinning::format_cores;
 use crate::result::{
-    Distribution, EndToEnd, GeneratorRecord, HiccupRecord, LoopKind, OperationRecord, PhaseRecord, ResourceCost,
-    RunParameters, RunRecord, RunStatus, Validity, hlog_name,
+    Distribution, Durability, EndToEnd, GeneratorRecord, HiccupRecord, LoopKind, OperationRecord, PhaseRecord,
+    ResourceCost, RunParameters, RunRecord, RunStatus, Validity, hlog_name,
 };
 use ringmq_protocol::frame::SerializeType;
 
@@ -81,6 +81,8 @@ pub(super) fn make(
             topics: load.topics,
             queues: load.queues,
             consumer_groups: spec.workload.consumers.as_ref().map_or(0, |consumers| consumers.groups),
+            idle_connections: load.idle_connections,
+            preload_bytes: load.preload_bytes,
             header: match (finished.operation, spec.header) {
                 ("append", _) => "none",
                 (_, SerializeType::Json) => "json",
@@ -124,9 +126,10 @@ pub(super) fn make(
             broker_cores: format_cores(&spec.layout.broker),
             shares_cores: spec.layout.shares_cores(),
             busy_share: outcome.busy_share,
+            own_lag: books.recorder.own_lags(),
             allocations: outcome.allocations,
         },
-        cost: cost(finished, messages, load.message_bytes as u64, samples),
+        cost: cost(spec, finished, messages, samples),
         validity: Validity::default(),
         series: books.recorder.series(),
         events: events(samples, outcome.measure_start_ns, outcome.measure_end_ns),
@@ -141,10 +144,12 @@ fn phases(outcome: &Outcome, connect_ns: u64) -> Vec<PhaseRecord> {
     std::iter::once(connect).chain(later).collect()
 }
 
-fn cost(finished: &Finished, messages: u64, message_bytes: u64, samples: &[Sample]) -> ResourceCost {
+fn cost(spec: &RunSpec<'_>, finished: &Finished, messages: u64, samples: &[Sample]) -> ResourceCost {
     let outcome = &finished.outcome;
+    let message_bytes = spec.workload.load.message_bytes as u64;
+    let syncs_each_group = spec.durability == Some(Durability::D2);
     let mut cost = ResourceCost {
-        syncs_per_s: syncs_per_s(samples, outcome.measure_start_ns, outcome.measure_end_ns),
+        syncs_per_s: syncs_per_s(samples, outcome.measure_start_ns, outcome.measure_end_ns, syncs_each_group),
         ..ResourceCost::default()
     };
     let Some((before, after, elapsed_ns)) = &finished.usage else { return cost };

@@ -134,7 +134,7 @@ fn wrong_use_is_explained() {
         (&["sweep", "rtt-1k", "--target", "null", "--slo", "p99<=1ms"], "no rate to sweep"),
         (&["run", "rtt-1k", "--target", "null", "--slo", "p98<=1ms"], "p98<=1ms"),
         (&["versus", "ringmq", "kafka"], "neither ringmq nor java"),
-        (&["run", "retention", "--target", "ringmq"], "does not serve yet"),
+        (&["run", "delay-level", "--target", "ringmq"], "does not serve yet"),
     ];
     for (index, (arguments, part)) in mistakes.into_iter().enumerate() {
         let output = bench(arguments, &folder.path().join(index.to_string()));

@@ -195,7 +195,7 @@ fn yes() -> bool {
 }
 
 /// What RingMQ does not serve yet, of what workloads may require.
-pub const NOT_SERVED_BY_RINGMQ: &[&str] = &["delay-level", "retention"];
+pub const NOT_SERVED_BY_RINGMQ: &[&str] = &["delay-level"];
 
 macro_rules! catalogue {
     ($($name:literal),* $(,)?) => {
@@ -227,6 +227,7 @@ catalogue!(
     "catchup",
     "slow-consumer",
     "conn-10k-idle",
+    "conn-1k-active",
     "conn-storm-1k",
     "tags-filter",
     "delay-level",
@@ -235,6 +236,7 @@ catalogue!(
     "retention",
     "saturate-16x1",
     "saturate-64x16",
+    "saturate-batch-32",
 );
 
 impl Workload {

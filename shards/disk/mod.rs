@@ -12,11 +12,13 @@ use std::path::Path;
 pub mod aligned;
 pub mod read_only;
 pub mod real;
+pub mod reserve;
 pub mod state_file;
 
 pub use aligned::AlignedBuffer;
 pub use read_only::ReadOnlyDisk;
 pub use real::RealDisk;
+pub use reserve::Reserve;
 pub use state_file::{StateFile, StateFileError};
 
 /// Alignment of offsets, lengths and memory that every direct access keeps, in bytes.
@@ -125,6 +127,10 @@ pub trait DiskFile: Send + Sync {
     fn try_lock(&self) -> io::Result<LockOutcome>;
     /// Tells the kernel that the cached pages of a range are not needed any more (`POSIX_FADV_DONTNEED`); a hint.
     fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Tells the kernel to read no more than it is asked for (`POSIX_FADV_RANDOM`); a hint.
+    fn expect_scattered_reads(&self) -> io::Result<()>;
+    /// Asks for the pages of a range that are not cached, without waiting for them (`POSIX_FADV_WILLNEED`); a hint.
+    fn read_ahead(&self, offset: u64, length: u64) -> io::Result<()>;
     /// The kernel's descriptor, for io_uring, cachestat and sendfile. `None` in memory.
     fn raw_fd(&self) -> Option<RawFd>;
 }

@@ -133,6 +133,14 @@ impl DiskFile for ReadOnlyFile {
         self.inner.drop_cached(offset, length)
     }
 
+    fn expect_scattered_reads(&self) -> io::Result<()> {
+        self.inner.expect_scattered_reads()
+    }
+
+    fn read_ahead(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.inner.read_ahead(offset, length)
+    }
+
     fn raw_fd(&self) -> Option<RawFd> {
         None
     }

@@ -151,12 +151,15 @@ impl DiskFile for RealFile {
     }
 
     fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()> {
-        let (offset, length) = (kernel_offset(offset)?, kernel_offset(length)?);
-        // SAFETY: posix_fadvise takes plain integers and a descriptor that `self` keeps open.
-        match unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, length, libc::POSIX_FADV_DONTNEED) } {
-            0 => Ok(()),
-            code => Err(io::Error::from_raw_os_error(code)),
-        }
+        self.advise(offset, length, libc::POSIX_FADV_DONTNEED)
+    }
+
+    fn expect_scattered_reads(&self) -> io::Result<()> {
+        self.advise(0, 0, libc::POSIX_FADV_RANDOM)
+    }
+
+    fn read_ahead(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.advise(offset, length, libc::POSIX_FADV_WILLNEED)
     }
 
     fn start_write_back(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -200,6 +203,17 @@ impl DiskFile for RealFile {
 
     fn raw_fd(&self) -> Option<RawFd> {
         Some(self.0.as_raw_fd())
+    }
+}
+
+impl RealFile {
+    fn advise(&self, offset: u64, length: u64, advice: i32) -> io::Result<()> {
+        let (offset, length) = (kernel_offset(offset)?, kernel_offset(length)?);
+        // SAFETY: posix_fadvise takes plain integers and a descriptor that `self` keeps open.
+        match unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, length, advice) } {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
     }
 }
 

@@ -10,9 +10,11 @@
 
 use std::path::{Path, PathBuf};
 
+use ringmq_protocol::prefetch::prefetch;
+
 use super::error::IndexError;
 use super::layout::{ENTRY_LENGTH, HEADER_LENGTH, Header, IndexEntry, IndexGeometry, SLOT_BYTES};
-use super::limits::{ENTRY_BUFFER, PAGE_SLOTS, PAGES_PER_WRITE, REBUILD_BATCH};
+use super::limits::{ENTRY_BUFFER, LINKS_BEHIND, PAGE_SLOTS, PAGES_PER_WRITE, REBUILD_BATCH};
 use crate::disk::{Disk, DiskFile, OpenOptions};
 
 /// Where a query looks, and what it found.
@@ -40,6 +42,8 @@ struct Live {
     dirty_pages: Vec<bool>,
     /// Entries that are not written yet: the last ones before `header.next_entry`.
     pending: Vec<u8>,
+    /// How many of the last pending entries no slot leads to yet: see [`IndexFile::put`].
+    unlinked: u32,
     /// Whether the header on disk is behind.
     dirty: bool,
 }
@@ -47,7 +51,7 @@ struct Live {
 impl Live {
     fn new(slots: Vec<u32>) -> Self {
         let pages = slots.len().div_ceil(PAGE_SLOTS);
-        Self { slots, dirty_pages: vec![false; pages], pending: Vec::new(), dirty: false }
+        Self { slots, dirty_pages: vec![false; pages], pending: Vec::new(), unlinked: 0, dirty: false }
     }
 
     fn pending_entries(&self) -> u32 {
@@ -178,7 +182,8 @@ impl IndexFile {
         self.header.next_entry >= self.geometry.entries
     }
 
-    /// Adds a key. False if the file is full or not the live one. An error may come from writing gathered entries:
+    /// Adds a key, which searches find after [`Self::link`]. An entry is linked to its slot a few puts later: a slot may be
+    /// anywhere in 20 MB of memory, and until then the processor has brought it. False if the file is full or not the live one. An error may come from writing gathered entries:
     /// then nothing was added and the same call can be tried again.
     pub(crate) fn put(&mut self, hash: u32, position: i64, store_time: i64) -> Result<bool, IndexError> {
         if self.is_full() || self.live.is_none() {
@@ -189,25 +194,50 @@ impl IndexFile {
         }
         let Some(live) = &mut self.live else { return Ok(false) };
         let header = &mut self.header;
-        let slot = self.geometry.slot_of(hash) as usize;
-        // A slot that points past the last entry is left over from before a crash.
-        let newest = if live.slots[slot] >= header.next_entry { 0 } else { live.slots[slot] };
+        prefetch(&live.slots[self.geometry.slot_of(hash) as usize]);
         let seconds = header.seconds_since_begin(store_time);
-        let entry = IndexEntry { hash, position, seconds, older: newest.cast_signed() };
+        let entry = IndexEntry { hash, position, seconds, older: 0 };
         live.pending.extend_from_slice(&entry.to_bytes());
-        live.slots[slot] = header.next_entry;
-        live.dirty_pages[slot / PAGE_SLOTS] = true;
+        live.unlinked += 1;
         live.dirty = true;
         if header.next_entry <= 1 {
             (header.begin_position, header.begin_time) = (position, store_time);
         }
-        header.used_slots += u32::from(newest == 0);
         header.next_entry += 1;
         (header.end_position, header.end_time) = (position, store_time);
+        if live.unlinked > LINKS_BEHIND {
+            self.link_to(LINKS_BEHIND);
+        }
         Ok(true)
     }
 
+    /// Lets slots lead to all entries. Before searches and writes.
+    pub(crate) fn link(&mut self) {
+        self.link_to(0);
+    }
+
+    /// Links the oldest entries without a slot, until `rest` are left.
+    fn link_to(&mut self, rest: u32) {
+        let Some(live) = &mut self.live else { return };
+        let header = &mut self.header;
+        while live.unlinked > rest {
+            let number = header.next_entry - live.unlinked;
+            let index = live.pending_entries() - live.unlinked;
+            live.unlinked -= 1;
+            let Some(bytes) = live.pending.as_chunks_mut::<ENTRY_LENGTH>().0.get_mut(index as usize) else { return };
+            let entry = IndexEntry::from_bytes(bytes);
+            let slot = self.geometry.slot_of(entry.hash) as usize;
+            // A slot that points past the last entry is left over from before a crash.
+            let newest = if live.slots[slot] >= number { 0 } else { live.slots[slot] };
+            *bytes = IndexEntry { older: newest.cast_signed(), ..entry }.to_bytes();
+            live.slots[slot] = number;
+            live.dirty_pages[slot / PAGE_SLOTS] = true;
+            header.used_slots += u32::from(newest == 0);
+        }
+    }
+
     fn write_entries(&mut self) -> Result<(), IndexError> {
+        self.link();
         let Some(live) = &mut self.live else { return Ok(()) };
         if live.pending.is_empty() {
             return Ok(());

@@ -9,6 +9,9 @@ pub const DEFAULT_ENTRIES: u32 = 20_000_000;
 /// Entries that gather in memory before they are written: 160 KiB per write.
 pub const ENTRY_BUFFER: usize = 8192;
 
+/// Entries whose slots are on their way from memory: see `IndexFile::put`. About as many as fit into the time of one load.
+pub const LINKS_BEHIND: u32 = 8;
+
 /// Slots of one page: what is written when any of them changed.
 pub const PAGE_SLOTS: usize = 1024;
 

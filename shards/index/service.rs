@@ -144,16 +144,49 @@ impl IndexService {
         physical: PhysicalOffset,
         store_timestamp: StoreTimestamp,
     ) -> Result<(), IndexError> {
+        let outcome = self.gather_record(record, physical, store_timestamp);
+        self.link();
+        outcome
+    }
+
+    /// As [`Self::put_record`], but queries need not find the last few keys before [`Self::link`]: the slots of many records
+    /// are scattered over memory and come faster when they are asked for ahead.
+    pub fn gather_record(
+        &mut self,
+        record: &RecordView<'_>,
+        physical: PhysicalOffset,
+        store_timestamp: StoreTimestamp,
+    ) -> Result<(), IndexError> {
         if message::transaction_type(record.sys_flag()) == message::TRANSACTION_ROLLBACK {
             return Ok(());
         }
         let (topic, at) = (record.topic(), Indexed { physical, store_timestamp });
         let (unique_key, keys) = record.index_keys();
-        self.put_keys(topic, unique_key, keys.unwrap_or_default(), at)
+        self.gather_keys(topic, unique_key, keys.unwrap_or_default(), at)
     }
 
     /// As [`Self::put_record`], from the parts of a record: `keys` is a list with single spaces in between.
     pub fn put_keys(
+        &mut self,
+        topic: &str,
+        unique_key: Option<&[u8]>,
+        keys: &[u8],
+        at: Indexed,
+    ) -> Result<(), IndexError> {
+        let outcome = self.gather_keys(topic, unique_key, keys, at);
+        self.link();
+        outcome
+    }
+
+    /// After the last of many [`Self::gather_record`]: queries find all that was put.
+    pub fn link(&mut self) {
+        if let Some(newest) = self.files.last_mut() {
+            newest.link();
+        }
+    }
+
+    /// As [`Self::put_keys`] without [`Self::link`].
+    pub(crate) fn gather_keys(
         &mut self,
         topic: &str,
         unique_key: Option<&[u8]>,

@@ -134,6 +134,33 @@ fn keys_and_times() {
 }
 
 #[test]
+fn gathered_keys_make_the_same_files() {
+    // Goal: keys that are linked later are found after it, and the files do not differ by a byte. Method: many keys that
+    // share few slots over several files, put one by one and gathered in groups of all sizes.
+    let (plain, gathering) = (sim(), sim());
+    let mut one = open(&plain, 7, 40, LastStop::Clean).unwrap();
+    let mut other = open(&gathering, 7, 40, LastStop::Clean).unwrap();
+    let mut number = 0;
+    for group in 1..20 {
+        for _ in 0..group {
+            let key = format!("k{}", number % 23);
+            one.put_keys("T", None, key.as_bytes(), at(number, 1000 + number)).unwrap();
+            other.gather_keys("T", None, key.as_bytes(), at(number, 1000 + number)).unwrap();
+            number += 1;
+        }
+        other.link();
+        for key in 0..23 {
+            let key = format!("k{key}");
+            assert_eq!(query(&other, &key, 64), query(&one, &key, 64), "{key} after {number}");
+        }
+    }
+    one.flush().unwrap();
+    other.flush().unwrap();
+    let bytes = |disk| files(disk).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
+    assert_eq!(bytes(&gathering), bytes(&plain));
+}
+
+#[test]
 fn records_put_their_keys() {
     // Goal: the keys of a real record, and none of one that rolls a transaction back. Method: a record that Java decoded,
     // then the same with the rollback bits in its sysFlag.

@@ -84,6 +84,9 @@ impl Segment {
     ) -> Result<Self, SegmentError> {
         let open = |way: WritePath| disk.open(&path, way.options()).map_err(SegmentError::io("open", &path));
         let page_cache = open(WritePath::PageCache)?;
+        // Otherwise one read of a backlog fetches as much as the device is set to, 8 MiB on some, in one piece of kernel work that
+        // no shard of the same processor can interrupt. Who reads on asks for it (`DiskFile::read_ahead`).
+        let _ = page_cache.expect_scattered_reads();
         let direct = match write_path {
             WritePath::PageCache => None,
             way => Some((way, open(way)?)),

@@ -20,7 +20,7 @@ use ringmq_protocol::record;
 
 use super::limits::{PAGE_BYTES, PENDING_RECORDS_MAX, TURN_HEADROOM_BYTES};
 use super::view::LogView;
-use crate::queue::{ChunkPool, Queue, QueueEntry};
+use crate::queue::{ChunkPool, PrefetchStep, Queue, QueueEntry};
 use crate::sync::{Ordering, fence};
 use crate::types::{PhysicalOffset, QueueOffset, StoreTimestamp};
 
@@ -192,6 +192,11 @@ pub struct WriterOptions {
     pub sync_flush_timeout_ms: u64,
 }
 
+/// How many records before its turn each step towards a record's queue is asked of the memory. A step takes about as long as a
+/// few records do.
+const PREFETCH_AHEAD: [(usize, PrefetchStep); 3] =
+    [(18, PrefetchStep::Queue), (12, PrefetchStep::Tail), (6, PrefetchStep::Entry)];
+
 /// A mistake that a test plants to show that its checks would notice.
 #[cfg(any(test, feature = "sim"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +213,8 @@ pub enum PlantedBug {
     IgnorePins,
     /// The rest of a write's last page is left as it is.
     LeaveRestOfPage,
+    /// A record is bound to the queue offset that the record before it in its queue has.
+    BindOffsetTwice,
 }
 
 /// State of a planted mistake.
@@ -455,7 +462,10 @@ impl Writer {
         for (queue_offset, piece) in (first_queue_offset..).zip(pieces) {
             // SAFETY: writer's thread; the range lies inside the reservation.
             let bytes = unsafe { self.view.ring.slice_mut(self.end, piece.size as usize) };
-            record::bind_record(bytes, queue_offset as i64, self.end as i64, store_timestamp as i64);
+            let named_offset = queue_offset;
+            #[cfg(any(test, feature = "sim"))]
+            let named_offset = named_offset - u64::from(named_offset > 0 && self.has_bug(PlantedBug::BindOffsetTwice));
+            record::bind_record(bytes, named_offset as i64, self.end as i64, store_timestamp as i64);
             let is_last = queue_offset + 1 == first_queue_offset + pieces.len() as u64;
             self.pending.push_back(Bound {
                 queue: Arc::clone(queue),
@@ -591,9 +601,16 @@ impl Writer {
         #[cfg(not(any(test, feature = "sim")))]
         let already_shown = 0;
         // Without room in the tail the rest waits for the flush thread; it is safe, but neither visible nor answered.
-        let is_hidden = |bound: &&Bound| !self.show(bound);
-        let fresh = self.pending.range(already_shown.min(safe_count)..safe_count);
-        let shown = fresh.clone().position(|bound| is_hidden(&bound)).map_or(safe_count, |index| already_shown + index);
+        let fresh = already_shown.min(safe_count)..safe_count;
+        let is_hidden = |&index: &usize| {
+            for (distance, step) in PREFETCH_AHEAD {
+                if let Some(bound) = self.pending.get(index + distance) {
+                    bound.queue.prefetch(step);
+                }
+            }
+            !self.show(&self.pending[index])
+        };
+        let shown = fresh.into_iter().find(is_hidden).unwrap_or(safe_count);
         let last_shown = shown.checked_sub(1).map(|index| &self.pending[index]);
         let last_shown = last_shown.map(|last| (last.physical + u64::from(last.size), last.store_timestamp));
         // One fence for all: see `Queue::publish_in_group`.
@@ -604,6 +621,7 @@ impl Writer {
                 sink.settled(settled(&bound, ticket, Verdict::Stored));
             }
         }
+        self.pool.arena().note_appended(shown.saturating_sub(already_shown) as u64);
         // The flush thread finds the queues by the marks that were just made: a flush after this writes all of them.
         if let Some((end, store_timestamp)) = last_shown {
             self.view.shown.store(end, Ordering::Release);

@@ -13,6 +13,8 @@
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
+use ringmq_protocol::prefetch::prefetch;
+
 use super::entry::QueueEntry;
 use super::limits::{CHUNK_ENTRIES, MAXIMUM_POOL_CHUNKS, SLAB_CHUNKS};
 use super::tail::Tail;
@@ -53,9 +55,14 @@ pub(crate) struct Chunk {
     claim: AtomicU64,
     /// Queue offset of the first entry that was written under this claim; data guarded by the claim.
     start: AtomicU64,
-    physical: [AtomicU64; ENTRIES],
-    tags_code: [AtomicU64; ENTRIES],
-    size: [AtomicU32; ENTRIES],
+    entries: [Entry; ENTRIES],
+}
+
+/// One entry. Its parts lie side by side: with many queues each append is a walk through cold memory.
+struct Entry {
+    physical: AtomicU64,
+    tags_code: AtomicU64,
+    size: AtomicU32,
 }
 
 impl Chunk {
@@ -63,25 +70,36 @@ impl Chunk {
         Self {
             claim: AtomicU64::new(0),
             start: AtomicU64::new(0),
-            physical: std::array::from_fn(|_| AtomicU64::new(0)),
-            tags_code: std::array::from_fn(|_| AtomicU64::new(0)),
-            size: std::array::from_fn(|_| AtomicU32::new(0)),
+            entries: std::array::from_fn(|_| Entry {
+                physical: AtomicU64::new(0),
+                tags_code: AtomicU64::new(0),
+                size: AtomicU32::new(0),
+            }),
         }
     }
 
     /// Writer only: stores an entry. It becomes readable through the queue's published length, not here.
     pub(crate) fn write(&self, index: usize, entry: QueueEntry) {
-        self.physical[index].store(entry.physical.0, Ordering::Relaxed);
-        self.tags_code[index].store(entry.tags_code.cast_unsigned(), Ordering::Relaxed);
-        self.size[index].store(entry.size, Ordering::Relaxed);
+        let place = &self.entries[index];
+        place.physical.store(entry.physical.0, Ordering::Relaxed);
+        place.tags_code.store(entry.tags_code.cast_unsigned(), Ordering::Relaxed);
+        place.size.store(entry.size, Ordering::Relaxed);
+    }
+
+    /// Asks for the memory that [`Self::write`] needs.
+    pub(crate) fn prefetch(&self, index: usize) {
+        prefetch(&self.entries[index]);
+        // An entry may lie across two lines.
+        prefetch(&self.entries[index].size);
     }
 
     /// Reads an entry; the value means something only if the claim still holds afterwards.
     pub(crate) fn read(&self, index: usize) -> QueueEntry {
+        let place = &self.entries[index];
         QueueEntry {
-            physical: PhysicalOffset(self.physical[index].load(Ordering::Relaxed)),
-            size: self.size[index].load(Ordering::Relaxed),
-            tags_code: self.tags_code[index].load(Ordering::Relaxed).cast_signed(),
+            physical: PhysicalOffset(place.physical.load(Ordering::Relaxed)),
+            size: place.size.load(Ordering::Relaxed),
+            tags_code: place.tags_code.load(Ordering::Relaxed).cast_signed(),
         }
     }
 
@@ -110,6 +128,9 @@ pub struct ChunkArena {
     in_use: AtomicU32,
     /// Counts flushes and retirements: without a change, another search for free chunks would find nothing.
     progress: AtomicU64,
+    /// Entries appended and flushed since the start. Each is written by one thread.
+    appended: AtomicU64,
+    flushed: AtomicU64,
 }
 
 impl ChunkArena {
@@ -134,6 +155,31 @@ impl ChunkArena {
     /// Bytes of chunks that hold entries, flushed or not. A full pool is normal: flushed chunks are a cache.
     pub fn used_bytes(&self) -> u64 {
         u64::from(self.in_use.load(Ordering::Relaxed)) * Self::CHUNK_BYTES
+    }
+
+    /// Entries that the pool's chunks can hold.
+    pub fn capacity_entries(&self) -> u64 {
+        u64::from(self.limit) * CHUNK_ENTRIES
+    }
+
+    /// Entries that are in no file yet. Those of deleted topics count until the next round of flushing.
+    pub fn unflushed_entries(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed).saturating_sub(self.flushed.load(Ordering::Relaxed))
+    }
+
+    /// Log writer only.
+    pub(crate) fn note_appended(&self, entries: u64) {
+        self.appended.store(self.appended.load(Ordering::Relaxed) + entries, Ordering::Relaxed);
+    }
+
+    /// Flush thread only, before it looks for what there is to flush.
+    pub(crate) fn appended_entries(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
+    }
+
+    /// Flush thread only: everything that was appended up to this count is in files, or its queue is gone.
+    pub(crate) fn note_flushed(&self, appended: u64) {
+        self.flushed.store(appended, Ordering::Relaxed);
     }
 
     pub(crate) fn note_progress(&self) {
@@ -175,6 +221,8 @@ impl ChunkPool {
             allocated: AtomicU32::new(0),
             in_use: AtomicU32::new(0),
             progress: AtomicU64::new(0),
+            appended: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
         };
         let state = PoolState { free: Vec::new(), owners: Vec::new(), hand: 0, next_sequence: 1, exhausted_at: None };
         Self { arena: Arc::new(arena), state: RefCell::new(state) }

@@ -57,6 +57,13 @@ fn entry_bytes(offset: u64) -> u64 {
     offset * ENTRY_BYTES
 }
 
+/// What one round of flushing reads entries into and writes from.
+#[derive(Default)]
+pub(crate) struct FlushBuffers {
+    entries: Vec<QueueEntry>,
+    bytes: Vec<u8>,
+}
+
 impl QueueStore {
     pub(crate) fn queue_directory(&self, queue: &Queue) -> PathBuf {
         self.topic_directory(queue.topic()).join(queue.queue_id().to_string())
@@ -79,6 +86,11 @@ impl QueueStore {
     /// Writes the queue's published entries that are in no file yet, and returns their number. Flush thread only. After
     /// an error what was written before it stays flushed and the rest can be tried again.
     pub fn flush_queue(&self, queue: &Queue) -> Result<u64, QueueError> {
+        self.flush_queue_with(queue, &mut FlushBuffers::default())
+    }
+
+    /// As [`Self::flush_queue`], with memory that serves for many queues.
+    pub(crate) fn flush_queue_with(&self, queue: &Queue, buffers: &mut FlushBuffers) -> Result<u64, QueueError> {
         if queue.is_retired() {
             return Ok(0);
         }
@@ -86,12 +98,15 @@ impl QueueStore {
         let published = queue.published().0;
         let begin = queue.flushed().0;
         let mut from = begin;
-        let mut entries = vec![QueueEntry::default(); FLUSH_BATCH_ENTRIES.min(published - from) as usize];
-        let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LENGTH);
+        let FlushBuffers { entries, bytes } = buffers;
+        let batch = FLUSH_BATCH_ENTRIES.min(published - from) as usize;
+        if entries.len() < batch {
+            entries.resize(batch, QueueEntry::default());
+        }
         while from < published {
             let file_start = self.file_start(from);
             let room = (file_start + self.file_bytes() - entry_bytes(from)) / ENTRY_BYTES;
-            let wanted = room.min(published - from).min(entries.len() as u64) as usize;
+            let wanted = room.min(published - from).min(batch as u64) as usize;
             let TailRead::Read(count) = queue.read(QueueOffset(from), &mut entries[..wanted]) else {
                 return Err(self.missing(queue, from));
             };
@@ -99,7 +114,7 @@ impl QueueStore {
             bytes.extend(entries[..count].iter().flat_map(|entry| entry.to_bytes()));
             let file = self.prepare_file(queue, &mut span, from)?;
             let path = || self.file_path(queue, file_start);
-            file.write_all_at(&bytes, entry_bytes(from) - file_start).map_err(|source| QueueError::Io {
+            file.write_all_at(bytes, entry_bytes(from) - file_start).map_err(|source| QueueError::Io {
                 action: "write queue file",
                 path: path(),
                 source,
@@ -161,8 +176,10 @@ impl QueueStore {
         }
         let path = self.file_path(queue, start);
         let file = self.handles.open(&*self.disk, key, &path)?;
-        file.sync_data().map_err(QueueError::io("sync queue file", &path))?;
-        self.disk.sync_directory(directory).map_err(QueueError::io("sync queue directory", directory))
+        self.check_sync(|| {
+            file.sync_data().map_err(QueueError::sync("sync queue file", &path))?;
+            self.disk.sync_directory(directory).map_err(QueueError::sync("sync queue directory", directory))
+        })
     }
 
     /// Writes blanks from a byte of the file up to the place of entry `offset`.

@@ -3,10 +3,10 @@
 /// Models of the protocols run with the smallest sizes: they try every order of all loads and stores.
 const MODEL: bool = cfg!(ringmq_loom);
 
-/// Entries in one chunk of a queue's tail. Small, because with ten thousand queues each keeps at least one: 2.5 KiB.
+/// Entries in one chunk of a queue's tail. Small, because with ten thousand queues each keeps at least one: 3 KiB.
 pub const CHUNK_ENTRIES: u64 = if MODEL { 1 } else { 128 };
 
-/// Chunks that the pool asks the allocator for at a time (160 KiB): growth stays cheap for the writer.
+/// Chunks that the pool asks the allocator for at a time (193 KiB): growth stays cheap for the writer.
 pub const SLAB_CHUNKS: u32 = if MODEL { 1 } else { 64 };
 
 /// Most chunks of one pool. A claim packs the chunk's number into 24 bits.
@@ -17,7 +17,7 @@ pub const MAXIMUM_POOL_CHUNKS: u32 = 1 << 24;
 /// of a million messages to one queue.
 pub const DIRECTORY_SLOTS: [u64; 3] = if MODEL { [1, 2, 4] } else { [64, 1024, 8192] };
 
-/// Default bound of all tails together: 3.2 million entries.
+/// Default bound of all tails together: 2.8 million entries.
 pub const DEFAULT_POOL_BYTES: u64 = 64 << 20;
 
 /// Chunks that `Queue::can_append` leaves free for queues that are admitted in the same turn.

@@ -18,11 +18,13 @@
 //! | `dirty` | the list of queues to flush |
 //! | `files`, `handles` | queue files, open descriptors |
 //! | `store` | all queues: registry, flush round, retention |
+//! | `durable` | which files are not synced, and what a failed sync means |
 //! | `recovery` | load, cut, rebuild |
 //! | `time_search` | offset by store time |
 
 mod chunk;
 mod dirty;
+mod durable;
 mod entry;
 mod error;
 mod files;
@@ -46,7 +48,7 @@ pub use chunk::{ChunkArena, ChunkPool};
 pub use entry::QueueEntry;
 pub use error::QueueError;
 pub use files::EntryLocation;
-pub use queue::Queue;
+pub use queue::{PrefetchStep, Queue};
 pub use recovery::{LoadReport, Rebuilt};
 pub use store::{FlushReport, QueueStore, QueueStoreConfig};
 pub use tail::{TailFull, TailRead};

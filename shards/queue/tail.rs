@@ -11,6 +11,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use ringmq_protocol::prefetch::prefetch;
+
 use super::chunk::{ChunkArena, ChunkPool, Claim};
 use super::entry::QueueEntry;
 use super::limits::{CHUNK_ENTRIES, DIRECTORY_SLOTS};
@@ -33,13 +35,17 @@ pub enum TailRead {
     AtEnd,
 }
 
+/// What an append needs lies in the first cache line: with many queues each of them costs a walk through cold memory.
+#[repr(C, align(64))]
 pub(crate) struct Tail {
-    arena: Arc<ChunkArena>,
-    directories: [OnceLock<Box<[AtomicU64]>>; DIRECTORY_SLOTS.len()],
     appended: AtomicU64,
     published: AtomicU64,
+    /// Claim of the chunk that the last entry went to; none once it was taken. Writer's thread only.
+    current: AtomicU64,
+    arena: Arc<ChunkArena>,
     flushed: AtomicU64,
     retired: AtomicBool,
+    directories: [OnceLock<Box<[AtomicU64]>>; DIRECTORY_SLOTS.len()],
 }
 
 fn slot(directory: &[AtomicU64], chunk_index: u64) -> &AtomicU64 {
@@ -49,12 +55,13 @@ fn slot(directory: &[AtomicU64], chunk_index: u64) -> &AtomicU64 {
 impl Tail {
     pub(crate) fn new(arena: Arc<ChunkArena>) -> Self {
         Self {
-            arena,
-            directories: [const { OnceLock::new() }; DIRECTORY_SLOTS.len()],
             appended: AtomicU64::new(0),
             published: AtomicU64::new(0),
+            current: AtomicU64::new(Claim::NONE.raw()),
+            arena,
             flushed: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            directories: [const { OnceLock::new() }; DIRECTORY_SLOTS.len()],
         }
     }
 
@@ -98,6 +105,7 @@ impl Tail {
         for slot in self.directories.iter().filter_map(OnceLock::get).flatten() {
             slot.store(Claim::NONE.raw(), Ordering::Release);
         }
+        self.current.store(Claim::NONE.raw(), Ordering::Release);
         self.appended.store(length, Ordering::Release);
         self.published.store(length, Ordering::Release);
         self.flushed.store(length, Ordering::Release);
@@ -118,6 +126,9 @@ impl Tail {
 
     /// Clears the slot of a chunk that the pool takes. Writer's thread only.
     pub(crate) fn forget(&self, chunk_index: u64, claim: Claim) {
+        if self.current.load(Ordering::Relaxed) == claim.raw() {
+            self.current.store(Claim::NONE.raw(), Ordering::Relaxed);
+        }
         // Older, smaller directories keep the claim: it no longer matches its chunk, which is all that counts.
         if let Some(slot) = self.directory().map(|slots| slot(slots, chunk_index))
             && slot.load(Ordering::Relaxed) == claim.raw()
@@ -126,11 +137,33 @@ impl Tail {
         }
     }
 
+    /// Asks for the part of the tail that appends use.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch(self);
+    }
+
+    /// Asks for the memory of the next entry, unless that is in a new chunk. The tail's own memory should be near.
+    #[inline]
+    pub(crate) fn prefetch_entry(&self) {
+        let current = Claim::from_raw(self.current.load(Ordering::Relaxed));
+        if let Some(chunk) = self.arena.chunk(current) {
+            chunk.prefetch((self.appended() % CHUNK_ENTRIES) as usize);
+        }
+    }
+
     /// Writer only.
     pub(crate) fn append(self: &Arc<Self>, pool: &ChunkPool, entry: QueueEntry) -> Result<(), TailFull> {
         let position = self.appended();
         let (chunk_index, index) = (position / CHUNK_ENTRIES, (position % CHUNK_ENTRIES) as usize);
-        let claim = self.claim_for(pool, chunk_index, position)?;
+        let current = Claim::from_raw(self.current.load(Ordering::Relaxed));
+        let claim = if index > 0 && current != Claim::NONE {
+            current
+        } else {
+            let claim = self.claim_for(pool, chunk_index, position)?;
+            self.current.store(claim.raw(), Ordering::Relaxed);
+            claim
+        };
         let chunk = self.arena.chunk(claim).ok_or(TailFull)?;
         chunk.write(index, entry);
         self.appended.store(position + 1, Ordering::Relaxed);
@@ -168,6 +201,7 @@ impl Tail {
             }
             if (occupant + 1) * CHUNK_ENTRIES <= self.flushed() {
                 slot.store(Claim::NONE.raw(), Ordering::Release);
+                self.current.store(Claim::NONE.raw(), Ordering::Relaxed);
                 pool.release(claim);
                 return Ok(slots);
             }

@@ -19,7 +19,7 @@ use ringmq_protocol::record::{
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::log::writer::Piece;
 
-use super::names::check_topic;
+use super::names::{check_topic, is_sendable};
 use crate::server::serving::{Serving, ServingTopic};
 
 /// Longest property string, bytes: its length is a signed 16-bit number in the record.
@@ -55,7 +55,7 @@ impl Refusal {
 pub enum NotNow {
     /// It never will.
     Refused(Refusal),
-    /// The topic does not exist: the control thread may create it.
+    /// The topic does not exist, or the group of a retry topic: the control thread may create it.
     CreateTopic,
 }
 
@@ -127,13 +127,17 @@ pub fn check_target<'a>(
         let remark = format!("the broker[{}] sending message is forbidden", serving.identity.store_host);
         return Err(Refusal::new(response::NO_PERMISSION, remark).into());
     }
+    let not_sendable = || {
+        let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
+        Refusal::new(response::NO_PERMISSION, remark)
+    };
     let Some(topic) = topic else {
         check_topic(header.topic).map_err(|error| Refusal::new(response::INVALID_PARAMETER, error.to_string()))?;
-        return Err(NotNow::CreateTopic);
+        // Also those that come into being only when they are needed.
+        return Err(if is_sendable(header.topic) { NotNow::CreateTopic } else { not_sendable().into() });
     };
     if topic.not_sendable {
-        let remark = format!("Sending message to topic[{}] is forbidden.", topic.name);
-        return Err(Refusal::new(response::NO_PERMISSION, remark).into());
+        return Err(not_sendable().into());
     }
     let most = topic.read_queues.max(topic.write_queues);
     let queue_id = match u32::try_from(header.queue_id) {
@@ -151,6 +155,17 @@ pub fn check_target<'a>(
         }
         Err(_) => (state.next_random() % u64::from(topic.write_queues)) as u32,
     };
+    if !header.batch
+        && let Some(group) = topic.name.strip_prefix(RETRY_PREFIX)
+        && !serving.groups.contains_key(group)
+    {
+        return Err(NotNow::CreateTopic);
+    }
+    if let Some(attribute) = topic.unserved {
+        // Only a RocketMQ broker can have made such a topic.
+        let remark = format!("topics with {attribute} are not served yet by this broker; nothing was stored");
+        return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark).into());
+    }
     Ok(Target { topic, queue_id })
 }
 
@@ -252,7 +267,7 @@ pub fn prepare_single<'a>(
 ) -> Result<Single<'a>, Refusal> {
     let topic = target.topic;
     if let Some(group) = topic.name.strip_prefix(RETRY_PREFIX) {
-        check_retry(serving, group, header)?;
+        check_retry(serving, group, header, now_ms)?;
     }
     if body.is_empty() {
         // Java meets a null body and answers with its own failure; the code is the same, the text says what is wrong.
@@ -299,15 +314,15 @@ pub fn prepare_single<'a>(
     Ok(Single { fields, length, unique_key, wait, tags_code })
 }
 
-/// A message to be consumed again must belong to a known group; what exceeds the group's limit would go to the dead-letter
-/// topic, which is not served.
-fn check_retry(serving: &Serving, group: &str, header: &SendHeader<'_>) -> Result<(), Refusal> {
+/// A message to be consumed again must belong to a known group. What exceeds the group's limit, or comes from an orderly
+/// consumer that gives it up, would go to the dead-letter topic, which is not served.
+fn check_retry(serving: &Serving, group: &str, header: &SendHeader<'_>, now_ms: u64) -> Result<(), Refusal> {
     let Some(group) = serving.groups.get(group) else {
         let remark = format!("subscription group not exist, {group}");
         return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
     };
     let most = header.max_reconsume_times.unwrap_or(group.config.retry_max_times);
-    if header.reconsume_times > most {
+    if header.reconsume_times > most || group.holds_locks(now_ms) {
         return Err(Refusal::new(
             response::MESSAGE_ILLEGAL,
             "dead-letter topics are not served by this broker yet; nothing was stored",

@@ -57,7 +57,7 @@ pub(crate) fn update_list(control: &mut Control, request: &mut Request<'_>) -> H
 
 /// DELETE_TOPIC_IN_BROKER (215). Also deletes the retry topics of POP consumption of every group with offsets on it.
 pub(crate) fn delete(control: &mut Control, request: &mut Request<'_>) -> Handled {
-    let name = request.command.ext_text("topic")?;
+    let name = request.command.ext("topic").unwrap_or_default();
     if names::is_blank(name) {
         return Err(Refusal::new(response::INVALID_PARAMETER, "The specified topic is blank."));
     }

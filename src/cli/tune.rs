@@ -469,10 +469,10 @@ fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Styl
 
 /// One line for the log of a starting broker: which profile is applied, and what deviates most from it.
 pub fn start_line(config: &Config) -> String {
-    let path = config.root_dir().to_string_lossy().into_owned();
     let arguments = HostArguments { root: "/".into(), ..HostArguments::default() };
-    let data_dir = real_path(Path::new(&path));
-    let directories = vec![data_dir.to_string_lossy().into_owned()];
+    let data_dir = real_path(&config.root_dir());
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let directories = vec![text(&data_dir), text(&data_dir_of_log(config, &data_dir))];
     let session = open_root(Path::new("/"))
         .and_then(|system| look(system, &arguments, directories, config.listen, None, data_dir));
     let session = match session {
@@ -567,6 +567,10 @@ mod tests {
         assert_eq!(run(root, "plan --format json --data /data"), TuneStatus::Drift);
         assert_eq!(run(root, "apply --dry-run --format script --data /data"), TuneStatus::Drift);
         assert_eq!(std::fs::read_to_string(root.join("proc/sys/vm/swappiness")).expect("a file"), "60\n");
+        let system = open_root(root).unwrap_or_else(|Failure(_, message)| panic!("{message}"));
+        let lock = ringmq_tuning::journal::lock(&system).expect("free");
+        assert_eq!(run(root, "apply --data /data"), TuneStatus::Internal, "another process is at it");
+        drop(lock);
         assert_eq!(run(root, "apply --data /data"), TuneStatus::AllOk);
         assert_eq!(std::fs::read_to_string(root.join("proc/sys/vm/swappiness")).expect("a file"), "1\n");
         assert_eq!(run(root, "check --data /data"), TuneStatus::AllOk);
@@ -615,7 +619,7 @@ mod tests {
         };
         let chosen = load(None).expect("loads").cores;
         assert!(!chosen.is_empty());
-        assert_eq!(load(Some("5")).expect("loads").cores, [5]);
+        assert_eq!(load(Some("0")).expect("loads").cores, [0]);
         let file = data.path().join(config::OWN_FOLDER).join(config::CPUS_FILE);
         std::fs::write(&file, "shards = \"1000-1001\"\n").expect("a file");
         let error = load(None).expect_err("refused").to_string();

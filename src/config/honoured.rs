@@ -150,7 +150,7 @@ honoured_keys! {
         cores: Vec<usize> = "-", Ringmq, Kind::Cores, "", Restart;
         /// Shards, one pinned thread each. 0: one per processor of `cores`. More shards than processors only adds
         /// switches.
-        shards: u32 = "-", Ringmq, int(0, 256), "0", Restart;
+        shards: u32 = "-", Ringmq, int(0, 64), "0", Restart;
         /// How long an idle shard spins before it sleeps. Spinning answers in 7 us instead of 30 to 80, and burns a
         /// whole processor; leave it at 0 on a shared machine.
         spin_before_sleep_us: u64 = "-", Ringmq,

@@ -126,17 +126,15 @@ fn chosen_cores(text: &str, source: &Source) -> Result<String, ConfigError> {
 pub fn load(sources: Sources) -> Result<Config, ConfigError> {
     let config = load_layers(sources, true)?;
     let own = machine::processor_numbers();
-    let source = config.settings.source("cores");
-    let stale = config.cores.iter().find(|core| !own.is_empty() && !own.contains(core));
-    if let (Some(core), Source::File(path)) = (stale, source)
-        && path.ends_with(CPUS_FILE)
-    {
-        return Err(ConfigError::Conflict(format!(
+    let foreign = config.cores.iter().find(|core| !own.is_empty() && !own.contains(core));
+    let Some(core) = foreign else { return Ok(config) };
+    Err(ConfigError::Conflict(match config.settings.source("cores") {
+        Source::File(path) if path.ends_with(CPUS_FILE) => format!(
             "{} names processor {core}, which this process may not use: run `ringmq tune cpus` again, or set cores",
             path.display()
-        )));
-    }
-    Ok(config)
+        ),
+        source => format!("cores in {source} names processor {core}; this process may use {own:?}"),
+    }))
 }
 
 /// As [`load`], without the file of processors: for the tool that writes it, and for tools that run no shards.

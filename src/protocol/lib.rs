@@ -14,6 +14,7 @@ pub mod json;
 pub mod language;
 mod lenient;
 pub mod message_id;
+pub mod prefetch;
 pub mod properties;
 pub mod pull;
 pub mod record;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use thiserror::Error;
 
 use crate::flags::message::{BORN_HOST_V6, STORE_HOST_V6};
+use crate::prefetch::{CACHE_LINE_BYTES, prefetch};
 use crate::properties::{
     MAX_PROPERTIES_BYTES, PROPERTY_SEPARATOR, PropertySummary, find_property, index_keys, names, scan_properties,
 };
@@ -305,7 +306,6 @@ fn host_at(bytes: &[u8], at: usize, v6: bool) -> SocketAddr {
 
 /// Bytes at the end of a record that hold its properties, as a rule.
 const TAIL_BYTES: usize = 256;
-const CACHE_LINE_BYTES: usize = 64;
 
 /// Asks the processor for the lines that reading the record at `at` needs, if it is about `length` bytes long: its beginning
 /// and its end. Reading records one after the other waits for memory most of the time otherwise.
@@ -319,18 +319,6 @@ pub fn prefetch_record(bytes: &[u8], at: usize, length: usize) {
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch(byte: &u8) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a hint without effect on memory, and the address is that of a reference. SSE is part of every x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-fn prefetch(_byte: &u8) {}
 
 impl<'a> RecordView<'a> {
     /// Reads the record at the start of `bytes`, which may go on behind it.

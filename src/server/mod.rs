@@ -14,6 +14,7 @@ pub mod messages;
 pub mod metrics;
 pub mod metrics_page;
 pub mod outbox;
+pub mod read_ahead;
 pub mod reader_thread;
 pub mod registrar;
 pub mod remote;

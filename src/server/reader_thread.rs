@@ -25,6 +25,7 @@ use super::connection::connection_slot;
 use super::event_loop::Lifecycle;
 use super::limits;
 use super::messages::{ColdPull, ShardMessage};
+use super::read_ahead::ReadAhead;
 use super::served::{self, Damaged, Place, Verified};
 use super::shared::{Shared, monotonic_ns};
 use super::store_thread::StoreAccess;
@@ -53,6 +54,8 @@ pub struct Reader {
     pub pipes: PipePool,
     /// What all readers have looked at already.
     pub verified: Arc<Verified>,
+    /// What all readers have asked the disk for.
+    pub ahead: Arc<ReadAhead>,
 }
 
 /// Why a pull cannot be served from the files.
@@ -173,6 +176,8 @@ impl Reader {
     }
 
     fn found(&self, pull: &ColdPull, chosen: Chosen) -> Result<ColdAnswer, ColdError> {
+        let segments = self.access.segments().snapshot();
+        self.ahead.ask(&segments, &chosen.ranges, self.access.view().floor(), monotonic_ns());
         let head = head_of(pull, &chosen.reading);
         if let Some(pipes) = self.splice(pull, &chosen) {
             self.count(&chosen.reading, Counter::PullSplicedBytes);

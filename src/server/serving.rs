@@ -43,6 +43,8 @@ pub struct ServingTopic {
     pub is_multi_tag: bool,
     /// Why clients may not send to it, for topics of the not-sendable set.
     pub not_sendable: bool,
+    /// The attribute of its configuration that is not served: nothing is stored.
+    pub unserved: Option<&'static str>,
 }
 
 /// The picture.

@@ -397,13 +397,16 @@ impl StoreThread {
         loop {
             let record = match RecordView::parse(&bytes[used..], CrcCheck::Skip) {
                 Ok(record) => record,
-                Err(error) => return (used, error),
+                Err(error) => {
+                    index.link();
+                    return (used, error);
+                }
             };
             // The next record is as long as this one, as a rule.
             prefetch_record(bytes, used + record.total_size(), record.total_size());
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
-            match index.put_record(&record, physical, time) {
+            match index.gather_record(&record, physical, time) {
                 Ok(()) => self.probe.count(Counter::IndexMessages),
                 Err(error) => tracing::warn!(%error, "a message could not be indexed"),
             }

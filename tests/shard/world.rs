@@ -144,6 +144,7 @@ pub fn serving(queues: &[Arc<Queue>]) -> Arc<Serving> {
         sys_flag: 0,
         is_ordered: false,
         is_multi_tag: false,
+        unserved: None,
         not_sendable: false,
     });
     let subscription = SubscriptionData {

@@ -12,5 +12,6 @@ mod restart;
 mod retention;
 mod send;
 mod surroundings;
+#[allow(dead_code, reason = "a measurement needs more of it")]
 mod threads;
 mod tools;

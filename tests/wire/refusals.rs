@@ -3,9 +3,10 @@
 use ringmq::client::message::batch_body;
 use ringmq::client::requests::{self, PullRequest, SendTarget};
 use ringmq::client::{Client, Connection, Message};
+use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 
-use super::broker::{Broker, Store};
+use super::broker::{Broker, Store, wait_for};
 
 const TARGET: SendTarget<'_> = SendTarget { group: "wire", topic: "refusals", queue_id: 0, now_ms: 1 };
 
@@ -52,6 +53,7 @@ fn bad_sends_are_refused_and_not_stored() {
         ("a topic that is too long", long_name, 29),
         ("a system topic", send(&to("SCHEDULE_TOPIC_XXXX"), &message), 16),
         ("a system topic", send(&to("RMQ_SYS_TRANS_HALF_TOPIC"), &message), 16),
+        ("a system topic that comes when it is needed", send(&to("TRANS_CHECK_MAX_TIME_TOPIC"), &message), 16),
         ("an unknown template", no_template, 17),
         ("no body", no_body, 1),
         ("a body that is too large", too_large, 13),
@@ -201,4 +203,74 @@ fn unknown_requests_are_answered_as_such() {
     assert!(client.route("TBW102").is_ok());
     let missing = client.route("no-such-topic").expect_err("no topic");
     assert_eq!(missing.to_string(), "there is no topic no-such-topic");
+}
+
+#[test]
+fn messages_to_be_consumed_again() {
+    // Goal: a retry topic takes what belongs to a group, and nothing that would have to go to a dead-letter topic. Method: a group that
+    // comes with its first message; attempts around the group's limit and the client's own, which old clients do not have; an
+    // orderly consumer that gives up.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    let mut connection = broker.connection();
+    let retry = |group: &str, attempts: i32| {
+        let topic = format!("%RETRY%{group}");
+        send(&SendTarget { topic: &topic, ..TARGET }, &Message::new("again")).with_ext("j", attempts)
+    };
+    assert_eq!(code_of(&mut connection, retry("fresh", 0)), 0);
+    let group = Command::request(request::GET_SUBSCRIPTIONGROUP_CONFIG).with_ext("group", "fresh");
+    assert_eq!(code_of(&mut connection, group), 0, "the group was created");
+    assert_eq!(code_of(&mut connection, retry("fresh", 16)), 0);
+    assert_eq!(code_of(&mut connection, retry("fresh", 17)), 13);
+    assert_eq!(code_of(&mut connection, retry("fresh", 17).with_ext("l", 20)), 0);
+    let old = Command { version: 120, ..retry("fresh", 17).with_ext("l", 20) };
+    assert_eq!(code_of(&mut connection, old), 13);
+    let queue = r#"{"brokerName":"b","queueId":0,"topic":"T"}"#;
+    let lock = format!(r#"{{"clientId":"c","consumerGroup":"orderly","mqSet":[{queue}],"onlyThisBroker":false}}"#);
+    assert_eq!(code_of(&mut connection, retry("orderly", 0)), 0);
+    assert_eq!(code_of(&mut connection, Command::request(request::LOCK_BATCH_MQ).with_body(lock.into_bytes())), 0);
+    assert_eq!(code_of(&mut connection, retry("orderly", 0)), 13);
+    let mut client = broker.client();
+    assert_eq!(stored(&mut client, &broker, "%RETRY%fresh"), 3);
+    assert_eq!(stored(&mut client, &broker, "%RETRY%orderly"), 1);
+}
+
+#[test]
+fn topics_of_kinds_that_are_not_served_take_nothing() {
+    // Goal: a compacted topic, which only a RocketMQ broker can have made, takes no message. Method: write one into the topics
+    // of a stopped broker.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("refusals", 1);
+    broker.stop(&[]);
+    let file = store.path().join("config/topics.json");
+    let text = std::fs::read_to_string(&file).expect("topics");
+    let mut topics: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    topics["topicConfigTable"]["refusals"]["attributes"] = serde_json::json!({"cleanup.policy": "COMPACTION"});
+    std::fs::write(&file, topics.to_string()).expect("written");
+    let broker = store.start(&[]);
+    let refused = code_of(&mut broker.connection(), send(&TARGET, &Message::new("body").with_key("k")));
+    assert_eq!((refused, stored(&mut broker.client(), &broker, "refusals")), (13, 0));
+}
+
+#[test]
+fn pulls_tell_how_far_their_group_has_read() {
+    // Goal: tools see what was handed out and is not consumed yet. Method: pull three messages, commit none, ask for the progress.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("refusals", 1);
+    let mut client = broker.client().with_group("readers");
+    let queue = broker.queue("refusals", 0);
+    for _ in 0..3 {
+        client.send_to(&queue, &Message::new("body")).expect("stored");
+    }
+    client.pull(&queue, 0, 32, 0).expect("an answer");
+    wait_for("the position of the pull", || {
+        let request = Command::request(request::GET_CONSUME_STATS).with_ext("consumerGroup", "readers");
+        let request = request.with_ext("topic", "refusals");
+        let answer = client.call_ok(&broker.address(), request).expect("an answer");
+        let text = String::from_utf8(answer.body.expect("a table")).expect("text");
+        text.contains(r#""brokerOffset":3,"consumerOffset":0,"#).then_some(())?;
+        text.contains(r#""pullOffset":3"#).then_some(())
+    });
 }

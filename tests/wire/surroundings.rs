@@ -83,3 +83,20 @@ fn another_name_and_address() {
         assert_eq!(broker.stop(&[]).code(), Some(0));
     }
 }
+
+#[test]
+fn processors_of_another_machine_are_told() {
+    // Goal: a processor that is not there refuses the start before the store is touched. Method: the largest number.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let data = folder.path().join("data");
+    let output = Command::new(env!("CARGO_BIN_EXE_ringmq"))
+        .args(["start", "--broker-port", "11995", "--namesrv-port", "11997", "--set", "metrics_listen=off"])
+        .args(["--cores", "1023", "--data"])
+        .arg(&data)
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("processor 1023"), "{text}");
+    assert!(!data.exists());
+}

@@ -1,7 +1,9 @@
-//! A running broker seen from outside, thread by thread: stopping single threads, and what each has read from the disk.
+//! A running broker seen from outside, thread by thread: stopping single threads, and what each has read from the disk and
+//! waited for.
 
 use std::fs;
 use std::io;
+use std::ops::{AddAssign, Sub};
 
 /// Threads of a process that are stopped until this value is dropped. Only its own thread may drop it.
 pub struct Stopped {
@@ -64,4 +66,86 @@ pub fn bytes_from_disk(process: u32, threads: &[libc::pid_t]) -> u64 {
         line.and_then(|line| line.parse::<u64>().ok()).unwrap_or(0)
     };
     threads.iter().map(of).sum()
+}
+
+/// What the kernel has counted for some threads.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ThreadFigures {
+    /// Page faults that needed a disk.
+    pub major_faults: u64,
+    /// Bytes fetched from disks.
+    pub read_bytes: u64,
+    /// Time on a processor.
+    pub run_ns: u64,
+    /// Time ready to run without a processor.
+    pub waited_ns: u64,
+    /// Times a thread went to sleep.
+    pub own_switches: u64,
+    /// Times a thread lost its processor.
+    pub forced_switches: u64,
+}
+
+impl ThreadFigures {
+    /// Of these threads of a process, added up.
+    pub fn of(process: u32, threads: &[libc::pid_t]) -> ThreadFigures {
+        let mut sum = ThreadFigures { read_bytes: bytes_from_disk(process, threads), ..ThreadFigures::default() };
+        for thread in threads {
+            let file =
+                |name: &str| fs::read_to_string(format!("/proc/{process}/task/{thread}/{name}")).unwrap_or_default();
+            let times = file("schedstat");
+            let mut times = times.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+            let status = file("status");
+            let switches = |name: &str| -> u64 {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+            };
+            let stat = file("stat");
+            sum += ThreadFigures {
+                major_faults: stat_field(&stat, 12).parse().unwrap_or(0),
+                read_bytes: 0,
+                run_ns: times.next().unwrap_or(0),
+                waited_ns: times.next().unwrap_or(0),
+                own_switches: switches("voluntary_ctxt_switches:"),
+                forced_switches: switches("nonvoluntary_ctxt_switches:"),
+            };
+        }
+        sum
+    }
+
+    fn zip(self, other: ThreadFigures, with: impl Fn(u64, u64) -> u64) -> ThreadFigures {
+        ThreadFigures {
+            major_faults: with(self.major_faults, other.major_faults),
+            read_bytes: with(self.read_bytes, other.read_bytes),
+            run_ns: with(self.run_ns, other.run_ns),
+            waited_ns: with(self.waited_ns, other.waited_ns),
+            own_switches: with(self.own_switches, other.own_switches),
+            forced_switches: with(self.forced_switches, other.forced_switches),
+        }
+    }
+}
+
+impl AddAssign for ThreadFigures {
+    fn add_assign(&mut self, other: ThreadFigures) {
+        *self = self.zip(other, |a, b| a + b);
+    }
+}
+
+impl Sub for ThreadFigures {
+    type Output = ThreadFigures;
+
+    fn sub(self, before: ThreadFigures) -> ThreadFigures {
+        self.zip(before, |a, b| a - b)
+    }
+}
+
+/// A field of `/proc/PID/stat` by its number in proc(5), from 3 on.
+fn stat_field(stat: &str, number: usize) -> &str {
+    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    behind_name.split_whitespace().nth(number - 3).unwrap_or("")
+}
+
+/// Whether a thread waits for a disk at this moment, or for something else that cannot be interrupted.
+pub fn is_in_disk_wait(process: u32, thread: libc::pid_t) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat")).unwrap_or_default();
+    stat_field(&stat, 3) == "D"
 }

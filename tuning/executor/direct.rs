@@ -1,13 +1,18 @@
 //! Writes the changes of a plan, one by one, each after its old value is in the journal and on disk.
 
-use crate::journal::{Entry, FILE_MARK, JournalError, Recorder};
+use crate::journal::{self, Entry, FILE_MARK, JournalError, Recorder};
 use crate::plan::{Change, Plan, undo_of};
 use crate::probe::System;
 
 use super::{Outcome, Step};
 
-/// Applies a plan. Fails only when the journal cannot be written: then nothing more is changed.
+/// Applies a plan. Fails when the journal cannot be written, then nothing more is changed; or when another process is at
+/// it, then nothing is. A plan without changes writes nothing and asks nobody.
 pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError> {
+    if plan.changes().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let _lock = journal::lock(system)?;
     let mut recorder = Recorder::open(system, &plan.profile, &plan.boot_id)?;
     let mut steps = Vec::new();
     for change in plan.changes() {
@@ -62,6 +67,7 @@ pub fn make_file(system: &dyn System, plan: &Plan, path: &str, text: &str) -> Re
     if present.as_ref().is_some_and(|other| !other.starts_with(FILE_MARK)) {
         return Ok(step(Outcome::Failed("somebody else made this file; it stays".into())));
     }
+    let _lock = journal::lock(system)?;
     if present.is_none() {
         let mut recorder = Recorder::open(system, &plan.profile, &plan.boot_id)?;
         if let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| !system.exists(folder)) {

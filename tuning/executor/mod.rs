@@ -2,7 +2,8 @@
 //! ([`script`]).
 //!
 //! Invariants: both ways leave identical trees, journals included, so either can undo the other. Every written value is
-//! read back, and what the kernel made of it is reported. A second run writes nothing.
+//! read back, and what the kernel made of it is reported. A second run writes nothing. Of two at the same time one is
+//! refused before it has changed anything.
 
 mod direct;
 mod revert;

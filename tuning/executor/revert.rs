@@ -1,6 +1,6 @@
 //! Brings back what the journal says was there before, newest change first.
 
-use crate::journal::{Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
+use crate::journal::{self, Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
 use crate::plan::Target;
 use crate::probe::System;
 
@@ -9,14 +9,15 @@ use super::{Outcome, Step};
 /// Reverts everything that was applied. A value that somebody else changed since stays, and stays in the journal, unless
 /// `force`. Settings of another boot are forgotten: the reboot undid them. Without a journal there is nothing to do.
 pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Step>, JournalError> {
+    if !system.exists(FOLDER) {
+        return Ok(Vec::new());
+    }
+    // The folder goes with the lock, if nothing is left in it.
+    let _lock = journal::lock(system)?;
     let Some(journal) = Journal::read(system)? else {
         // A journal that is too torn to have led to a change.
         if system.exists(PATH) {
             system.remove(PATH)?;
-        }
-        if system.exists(FOLDER) {
-            // A revert that was killed at its very end; whatever else is in the folder stays.
-            let _ = system.remove(FOLDER);
         }
         return Ok(Vec::new());
     };
@@ -55,8 +56,11 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
             Entry::Set { .. } | Entry::Profile(_) => {}
         }
     }
+    if same_boot {
+        steps.extend(bring_back_again(system, &journal, &mut kept));
+    }
     if kept.is_empty() {
-        remove_journal(system)?;
+        system.remove(PATH)?;
     } else {
         kept.extend(journal.profile().map(|name| Entry::Profile(name.into())));
         kept.reverse();
@@ -66,11 +70,30 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
     Ok(steps)
 }
 
-fn remove_journal(system: &dyn System) -> Result<(), JournalError> {
-    system.remove(PATH)?;
-    // Its folder is this tool's own; whatever else is in it stays.
-    let _ = system.remove(FOLDER);
-    Ok(())
+/// A value that was back may have been moved when the next one was: Linux sets `read_ahead_kb` when `add_random` is
+/// written. Looks once more at every target, and answers with what still is not as it was.
+fn bring_back_again(system: &dyn System, journal: &Journal, kept: &mut Vec<Entry>) -> Vec<Step> {
+    let is_kept =
+        |place: &Target| kept.iter().any(|entry| matches!(entry, Entry::Set { target, .. } if target == place));
+    let mut first: Vec<&Entry> = Vec::new();
+    for entry in &journal.entries {
+        let Entry::Set { target, .. } = entry else { continue };
+        let known = first.iter().any(|earlier| matches!(earlier, Entry::Set { target: place, .. } if place == target));
+        if !known && !is_kept(target) {
+            first.push(entry);
+        }
+    }
+    let mut bad = Vec::new();
+    for entry in first.into_iter().rev() {
+        let Entry::Set { name, target, old, new, undo_target, undo_value } = entry else { continue };
+        let change = Past { name, target, old, new, undo: (undo_target, undo_value), ending: &None };
+        let step = bring_back(system, &change, true);
+        if !step.is_good() {
+            kept.insert(0, entry.clone());
+            bad.push(step);
+        }
+    }
+    bad
 }
 
 /// A change that was begun. `ending`: `None` if nothing is known, so it was interrupted; `Some(None)` if the kernel

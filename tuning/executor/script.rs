@@ -32,6 +32,8 @@ pub fn script(plan: &Plan, root: &Path) -> String {
     }
     if changes.is_empty() {
         changes.push_str("  :\n");
+    } else {
+        changes.insert_str(0, "  lock\n");
     }
     TEMPLATE
         .replace("@profile@", &plan.profile)
@@ -150,13 +152,29 @@ note() { # LINE
   sync "$journal"
 }
 
+# Until this process ends no other one changes this host. The lock is the folder itself: no file is left behind.
+lock() {
+  local folder=${journal%/*} attempt
+  command -v flock > /dev/null || { say 'this needs the program flock'; exit 4; }
+  for attempt in 1 2 3 4 5 6 7 8; do
+    mkdir -p "$folder"
+    exec {lock_fd}< "$folder" || continue
+    if ! flock -n "$lock_fd"; then say 'another `ringmq tune` or script of it is changing this host'; exit 4; fi
+    if [ "/proc/$$/fd/$lock_fd" -ef "$folder" ]; then
+      trap 'rmdir "${journal%/*}" 2>/dev/null || true' EXIT
+      return 0
+    fi
+    exec {lock_fd}<&-
+  done
+  say 'another `ringmq tune` or script of it is changing this host'; exit 4
+}
+
 begun=0
 begin() {
   local boot kept='' profile=''
   [ "$begun" = 0 ] || return 0
   begun=1
   boot=$(boot_id)
-  mkdir -p "${journal%/*}"
   if [ -e "$journal" ] && [ -z "$(tail -c 1 "$journal")" ] && grep -qxF -- "boot$tab$boot" "$journal"; then
     profile=$(grep "^profile$tab" "$journal" | tail -n 1) || true
     [ "$profile" = "profile${tab}@profile@" ] || note "profile${tab}@profile@"
@@ -209,6 +227,7 @@ revert() {
   local -a lines=() kept=() ended=()
   local index kind name target old new undo_target undo_value now ending boot profile=''
   [ -e "$journal" ] || { say 'nothing to revert'; return 0; }
+  lock
   boot=$(sed -n 's/^boot\t//p' "$journal" | head -n 1)
   [ -z "$(tail -c 1 "$journal")" ] || sed -i '$d' "$journal"
   mapfile -t lines < "$journal"
@@ -248,8 +267,28 @@ revert() {
         kept+=("${lines[index]}") ;;
     esac
   done
+  # A value that was back may have been moved when the next one was, as read_ahead_kb is when add_random is written.
+  if [ "$boot" = "$(boot_id)" ]; then
+    local -A first=() held=()
+    for index in "${!kept[@]}"; do
+      IFS=$tab read -r kind name target now <<< "${kept[index]}"
+      if [ "$kind" = set ]; then held[$target]=1; fi
+    done
+    for index in "${!lines[@]}"; do
+      IFS=$tab read -r kind name target now <<< "${lines[index]}"
+      if [ "$kind" = set ] && [ -z "${first[$target]-}" ]; then first[$target]=$index; fi
+    done
+    for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
+      IFS=$tab read -r kind name target old new undo_target undo_value <<< "${lines[index]}"
+      if [ "$kind" != set ] || [ "${first[$target]}" != "$index" ] || [ -n "${held[$target]-}" ]; then continue; fi
+      if now=$(value_of "$target") && same "$target" "$now" "$old"; then continue; fi
+      if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then continue; fi
+      say "$name: the kernel did not take $old back"
+      kept=("${lines[index]}" "${kept[@]}")
+    done
+  fi
   if [ "${#kept[@]}" = 0 ]; then
-    rm "$journal"; rmdir "${journal%/*}" 2>/dev/null || true
+    rm "$journal"
     return 0
   fi
   not_as_wanted=1

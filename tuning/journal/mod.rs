@@ -14,13 +14,13 @@
 //! made     PATH                                           about to make this file, or folder if it ends with /
 //! ```
 //!
-//! Invariants: lines are only appended, but for a revert, which replaces the file by what it could not bring back, or
+//! Invariants: it is written under the lock of its folder only ([`lock`]). Lines are only appended, but for a revert, which replaces the file by what it could not bring back, or
 //! removes it. Settings of another boot are void: the reboot undid them. Files outlive a reboot.
 
 use std::io;
 
 use crate::plan::{Change, Target};
-use crate::probe::System;
+use crate::probe::{FolderLock, System};
 
 /// Where the journal is.
 pub const PATH: &str = "/var/lib/ringmq-tune/journal";
@@ -37,6 +37,9 @@ pub enum JournalError {
     /// It could not be read or written.
     #[error("journal {PATH}: {0}")]
     Io(#[from] io::Error),
+    /// Another process changes this host.
+    #[error("another `ringmq tune` or script of it is changing this host; try again when it has ended")]
+    Busy,
     /// It is of another version, or damaged.
     #[error("journal {PATH}, line {number}: {problem}")]
     Damaged {
@@ -45,6 +48,14 @@ pub enum JournalError {
         /// What is wrong.
         problem: String,
     },
+}
+
+/// Keeps every other process from journal and host until it is dropped. Taken before the journal is read.
+pub fn lock(system: &dyn System) -> Result<FolderLock, JournalError> {
+    system.lock(FOLDER).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => JournalError::Busy,
+        _ => error.into(),
+    })
 }
 
 /// A line of the journal.

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 pub use cpu_list::{format_list, format_mask, parse_list, parse_mask};
 pub use devices::{Disk, Interrupt, Mount, Nic};
 pub use inquiries::{Answer, ask};
-pub use system::{Access, RootSystem, System};
+pub use system::{Access, FolderLock, RootSystem, System};
 pub use topology::{Cpu, Topology};
 
 /// Bytes of memory that are assumed when `/proc/meminfo` does not say.

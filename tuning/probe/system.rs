@@ -2,12 +2,12 @@
 //! tests, a folder that looks like one.
 //!
 //! Invariant: everything that changes a host goes through one of the five methods that are marked as changes; a test
-//! can count them, or stop at any of them.
+//! can count them, or stop at any of them. Only the lock, which leaves nothing behind, does not count.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::card;
@@ -15,6 +15,9 @@ use crate::catalogue::CardSetting;
 
 /// Folder of a fake root for what a real host does not keep in files.
 pub const FAKE_FOLDER: &str = "/fake-root";
+
+/// How often a folder may vanish between being opened and being locked before that counts as somebody else's lock.
+const LOCK_ATTEMPTS: usize = 16;
 
 /// Whether a file can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,43 @@ pub trait System {
     fn replace_synced(&self, path: &str, text: &str) -> io::Result<()>;
     /// Change: removes a file, or, with `/` at the end, an empty folder.
     fn remove(&self, path: &str) -> io::Result<()>;
+    /// Keeps all other processes from this folder's lock until the answer is dropped. The folder is made if needed, and
+    /// removed at the end if it is empty then. Fails with [`io::ErrorKind::WouldBlock`] if somebody has the lock.
+    fn lock(&self, folder: &str) -> io::Result<FolderLock>;
+}
+
+/// Whoever has this has the folder to itself, as far as others ask. The kernel lets go when a process dies.
+#[derive(Debug)]
+pub struct FolderLock {
+    folder: PathBuf,
+    /// Dropped after [`Drop::drop`], so the folder is removed while nobody else can have it.
+    _held: File,
+}
+
+impl FolderLock {
+    fn take(folder: PathBuf) -> io::Result<FolderLock> {
+        for _ in 0..LOCK_ATTEMPTS {
+            fs::create_dir_all(&folder)?;
+            let held = match File::open(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            held.try_lock().map_err(io::Error::from)?;
+            // Its last user may have removed the folder before this process had the lock: then it is a lock on nothing.
+            let (mine, present) = (held.metadata()?, fs::metadata(&folder));
+            if present.is_ok_and(|present| present.ino() == mine.ino() && present.dev() == mine.dev()) {
+                return Ok(FolderLock { folder, _held: held });
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // One that holds something stays.
+        let _ = fs::remove_dir(&self.folder);
+    }
 }
 
 /// A root directory.
@@ -213,5 +253,8 @@ impl System for RootSystem {
         // What a process that was killed within `replace_synced` may have left.
         let _ = fs::remove_file(path.with_extension("new"));
         RootSystem::sync_folder(&path)
+    }
+    fn lock(&self, folder: &str) -> io::Result<FolderLock> {
+        FolderLock::take(self.below(folder))
     }
 }

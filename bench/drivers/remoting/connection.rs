@@ -80,9 +80,9 @@ impl Connection {
             .set_nonblocking(true)
             .map_err(|source| DriverError::System { action: "make a socket non-blocking", source })?;
         // Written, not only reserved, so that no page is touched for the first time in the measured phase.
-        let mut out = vec![1; (2 * largest_out).max(1 << 20)];
+        let mut out = vec![1; (2 * largest_out).max(1 << 16)];
         out.clear();
-        let mut input = vec![1; (2 * largest_in).max(1 << 20)];
+        let mut input = vec![1; (2 * largest_in).max(1 << 16)];
         input.fill(0);
         Ok(Connection { stream, address: address.to_string(), out, out_start: 0, input, input_start: 0, input_end: 0 })
     }

@@ -41,6 +41,8 @@ const VERIFY_PULLS: usize = 64;
 const VERIFY_PAUSE_NS: u64 = 20_000_000;
 /// Room for answers: a broker sends at most 256 KiB of records, or one larger record.
 const ANSWER_ROOM_BYTES: usize = 384 << 10;
+/// Room for answers to sends: thousands of producers must not take gigabytes.
+const SEND_ANSWER_ROOM_BYTES: usize = 2 * LONGEST_HEADER_BYTES;
 
 /// Longest header that is expected: the answer to a batch names all of its messages.
 /// The decoder gives space beyond 64 KiB back, so more would not be kept.
@@ -167,9 +169,10 @@ impl Remoting {
         let depth = shape.depth as usize;
         let out_room =
             (body_bytes + HEADER_ROOM_BYTES).max(depth.min(256) * (HEADER_ROOM_BYTES / 4 + body_bytes.min(4096)));
-        let in_room = ANSWER_ROOM_BYTES + shape.body_bytes;
         let mut connections = Vec::new();
-        for _ in 0..shape.connections + shape.consumer_groups {
+        for index in 0..shape.connections + shape.consumer_groups {
+            let in_room =
+                if index < shape.connections { SEND_ANSWER_ROOM_BYTES } else { ANSWER_ROOM_BYTES + shape.body_bytes };
             connections.push(Connection::new(connect(shape.address)?, shape.address, out_room, in_room)?);
         }
         let mut idle = Vec::new();

@@ -3,7 +3,7 @@
 use super::super::limits::{CHUNK_ENTRIES, DIRECTORY_SLOTS, SLAB_CHUNKS};
 use super::super::{ChunkArena, TailRead};
 use super::*;
-use crate::sim::SimDisk;
+use crate::sim::{Fault, OperationKind, SimDisk};
 
 fn slab_entries() -> u64 {
     u64::from(SLAB_CHUNKS) * CHUNK_ENTRIES
@@ -34,6 +34,25 @@ fn memory_is_bounded_and_reused() {
     assert_entries(&store, &first, 1, 0, slab_entries());
     assert_entries(&store, &second, 2, 0, 1);
     assert_eq!(store.arena().allocated_bytes(), store.arena().limit_bytes());
+}
+
+#[test]
+fn unflushed_entries_are_counted() {
+    // Goal: the flush thread learns how full the tails are. Method: entries as the writer notes them, a round that fails
+    // because of a write, one that works.
+    let disk = SimDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (store, pool) = store(&shared, 1000, 64 << 20);
+    let queue = queue(&store, "counted", 0);
+    fill(&queue, &pool, 1, 500).unwrap();
+    store.arena().note_appended(500);
+    assert_eq!(store.unflushed_entries(), 500);
+    assert!(store.capacity_entries() * 24 <= 64 << 20);
+    disk.inject(Fault::once(OperationKind::Write, 0, libc::EIO));
+    store.flush_dirty().unwrap_err();
+    assert_eq!(store.unflushed_entries(), 500);
+    store.flush_dirty().unwrap();
+    assert_eq!(store.unflushed_entries(), 0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SteadyClock, SystemClock};
-use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, StateFile, create_directories_durably, is_no_space};
+use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, is_no_space};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
 use ringmq_shards::log::segments::WritePath as SegmentPath;
@@ -595,6 +595,7 @@ fn build_broker(
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
     let cold = Arc::new(Mutex::new(cold));
     let verified = Arc::new(super::served::Verified::default());
+    let ahead = Arc::new(super::read_ahead::ReadAhead::default());
     let mut reader_threads = Vec::new();
     for access in reader_accesses {
         let reader = Reader {
@@ -607,6 +608,7 @@ fn build_broker(
             buffers: BufferPool::default(),
             pipes: PipePool::new(limits::READER_PIPES, limits::PIPE_BYTES),
             verified: Arc::clone(&verified),
+            ahead: Arc::clone(&ahead),
         };
         reader_threads.push(spawn("reader", Box::new(move || reader.run()))?);
     }
@@ -623,6 +625,7 @@ fn build_broker(
         control,
         store: store_access,
         queues,
+        reserve: Reserve::new(paths.reserve()),
         paths: paths.clone(),
         queue_offsets,
         identity,

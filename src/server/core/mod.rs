@@ -31,7 +31,7 @@ use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_respo
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::probe::{Histogram, Probe};
-use ringmq_shards::queue::Queue;
+use ringmq_shards::queue::{PrefetchStep, Queue};
 use ringmq_shards::types::QueueOffset;
 
 use super::cold::ColdAnswer;

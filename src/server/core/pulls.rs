@@ -53,6 +53,7 @@ impl ShardCore {
             commit: None,
             pulled: 0,
         });
+        // Where the answer ends, if it comes at once; else the next pull of the consumer says so.
         carried.pulled = request.queue_offset;
         if request.sys_flag & ringmq_protocol::flags::pull::COMMIT_OFFSET != 0 {
             carried.commit = Some(request.commit_offset);
@@ -79,7 +80,11 @@ impl ShardCore {
             received_ns: Some(self.now_ns),
         };
         self.charge(id, whole.len());
-        self.execute_pull(job, may_hold);
+        if let Some(next) = self.execute_pull(job, may_hold)
+            && let Some(carried) = self.commits.get_mut(&key)
+        {
+            carried.pulled = next;
+        }
         Progress::Done
     }
 
@@ -89,8 +94,8 @@ impl ShardCore {
         ReadLimits { max_messages, memory_from, transfer: self.transfer }
     }
 
-    /// Answers a pull, holds it, or hands it to the store thread.
-    pub(super) fn execute_pull(&mut self, job: PullJob, may_hold: bool) {
+    /// Answers a pull, holds it, or hands it to a reader thread. Gives where the next pull begins, if that is known.
+    pub(super) fn execute_pull(&mut self, job: PullJob, may_hold: bool) -> Option<i64> {
         let mut ranges = std::mem::take(&mut self.ranges);
         let limits = self.read_limits(job.max_messages);
         let reading = pull::read_tail(&job.queue, job.offset, limits, &job.filter, &mut ranges);
@@ -111,6 +116,7 @@ impl ShardCore {
             None => self.cold_pull(job),
         }
         self.ranges = ranges;
+        reading.map(|reading| reading.next)
     }
 
     pub(super) fn hold_pull(&mut self, mut job: PullJob, reading: &Reading) {

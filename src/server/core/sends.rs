@@ -5,6 +5,9 @@ use super::*;
 /// Longest unique key that a pending send keeps in place; longer ones (none are known) are boxed.
 const KEY_BYTES: usize = 64;
 
+/// Version ordinal of 3.4.9: from it on a client's own limit of attempts counts instead of its group's.
+const VERSION_WITH_MAX_RECONSUME_TIMES: i32 = 121;
+
 /// A message's unique key, kept for its answer.
 enum UniqueKey {
     None,
@@ -93,10 +96,13 @@ impl ShardCore {
         if self.pending.is_full() {
             return Progress::Blocked;
         }
-        let request = match SendHeader::decode(header.code, header) {
+        let mut request = match SendHeader::decode(header.code, header) {
             Ok(request) => request,
             Err(error) => return self.field_error(id, header, error),
         };
+        if header.version < VERSION_WITH_MAX_RECONSUME_TIMES {
+            request.max_reconsume_times = None;
+        }
         let Some(peer) = self.connections.get(id).map(|connection| connection.peer) else { return Progress::Done };
         let target = match send::check_target(&mut self.send_state, serving, &request, self.now_ms) {
             Ok(target) => target,
@@ -112,6 +118,8 @@ impl ShardCore {
             let refusal = Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet");
             return self.refuse_send(id, header, serving, &refusal);
         };
+        // Needed once the record is prepared.
+        queue.prefetch(PrefetchStep::Queue);
         let outcome = if request.batch {
             match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
                 Ok(batch) => {
@@ -151,6 +159,7 @@ impl ShardCore {
                 send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now_ms);
             match prepared {
                 Ok(single) => {
+                    queue.prefetch(PrefetchStep::Tail);
                     let pending = PendingSend {
                         connection: id,
                         opaque: header.opaque,
@@ -235,9 +244,11 @@ impl ShardCore {
                 let out = connection.outbox.buffer();
                 write_error(out, pending.serialize_type, pending.opaque, code, &remark, &ext);
             } else if settled.verdict == Verdict::Failed {
+                let trace_on = if identity.trace_on { "true" } else { "false" };
+                let ext = [("MSG_REGION", identity.region_id.as_str()), ("TRACE_ON", trace_on)];
                 let out = connection.outbox.buffer();
                 let remark = "the log could not be written; nothing more is stored until the broker is restarted";
-                write_error(out, pending.serialize_type, pending.opaque, response::SYSTEM_ERROR, remark, &[]);
+                write_error(out, pending.serialize_type, pending.opaque, response::SYSTEM_ERROR, remark, &ext);
             } else {
                 self.offsets.clear();
                 let mut physical = settled.physical;

@@ -16,7 +16,7 @@ use ringmq_tuning::catalogue::{CardSetting, Catalogue, Class, Severity};
 use ringmq_tuning::executor::{self, Step};
 use ringmq_tuning::journal;
 use ringmq_tuning::plan::{self, Change, Choices, Line, Plan, State, Target, Undo};
-use ringmq_tuning::probe::{Access, Host, RootSystem, Selection, System};
+use ringmq_tuning::probe::{Access, FolderLock, Host, RootSystem, Selection, System};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -85,6 +85,9 @@ impl System for Killing {
     fn remove(&self, path: &str) -> std::io::Result<()> {
         self.count();
         self.inner.remove(path)
+    }
+    fn lock(&self, folder: &str) -> std::io::Result<FolderLock> {
+        self.inner.lock(folder)
     }
 }
 

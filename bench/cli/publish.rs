@@ -1,0 +1,339 @@
+//! `publish`: the result set that the source tree holds, and the README's section made from it.
+//!
+//! Invariant: only a set that came to its end replaces a published one, and the README says what the set says: runs that do
+//! not count and goals that were missed are in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::goals::{CATCHUP_WITHOUT_BACKLOG, STRICT_P99_NS, WITHOUT_IDLE_CONNECTIONS};
+use super::options::{Common, PublishOptions, read_slo};
+use super::rounds::{Side, half, knee, timed, turn};
+use super::session::{Request, Session};
+use super::sweep::{SweepPlan, sweep};
+use super::{CliError, floors};
+use crate::peers::{Flush, Peer};
+use crate::report::section;
+use crate::result::{ResultDirectory, ResultError, ResultSet, RunRole, SetKind, SetStatus, Slo, sha256_hex};
+use crate::workload::Workload;
+
+/// Length of a floor's run and of its warm-up.
+const FLOOR_S: (f64, f64) = (2.5, 0.5);
+/// First step of the search for a knee, and of that for the strict one.
+const FIRST_STEP_PER_S: f64 = 4000.0;
+const FIRST_STRICT_STEP_PER_S: f64 = 20_000.0;
+const PRECISION: f64 = 0.1;
+/// Part of the catalogue's backlog: 1 GB.
+const BACKLOG_SCALE: f64 = 0.02;
+/// Most bytes of a published set: it lives in the history of the sources for ever. Room is left for its sums.
+const MOST_BYTES: u64 = 2900 << 10;
+
+/// A plan in numbers.
+#[derive(Debug, Clone, Copy)]
+struct Scope {
+    flushes: &'static [Flush],
+    rounds: u32,
+    measure_s: f64,
+    warm_up_s: f64,
+    step_s: f64,
+    step_warm_up_s: f64,
+    conditioning_s: f64,
+    has_extras: bool,
+}
+
+impl Scope {
+    fn of(options: &PublishOptions) -> Scope {
+        let scope = if options.quick {
+            Scope {
+                flushes: &[Flush::Async],
+                rounds: 3,
+                measure_s: 3.0,
+                warm_up_s: 1.0,
+                step_s: 3.0,
+                step_warm_up_s: 1.0,
+                conditioning_s: 12.0,
+                has_extras: false,
+            }
+        } else {
+            Scope {
+                flushes: &[Flush::Async, Flush::Sync],
+                rounds: 3,
+                measure_s: 6.0,
+                warm_up_s: 1.5,
+                step_s: 5.0,
+                step_warm_up_s: 1.0,
+                conditioning_s: 30.0,
+                has_extras: true,
+            }
+        };
+        Scope {
+            measure_s: scope.measure_s * options.scale,
+            warm_up_s: scope.warm_up_s * options.scale,
+            step_s: scope.step_s * options.scale,
+            step_warm_up_s: scope.step_warm_up_s * options.scale,
+            conditioning_s: scope.conditioning_s * options.scale,
+            ..scope
+        }
+    }
+
+    /// A workload of the catalogue with the times of this plan.
+    fn shape(&self, session: &mut Session<'_>, name: &str, rate_per_s: Option<f64>) -> Result<Workload, CliError> {
+        let (workload, definition) = Workload::find(name)?;
+        session.add_workload(&workload, &definition);
+        let mut workload = timed(&workload, self.measure_s, self.warm_up_s);
+        workload.load.rate_per_s = rate_per_s.unwrap_or(workload.load.rate_per_s);
+        Ok(workload)
+    }
+}
+
+/// Carries out the command.
+pub fn carry_out(common: &Common, options: &PublishOptions) -> Result<u8, CliError> {
+    if options.scale <= 0.0 {
+        return Err(CliError::Usage("--scale is above 0".to_owned()));
+    }
+    let (from, code) = match &options.from {
+        Some(path) => (ResultDirectory::open(path), 0),
+        None => {
+            let slo = read_slo(&options.slo)?;
+            let mut session = Session::begin(common, SetKind::Publish, "publish", true)?;
+            let directory = session.directory.clone();
+            let failure = measure(&mut session, &Scope::of(options), &slo).err();
+            (directory, session.finish(failure)?)
+        }
+    };
+    let set = from.read_result()?;
+    if set.kind != SetKind::Publish {
+        return Err(CliError::Usage(format!("{} is no result of `publish`", from.path().display())));
+    }
+    if let SetStatus::Partial { reason } = &set.status {
+        eprintln!("not published: the result is partial ({reason})");
+        return Ok(code.max(3));
+    }
+    let bytes = copy(&from, &set, &options.into)?;
+    write_section(&options.into, &options.readme)?;
+    if !common.json {
+        println!(
+            "published {} ({}) and the section of {}",
+            options.into.display(),
+            crate::units::bytes(bytes),
+            options.readme.display()
+        );
+    }
+    Ok(code)
+}
+
+fn measure(session: &mut Session<'_>, scope: &Scope, slo: &Slo) -> Result<(), CliError> {
+    session.set.slo = None;
+    let floor = |mut shape: Workload| {
+        shape = timed(&shape, FLOOR_S.0, FLOOR_S.1);
+        shape
+    };
+    let steady = scope.shape(session, "steady-1k-10k", None)?;
+    session.headroom(&steady, FLOOR_S.0)?;
+    let trip = floor(scope.shape(session, "rtt-1k", None)?);
+    let receipt = floor(scope.shape(session, "end-to-end", None)?);
+    floors::echo(session, &[trip.clone(), floor(steady.clone()), receipt])?;
+    floors::append(session, &trip)?;
+    let settings = session.common.settings(&steady)?;
+    for &flush in scope.flushes {
+        let side = |peer| Side {
+            peer,
+            flush,
+            header: ringmq_protocol::frame::SerializeType::Json,
+            conditioning_s: scope.conditioning_s,
+            settings: &settings,
+        };
+        let plan = SweepPlan { from: FIRST_STEP_PER_S, precision: PRECISION, confirm: 1, slo };
+        let step = timed(&steady, scope.step_s, scope.step_warm_up_s);
+        let mut knees = BTreeMap::new();
+        for peer in [Peer::RingMq, Peer::Java] {
+            if let Some(knee) = knee(session, &side(peer), &step, &plan)? {
+                knees.insert(peer.name(), knee);
+            }
+        }
+        let mut shapes = vec![scope.shape(session, "rtt-1k", None)?, scope.shape(session, "saturate-16x1", None)?];
+        if let Some(slower) = knees.get(Peer::Java.name()) {
+            let shape = scope.shape(session, "steady-1k-10k", Some(half(*slower)))?;
+            if !session.is_stopped() {
+                floors::echo(session, &[floor(shape.clone())])?;
+            }
+            shapes.push(shape);
+        }
+        if scope.has_extras {
+            shapes.push(steady.clone());
+        }
+        shapes.push(scope.shape(session, "end-to-end", None)?);
+        for round in 1..=scope.rounds {
+            for peer in [Peer::RingMq, Peer::Java] {
+                turn(session, &side(peer), round, &shapes)?;
+            }
+        }
+    }
+    if scope.has_extras && !session.is_stopped() { extras(session, scope, &settings) } else { Ok(()) }
+}
+
+/// What RingMQ alone is asked: goals that no comparison covers.
+fn extras(session: &mut Session<'_>, scope: &Scope, settings: &[(String, String)]) -> Result<(), CliError> {
+    let steady = scope.shape(session, "steady-1k-50k", None)?;
+    let strict = Slo { p99_ns: Some(STRICT_P99_NS), errors: Some(0), ..Slo::default() };
+    let plan = SweepPlan { from: FIRST_STRICT_STEP_PER_S, precision: PRECISION, confirm: 1, slo: &strict };
+    let batches = scope.shape(session, "saturate-batch-32", None)?;
+    let idle = scope.shape(session, "conn-10k-idle", None)?;
+    let mut catchup = scope.shape(session, "catchup", None)?;
+    catchup.scale(BACKLOG_SCALE);
+    let without = |workload: &Workload, name: &str| {
+        let mut workload = Workload { name: name.to_owned(), ..workload.clone() };
+        workload.scale(0.0);
+        workload
+    };
+    let async_shapes =
+        [without(&idle, WITHOUT_IDLE_CONNECTIONS), idle, without(&catchup, CATCHUP_WITHOUT_BACKLOG), catchup, batches];
+    for (flush, shapes) in [(Flush::Async, &async_shapes[..]), (Flush::Sync, std::slice::from_ref(&steady))] {
+        let broker = session.start(Peer::RingMq, flush, settings.to_vec())?;
+        for shape in shapes {
+            if session.is_stopped() {
+                break;
+            }
+            let scale = if shape.name == "catchup" { BACKLOG_SCALE } else { 1.0 };
+            let request = Request::of_broker(&broker, Peer::RingMq, flush, shape, RunRole::Measured);
+            session.run(&Request { scale, ..request })?;
+        }
+        if flush == Flush::Async && !session.is_stopped() {
+            let step = timed(&steady, scope.step_s, scope.step_warm_up_s);
+            let request = Request::of_broker(&broker, Peer::RingMq, flush, &step, RunRole::SweepStep);
+            sweep(session, &request, &plan)?;
+        }
+        session.stop_broker(broker, &format!("ringmq-{}-alone", flush.durability().name()));
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CliError {
+    let path = path.to_owned();
+    move |source| CliError::Result(ResultError::Io { action, path, source })
+}
+
+/// What is published of a set: all of it but plots beside the page, logs of search steps, and logs of brokers after the first
+/// round. With `is_small`, of each row only the histogram log of the run that the plots show.
+fn published_names(set: &ResultSet, is_small: bool) -> Vec<String> {
+    let mut names = vec!["result.json".to_owned(), "env.json".to_owned(), crate::report::PAGE_NAME.to_owned()];
+    for group in crate::report::groups::groups(set) {
+        let shown = group.representative().map(|run| run.id.as_str());
+        let runs = group.runs.iter().filter(|run| !is_small || Some(run.id.as_str()) == shown);
+        names.extend(runs.map(|run| run.hlog.clone()));
+    }
+    let files = set.systems.iter().flat_map(|system| system.files.iter());
+    names.extend(files.filter(|name| !name.ends_with(".log") || name.ends_with("-1.log")).cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Files with their names. What is not there is left out: a broker whose log could not be copied has none.
+fn read_all(from: &ResultDirectory, names: Vec<String>) -> Result<Vec<(String, Vec<u8>)>, CliError> {
+    let present = names.into_iter().map(|name| (from.file(&name), name)).filter(|(path, _)| path.is_file());
+    present.map(|(path, name)| Ok((name, fs::read(&path).map_err(failed("read", &path))?))).collect()
+}
+
+/// Replaces the published set by a small copy. Returns its size.
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn copy(from: &ResultDirectory, set: &ResultSet, into: &Path) -> Result<f64, CliError> {
+    let size = |files: &[(String, Vec<u8>)]| files.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
+    let mut files = read_all(from, published_names(set, false))?;
+    if size(&files) > MOST_BYTES {
+        files = read_all(from, published_names(set, true))?;
+    }
+    let bytes = size(&files);
+    if bytes > MOST_BYTES {
+        let (has, most) = (crate::units::bytes(bytes as f64), crate::units::bytes(MOST_BYTES as f64));
+        return Err(CliError::Usage(format!(
+            "the set has {has}, and {most} are the most that is published; lower --scale"
+        )));
+    }
+    if into.join("result.json").is_file() {
+        fs::remove_dir_all(into).map_err(failed("remove", into))?;
+    }
+    let mut sums = String::new();
+    for (name, content) in files {
+        let path = into.join(&name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        }
+        fs::write(&path, &content).map_err(failed("write", &path))?;
+        sums += &format!("{}  {name}\n", sha256_hex(&content));
+    }
+    let path = into.join("SHA256SUMS");
+    fs::write(&path, sums).map_err(failed("write", &path))?;
+    Ok(bytes as f64)
+}
+
+fn write_section(results: &Path, readme: &Path) -> Result<(), CliError> {
+    let directory = ResultDirectory::open(results);
+    let text = section::text(Some((&directory.read_result()?, &directory.read_environment()?)));
+    let page = fs::read_to_string(readme).map_err(failed("read", readme))?;
+    let page = section::replace(&page, &text)
+        .ok_or_else(|| CliError::Usage(format!("{} has no place for the section", readme.display())))?;
+    fs::write(readme, page).map_err(failed("write", readme))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: the plan stays within its promise of 30 and 8 minutes. Method: adds up its parts, with what starting, stopping and
+    /// reading back take on a machine of two cores.
+    #[test]
+    fn is_bounded() {
+        for (is_quick, limit_s) in [(false, 1800.0), (true, 480.0)] {
+            let options = PublishOptions {
+                quick: is_quick,
+                scale: 1.0,
+                slo: String::new(),
+                from: None,
+                into: "x".into(),
+                readme: "y".into(),
+            };
+            let scope = Scope::of(&options);
+            // A start and stop of the Java broker, and reading back after a run.
+            let (restart_s, verify_s) = (22.0, 1.2);
+            let run_s = scope.measure_s + scope.warm_up_s + verify_s;
+            let step_s = scope.step_s + scope.step_warm_up_s + verify_s;
+            let shapes = if scope.has_extras { 5.0 } else { 4.0 };
+            let turns = f64::from(scope.rounds) * (2.0 * shapes * run_s + restart_s + scope.conditioning_s + 4.0);
+            // Steps up to 150,000/s and to 10,000/s, halving, confirming.
+            let knees = (14.0 + 9.0) * step_s + restart_s + scope.conditioning_s + 4.0;
+            let floors = 10.0 * (FLOOR_S.0 + FLOOR_S.1);
+            let extras = if scope.has_extras { 6.0 * run_s + 10.0 * step_s + 20.0 } else { 0.0 };
+            let all_s = floors + scope.flushes.len() as f64 * (turns + knees) + extras;
+            assert!(all_s < limit_s, "{all_s}");
+        }
+    }
+
+    /// Goal: only named files are published, a set of another kind and a partial one are refused, and the section is written.
+    /// Method: the example set in a folder.
+    #[test]
+    fn publishes_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let from = ResultDirectory::create(path("from")).unwrap();
+        let mut set = example::result_set();
+        set.kind = SetKind::Publish;
+        set.environment_sha256 = from.write_environment(&example::environment()).unwrap();
+        from.write_result(&set).unwrap();
+        crate::report::write(&from).unwrap();
+        for run in &set.runs {
+            from.write(&run.hlog, b"log").unwrap();
+        }
+        fs::write(path("page.md"), format!("# a\n{}\nformer text\n{}\nb\n", section::BEGIN, section::END)).unwrap();
+        copy(&from, &set, &path("into")).unwrap();
+        write_section(&path("into"), &path("page.md")).unwrap();
+        let sums = fs::read_to_string(path("into/SHA256SUMS")).unwrap();
+        assert!(sums.contains("result.json") && sums.contains("measured") && !sums.contains("sweepstep"), "{sums}");
+        let page = fs::read_to_string(path("page.md")).unwrap();
+        assert!(page.starts_with("# a\n") && page.ends_with("b\n") && !page.contains("former text"), "{page}");
+        assert!(page.contains("RocketMQ 5.3.3"), "{page}");
+        copy(&from, &set, &path("into")).unwrap();
+    }
+}

@@ -1,0 +1,128 @@
+//! What `versus` and `publish` share: brokers in turn on fresh stores, and the knee of each.
+
+use ringmq_protocol::frame::SerializeType;
+
+use super::CliError;
+use super::search::round;
+use super::session::{Request, Session};
+use super::sweep::{SweepPlan, sweep};
+use crate::peers::{Flush, Peer};
+use crate::result::{Durability, RunRole};
+use crate::workload::Workload;
+
+/// Load before measuring for a broker without a compiler at run time: pages and caches, no more.
+const NATIVE_CONDITIONING_S: f64 = 3.0;
+/// Warm-ups shorter than this cannot be judged as steady, so they have one length.
+const JUDGED_WARM_UP_S: f64 = 10.0;
+
+/// One broker in one durability class.
+pub struct Side<'s> {
+    pub peer: Peer,
+    pub flush: Flush,
+    pub header: SerializeType,
+    /// Load before the first measured run of each start, for compilers that work at run time.
+    pub conditioning_s: f64,
+    pub settings: &'s [(String, String)],
+}
+
+impl Side<'_> {
+    fn conditioning_s(&self) -> f64 {
+        match self.peer {
+            Peer::Java => self.conditioning_s,
+            Peer::RingMq => self.conditioning_s.min(NATIVE_CONDITIONING_S),
+        }
+    }
+
+    fn durability(&self) -> Durability {
+        self.flush.durability()
+    }
+}
+
+/// A workload with other times.
+pub fn timed(workload: &Workload, measure_s: f64, warm_up_s: f64) -> Workload {
+    let mut workload = workload.clone();
+    workload.load.measure_s = measure_s;
+    workload.load.warm_up_min_s = warm_up_s;
+    workload.load.warm_up_max_s = if warm_up_s < JUDGED_WARM_UP_S { warm_up_s } else { warm_up_s * 2.0 };
+    workload
+}
+
+/// The rate at which brokers are compared: half of the slower one's highest.
+pub fn half(slower_knee_per_s: f64) -> f64 {
+    round(slower_knee_per_s / 2.0)
+}
+
+fn is_done(session: &Session<'_>, side: &Side<'_>, number: u32, shape: &Workload) -> bool {
+    let rate = shape.load.rate_per_s;
+    session.set.runs.iter().any(|run| {
+        let is_rate = run.parameters.target_rate_per_s.is_none_or(|target| (target - rate).abs() <= rate * 1e-6);
+        run.system == side.peer.name()
+            && run.workload == shape.name
+            && run.durability == Some(side.durability())
+            && run.round == number
+            && is_rate
+            && run.role == RunRole::Measured
+    })
+}
+
+/// One broker on a fresh store under each shape that the set does not have yet.
+///
+/// # Errors
+/// It does not start, or a run never began.
+pub fn turn(session: &mut Session<'_>, side: &Side<'_>, number: u32, shapes: &[Workload]) -> Result<(), CliError> {
+    let missing: Vec<&Workload> = shapes.iter().filter(|shape| !is_done(session, side, number, shape)).collect();
+    let Some(first) = missing.first().filter(|_| !session.is_stopped()) else { return Ok(()) };
+    let broker = session.start(side.peer, side.flush, side.settings.to_vec())?;
+    let base = Request {
+        round: number,
+        header: side.header,
+        ..Request::of_broker(&broker, side.peer, side.flush, first, RunRole::Measured)
+    };
+    session.condition(&base, side.conditioning_s())?;
+    for shape in missing {
+        if session.is_stopped() {
+            break;
+        }
+        session.run(&Request { workload: shape, target: base.target.clone(), ..base })?;
+    }
+    session.stop_broker(broker, &format!("{}-{}-{number}", side.peer.name(), side.durability().name()));
+    Ok(())
+}
+
+/// The knee of one broker on a fresh store; the known one if the set has a curve already.
+///
+/// # Errors
+/// It does not start, or a run never began.
+pub fn knee(
+    session: &mut Session<'_>,
+    side: &Side<'_>,
+    shape: &Workload,
+    plan: &SweepPlan<'_>,
+) -> Result<Option<f64>, CliError> {
+    let durability = Some(side.durability());
+    let known = session
+        .set
+        .curves
+        .iter()
+        .find(|curve| curve.system == side.peer.name() && curve.durability == durability && curve.slo == *plan.slo);
+    if let Some(curve) = known {
+        return Ok(curve.knee_rate_per_s);
+    }
+    if session.is_stopped() {
+        return Ok(None);
+    }
+    let broker = session.start(side.peer, side.flush, side.settings.to_vec())?;
+    let request = Request {
+        header: side.header,
+        ..Request::of_broker(&broker, side.peer, side.flush, shape, RunRole::SweepStep)
+    };
+    session.condition(&request, side.conditioning_s())?;
+    let knee = sweep(session, &request, plan)?;
+    if session.is_stopped() {
+        // A curve that was cut short would be taken for a whole one when the plan is resumed.
+        session.set.curves.pop();
+    }
+    let name = format!("{}-{}-knee-{}", side.peer.name(), side.durability().name(), session.set.curves.len());
+    session.stop_broker(broker, &name);
+    Ok(knee)
+}

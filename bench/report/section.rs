@@ -1,0 +1,381 @@
+//! The README's section on performance, made from a published set and from nothing else.
+//!
+//! Invariant: the same set gives the same text. What was lost, missed or is invalid is in it.
+
+use std::fmt::Write as _;
+
+use super::groups::{Figure, Group, groups, is_usable};
+use crate::compare::slo_text;
+use crate::result::{
+    Distribution, Durability, EnvironmentRecord, Goal, LoopKind, ResultSet, RunRecord, RunRole, RunStatus,
+};
+use crate::units;
+
+/// Lines between which the section stands.
+pub const BEGIN: &str = "<!-- ringmq-bench publish: begin -->";
+/// See [`BEGIN`].
+pub const END: &str = "<!-- ringmq-bench publish: end -->";
+/// The command, as users type it.
+const COMMAND: &str = "target/release/ringmq-bench publish";
+
+/// A page with the section replaced; `None` if it has no place for one.
+pub fn replace(page: &str, text: &str) -> Option<String> {
+    let (head, rest) = page.split_once(BEGIN)?;
+    let (_, tail) = rest.split_once(END)?;
+    Some(format!("{head}{BEGIN}\n{text}{END}{tail}"))
+}
+
+/// The section of a page; `None` if it has no place for one.
+pub fn find(page: &str) -> Option<&str> {
+    let (_, rest) = page.split_once(BEGIN)?;
+    let (text, _) = rest.split_once(END)?;
+    text.strip_prefix('\n')
+}
+
+/// The text of the section.
+pub fn text(published: Option<(&ResultSet, &EnvironmentRecord)>) -> String {
+    let Some((set, environment)) = published else {
+        return format!(
+            "\nNo result set is published yet. `{COMMAND}` measures one beside Apache RocketMQ (below 30 minutes on an idle \
+             machine; needs JDK 17 and Maven), puts it into `bench/results/` and writes this section from it.\n\n"
+        );
+    };
+    let mut text = String::from("\n");
+    introduce(&mut text, set, environment);
+    let groups = groups(set);
+    let mut classes: Vec<Durability> = groups.iter().filter_map(|group| group.key.durability).collect();
+    classes.dedup();
+    for class in classes {
+        table(&mut text, set, &groups, class);
+    }
+    knees(&mut text, set);
+    goals(&mut text, &set.goals);
+    losses(&mut text, set);
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord) {
+    let fact = |section: &str, name: &str| {
+        let found = environment.facts.iter().find(|fact| fact.section == section && fact.name == name);
+        found.and_then(|fact| fact.value.clone()).unwrap_or_else(|| "unknown".to_owned())
+    };
+    let titles: Vec<String> = set
+        .systems
+        .iter()
+        .filter(|system| set.runs.iter().any(|run| run.system == system.name && run.role == RunRole::Measured))
+        .map(|system| {
+            // The version of a virtual machine is its first line; its builds are in the set.
+            let parts: Vec<&str> = system.runtime.split("; ").collect();
+            let told = parts.iter().enumerate().filter(|(index, part)| *index == 0 || part.ends_with("each start"));
+            let note = told.map(|(_, part)| *part).collect::<Vec<_>>().join(", ");
+            if note.is_empty() { system.title.clone() } else { format!("{} ({note})", system.title) }
+        })
+        .collect();
+    let measured: Vec<&RunRecord> = set.runs.iter().filter(|run| run.role == RunRole::Measured).collect();
+    let rounds = measured.iter().map(|run| run.round).max().unwrap_or(0);
+    let seconds = Figure::of(measured.iter().map(|run| run.parameters.measure_s)).map_or(0.0, |figure| figure.median);
+    let cores = measured.first().map(|run| {
+        let generator = run.generator.core.map_or_else(|| "any".to_owned(), |core| core.to_string());
+        format!("brokers on core {}, the generator on core {generator}", run.generator.broker_cores)
+    });
+    let day = set.created.split('T').next().unwrap_or_default();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "Measured {day} by `{}` on {}, Linux {}, virtual machine: {}; {}. {}, each turn on a fresh store, in turn, {rounds} rounds \
+         of {} s per row. A cell is the median over rounds, then the smallest and the largest. Response times count from the \
+         moment at which an operation was meant to start; closed loops say what they hide in their names: `rtt` is one caller, \
+         `saturate-CxD` C connections with D requests under way. *Echo* is the same load against a server that only answers. \
+         **Bold** is where RingMQ's median is worse than RocketMQ's; in [brackets] stand figures of which no run counts, for the reason \
+         named below. Everything else is in [the report](bench/results/report.html) \
+         and the files beside it; the harness is explained in [bench/README.md](bench/README.md).\n\n",
+        set.command.join(" "),
+        fact("cpu", "model"),
+        fact("kernel", "release"),
+        fact("cpu", "virtual machine"),
+        cores.unwrap_or_default(),
+        titles.join("; "),
+        units::significant(seconds),
+    );
+}
+
+/// A figure over the runs that count; if none does, over all that came to their end.
+fn figure(group: &Group<'_>, value: impl Fn(&RunRecord) -> Option<f64>) -> Option<Figure> {
+    let complete = || group.runs.iter().filter(|run| run.status == RunStatus::Complete);
+    group.figure(&value).or_else(|| Figure::of(complete().filter_map(|run| value(run))))
+}
+
+fn cell(group: &Group<'_>, figure: Option<Figure>, show: impl Fn(f64) -> String, is_worse: bool) -> String {
+    let Some(figure) = figure else { return "–".to_owned() };
+    let median = show(figure.median);
+    let median = if is_worse { format!("**{median}**") } else { median };
+    let (low, high) = (show(figure.low), show(figure.high));
+    let is_one = figure.runs < 2 || low == high;
+    let text = if is_one { median } else { format!("{median} ({})", range(&low, &high)) };
+    if group.usable().next().is_none() { format!("[{text}]") } else { text }
+}
+
+/// A range of two numbers with their units, the unit once if it is the same.
+fn range(low: &str, high: &str) -> String {
+    match (low.rsplit_once(' '), high.rsplit_once(' ')) {
+        (Some((number, unit)), Some((_, other))) if unit == other => format!("{number}–{high}"),
+        _ => format!("{low}–{high}"),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds are below 2^53")]
+fn response(group: &Group<'_>, quantile: fn(&Distribution) -> u64) -> Option<Figure> {
+    figure(group, |run| Some(quantile(&run.primary().filter(|first| first.acknowledged > 0)?.response) as f64))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds and bytes are below 2^53")]
+fn receipt(group: &Group<'_>, quantile: fn(&Distribution) -> u64) -> Option<Figure> {
+    figure(group, |run| {
+        run.end_to_end.as_ref().filter(|end| end.distribution.count > 0).map(|end| quantile(&end.distribution) as f64)
+    })
+}
+
+fn is_floor(group: &Group<'_>) -> bool {
+    group.runs.iter().all(|run| run.role == RunRole::Floor)
+}
+
+/// Whether `ours` is the worse of two figures.
+fn is_worse(ours: Option<Figure>, theirs: Option<Figure>, more_is_better: bool) -> bool {
+    ours.zip(theirs).is_some_and(
+        |(ours, theirs)| {
+            if more_is_better { ours.median < theirs.median } else { ours.median > theirs.median }
+        },
+    )
+}
+
+type Quantile = fn(&Distribution) -> u64;
+const QUANTILES: [Quantile; 3] = [|all| all.p50_ns, |all| all.p99_ns, |all| all.p999_ns];
+
+fn table(text: &mut String, set: &ResultSet, groups: &[Group<'_>], class: Durability) {
+    let is_row = |group: &&Group<'_>| {
+        group.key.durability == Some(class) && group.runs.iter().any(|run| run.role == RunRole::Measured)
+    };
+    let rows: Vec<&Group<'_>> = groups.iter().filter(is_row).collect();
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "**{}: {}**\n", class.name(), class.promise());
+    line(
+        text,
+        "| workload | rate/s | system | messages/s | p50 | p99 | p99.9 | CPU per message | memory | rounds that count |",
+    );
+    line(text, "|---|---|---|---|---|---|---|---|---|---|");
+    for peers in rows.chunk_by(|left, right| is_same_load(left, right)) {
+        for group in peers {
+            broker_row(text, set, peers, group);
+        }
+        let first = peers[0];
+        for floor in groups.iter().filter(|floor| is_floor(floor) && floor.key.durability.is_none()) {
+            if is_same_load(floor, first) {
+                floor_row(text, set, floor, &first.key.workload);
+            }
+        }
+    }
+    for floor in groups.iter().filter(|floor| is_floor(floor) && floor.key.durability == Some(class)) {
+        floor_row(text, set, floor, "append of 1 KiB");
+    }
+    text.push('\n');
+}
+
+fn is_same_load(left: &Group<'_>, right: &Group<'_>) -> bool {
+    left.key.workload == right.key.workload && left.key.rate_milli == right.key.rate_milli
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are below 2^53")]
+fn target(group: &Group<'_>) -> String {
+    group.key.rate_milli.map_or_else(|| "closed loop".to_owned(), |rate| units::count(rate as f64 / 1e3))
+}
+
+/// The row of one broker; `peers` are all brokers under this load.
+#[expect(clippy::cast_precision_loss, reason = "rates and bytes are below 2^53")]
+fn broker_row(text: &mut String, set: &ResultSet, peers: &[&Group<'_>], group: &Group<'_>) {
+    let rival = peers.iter().find(|other| group.key.system == "ringmq" && other.key.system != "ringmq");
+    let is_closed = group.runs.iter().any(|run| run.parameters.loop_kind == LoopKind::Closed);
+    let rate = |group: &Group<'_>| figure(group, |run| Some(run.messages_per_s));
+    let cpu = |group: &Group<'_>| figure(group, |run| run.cost.cpu_ns_per_message);
+    let memory = |group: &Group<'_>| figure(group, |run| run.cost.resident_bytes.map(|bytes| bytes as f64));
+    let worse = |of: &dyn Fn(&Group<'_>) -> Option<Figure>, more: bool| {
+        rival.is_some_and(|rival| is_worse(of(group), of(rival), more))
+    };
+    let times = QUANTILES.map(|quantile| {
+        let of = |group: &Group<'_>| response(group, quantile);
+        cell(group, of(group), units::duration, worse(&of, false))
+    });
+    let counts = format!("{} of {}", group.usable().count(), group.runs.len());
+    let (target, title) = (target(group), super::plots::title(set, &group.key.system));
+    let _ = writeln!(
+        text,
+        "| {} | {target} | {title} | {} | {} | {} | {} | {counts} |",
+        group.key.workload,
+        cell(group, rate(group), units::count, is_closed && worse(&rate, true)),
+        times.join(" | "),
+        cell(group, cpu(group), units::duration, worse(&cpu, false)),
+        cell(group, memory(group), units::bytes, worse(&memory, false)),
+    );
+    if receipt(group, QUANTILES[0]).is_some() {
+        let times = QUANTILES.map(|quantile| {
+            let of = |group: &Group<'_>| receipt(group, quantile);
+            cell(group, of(group), units::duration, worse(&of, false))
+        });
+        let _ = writeln!(text, "| … send to receipt | {target} | {title} | | {} | | | {counts} |", times.join(" | "));
+    }
+}
+
+fn floor_row(text: &mut String, set: &ResultSet, floor: &Group<'_>, name: &str) {
+    let times = QUANTILES.map(|quantile| cell(floor, response(floor, quantile), units::duration, false));
+    let rate = cell(floor, figure(floor, |run| Some(run.messages_per_s)), units::count, false);
+    let _ = writeln!(
+        text,
+        "| *{name}* | {} | *{}* | {rate} | {} | | | {} of {} |",
+        target(floor),
+        super::plots::title(set, &floor.key.system),
+        times.join(" | "),
+        floor.usable().count(),
+        floor.runs.len()
+    );
+}
+
+fn knees(text: &mut String, set: &ResultSet) {
+    if set.curves.is_empty() {
+        return;
+    }
+    line(text, "**Highest rates of single messages of 1 KiB**\n");
+    line(text, "| class | system | held | what was to hold | confirmed | generator there |");
+    line(text, "|---|---|---|---|---|---|");
+    for curve in &set.curves {
+        let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {knee} | {} | {} | {} |",
+            curve.durability.map_or("–", Durability::name),
+            super::plots::title(set, &curve.system),
+            slo_text(&curve.slo),
+            if curve.confirmed { "yes" } else { "no" },
+            super::tables::share_at_knee(set, curve),
+        );
+    }
+    for headroom in &set.headroom {
+        let _ = write!(
+            text,
+            "\nAgainst the echo the generator does {}/s, {} the highest fixed rate above.",
+            units::count(headroom.null_rate_per_s),
+            units::ratio(headroom.null_rate_per_s / headroom.highest_used_rate_per_s.max(1.0)),
+        );
+    }
+    text.push_str("\n\n");
+}
+
+fn goals(text: &mut String, goals: &[Goal]) {
+    if goals.is_empty() {
+        return;
+    }
+    let missed = goals.iter().filter(|goal| !goal.is_met()).count();
+    let _ = writeln!(text, "**Goals: {} reached, {missed} missed**\n", goals.len() - missed);
+    line(text, "| | goal | wanted | measured | |");
+    line(text, "|---|---|---|---|---|");
+    for goal in goals {
+        let number = |value: f64| if goal.unit == "/s" { units::count(value) } else { units::significant(value) };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} {unit} | {} {unit} | {} |",
+            goal.id,
+            goal.rule,
+            number(goal.wanted),
+            number(goal.measured),
+            if goal.is_met() { "reached" } else { "**missed**" },
+            unit = goal.unit,
+        );
+    }
+    let ids = (1..=10).map(|number| format!("P{number}"));
+    let absent: Vec<String> = ids.filter(|id| !goals.iter().any(|goal| goal.id == *id)).collect();
+    if !absent.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nNot judged, because their runs are not in the set or do not count: {}.",
+            absent.join(", ")
+        );
+    }
+    text.push('\n');
+}
+
+/// Runs that do not count, by their reason.
+fn losses(text: &mut String, set: &ResultSet) {
+    let counts = |run: &&RunRecord| run.role != RunRole::SweepStep;
+    let all = set.runs.iter().filter(counts).count();
+    let bad: Vec<&RunRecord> = set.runs.iter().filter(counts).filter(|run| !is_usable(run)).collect();
+    let noisy = set.runs.iter().filter(counts).filter(|run| run.validity.noisy).count();
+    let _ = writeln!(
+        text,
+        "Of {all} runs (without the steps of searches) {} do not count, and {noisy} were made while other work took a core for \
+         longer than the figures allow (noisy; they count).",
+        bad.len()
+    );
+    for run in &bad {
+        let _ = writeln!(text, "- `{}`: {}", run.id, super::groups::complaints(run).join("; "));
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: the section has both systems, floors, knees, missed goals and runs that do not count; it replaces the old one and
+    /// nothing else; without a set it says so. Method: the example set, with a goal that was missed.
+    #[test]
+    fn section_of_the_example() {
+        let mut set = example::result_set();
+        set.goals[0].measured = 600.0;
+        let environment = example::environment();
+        let text = text(Some((&set, &environment)));
+        for wanted in [
+            "| RingMQ 0.1.0 |",
+            "| Apache RocketMQ 5.3.3 |",
+            "| *echo floor* |",
+            "80,000/s",
+            "**missed**",
+            "2 messages lost",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+        let page = replace(&format!("a\n{BEGIN}\nformer text\n{END}\nb\n"), &text).unwrap();
+        assert_eq!(find(&page), Some(text.as_str()));
+        assert!(page.starts_with("a\n") && page.ends_with("\nb\n") && !page.contains("former text"));
+        assert_eq!(replace("no place", &text), None);
+        assert_eq!(range("348 µs", "391 µs"), "348–391 µs");
+        assert_eq!((range("999 µs", "1.00 ms"), range("7", "9")), ("999 µs–1.00 ms".to_owned(), "7–9".to_owned()));
+        assert!(super::text(None).contains("No result set is published yet"));
+    }
+
+    /// Goal: where the other system is ahead, the figure is marked. Method: the example with RingMQ made slow.
+    #[test]
+    fn losing_figures_are_bold() {
+        let mut set = example::result_set();
+        let bold = |set: &ResultSet| {
+            let text = text(Some((set, &example::environment())));
+            let row = text.lines().find(|line| line.contains("| RingMQ 0.1.0 |")).unwrap().to_owned();
+            row.contains("**")
+        };
+        assert!(!bold(&set));
+        for run in set.runs.iter_mut().filter(|run| run.system == "ringmq") {
+            run.operations[0].response.p99_ns = 9_000_000_000;
+        }
+        assert!(bold(&set));
+        for run in set.runs.iter_mut().filter(|run| run.system == "ringmq") {
+            run.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
+        }
+        let text = text(Some((&set, &example::environment())));
+        assert!(text.contains("[**9.00 s") && text.contains("| 0 of 3 |"), "{text}");
+    }
+}

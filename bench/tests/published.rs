@@ -1,0 +1,60 @@
+//! The published result set and the README's section that is made from it.
+
+use std::path::PathBuf;
+
+use ringmq_bench::report::section;
+use ringmq_bench::result::{ResultDirectory, SetKind, SetStatus, sha256_hex};
+
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn results() -> Option<ResultDirectory> {
+    let path = root().join("bench/results");
+    path.join("result.json").is_file().then(|| ResultDirectory::open(path))
+}
+
+#[test]
+fn the_readme_says_what_the_set_says() {
+    // Goal: no figure in the README that is not in the published set, and none left out. Method: the section is made anew and
+    // compared; `RINGMQ_BENCH_WRITE_README=1` writes it instead.
+    let readme = root().join("README.md");
+    let page = std::fs::read_to_string(&readme).expect("the README");
+    let read =
+        results().map(|set| (set.read_result().expect("a result"), set.read_environment().expect("an environment")));
+    let text = section::text(read.as_ref().map(|(set, environment)| (set, environment)));
+    if std::env::var_os("RINGMQ_BENCH_WRITE_README").is_some() {
+        std::fs::write(&readme, section::replace(&page, &text).expect("a place for the section"))
+            .expect("it is written");
+        return;
+    }
+    let present = section::find(&page).expect("a place for the section");
+    assert!(
+        present == text,
+        "the section is stale: RINGMQ_BENCH_WRITE_README=1 cargo test -p ringmq-bench --test published"
+    );
+}
+
+#[test]
+fn the_set_is_whole() {
+    // Goal: a published set is complete, unchanged and small, and names no folder of the host it was made on. Method: its sums
+    // and sizes, and a search for absolute paths in its texts.
+    let Some(directory) = results() else { return };
+    let set = directory.read_result().unwrap();
+    assert_eq!((set.kind, &set.status), (SetKind::Publish, &SetStatus::Complete));
+    let sums = std::fs::read_to_string(directory.file("SHA256SUMS")).unwrap();
+    let mut bytes = 0;
+    for line in sums.lines() {
+        let (sum, name) = line.split_once("  ").unwrap();
+        let content = std::fs::read(directory.file(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(sha256_hex(&content), sum, "{name}");
+        bytes += content.len();
+        let text = String::from_utf8_lossy(&content);
+        for folder in ["/home/", concat!("/ro", "ot/"), env!("CARGO_MANIFEST_DIR")] {
+            assert!(!text.contains(folder), "{name} names a folder below {folder}");
+        }
+    }
+    assert!(bytes < 3 << 20, "{bytes} bytes");
+    let environment = std::fs::read(directory.file("env.json")).unwrap();
+    assert_eq!(sha256_hex(&environment), set.environment_sha256);
+}
