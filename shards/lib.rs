@@ -9,6 +9,7 @@ pub mod index;
 pub mod log;
 #[cfg(all(test, ringmq_loom))]
 mod models;
+pub mod planted;
 pub mod probe;
 pub mod queue;
 pub mod recovery;

@@ -314,7 +314,7 @@ impl<'a> Session<'a> {
         run(&spec, &self.directory, self.stop, &self.progress)?;
         // Its log would be taken for a result.
         let _ = std::fs::remove_file(self.directory.file(&crate::result::hlog_name(&spec.id)));
-        let said = format!("{seconds} s of saturate-16x1 after each start");
+        let said = format!("{seconds:.0} s of saturate-16x1 after each start");
         if let Some(system) = self.set.systems.iter_mut().find(|system| system.name == request.system)
             && !system.runtime.contains(&said)
         {

@@ -96,7 +96,9 @@ fn float(value: u64) -> f64 {
 fn floor(set: &ResultSet, run: &RunRecord) -> Option<(f64, f64)> {
     let floors = || set.runs.iter().filter(|floor| floor.role == RunRole::Floor);
     let response = |floor: &RunRecord| floor.primary().map(|operation| operation.response.clone());
-    let echo = floors().filter(|floor| floor.system == "null" && floor.workload == run.workload).find_map(response)?;
+    let rate = |run: &RunRecord| run.parameters.target_rate_per_s;
+    let echoes = || floors().filter(|floor| floor.system == "null" && floor.workload == run.workload);
+    let echo = echoes().find(|floor| rate(floor) == rate(run)).or_else(|| echoes().next()).and_then(response)?;
     let append = floors()
         .filter(|floor| floor.system.starts_with("file") && floor.durability == run.durability)
         .filter_map(response)

@@ -55,7 +55,14 @@ impl Quantity {
         match self {
             Quantity::Duration => short_duration(value),
             Quantity::Rate => units::short_count(value),
-            Quantity::Second => format!("{value:.0}"),
+            // Short runs have marks between seconds.
+            Quantity::Second => {
+                if (value - value.round()).abs() < 0.01 {
+                    format!("{value:.0}")
+                } else {
+                    format!("{value:.1}")
+                }
+            }
             Quantity::Share => format!("{:.0} %", value * 100.0),
         }
     }

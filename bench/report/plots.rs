@@ -155,6 +155,9 @@ fn cumulative(set: &ResultSet, cell: &[&Group<'_>], title: &str, name: &str) -> 
 fn time_series(set: &ResultSet, cell: &[&Group<'_>], class: &str, place: &str, name: &str) -> Vec<Chart> {
     let runs: Vec<&RunRecord> =
         cell.iter().filter_map(|group| group.representative()).filter(|run| !run.series.is_empty()).collect();
+    // Floors are lines in the spectrum; over time they matter where there is nothing else.
+    let has_broker = runs.iter().any(|run| run.role != RunRole::Floor);
+    let runs: Vec<&RunRecord> = runs.into_iter().filter(|run| !has_broker || run.role != RunRole::Floor).collect();
     let points = || runs.iter().flat_map(|run| run.series.iter());
     let y_axis = Axis::logarithmic(
         points().flat_map(|point| [point.response_p50_ns, point.response_max_ns].map(|value| value as f64)),

@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 
 use super::groups::{Figure, Group, groups, is_usable};
 use crate::compare::slo_text;
-use crate::result::{Distribution, Durability, EnvironmentRecord, Goal, LoopKind, ResultSet, RunRecord, RunRole};
+use crate::result::{
+    Distribution, Durability, EnvironmentRecord, Goal, LoopKind, ResultSet, RunRecord, RunRole, RunStatus,
+};
 use crate::units;
 
 /// Lines between which the section stands.
@@ -67,8 +69,11 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
         .iter()
         .filter(|system| set.runs.iter().any(|run| run.system == system.name && run.role == RunRole::Measured))
         .map(|system| {
-            let note = if system.runtime.is_empty() { String::new() } else { format!(" ({})", system.runtime) };
-            format!("{}{note}", system.title)
+            // The version of a virtual machine is its first line; its builds are in the set.
+            let parts: Vec<&str> = system.runtime.split("; ").collect();
+            let told = parts.iter().enumerate().filter(|(index, part)| *index == 0 || part.ends_with("each start"));
+            let note = told.map(|(_, part)| *part).collect::<Vec<_>>().join(", ");
+            if note.is_empty() { system.title.clone() } else { format!("{} ({note})", system.title) }
         })
         .collect();
     let measured: Vec<&RunRecord> = set.runs.iter().filter(|run| run.role == RunRole::Measured).collect();
@@ -86,7 +91,8 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
          of {} s per row. A cell is the median over rounds, then the smallest and the largest. Response times count from the \
          moment at which an operation was meant to start; closed loops say what they hide in their names: `rtt` is one caller, \
          `saturate-CxD` C connections with D requests under way. *Echo* is the same load against a server that only answers. \
-         **Bold** is where RingMQ's median is worse than RocketMQ's. Everything else is in [the report](bench/results/report.html) \
+         **Bold** is where RingMQ's median is worse than RocketMQ's; in [brackets] stand figures of which no run counts, for the reason \
+         named below. Everything else is in [the report](bench/results/report.html) \
          and the files beside it; the harness is explained in [bench/README.md](bench/README.md).\n\n",
         set.command.join(" "),
         fact("cpu", "model"),
@@ -98,20 +104,38 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
     );
 }
 
-fn cell(figure: Option<Figure>, show: impl Fn(f64) -> String, is_worse: bool) -> String {
+/// A figure over the runs that count; if none does, over all that came to their end.
+fn figure(group: &Group<'_>, value: impl Fn(&RunRecord) -> Option<f64>) -> Option<Figure> {
+    let complete = || group.runs.iter().filter(|run| run.status == RunStatus::Complete);
+    group.figure(&value).or_else(|| Figure::of(complete().filter_map(|run| value(run))))
+}
+
+fn cell(group: &Group<'_>, figure: Option<Figure>, show: impl Fn(f64) -> String, is_worse: bool) -> String {
     let Some(figure) = figure else { return "–".to_owned() };
     let median = show(figure.median);
     let median = if is_worse { format!("**{median}**") } else { median };
-    if figure.runs < 2 { median } else { format!("{median} ({}–{})", show(figure.low), show(figure.high)) }
+    let (low, high) = (show(figure.low), show(figure.high));
+    let is_one = figure.runs < 2 || low == high;
+    let text = if is_one { median } else { format!("{median} ({})", range(&low, &high)) };
+    if group.usable().next().is_none() { format!("[{text}]") } else { text }
 }
 
+/// A range of two numbers with their units, the unit once if it is the same.
+fn range(low: &str, high: &str) -> String {
+    match (low.rsplit_once(' '), high.rsplit_once(' ')) {
+        (Some((number, unit)), Some((_, other))) if unit == other => format!("{number}–{high}"),
+        _ => format!("{low}–{high}"),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds are below 2^53")]
 fn response(group: &Group<'_>, quantile: fn(&Distribution) -> u64) -> Option<Figure> {
-    group.of_operation(|operation| quantile(&operation.response))
+    figure(group, |run| Some(quantile(&run.primary().filter(|first| first.acknowledged > 0)?.response) as f64))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds and bytes are below 2^53")]
 fn receipt(group: &Group<'_>, quantile: fn(&Distribution) -> u64) -> Option<Figure> {
-    group.figure(|run| {
+    figure(group, |run| {
         run.end_to_end.as_ref().filter(|end| end.distribution.count > 0).map(|end| quantile(&end.distribution) as f64)
     })
 }
@@ -177,15 +201,15 @@ fn target(group: &Group<'_>) -> String {
 fn broker_row(text: &mut String, set: &ResultSet, peers: &[&Group<'_>], group: &Group<'_>) {
     let rival = peers.iter().find(|other| group.key.system == "ringmq" && other.key.system != "ringmq");
     let is_closed = group.runs.iter().any(|run| run.parameters.loop_kind == LoopKind::Closed);
-    let rate = |group: &Group<'_>| group.figure(|run| Some(run.messages_per_s));
-    let cpu = |group: &Group<'_>| group.figure(|run| run.cost.cpu_ns_per_message);
-    let memory = |group: &Group<'_>| group.figure(|run| run.cost.resident_bytes.map(|bytes| bytes as f64));
+    let rate = |group: &Group<'_>| figure(group, |run| Some(run.messages_per_s));
+    let cpu = |group: &Group<'_>| figure(group, |run| run.cost.cpu_ns_per_message);
+    let memory = |group: &Group<'_>| figure(group, |run| run.cost.resident_bytes.map(|bytes| bytes as f64));
     let worse = |of: &dyn Fn(&Group<'_>) -> Option<Figure>, more: bool| {
         rival.is_some_and(|rival| is_worse(of(group), of(rival), more))
     };
     let times = QUANTILES.map(|quantile| {
         let of = |group: &Group<'_>| response(group, quantile);
-        cell(of(group), units::duration, worse(&of, false))
+        cell(group, of(group), units::duration, worse(&of, false))
     });
     let counts = format!("{} of {}", group.usable().count(), group.runs.len());
     let (target, title) = (target(group), super::plots::title(set, &group.key.system));
@@ -193,23 +217,23 @@ fn broker_row(text: &mut String, set: &ResultSet, peers: &[&Group<'_>], group: &
         text,
         "| {} | {target} | {title} | {} | {} | {} | {} | {counts} |",
         group.key.workload,
-        cell(rate(group), units::count, is_closed && worse(&rate, true)),
+        cell(group, rate(group), units::count, is_closed && worse(&rate, true)),
         times.join(" | "),
-        cell(cpu(group), units::duration, worse(&cpu, false)),
-        cell(memory(group), units::bytes, worse(&memory, false)),
+        cell(group, cpu(group), units::duration, worse(&cpu, false)),
+        cell(group, memory(group), units::bytes, worse(&memory, false)),
     );
     if receipt(group, QUANTILES[0]).is_some() {
         let times = QUANTILES.map(|quantile| {
             let of = |group: &Group<'_>| receipt(group, quantile);
-            cell(of(group), units::duration, worse(&of, false))
+            cell(group, of(group), units::duration, worse(&of, false))
         });
         let _ = writeln!(text, "| … send to receipt | {target} | {title} | | {} | | | {counts} |", times.join(" | "));
     }
 }
 
 fn floor_row(text: &mut String, set: &ResultSet, floor: &Group<'_>, name: &str) {
-    let times = QUANTILES.map(|quantile| cell(response(floor, quantile), units::duration, false));
-    let rate = cell(floor.figure(|run| Some(run.messages_per_s)), units::count, false);
+    let times = QUANTILES.map(|quantile| cell(floor, response(floor, quantile), units::duration, false));
+    let rate = cell(floor, figure(floor, |run| Some(run.messages_per_s)), units::count, false);
     let _ = writeln!(
         text,
         "| *{name}* | {} | *{}* | {rate} | {} | | | {} of {} |",
@@ -329,6 +353,8 @@ mod tests {
         assert_eq!(find(&page), Some(text.as_str()));
         assert!(page.starts_with("a\n") && page.ends_with("\nb\n") && !page.contains("former text"));
         assert_eq!(replace("no place", &text), None);
+        assert_eq!(range("348 µs", "391 µs"), "348–391 µs");
+        assert_eq!((range("999 µs", "1.00 ms"), range("7", "9")), ("999 µs–1.00 ms".to_owned(), "7–9".to_owned()));
         assert!(super::text(None).contains("No result set is published yet"));
     }
 
@@ -346,5 +372,10 @@ mod tests {
             run.operations[0].response.p99_ns = 9_000_000_000;
         }
         assert!(bold(&set));
+        for run in set.runs.iter_mut().filter(|run| run.system == "ringmq") {
+            run.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
+        }
+        let text = text(Some((&set, &example::environment())));
+        assert!(text.contains("[**9.00 s") && text.contains("| 0 of 3 |"), "{text}");
     }
 }

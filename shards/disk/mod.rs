@@ -12,11 +12,13 @@ use std::path::Path;
 pub mod aligned;
 pub mod read_only;
 pub mod real;
+pub mod reserve;
 pub mod state_file;
 
 pub use aligned::AlignedBuffer;
 pub use read_only::ReadOnlyDisk;
 pub use real::RealDisk;
+pub use reserve::Reserve;
 pub use state_file::{StateFile, StateFileError};
 
 /// Alignment of offsets, lengths and memory that every direct access keeps, in bytes.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::ring::LogRing;
+use crate::planted::{PlantedMistake, is_planted};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Value of a slot that pins nothing.
@@ -81,6 +82,11 @@ impl LogView {
     /// Offset below which everything is known to be on stable storage.
     pub fn synced(&self) -> u64 {
         self.synced.load(Ordering::Acquire)
+    }
+
+    /// Whether everything below `offset` is known to be on stable storage: only then may the durable point say so.
+    pub fn is_synced(&self, offset: u64) -> bool {
+        offset <= self.synced() || is_planted(PlantedMistake::DurablePointAhead)
     }
 
     /// Publishes what a completed sync, submitted after the write, covers. Called by the thread that synced.

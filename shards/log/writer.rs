@@ -213,6 +213,8 @@ pub enum PlantedBug {
     IgnorePins,
     /// The rest of a write's last page is left as it is.
     LeaveRestOfPage,
+    /// A record is bound to the queue offset that the record before it in its queue has.
+    BindOffsetTwice,
 }
 
 /// State of a planted mistake.
@@ -460,7 +462,10 @@ impl Writer {
         for (queue_offset, piece) in (first_queue_offset..).zip(pieces) {
             // SAFETY: writer's thread; the range lies inside the reservation.
             let bytes = unsafe { self.view.ring.slice_mut(self.end, piece.size as usize) };
-            record::bind_record(bytes, queue_offset as i64, self.end as i64, store_timestamp as i64);
+            let named_offset = queue_offset;
+            #[cfg(any(test, feature = "sim"))]
+            let named_offset = named_offset - u64::from(named_offset > 0 && self.has_bug(PlantedBug::BindOffsetTwice));
+            record::bind_record(bytes, named_offset as i64, self.end as i64, store_timestamp as i64);
             let is_last = queue_offset + 1 == first_queue_offset + pieces.len() as u64;
             self.pending.push_back(Bound {
                 queue: Arc::clone(queue),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::tail::TailFull;
 use crate::types::QueueOffset;
 
-/// An error of the queue room. Queue files are derived from the log, so none of these threatens acknowledged messages.
+/// An error of the queue room. Queue files are derived from the log, so none of these threatens acknowledged messages: after
+/// a final one ([`QueueError::is_final`]) a new start makes them anew.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// The file system refused.
@@ -55,6 +56,25 @@ pub enum QueueError {
         /// Offset of the entry.
         offset: QueueOffset,
     },
+    /// A sync failed. What it should have covered may be lost, whatever the page cache shows and later syncs say.
+    #[error("{action} {}: {source}", path.display())]
+    SyncFailed {
+        /// What was tried, in the present tense.
+        action: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// An earlier sync failed, and nothing is claimed any more.
+    #[error("queue files cannot be synced: an earlier sync of them failed")]
+    SyncedNoMore,
+    /// The page cache showed entries that the disk does not have.
+    #[error("the disk lost entries of queue file {} that were written before the restart", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
     /// Rebuilding found no memory although everything is flushed.
     #[error(transparent)]
     TailFull(#[from] TailFull),
@@ -65,6 +85,17 @@ impl QueueError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// As [`Self::io`], for syncs.
+    pub(crate) fn sync(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::SyncFailed { action, path, source }
+    }
+
+    /// Whether this process must not go on: what it would read from queue files may not be what was written.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::SyncFailed { .. } | Self::SyncedNoMore | Self::Lost { .. })
     }
 
     /// Whether the file system has no room: not final, service returns when there is some.

@@ -176,8 +176,10 @@ impl QueueStore {
         }
         let path = self.file_path(queue, start);
         let file = self.handles.open(&*self.disk, key, &path)?;
-        file.sync_data().map_err(QueueError::io("sync queue file", &path))?;
-        self.disk.sync_directory(directory).map_err(QueueError::io("sync queue directory", directory))
+        self.check_sync(|| {
+            file.sync_data().map_err(QueueError::sync("sync queue file", &path))?;
+            self.disk.sync_directory(directory).map_err(QueueError::sync("sync queue directory", directory))
+        })
     }
 
     /// Writes blanks from a byte of the file up to the place of entry `offset`.

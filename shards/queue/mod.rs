@@ -18,11 +18,13 @@
 //! | `dirty` | the list of queues to flush |
 //! | `files`, `handles` | queue files, open descriptors |
 //! | `store` | all queues: registry, flush round, retention |
+//! | `durable` | which files are not synced, and what a failed sync means |
 //! | `recovery` | load, cut, rebuild |
 //! | `time_search` | offset by store time |
 
 mod chunk;
 mod dirty;
+mod durable;
 mod entry;
 mod error;
 mod files;

@@ -266,7 +266,7 @@ impl QueueStore {
         Ok(length - kept)
     }
 
-    fn truncation_point(
+    pub(super) fn truncation_point(
         &self,
         queue: &Queue,
         mut low: u64,

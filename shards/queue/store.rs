@@ -3,22 +3,21 @@
 //! Threads: `get` and `get_or_create` take a short lock and are for control threads and recovery, not for the path of a
 //! message (shards keep the `Arc<Queue>`). Everything that touches files belongs to the flush thread, reads apart.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::chunk::{ChunkArena, ChunkPool};
 use super::dirty::{DirtySet, QueueNumber};
+use super::durable::Durable;
 use super::entry::QueueEntry;
 use super::error::QueueError;
 use super::files::FlushBuffers;
-use super::handles::{FileKey, HandleCache};
-use super::limits::{
-    DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES, SINGLE_SYNCS,
-};
+use super::handles::HandleCache;
+use super::limits::{DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES};
 use super::queue::Queue;
-use crate::disk::{Disk, OpenOptions};
+use crate::disk::Disk;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};
 
 /// Sizes of the queue room.
@@ -61,7 +60,7 @@ pub struct QueueStore {
     next_identity: AtomicU64,
     /// Retired queues whose files are still there.
     removals: Mutex<Vec<Arc<Queue>>>,
-    unsynced: Mutex<Unsynced>,
+    pub(crate) durable: Durable,
 }
 
 #[derive(Default)]
@@ -71,13 +70,7 @@ struct Registry {
     free_numbers: Vec<QueueNumber>,
 }
 
-#[derive(Default)]
-struct Unsynced {
-    files: HashMap<FileKey, PathBuf>,
-    directories: BTreeSet<PathBuf>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,7 +90,7 @@ impl QueueStore {
             registry: RwLock::new(Registry::default()),
             next_identity: AtomicU64::new(1),
             removals: Mutex::new(Vec::new()),
-            unsynced: Mutex::new(Unsynced::default()),
+            durable: Durable::default(),
         };
         (store, pool)
     }
@@ -241,7 +234,9 @@ impl QueueStore {
         let mut report = FlushReport::default();
         let mut failure = None;
         // After the queues were collected and before any of them is written: see `remove_topic`.
-        for queue in std::mem::take(&mut *locked(&self.removals)) {
+        // A list of its own, or the lock would be held while what fails is put back.
+        let removals = std::mem::take(&mut *locked(&self.removals));
+        for queue in removals {
             match self.remove_files(&queue) {
                 Ok(()) => report.removed_queues += 1,
                 Err(error) => {
@@ -275,86 +270,8 @@ impl QueueStore {
         failure.map_or(Ok(report), Err)
     }
 
-    /// After an unclean stop: whatever the last process wrote, names included, may not be durable, so the next sync covers
-    /// every file.
-    pub fn mark_all_unsynced(&self) {
-        for queue in self.queues() {
-            let span = *self.span(&queue);
-            let mut start = span.first;
-            while start < span.end {
-                self.note_unsynced((queue.identity(), start), || self.file_path(&queue, start));
-                start += self.file_bytes();
-            }
-            if !span.is_empty() {
-                self.note_new_directory_entry(self.queue_directory(&queue));
-            }
-        }
-    }
-
-    /// Files that were written since they were last synced.
-    pub fn unsynced_files(&self) -> usize {
-        locked(&self.unsynced).files.len()
-    }
-
-    /// Makes everything that was flushed durable. The checkpoint's time of the queues may then become the store time of
-    /// the log's confirmed end as read before the preceding [`Self::flush_dirty`]. Returns the number of files synced.
-    pub fn sync(&self) -> Result<usize, QueueError> {
-        let Unsynced { files, directories } = std::mem::take(&mut *locked(&self.unsynced));
-        let count = files.len();
-        if count + directories.len() > SINGLE_SYNCS {
-            let synced = self.disk.sync_file_system(&self.root);
-            synced.map_err(QueueError::io("sync the file system of", &self.root))?;
-            return Ok(count);
-        }
-        for (key, path) in files {
-            // A descriptor opened only now still reports write-back errors that nobody has seen.
-            let file = match self.handles.cached(key) {
-                Some(file) => file,
-                None => {
-                    let options = OpenOptions { write: true, ..OpenOptions::default() };
-                    match self.disk.open(&path, options) {
-                        Ok(file) => Arc::from(file),
-                        // Retention or the deletion of a topic has removed it.
-                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                        Err(error) => return Err(QueueError::io("open queue file", &path)(error)),
-                    }
-                }
-            };
-            file.sync_data().map_err(QueueError::io("sync queue file", &path))?;
-        }
-        for directory in directories {
-            if self.exists(&directory)? {
-                self.disk.sync_directory(&directory).map_err(QueueError::io("sync queue directory", &directory))?;
-            }
-        }
-        Ok(count)
-    }
-
     pub(crate) fn exists(&self, path: &Path) -> Result<bool, QueueError> {
         self.disk.exists(path).map_err(QueueError::io("look up", path))
-    }
-
-    pub(crate) fn note_unsynced(&self, key: FileKey, path: impl FnOnce() -> PathBuf) {
-        locked(&self.unsynced).files.entry(key).or_insert_with(path);
-    }
-
-    pub(crate) fn is_unsynced(&self, key: FileKey) -> bool {
-        locked(&self.unsynced).files.contains_key(&key)
-    }
-
-    /// A new file: its directory, and those above that may be new up to the store's, need a sync.
-    pub(crate) fn note_new_directory_entry(&self, directory: PathBuf) {
-        let unsynced = &mut *locked(&self.unsynced);
-        let top = self.root.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(&self.root);
-        for directory in directory.ancestors().take_while(|path| path.starts_with(top)) {
-            if !unsynced.directories.insert(directory.to_path_buf()) {
-                break;
-            }
-        }
-    }
-
-    fn forget_unsynced(&self, identity: u64) {
-        locked(&self.unsynced).files.retain(|key, _| key.0 != identity);
     }
 
     /// Removes the files and the directory of a retired queue, and the topic's directory when it is empty.
@@ -409,7 +326,7 @@ impl QueueStore {
             }
             let (key, path) = ((queue.identity(), span.first), self.file_path(queue, span.first));
             self.handles.forget(key);
-            locked(&self.unsynced).files.remove(&key);
+            self.forget_unsynced_file(key);
             self.disk.remove_file(&path).map_err(QueueError::io("remove queue file", &path))?;
             // A reader may have opened it in between.
             self.handles.forget(key);

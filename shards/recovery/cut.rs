@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::paths::StorePaths;
 use crate::disk::{AlignedBuffer, DIRECT_ALIGNMENT, Disk, DiskFile, OpenOptions, create_directories_durably};
 use crate::log::segment_table::{SegmentError, SegmentTable, file_name};
+use crate::planted::{PlantedMistake, is_planted};
 use crate::types::PhysicalOffset;
 
 /// Bytes per read and write.
@@ -127,16 +128,39 @@ impl Tail<'_> {
             let segment =
                 CutSegment::open(self.disk, &path, self.end.0.saturating_sub(first.0), self.table.size.bytes())
                     .map_err(SegmentError::io("open", &path))?;
-            segment.zero_head().map_err(SegmentError::io("zero the head behind the end of", &path))?;
+            let zeroes = !is_planted(PlantedMistake::NoZeroing);
+            if zeroes {
+                segment.zero_head().map_err(SegmentError::io("zero the head behind the end of", &path))?;
+            }
             let log = &self.paths.commit_log;
             for later in segments.rev() {
                 let path = self.path(later);
                 self.disk.remove_file(&path).map_err(SegmentError::io("remove", &path))?;
                 self.disk.sync_directory(log).map_err(SegmentError::io("sync directory", log))?;
             }
-            segment.zero_rest().map_err(SegmentError::io("zero the tail of", &path))?;
+            if zeroes {
+                segment.zero_rest().map_err(SegmentError::io("zero the tail of", &path))?;
+            }
         }
         Ok(Some(Discarded { from: self.end, bytes: data_end.0 - self.end.0, saved_to }))
+    }
+
+    /// Lets the page cache forget what it holds from the page of the end on. Pages that a failed sync lost stay there, clean and
+    /// with records that the disk does not have; the next start may read through the cache and would find them behind the
+    /// records that are appended here meanwhile.
+    pub(super) fn forget_cached(&self) -> Result<(), SegmentError> {
+        for start in self.segments() {
+            let path = self.path(start);
+            let file = match self.disk.open(&path, OpenOptions::default()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(SegmentError::io("open", &path))?,
+            };
+            let end = self.end.0.saturating_sub(start.0);
+            let from = end - end % DIRECT_ALIGNMENT;
+            file.drop_cached(from, self.table.size.bytes() - from)
+                .map_err(SegmentError::io("drop from the page cache", &path))?;
+        }
+        Ok(())
     }
 
     /// Copies what is behind the end to a file of its own, sparse where it is zero. Never replaces an earlier one: after

@@ -292,6 +292,7 @@ impl Recovery<'_> {
             let saved = saved_to.display();
             messages.push(format!("cut the log at {from}: {why}; the {bytes} bytes behind it are in {saved}"));
         }
+        tail.forget_cached()?;
         let reached = DurablePoint { offset: scanned.end, last_record: scanned.last };
         let (commit_log, table) = (&self.paths.commit_log, self.table);
         let catch_up = kept_point.filter(|kept| scanned.fits && kept.offset <= scanned.end).map(|kept| {

@@ -72,6 +72,11 @@ impl StorePaths {
         self.own().join("queue-flushed")
     }
 
+    /// Room that is kept back for state files.
+    pub fn reserve(&self) -> PathBuf {
+        self.own().join("reserve")
+    }
+
     /// Next offsets of queues, and barriers of deleted topics.
     pub fn queue_offsets(&self) -> PathBuf {
         self.own().join("queue-offsets")

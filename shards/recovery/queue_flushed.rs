@@ -3,8 +3,10 @@
 //! Syncing thousands of queue files each second is out of the question, and after the mere death of the process it is not
 //! needed: what was written is still in the page cache. So the flush thread notes, without a sync, the log offset up to which
 //! every queue entry has been written, together with the kernel's boot id. A recovery under the same boot id believes it;
-//! after a power cut or a reboot the id differs, and the synced offset of [`QueueOffsets`](super::queue_offsets) counts. An
-//! error of the log takes the note back, since a page that could not be written looks as good as any other.
+//! after a power cut or a reboot the id differs, and the synced offset of [`QueueOffsets`](super::queue_offsets) counts. A failed
+//! write or sync of log or queue files takes the note back, since a page that could not be written looks as good as any
+//! other. If the process dies before it can do so, the proof catches it that the next one owes
+//! ([`QueueStore::owe_proof`](crate::queue::QueueStore::owe_proof)).
 //!
 //! Form: one line, `ringmq-queue-flushed 1 {boot id} {offset} {crc32 of what is before, 8 hex digits}\n`, padded with spaces to
 //! a fixed length, so that it is replaced by a single write inside one page.
@@ -59,6 +61,15 @@ impl QueueFlushedFile {
     /// start must not believe it.
     pub fn distrust(&self) -> io::Result<()> {
         self.file.write_all_at(&[b' '; FILE_BYTES], 0)
+    }
+}
+
+/// Takes back what the file says, if there is one: for a start that failed before it could open it for itself.
+pub fn distrust(disk: &dyn Disk, paths: &StorePaths) -> io::Result<()> {
+    match disk.open(&paths.queue_flushed(), OpenOptions { write: true, ..OpenOptions::default() }) {
+        Ok(file) => QueueFlushedFile { file, boot_id: None }.distrust(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

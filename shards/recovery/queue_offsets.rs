@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::paths::StorePaths;
 use crate::disk::state_file::LoadedState;
 use crate::disk::{Disk, StateFile, StateFileError};
+use crate::planted::{PlantedMistake, is_planted};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};
 
 const HEAD: &str = "ringmq-queue-offsets 1";
@@ -90,6 +91,9 @@ impl QueueOffsets {
 
     /// Loads the newest readable generation.
     pub fn load(disk: &dyn Disk, paths: &StorePaths) -> Result<Option<LoadedState<Self>>, StateFileError> {
+        if is_planted(PlantedMistake::SidecarIgnored) {
+            return Ok(None);
+        }
         StateFile::new(paths.queue_offsets()).load(disk, Self::decode)
     }
 

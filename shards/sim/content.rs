@@ -75,6 +75,11 @@ impl Content {
         self.length = length;
     }
 
+    /// Bytes of the written pages that begin in `[start, end)`.
+    pub(super) fn page_bytes_from(&self, start: u64, end: u64) -> u64 {
+        self.pages.range(start.div_ceil(PAGE_BYTES)..end.div_ceil(PAGE_BYTES)).count() as u64 * PAGE_BYTES
+    }
+
     /// Start of the first written page that ends behind `offset`, but not less than `offset`.
     pub(super) fn data_from(&self, offset: u64) -> Option<u64> {
         let (page, _) = self.pages.range(offset / PAGE_BYTES..).next()?;

@@ -75,6 +75,35 @@ struct Inode {
     modified_ms: u64,
 }
 
+impl Inode {
+    /// Bytes of the disk that it takes.
+    fn blocks(&self) -> u64 {
+        self.allocated + self.live.page_bytes_from(self.allocated, u64::MAX)
+    }
+
+    /// Bytes that it takes more after a write.
+    fn growth(&self, offset: u64, length: u64) -> u64 {
+        let page = DIRECT_ALIGNMENT;
+        let from = offset.max(self.allocated);
+        let (start, end) = (from - from % page, (offset + length).next_multiple_of(page));
+        end.saturating_sub(start).saturating_sub(self.live.page_bytes_from(start, end))
+    }
+
+    /// Clean pages inside `[start, end)` show what the disk has. Dirty ones stay, as on Linux.
+    fn forget_clean_pages(&mut self, start: u64, end: u64) {
+        let end = end.min(self.live.length().next_multiple_of(DIRECT_ALIGNMENT));
+        let mut page = vec![0; DIRECT_ALIGNMENT as usize];
+        let first = start.next_multiple_of(DIRECT_ALIGNMENT);
+        for from in (first..end).step_by(DIRECT_ALIGNMENT as usize) {
+            let to = from + DIRECT_ALIGNMENT;
+            if to <= end && !self.pending.iter().any(|change| change.overlaps(from, to)) {
+                self.durable.read(&mut page, from);
+                self.live.place(&page, from);
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct State {
     names: BTreeMap<PathBuf, Node>,
@@ -142,13 +171,20 @@ impl State {
         self.names.iter().filter(move |(child, _)| child.parent() == Some(path))
     }
 
-    /// Bytes allocated by files that still have a name.
+    /// Bytes of files that still have a name: what was allocated, and pages that were written elsewhere.
     fn used(&self) -> u64 {
         let named = self.names.values().filter_map(|node| match node {
             Node::File(inode) => Some(*inode),
             Node::Directory => None,
         });
-        named.map(|inode| self.inodes[inode].allocated).sum()
+        named.map(|inode| self.inodes[inode].blocks()).sum()
+    }
+
+    /// Whether there is room for a write. Only a write past what was allocated can lack it.
+    fn has_room(&self, inode: usize, offset: u64, length: u64) -> bool {
+        let Some(capacity) = self.capacity else { return true };
+        let growth = self.inodes[inode].growth(offset, length);
+        growth == 0 || self.used() + growth <= capacity
     }
 
     /// Makes the names durable that a synced directory covers, and whatever earlier change they build upon.
@@ -328,7 +364,7 @@ impl SimDisk {
         lock(&self.state).faults.faults.clear();
     }
 
-    /// Limits the bytes that `allocate` can hand out in total; `None` lifts the limit.
+    /// Limits the bytes that files can take in total; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         lock(&self.state).capacity = bytes;
     }
@@ -581,6 +617,9 @@ impl DiskFile for SimFile {
         self.check_direct(data, offset);
         let mut state = lock(&self.state);
         match state.faults.begin(OperationKind::Write, &self.path, offset, data.len() as u64, true)? {
+            Verdict::Proceed if !state.has_room(self.inode, offset, data.len() as u64) => {
+                Err(io::Error::from_raw_os_error(libc::ENOSPC))
+            }
             Verdict::Proceed => {
                 state.write(self.inode, data, offset, self.options.data_sync);
                 Ok(())
@@ -629,7 +668,8 @@ impl DiskFile for SimFile {
         }
     }
 
-    fn drop_cached(&self, _offset: u64, _length: u64) -> io::Result<()> {
+    fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()> {
+        lock(&self.state).inodes[self.inode].forget_clean_pages(offset, offset.saturating_add(length));
         Ok(())
     }
 

@@ -42,7 +42,7 @@ pub mod topic_requests;
 pub mod topics;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -17,7 +17,8 @@ pub enum ExitStatus {
     StoreLocked = 3,
     /// The kernel or a sandbox does not let the process use io_uring.
     IoUringUnavailable = 4,
-    /// The log could not be written or synced. Nothing was acknowledged since; look at the disk before starting again.
+    /// The log, or its queue files, could not be written or synced. Nothing was acknowledged since; look at the disk before
+    /// starting again.
     LogWriteFailed = 5,
     /// The store is damaged: below what was known to be on disk, and a start was refused, or anywhere, and a check found it.
     RecoveryRefused = 6,
@@ -40,7 +41,7 @@ pub const TABLE: &[(ExitStatus, &str)] = &[
     (ExitStatus::Usage, "wrong command line or configuration"),
     (ExitStatus::StoreLocked, "another process uses the data directory"),
     (ExitStatus::IoUringUnavailable, "io_uring is not available"),
-    (ExitStatus::LogWriteFailed, "the log could not be written or synced: look at the disk first"),
+    (ExitStatus::LogWriteFailed, "log or queue files could not be written or synced: look at the disk first"),
     (ExitStatus::RecoveryRefused, "the store is damaged: a start was refused, or a check found it"),
     (ExitStatus::AddressUnavailable, "an address or port cannot be listened on"),
     (ExitStatus::ServerRefused, "produce, consume: the server did not answer or refused"),

@@ -469,10 +469,10 @@ fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Styl
 
 /// One line for the log of a starting broker: which profile is applied, and what deviates most from it.
 pub fn start_line(config: &Config) -> String {
-    let path = config.root_dir().to_string_lossy().into_owned();
     let arguments = HostArguments { root: "/".into(), ..HostArguments::default() };
-    let data_dir = real_path(Path::new(&path));
-    let directories = vec![data_dir.to_string_lossy().into_owned()];
+    let data_dir = real_path(&config.root_dir());
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let directories = vec![text(&data_dir), text(&data_dir_of_log(config, &data_dir))];
     let session = open_root(Path::new("/"))
         .and_then(|system| look(system, &arguments, directories, config.listen, None, data_dir));
     let session = match session {

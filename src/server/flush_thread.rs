@@ -285,7 +285,9 @@ impl FlushThread {
         let filling = self.queues.unflushed_entries() >= self.queues.capacity_entries() / UNFLUSHED_SHARE;
         if now >= schedule.next_queues || (filling && !schedule.queues_fail) {
             let started = Instant::now();
-            self.flush_queues(schedule);
+            if !self.flush_queues(schedule) {
+                return false;
+            }
             let period = (started.elapsed() * QUEUE_ROUND_SHARE).clamp(QUEUE_PERIOD, QUEUE_PERIOD_MAX);
             schedule.next_queues = started + period;
         }
@@ -295,7 +297,9 @@ impl FlushThread {
         let waited = now.saturating_duration_since(schedule.last_queue_sync);
         if grown > 0 && (waited >= self.queue_sync_period() * factor || grown >= QUEUE_SYNC_BYTES * u64::from(factor)) {
             schedule.last_queue_sync = now;
-            self.sync_queues(schedule);
+            if !self.sync_queues(schedule) {
+                return false;
+            }
         }
         if now >= schedule.next_point {
             schedule.next_point = now + POINT_PERIOD;
@@ -448,7 +452,8 @@ impl FlushThread {
         }
     }
 
-    fn flush_queues(&self, schedule: &mut Schedule) {
+    /// False after a final failure.
+    fn flush_queues(&self, schedule: &mut Schedule) -> bool {
         let started = Instant::now();
         // Every entry below it is published, so the round that follows writes it.
         let (complete, _) = self.view.shown();
@@ -466,6 +471,7 @@ impl FlushThread {
                     self.probe.record(Histogram::QueueFlushTime, started.elapsed().as_nanos() as u64);
                 }
             }
+            Err(error) if error.is_final() => return self.fail("sync of queue files", &error),
             Err(error) => {
                 if !schedule.queues_fail {
                     tracing::warn!(%error, "queue files cannot be written; their entries stay in memory and are tried again");
@@ -473,15 +479,19 @@ impl FlushThread {
                 schedule.queues_fail = true;
             }
         }
+        true
     }
 
-    /// Makes queue files durable up to what the log had confirmed before, which recovery may then rely on.
-    fn sync_queues(&mut self, schedule: &mut Schedule) {
+    /// Makes queue files durable up to what the log had confirmed before, which recovery may then rely on. False after a
+    /// final failure.
+    fn sync_queues(&mut self, schedule: &mut Schedule) -> bool {
         // Not the confirmed offset: a record may be confirmed and still wait for room in its queue's tail.
         let (shown, timestamp) = self.view.shown();
-        self.flush_queues(schedule);
+        if !self.flush_queues(schedule) {
+            return false;
+        }
         if schedule.queues_fail {
-            return;
+            return true;
         }
         match self.queues.sync() {
             Ok(_) => {
@@ -500,12 +510,14 @@ impl FlushThread {
                     tracing::warn!(%error, "queue offsets cannot be written; recovery will read more of the log");
                 }
             }
+            Err(error) if error.is_final() => return self.fail("sync of queue files", &error),
             Err(error) => tracing::warn!(%error, "queue files cannot be synced; recovery will read more of the log"),
         }
+        true
     }
 
     fn write_points(&mut self, schedule: &mut Schedule) {
-        let newest = self.confirmed_record().filter(|record| record.end <= self.view.synced());
+        let newest = self.confirmed_record().filter(|record| self.view.is_synced(record.end));
         if let Some(ConfirmedRecord { start, end }) = newest.or(schedule.synced_record)
             && end > schedule.pointed
             && let Some(record) = self.read_record(start, end)
@@ -554,9 +566,10 @@ impl FlushThread {
                 self.persist(path, &bytes);
             }
         }
-        let is_synced = self.finish_catch_up(schedule) && self.sync_log(schedule);
-        self.sync_queues(schedule);
-        self.write_points(schedule);
+        let is_synced = self.finish_catch_up(schedule) && self.sync_log(schedule) && self.sync_queues(schedule);
+        if is_synced {
+            self.write_points(schedule);
+        }
         is_synced && !schedule.queues_fail && schedule.queue_synced == self.view.confirmed()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
-use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably};
+use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, is_no_space};
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
@@ -175,6 +175,32 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         create_directories_durably(disk.as_ref(), &directory).map_err(io_error("create directories", directory))?;
     }
     let lock = ProcessLock::acquire(disk.as_ref(), &paths)?;
+    let opened = open_locked(disk, clock, options, paths.clone(), lock);
+    if let Err(error) = &opened
+        && is_disk_error(error)
+        && let Err(error) = queue_flushed::distrust(disk.as_ref(), &paths)
+    {
+        tracing::warn!(%error, "queue-flushed cannot be taken back");
+    }
+    opened
+}
+
+/// Whether a start failed at the file system, and not for want of room: then the page cache may show what the disk does not
+/// have, and as the kernel tells of a failed write only once, the next start would not hear of it.
+fn is_disk_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.raw_os_error().is_some() && !is_no_space(error))
+}
+
+fn open_locked(
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    options: &StorageOptions,
+    paths: StorePaths,
+    lock: ProcessLock,
+) -> Result<Storage, StorageError> {
+    let io_error = |action, path: PathBuf| move |source| StorageError::Io { action, path, source };
     let blockers = adopt::blockers(disk.as_ref(), &paths).map_err(io_error("look at what is", paths.root.clone()))?;
     if !blockers.is_empty() {
         let texts = blockers.iter().map(|blocker| format!("{}: {}", blocker.path.display(), blocker.text));
@@ -237,6 +263,9 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
     if let Some(complete) = from.filter(|_| flushed.is_some() || has_sidecar) {
         // Behind it entries may be torn or missing; the log gives them again.
         queues.truncate_all(complete)?;
+    }
+    if flushed.is_some() {
+        queues.owe_proof(queue_offsets.log_offset)?;
     }
     let known_below = if was_clean { queues.maximum_physical_end() } else { PhysicalOffset(0) };
     let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from, known_below };

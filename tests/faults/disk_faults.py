@@ -1,14 +1,14 @@
 """Disks that are full, fail, are slow, hang, or turn read-only."""
 import os, subprocess, threading, time
 
-from rig import Broker, Client, Failed, Image, check, fill, run, send_many, until, verify
+from rig import AFTER_A_KILL, DISK_FAILED, NO_SPACE, Broker, Client, Failed, Image, check, fill, run, send_many, until, verify
 
 
 def full_disk(binary, folder, place):
     """Fill a file system of 64 MiB from outside; sends get 14, everything else goes on; free it; service within a second."""
     data, log, filler = os.path.join(place, "data"), os.path.join(folder, "broker.log"), os.path.join(place, "filler")
     sets = ["cleanFileForciblyEnable=false", "diskMaxUsedSpaceRatio=95"]
-    broker = Broker(binary, data, log, *sets)
+    broker = Broker(binary, data, log, *sets, expected=NO_SPACE)
     stored, number = [], 0
     try:
         client = Client()
@@ -36,8 +36,6 @@ def full_disk(binary, folder, place):
         check(not verify(stored), "messages are missing after the restart")
         check(int(Client().committed()) == 20, "the committed offset is missing after the restart")
         check(broker.stop() == 0, "a clean stop")
-        bad = [line for line in broker.text().splitlines() if " ERROR " in line]
-        check(not bad, f"ERROR lines: {bad[:3]}")
     finally:
         broker.kill()
 
@@ -47,7 +45,7 @@ def failing(binary, folder, fault, flush, *sets):
     data, log = os.path.join(image.point, "data"), os.path.join(folder, "broker.log")
     stored, broker = [], None
     try:
-        broker = Broker(binary, data, log, f"flushDiskType={flush}", *sets)
+        broker = Broker(binary, data, log, f"flushDiskType={flush}", *sets, expected=DISK_FAILED)
         client = Client()
         check(send_many(client, stored, 200) == {0: 200}, "stored")
         if flush == "ASYNC_FLUSH":
@@ -73,14 +71,14 @@ def failing(binary, folder, fault, flush, *sets):
             pass
         status = broker.end(30)
         check(status == 5, f"exit code {status} instead of 5: {broker.text()[-1500:]}")
-        errors = [line for line in broker.text().splitlines() if " ERROR " in line and "log failed" in line or "failed:" in line]
+        errors = [line for line in broker.text().splitlines() if " ERROR " in line and "failed" in line]
         check(errors and "the process ends" in errors[0], f"the reason: {broker.text()[-1500:]}")
         print(f"  {len(stored) - on_disk} more stored, then: {errors[0][:200]}")
         image.close()
         image = Image(folder)
         data = os.path.join(image.point, "data")
         try:
-            broker = Broker(binary, data, log, f"flushDiskType={flush}", *sets)
+            broker = Broker(binary, data, log, f"flushDiskType={flush}", *sets, expected=AFTER_A_KILL)
         except Failed as refused:
             check("exit 6" in str(refused), str(refused))
             print("  the next start refuses")
@@ -140,7 +138,7 @@ def full_and_killed(binary, folder, place):
     what was confirmed is there, and what a deleted topic held does not come back in a topic of the same name."""
     data, log, filler = os.path.join(place, "data"), os.path.join(folder, "broker.log"), os.path.join(place, "filler")
     sets = ["cleanFileForciblyEnable=false", "diskMaxUsedSpaceRatio=95", "shards=2"]
-    broker = Broker(binary, data, log, *sets)
+    broker = Broker(binary, data, log, *sets, expected=NO_SPACE)
     stored = []
     try:
         for cycle in range(5):
@@ -152,22 +150,21 @@ def full_and_killed(binary, folder, place):
             until("code 14", 20, lambda: send_many(client, stored, 1, number + 100).get(14) == 1)
             check(client.delete_topic(topic) == 0, "topics are deleted")
             check(client.pull(0, topic)[0]["code"] != 0, "a deleted topic is not read")
-            # Room for state files, and none for messages.
-            os.truncate(filler, os.path.getsize(filler) - (512 << 10))
-            time.sleep(1.5)
+            # What was given back meanwhile; the deletion is confirmed, so it must survive a kill.
+            fill(filler + ".rest")
             check(client.send(number + 101)["code"] == 14, "sends are refused")
             broker.kill()
             fill(filler + ".more")
             try:
-                broker = Broker(binary, data, log, *sets)
+                broker = Broker(binary, data, log, *sets, expected=NO_SPACE + AFTER_A_KILL)
                 print(f"  cycle {cycle}: started on the full disk")
                 check(Client().send(number + 102)["code"] == 14, "sends are refused after a start on a full disk")
             except Failed as refused:
                 check("exit 1:" in str(refused) and "No space left" in str(refused), str(refused))
                 print(f"  cycle {cycle}: the start on the full disk is refused with the reason")
                 os.remove(filler)
-                broker = Broker(binary, data, log, *sets)
-            for path in (filler, filler + ".more"):
+                broker = Broker(binary, data, log, *sets, expected=NO_SPACE + AFTER_A_KILL)
+            for path in (filler, filler + ".rest", filler + ".more"):
                 if os.path.exists(path):
                     os.remove(path)
             client = Client()
@@ -178,8 +175,6 @@ def full_and_killed(binary, folder, place):
             check(answer["extFields"]["queueOffset"] == "0", f"{topic} came back: {answer}")
         check(not verify(stored), "messages are missing")
         check(broker.stop() == 0, "a clean stop")
-        bad = [line for line in broker.text().splitlines() if " ERROR " in line and "No space left" not in line]
-        check(not bad, f"ERROR lines: {bad[:3]}")
     finally:
         broker.kill()
 
@@ -209,7 +204,7 @@ def hanging(binary, folder):
     try:
         broker = Broker(binary, os.path.join(folder, "data"), os.path.join(folder, "broker.log"), "sync_write_path=direct",
                         f"storePathCommitLog={image.point}/commitlog", "flushDiskType=SYNC_FLUSH", "syncFlushTimeout=1000",
-                        "shards=2")
+                        "shards=2", expected=["the log is stuck"])
         client, stored = Client(), []
         others = [Client(timeout=3) for _ in range(4)]
         check(send_many(client, stored, 50) == {0: 50}, "stored")
@@ -262,8 +257,6 @@ def hanging(binary, folder):
         check(worked < 6, "it spins while it waits")
         check(not verify(stored), "messages are missing")
         check(broker.stop() == 0, "a clean stop")
-        bad = [line for line in broker.text().splitlines() if " ERROR " in line]
-        check(not bad, f"ERROR lines: {bad[:3]}")
     finally:
         if frozen:
             subprocess.run(["fsfreeze", "--unfreeze", image.point])

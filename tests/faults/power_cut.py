@@ -50,7 +50,7 @@ class Trial:
     def start(self, wait=True):
         self.log = os.path.join(self.folder, f"broker-{self.round}.log")
         data = os.path.join(self.image.point, "data")
-        self.broker = Broker(self.binary, data, self.log, *self.sets, wait=wait)
+        self.broker = Broker(self.binary, data, self.log, *self.sets, wait=wait, expected=None)
 
     def load(self, producers):
         """Starts clients: (window, topic, queues) for each producer, and a consumer."""

@@ -81,9 +81,18 @@ def body(number, size=4000):
     return (f"{number:010}" * (size // 10)).encode()
 
 
+# What a start says after a kill, and what a process says whose disk is full or fails.
+AFTER_A_KILL = ["was not stopped in order", "discarded", "cut queue entries"]
+NO_SPACE = ["no space for the next log segment", "No space left on device"]
+DISK_FAILED = ["the process ends", "queue-flushed cannot be taken back", "Input/output error", "Read-only file system"]
+
+
 class Broker:
-    def __init__(self, binary, data, log, *sets, wait=True, before=None, prefix=()):
-        self.log = log
+    """A process. Its log may hold warnings and errors only with these texts; with None the scenario looks for itself."""
+
+    def __init__(self, binary, data, log, *sets, wait=True, before=None, prefix=(), expected=()):
+        self.log, self.expected = log, expected
+        self.begins = os.path.getsize(log) if os.path.exists(log) else 0
         arguments = [*prefix, binary, "start", "--data", data, "--broker-port", str(PORT), "--namesrv-port", str(PORT + 2)]
         for one in SETS + list(sets):
             arguments += ["--set", one]
@@ -96,17 +105,29 @@ class Broker:
     def ready(self):
         line = self.process.stdout.readline()
         if not line.startswith("ringmq ready"):
+            self.expected = None
             raise Failed(f"not ready: exit {self.process.wait()}: {self.text()[-2000:]}")
 
     def text(self):
+        """What this process has logged."""
         with open(self.log) as file:
+            file.seek(self.begins)
             return file.read()
+
+    def check_log(self):
+        expected, self.expected = self.expected, None
+        if expected is not None:
+            loud = [line for line in self.text().splitlines() if " WARN " in line or " ERROR " in line or "panicked" in line]
+            odd = [line for line in loud if not any(text in line for text in expected)]
+            check(not odd, f"unexpected lines in the log: {odd[:3]}")
 
     def end(self, seconds):
         try:
-            return self.process.wait(seconds)
+            status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise Failed(f"it still runs after {seconds} s")
+        self.check_log()
+        return status
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -121,6 +142,9 @@ class Broker:
             self.process.wait()
         self.process.stdout.close()
         self.out.close()
+        # A scenario that has failed already has a better reason.
+        if sys.exc_info()[0] is None:
+            self.check_log()
 
     def processor_seconds(self):
         with open(f"/proc/{self.process.pid}/stat") as file:

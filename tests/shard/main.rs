@@ -4,9 +4,12 @@
 mod allocation;
 mod crash;
 mod faults;
+mod flush;
 mod held;
 mod images;
 mod input;
+mod output;
 mod pair;
+mod planted;
 mod remote;
 mod world;

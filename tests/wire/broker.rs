@@ -5,8 +5,9 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -43,6 +44,7 @@ pub struct Store {
     directory: TempDir,
     port: u16,
     starts: u32,
+    file_bytes: Option<u64>,
 }
 
 /// A running broker with a name server in the same process.
@@ -62,11 +64,20 @@ pub struct NotStarted {
     pub log: String,
 }
 
+impl NotStarted {
+    /// Fails unless it gave one reason, with this text, and no warning.
+    pub fn assert_reason(&self, text: &str) {
+        assert_quiet(&self.log, &[text]);
+        let errors = self.log.lines().filter(|line| line.contains(" ERROR ")).count();
+        assert_eq!(errors, 1, "{}", self.log);
+    }
+}
+
 impl Store {
     /// A fresh directory and free ports.
     pub fn new() -> Store {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        Store { directory, port: free_ports(), starts: 0 }
+        Store { directory, port: free_ports(), starts: 0, file_bytes: None }
     }
 
     /// The data directory.
@@ -109,6 +120,14 @@ impl Store {
         self.try_start_on(free_ports(), sets)
     }
 
+    /// Starts a broker whose files cannot become larger than `file_bytes`, which for the start is as good as a full disk.
+    pub fn try_start_without_room(&mut self, file_bytes: u64, sets: &[&str]) -> Result<Broker, NotStarted> {
+        self.file_bytes = Some(file_bytes);
+        let outcome = self.try_start_on(self.port, sets);
+        self.file_bytes = None;
+        outcome
+    }
+
     fn try_start_on(&mut self, port: u16, sets: &[&str]) -> Result<Broker, NotStarted> {
         self.starts += 1;
         let log = self.directory.path().join(format!("broker-{}.log", self.starts));
@@ -117,6 +136,10 @@ impl Store {
         command.args(["--broker-port", &port.to_string(), "--namesrv-port", &(port + 2).to_string()]);
         for set in SMALL.iter().chain(sets) {
             command.args(["--set", set]);
+        }
+        if let Some(file_bytes) = self.file_bytes {
+            // SAFETY: between fork and exec only two system calls are made.
+            unsafe { command.pre_exec(move || limit_files(file_bytes)) };
         }
         let mut child = command
             .stdin(Stdio::null())
@@ -133,6 +156,16 @@ impl Store {
         let status = broker.wait_for_end();
         Err(NotStarted { status, log: broker.log_text() })
     }
+}
+
+/// Larger files are refused with an error instead of a signal.
+fn limit_files(file_bytes: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: file_bytes, rlim_max: file_bytes };
+    // SAFETY: plain values, and a structure that outlives the call.
+    let is_set = unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN) != libc::SIG_ERR && libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0
+    };
+    if is_set { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Waits for the line that a broker prints when it serves; `false` if it ends before that.
@@ -248,11 +281,7 @@ impl Broker {
     /// Fails if the log has a warning or an error without one of these texts.
     pub fn assert_quiet(&mut self, expected: &[&str]) {
         self.is_checked = true;
-        let log = self.log_text();
-        let loud = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked");
-        let unexpected: Vec<&str> =
-            log.lines().filter(loud).filter(|line| !expected.iter().any(|text| line.contains(text))).collect();
-        assert!(unexpected.is_empty(), "unexpected lines in the log:\n{}", unexpected.join("\n"));
+        assert_quiet(&self.log_text(), expected);
     }
 
     fn signal(&self, signal: i32) {
@@ -273,11 +302,11 @@ impl Broker {
         status
     }
 
-    /// Ends it at once, as a crash would.
-    pub fn kill(mut self) {
-        self.is_checked = true;
+    /// Ends it at once, as a crash would, and checks its log for lines that are not `expected`.
+    pub fn kill(mut self, expected: &[&str]) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("a child");
+        self.assert_quiet(expected);
     }
 }
 
@@ -298,6 +327,14 @@ impl Drop for Broker {
             self.assert_quiet(&[]);
         }
     }
+}
+
+/// Fails if a log has a warning or an error without one of these texts.
+fn assert_quiet(log: &str, expected: &[&str]) {
+    let loud = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked");
+    let unexpected: Vec<&str> =
+        log.lines().filter(loud).filter(|line| !expected.iter().any(|text| line.contains(text))).collect();
+    assert!(unexpected.is_empty(), "unexpected lines in the log:\n{}", unexpected.join("\n"));
 }
 
 /// Asks again and again until there is an answer.

@@ -232,7 +232,7 @@ fn load_and_kill(broker: Broker, round: u64, load: Duration, ends: &BTreeMap<i32
             }));
         }
         thread::sleep(load);
-        broker.kill();
+        broker.kill(&AFTER_A_CRASH);
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
     for one in seen {

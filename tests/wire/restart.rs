@@ -73,6 +73,7 @@ fn a_store_has_one_broker() {
         Err(refused) => refused,
     };
     assert_eq!(refused.status.code(), Some(3), "{}", refused.log);
+    refused.assert_reason("is locked by");
     broker.topic("alone", 1);
     broker.client().send_to(&broker.queue("alone", 0), &Message::new("still serving")).expect("stored");
     broker.stop(&[]);
@@ -93,7 +94,27 @@ fn a_taken_port_is_told() {
         Err(refused) => refused,
     };
     assert_eq!(refused.status.code(), Some(7), "{}", refused.log);
-    assert!(refused.log.contains(&broker.address()), "{}", refused.log);
+    refused.assert_reason(&broker.address());
+}
+
+#[test]
+fn a_start_without_room_is_told_and_harms_nothing() {
+    // Goal: a start that finds no room for the log ends with its code and the reason, also the second time; with room it
+    // starts and serves. Method: a limit on the size of files below that of a segment.
+    let mut store = Store::new();
+    for _ in 0..2 {
+        let refused = match store.try_start_without_room(1 << 20, &[]) {
+            Ok(_) => panic!("a broker started without room for a segment"),
+            Err(refused) => refused,
+        };
+        assert_eq!(refused.status.code(), Some(1), "{}", refused.log);
+        refused.assert_reason("File too large");
+        assert!(refused.log.contains("commitlog/00000000000000000000"), "{}", refused.log);
+    }
+    let broker = store.start(&[]);
+    broker.topic("room", 1);
+    broker.client().send_to(&broker.queue("room", 0), &Message::new("there is")).expect("stored");
+    assert_eq!(broker.stop(&[]).code(), Some(0));
 }
 
 #[test]
@@ -106,7 +127,7 @@ fn a_kill_leaves_the_mark_and_the_next_start_recovers() {
     for number in 0..100 {
         client.send_to(&broker.queue("killed", 0), &Message::new(format!("{number}"))).expect("stored");
     }
-    broker.kill();
+    broker.kill(&[]);
     assert!(is_in_use(&store.path()), "a crash leaves the mark");
     let mut broker = store.start(&[]);
     let mut client = broker.client();

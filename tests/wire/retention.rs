@@ -93,7 +93,7 @@ fn old_files_go_and_readers_are_told() {
         left.iter().all(|name| !name.ends_with(".removed")).then_some(())
     });
     drop(client);
-    broker.kill();
+    broker.kill(&[]);
     let mut broker = store.start(&SHORT);
     let mut client = broker.client();
     let (queue, rare) = (broker.queue("short", 0), broker.queue("short", 1));
@@ -261,7 +261,7 @@ fn topics_are_deleted_and_made_again_under_load_with_kills() {
             if random.below(4) == 0 {
                 assert_eq!(broker.stop(&AFTER_A_CRASH).code(), Some(0));
             } else {
-                broker.kill();
+                broker.kill(&AFTER_A_CRASH);
             }
             broker = store.start(sets);
             check_generation(&broker, &confirmed);

@@ -56,6 +56,9 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
             Entry::Set { .. } | Entry::Profile(_) => {}
         }
     }
+    if same_boot {
+        steps.extend(bring_back_again(system, &journal, &mut kept));
+    }
     if kept.is_empty() {
         system.remove(PATH)?;
     } else {
@@ -65,6 +68,32 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         system.replace_synced(PATH, &rest.text())?;
     }
     Ok(steps)
+}
+
+/// A value that was back may have been moved when the next one was: Linux sets `read_ahead_kb` when `add_random` is
+/// written. Looks once more at every target, and answers with what still is not as it was.
+fn bring_back_again(system: &dyn System, journal: &Journal, kept: &mut Vec<Entry>) -> Vec<Step> {
+    let is_kept =
+        |place: &Target| kept.iter().any(|entry| matches!(entry, Entry::Set { target, .. } if target == place));
+    let mut first: Vec<&Entry> = Vec::new();
+    for entry in &journal.entries {
+        let Entry::Set { target, .. } = entry else { continue };
+        let known = first.iter().any(|earlier| matches!(earlier, Entry::Set { target: place, .. } if place == target));
+        if !known && !is_kept(target) {
+            first.push(entry);
+        }
+    }
+    let mut bad = Vec::new();
+    for entry in first.into_iter().rev() {
+        let Entry::Set { name, target, old, new, undo_target, undo_value } = entry else { continue };
+        let change = Past { name, target, old, new, undo: (undo_target, undo_value), ending: &None };
+        let step = bring_back(system, &change, true);
+        if !step.is_good() {
+            kept.insert(0, entry.clone());
+            bad.push(step);
+        }
+    }
+    bad
 }
 
 /// A change that was begun. `ending`: `None` if nothing is known, so it was interrupted; `Some(None)` if the kernel

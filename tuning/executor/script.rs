@@ -267,6 +267,26 @@ revert() {
         kept+=("${lines[index]}") ;;
     esac
   done
+  # A value that was back may have been moved when the next one was, as read_ahead_kb is when add_random is written.
+  if [ "$boot" = "$(boot_id)" ]; then
+    local -A first=() held=()
+    for index in "${!kept[@]}"; do
+      IFS=$tab read -r kind name target now <<< "${kept[index]}"
+      if [ "$kind" = set ]; then held[$target]=1; fi
+    done
+    for index in "${!lines[@]}"; do
+      IFS=$tab read -r kind name target now <<< "${lines[index]}"
+      if [ "$kind" = set ] && [ -z "${first[$target]-}" ]; then first[$target]=$index; fi
+    done
+    for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
+      IFS=$tab read -r kind name target old new undo_target undo_value <<< "${lines[index]}"
+      if [ "$kind" != set ] || [ "${first[$target]}" != "$index" ] || [ -n "${held[$target]-}" ]; then continue; fi
+      if now=$(value_of "$target") && same "$target" "$now" "$old"; then continue; fi
+      if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then continue; fi
+      say "$name: the kernel did not take $old back"
+      kept=("${lines[index]}" "${kept[@]}")
+    done
+  fi
   if [ "${#kept[@]}" = 0 ]; then
     rm "$journal"
     return 0

@@ -74,28 +74,20 @@ pub fn limits() -> String {
 /// udev rules for disks, and for the queues of this host's cards.
 pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
     let mut text = format!("# Profile {}. Read by udev whenever a device appears.\n", profile.name);
-    let disks: Vec<String> = plan.map(disks_of).unwrap_or_default();
-    let kernel = if disks.is_empty() { "sd*[!0-9]|vd*[!0-9]|nvme*n*".to_string() } else { disks.join("|") };
     for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
         let Some(attribute) = tunable.path.strip_prefix("/sys/block/{disk}/") else { continue };
         text.push('\n');
         text += &comment(tunable);
-        let start =
-            format!("ACTION==\"add|change\", SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", KERNEL==\"{kernel}\"");
-        match (fixed_value(rule), rule) {
-            (Some(value), _) => {
-                let solid = tunable.needs.contains(&Need::SolidState);
-                let only = if solid { ", ATTR{queue/rotational}==\"0\"" } else { "" };
-                let _ = writeln!(text, "{start}{only}, ATTR{{{attribute}}}=\"{value}\"");
-            }
-            (None, Rule::Computed(Computation::DiskScheduler)) => {
-                let _ = writeln!(text, "{start}, ATTR{{queue/rotational}}==\"0\", ATTR{{{attribute}}}=\"none\"");
-                let _ = writeln!(
-                    text,
-                    "{start}, KERNEL==\"sd*\", ATTR{{queue/rotational}}==\"1\", ATTR{{{attribute}}}=\"mq-deadline\""
-                );
-            }
-            (None, _) => {}
+        let lines = match plan {
+            Some(_) => on_host(plan, &tunable.id).map(|line| (line.device.clone(), "", written(line))).collect(),
+            None => on_any_disk(tunable, rule),
+        };
+        for (kernel, only, value) in lines {
+            let _ = writeln!(
+                text,
+                "ACTION==\"add|change\", SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", KERNEL==\"{kernel}\"{only}, \
+                 ATTR{{{attribute}}}=\"{value}\""
+            );
         }
     }
     for (tunable, _) in safe(catalogue, profile, Kind::Sysfs) {
@@ -103,7 +95,7 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
         for line in on_host(plan, &tunable.id) {
             let (nic, queue) = line.device.split_once('/').unwrap_or((line.device.as_str(), ""));
             let attribute = rest.replace("{rx}", queue).replace("{tx}", queue);
-            let value = line.change.as_ref().map_or(line.have.as_str(), |change| change.new.as_str());
+            let value = written(line);
             let _ = writeln!(
                 text,
                 "ACTION==\"add|change\", SUBSYSTEM==\"net\", KERNEL==\"{nic}\", ATTR{{{attribute}}}=\"{value}\""
@@ -121,16 +113,30 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
     text
 }
 
-fn disks_of(plan: &Plan) -> Vec<String> {
-    let mut disks: Vec<String> = plan
-        .lines
-        .iter()
-        .filter(|line| line.id.starts_with("block.") && !line.device.is_empty())
-        .map(|line| line.device.clone())
-        .collect();
-    disks.sort();
-    disks.dedup();
-    disks
+/// The value that a line of the plan wants on its device.
+fn written(line: &Line) -> String {
+    line.change.as_ref().map_or_else(|| line.have.clone(), |change| change.new.clone())
+}
+
+/// Kernel names, a further condition, and the value, for disks that nobody has seen yet. As for the tool itself, a
+/// virtual disk never seeks, whatever it claims.
+fn on_any_disk(tunable: &Tunable, rule: &Rule) -> Vec<(String, &'static str, String)> {
+    const REAL: &str = "sd*[!0-9]|nvme*n*";
+    const VIRTUAL: &str = "vd*[!0-9]|xvd*[!0-9]";
+    const STILL: &str = ", ATTR{queue/rotational}==\"0\"";
+    const ROTATING: &str = ", ATTR{queue/rotational}==\"1\"";
+    match (fixed_value(rule), rule) {
+        (Some(value), _) if tunable.needs.contains(&Need::SolidState) => {
+            vec![(REAL.into(), STILL, value.clone()), (VIRTUAL.into(), "", value)]
+        }
+        (Some(value), _) => vec![(format!("{REAL}|{VIRTUAL}"), "", value)],
+        (None, Rule::Computed(Computation::DiskScheduler)) => vec![
+            (REAL.into(), STILL, "none".into()),
+            (REAL.into(), ROTATING, "mq-deadline".into()),
+            (VIRTUAL.into(), "", "none".into()),
+        ],
+        (None, _) => Vec::new(),
+    }
 }
 
 /// A link file of systemd-networkd for the cards: the profile's settings that interrupt the link for a moment, applied

@@ -59,11 +59,21 @@ pub fn broker_unit(catalogue: &Catalogue, placement: Option<&Placement>, program
          PrivateTmp=yes\n\
          ProtectKernelTunables=yes\n\
          ProtectKernelModules=yes\n\
+         ProtectKernelLogs=yes\n\
          ProtectControlGroups=yes\n\
          ProtectClock=yes\n\
+         ProtectHostname=yes\n\
+         CapabilityBoundingSet=\n\
+         UMask=0027\n\
+         # Among the devices only the one against deep sleep, beside those that every program needs.\n\
+         DevicePolicy=closed\n\
+         DeviceAllow=/dev/cpu_dma_latency rw\n\
          RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
          RestrictNamespaces=yes\n\
          LockPersonality=yes\n\
+         RestrictRealtime=yes\n\
+         RestrictSUIDSGID=yes\n\
+         MemoryDenyWriteExecute=yes\n\
          SystemCallArchitectures=native\n\
          SystemCallFilter=@system-service @io-event io_uring_setup io_uring_enter io_uring_register\n\
          SystemCallErrorNumber=EPERM\n\

@@ -325,9 +325,9 @@ fn assess_one(
     }
     let (Some(new), Some(target), true) = (new, target, rule.writes()) else {
         line.state = if tunable.severity == Severity::Fatal { State::Drift } else { State::Advice };
-        line.note = "looked at only: change it by hand".into();
+        line.note = "change by hand".into();
         if tunable.directive.is_some() {
-            line.note = "set by the unit that export writes".into();
+            line.note = "set by the unit".into();
         }
         return line;
     };

@@ -13,7 +13,8 @@ pub fn reference(catalogue: &Catalogue) -> String {
          (`RINGMQ_TUNING_WRITE=1 cargo test -p ringmq-tuning --test trees generated` writes it anew).\n\n\
          Classes: *safe* is undone by writing the old value; *jitter* interrupts the network or the clock for a moment; \
          *reboot* needs one; *data-risk* is checked and never written. In the columns of the profiles, \"check\" and \
-         \"report\" only look, and \"-\" leaves it alone.\n\n",
+         \"report\" only look, and \"-\" leaves it alone. What no test has shown on real hardware is listed in \
+         [README.md](README.md#proof-and-what-is-not-proven).\n\n",
     );
     for profile in catalogue.profiles() {
         let _ = writeln!(page, "- **{}**: {}", profile.name, profile.summary);

@@ -81,14 +81,22 @@ fn head(plan: &Plan, style: Style) -> String {
     text
 }
 
-/// The table of `check`.
+/// The table of `check`: what means something here line by line, then the rest by its reasons.
 pub fn check_text(plan: &Plan, style: Style) -> String {
     let mut text = head(plan, style);
     let title = format!("{:<34}  {:<15}  {:<15}  {:<5}  {:<6}  NOTE", "TUNABLE", "WANT", "HAVE", "SEV", "STATE");
     text += &style.bold(&title);
     text.push('\n');
+    let mut unsupported: Vec<(&str, Vec<String>)> = Vec::new();
     for group in groups(&plan.lines) {
         let line = group.first;
+        if line.state == State::Unsupported {
+            match unsupported.iter_mut().find(|(reason, _)| *reason == line.note) {
+                Some((_, names)) => names.push(group.name()),
+                None => unsupported.push((line.note.as_str(), vec![group.name()])),
+            }
+            continue;
+        }
         let have = if line.have.is_empty() { "n/a" } else { line.have.as_str() };
         let row = format!(
             "{:<34}  {:<15}  {:<15}  {:<5}  ",
@@ -114,6 +122,13 @@ pub fn check_text(plan: &Plan, style: Style) -> String {
             text += &format!("{row}{state}\n");
             text += &indented(&note, 4);
         }
+    }
+    if !unsupported.is_empty() {
+        let _ = write!(text, "\n{}\n", style.bold("NOT ON THIS HOST"));
+    }
+    for (reason, names) in unsupported {
+        text += &indented(reason, 2);
+        text += &style.paint(&indented(&names.join(", "), 6), AnsiColor::BrightBlack.on_default());
     }
     let _ = write!(text, "\n{}\n", totals(plan));
     text
@@ -174,13 +189,13 @@ pub fn steps_text(steps: &[Step], style: Style) -> String {
 /// The table of `list`.
 pub fn list_text(catalogue: &Catalogue, style: Style) -> String {
     let names: Vec<&str> = catalogue.profiles().iter().map(|profile| profile.name.as_str()).collect();
-    let mut title = format!("{:<32}  {:<9}", "TUNABLE", "CLASS");
+    let mut title = format!("{:<34}  {:<9}", "TUNABLE", "CLASS");
     for name in &names {
         let _ = write!(title, "  {:<16}", name.to_uppercase());
     }
     let mut text = style.bold(title.trim_end()) + "\n";
     for tunable in catalogue.tunables() {
-        let mut row = format!("{:<32}  {:<9}", tunable.id, tunable.class.name());
+        let mut row = format!("{:<34}  {:<9}", tunable.id, tunable.class.name());
         for name in &names {
             let value = value_of(catalogue, tunable, name).unwrap_or_else(|| "-".into());
             let _ = write!(row, "  {:<16}", cut(&value, 16));

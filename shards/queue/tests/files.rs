@@ -281,6 +281,26 @@ fn removed_topics_make_room_for_successors() {
 }
 
 #[test]
+fn a_removal_that_fails_is_tried_again() {
+    // Goal: a queue whose files cannot be removed is tried again, and until then a successor of its name writes nothing
+    // between the old entries. Method: fail the first removal of a file, then flush once more.
+    let (sim, disk) = with_queue(150);
+    let (store, pool) = reopen(&disk, FILE, false);
+    assert_eq!(store.remove_topic("t"), 1);
+    let successor = queue(&store, "t", 0);
+    fill(&successor, &pool, 9, 20).unwrap();
+    sim.inject(Fault::once(OperationKind::Remove, 1, libc::EIO));
+    assert!(store.flush_dirty().is_err());
+    assert_eq!(successor.flushed(), QueueOffset(0));
+    let report = store.flush_dirty().unwrap();
+    assert_eq!((report.removed_queues, report.entries), (1, 20));
+    let (store, _pool) = reopen(&disk, FILE, false);
+    let successor = queue(&store, "t", 0);
+    assert_eq!(successor.bounds(), (QueueOffset(0), QueueOffset(20)));
+    assert_entries(&store, &successor, 9, 0, 20);
+}
+
+#[test]
 fn topic_names_stay_inside_the_store() {
     // Goal: no path leaves the root. Method: names that would.
     let (_, disk) = sim();

@@ -1,5 +1,6 @@
 //! Tests that need more than one part of the queue room.
 
+mod durable;
 mod files;
 mod model;
 mod stress;

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SteadyClock, SystemClock};
-use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, StateFile, create_directories_durably, is_no_space};
+use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, is_no_space};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
 use ringmq_shards::log::segments::WritePath as SegmentPath;
@@ -625,6 +625,7 @@ fn build_broker(
         control,
         store: store_access,
         queues,
+        reserve: Reserve::new(paths.reserve()),
         paths: paths.clone(),
         queue_offsets,
         identity,

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use ringmq_tuning::catalogue::Catalogue;
 use ringmq_tuning::{export, report};
 
@@ -40,14 +42,44 @@ fn generated_exports_are_fresh() {
 }
 
 #[test]
-fn evidence_files_exist() {
-    // Goal: what is called measured can be read. Method: each file that an entry names is there and small.
+fn evidence_decides_what_is_proven() {
+    // Goal: rule T13 is computed and not claimed. Method: judge the runs of each file that an entry names, again.
     for tunable in Catalogue::embedded().expect("sound").tunables() {
         use ringmq_tuning::catalogue::Evidence::{Measured, NoGain};
-        if let Measured { file, .. } | NoGain { file, .. } = &tunable.evidence {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("evidence").join(file);
-            let size = std::fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).len();
-            assert!(size > 0 && size < 64 * 1024, "{file}: {size} bytes");
-        }
+        let (Measured { file, .. } | NoGain { file, .. }) = &tunable.evidence else { continue };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("evidence").join(file);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(text.len() < 16 * 1024, "{file}: {} bytes", text.len());
+        let result: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let ids = result["ids"].as_array().expect("ids");
+        assert!(ids.iter().any(|id| id == tunable.id.as_str()), "{file} is not about {}", tunable.id);
+        assert_eq!(is_proven(&result["metrics"]), tunable.evidence.is_proven(), "{}: {file}", tunable.id);
     }
+}
+
+/// At least five pairs, a gain of more than 3 % with intervals of 95 % that do not overlap, no such loss.
+fn is_proven(metrics: &Value) -> bool {
+    let (mut gain, mut loss) = (false, false);
+    for (name, metric) in metrics.as_object().expect("metrics") {
+        let [without, with] = ["without", "with"].map(|side| {
+            let runs = metric[side].as_array().expect("runs").iter();
+            runs.map(|value| value.as_f64().expect("a number").max(1e-9).ln()).collect::<Vec<f64>>()
+        });
+        let ((mean, half), (mean_with, half_with)) = (interval(&without), interval(&with));
+        let apart = (mean - mean_with).abs() > half + half_with;
+        let ratio = (mean_with - mean).exp();
+        let is_judged = matches!(name.as_str(), "response_p99_us" | "cpu_us_per_message" | "seconds");
+        gain |= apart && ratio < 0.97 && is_judged && without.len() >= 5 && with.len() >= 5;
+        loss |= apart && ratio > 1.03;
+    }
+    gain && !loss
+}
+
+/// Mean, and half of the 95 % interval (Student).
+fn interval(values: &[f64]) -> (f64, f64) {
+    const T: [f64; 9] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26];
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    (mean, T[(values.len() - 2).min(T.len() - 1)] * (variance / count).sqrt())
 }

@@ -17,6 +17,8 @@ pub enum Rule {
     Choice(Vec<String>),
     /// Sets another file to zero.
     ZeroesOther(String),
+    /// Sets another file to this value.
+    Moves(String, String),
     /// Takes this number at most.
     AtMost(u64),
     /// Keeps this value.
@@ -104,6 +106,10 @@ impl System for FakeKernel<'_> {
                 self.inner.write(other, "0")?;
                 self.inner.write(path, value)
             }
+            Some(Rule::Moves(other, moved)) => {
+                self.inner.write(other, moved)?;
+                self.inner.write(path, value)
+            }
             Some(Rule::AtMost(most)) => {
                 let number: u64 = value.parse().expect("a number");
                 self.inner.write(path, &number.min(*most).to_string())
@@ -160,6 +166,9 @@ pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
             ),
             Rule::ZeroesOther(other) => {
                 format!("echo 0 > '{}'; echo \"$value\"", root.join(other.trim_start_matches('/')).display())
+            }
+            Rule::Moves(other, moved) => {
+                format!("echo {moved} > '{}'; echo \"$value\"", root.join(other.trim_start_matches('/')).display())
             }
             Rule::AtMost(most) => format!("if [ \"$value\" -gt {most} ]; then echo {most}; else echo \"$value\"; fi"),
             Rule::Ignores(kept) => format!("echo '{kept}'"),

@@ -376,6 +376,18 @@ impl Machine {
         machine
     }
 
+    /// A kernel that sets one value when another is written, as Linux 6.18 does: whatever is written to add_random, the
+    /// read-ahead is the default one again.
+    pub fn moving() -> Machine {
+        let mut machine = Machine::small_virtual();
+        machine.name = "moving";
+        let queue = |file: &str| format!("/sys/block/vda/queue/{file}");
+        machine.put(&queue("add_random"), "1");
+        machine.put(&queue("read_ahead_kb"), "512");
+        machine.rules.insert(queue("add_random"), Rule::Moves(queue("read_ahead_kb"), "8192".into()));
+        machine
+    }
+
     /// A kernel that takes writes without an error and does nothing, and one setting that it refuses.
     pub fn ignoring() -> Machine {
         let mut machine = Machine::small_virtual();

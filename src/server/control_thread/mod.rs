@@ -5,11 +5,16 @@
 //!
 //! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves.
 
+mod deletion;
+mod files;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,8 +26,7 @@ use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::Clock;
-use ringmq_shards::disk::Disk;
-use ringmq_shards::disk::state_file::{StateFile, StateFileError};
+use ringmq_shards::disk::{Disk, Reserve, StateFile};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
@@ -30,6 +34,8 @@ use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueId;
 
+use self::deletion::unfenced;
+use self::files::Unwritten;
 use super::connection::{Listener, connection_slot};
 use super::flush_thread::{FlushRequest, is_json};
 use super::messages::{CarriedCommit, ControlRequest, ShardMessage};
@@ -44,6 +50,7 @@ use crate::broker::names::{self, RETRY_PREFIX};
 use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
+use crate::broker::state::{OFFSETS_FILE, TOPICS_FILE};
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
 use crate::cli::logging;
 use crate::config::Config;
@@ -71,6 +78,8 @@ pub struct BrokerParts {
     pub queues: Arc<QueueStore>,
     /// Where the store's files lie.
     pub paths: StorePaths,
+    /// Room for state files on a full disk.
+    pub reserve: Reserve,
     /// What the log cannot tell about queues.
     pub queue_offsets: Arc<Mutex<QueueOffsets>>,
     /// Identity for records and answers.
@@ -157,9 +166,9 @@ pub struct ControlThread {
     /// Deleted topics whose barrier the writer has not given yet. No topic of these names is served.
     unfenced: Vec<(String, Receiver<u64>)>,
     /// State files whose last content could not be written, for want of space as a rule.
-    unwritten: BTreeMap<PathBuf, Vec<u8>>,
-    /// Whether a barrier is in memory only, for the same reason.
-    barrier_unwritten: bool,
+    unwritten: BTreeMap<PathBuf, Unwritten>,
+    /// Why a barrier is in memory only.
+    barrier_error: Option<String>,
 }
 
 impl ControlThread {
@@ -195,12 +204,13 @@ impl ControlThread {
             topics: FastMap::default(),
             unfenced: Vec::new(),
             unwritten: BTreeMap::new(),
-            barrier_unwritten: false,
+            barrier_error: None,
         }
     }
 
     /// The picture for the shards' start.
     pub fn first_serving(&mut self) -> Option<Arc<Serving>> {
+        self.refill_reserve();
         self.write_state(false);
         self.make_serving()
     }
@@ -252,10 +262,7 @@ impl ControlThread {
 
     fn tick(&mut self, now_ms: u64) {
         self.take_late_barriers();
-        for (path, bytes) in self.unwritten.clone() {
-            self.persist(&path, &bytes);
-        }
-        self.write_barriers();
+        self.write_unwritten();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now_ms, &mut effects);
@@ -352,7 +359,14 @@ impl ControlThread {
                 let peer = Peer { connection: ConnectionId(connection), address };
                 let mut effects = Vec::new();
                 let answer = broker.control.handle(&command, &peer, now_ms, broker.store.as_ref(), &mut effects);
+                let deletes = effects.iter().any(|effect| matches!(effect, Effect::RetireQueues { .. }));
                 self.apply(effects);
+                let answer = match (answer, self.unwritten_deletion().filter(|_| deletes)) {
+                    (Answer::Now(_), Some(remark)) => {
+                        Answer::Now(error_answer(&command, response::SYSTEM_ERROR, &remark))
+                    }
+                    (answer, _) => answer,
+                };
                 match answer {
                     Answer::Now(answer) => self.reply(connection, Some(&answer), frame.len()),
                     Answer::Nothing => self.reply(connection, None, frame.len()),
@@ -369,10 +383,7 @@ impl ControlThread {
             self.shared.control.jobs_asked.add(1);
         } else {
             let remark = "too many requests that read from disk are waiting; try again";
-            let mut answer = Command::error(response::SYSTEM_BUSY, remark);
-            answer.opaque = command.opaque;
-            answer.serialize_type = command.serialize_type;
-            self.reply(connection, Some(&answer), answers);
+            self.reply(connection, Some(&error_answer(command, response::SYSTEM_BUSY, remark)), answers);
         }
     }
 
@@ -526,86 +537,6 @@ impl ControlThread {
         }
     }
 
-    /// Ends a topic's queues. From here to the answer of the writer, which binds nothing to them afterwards, all records of
-    /// the topic count as deleted; then those below the barrier do, and a topic of the same name may be made.
-    fn retire_topic(&mut self, topic: &str) {
-        self.topics.remove(topic);
-        self.note_barrier(topic, u64::MAX);
-        let Some(broker) = &self.broker else { return };
-        let (done, barrier) = channel();
-        let queues = broker.queues.topic_queues(topic);
-        if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
-            return;
-        }
-        match barrier.recv_timeout(BARRIER_PATIENCE) {
-            Ok(offset) => self.finish_retirement(topic, offset),
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!(
-                    topic,
-                    "the log is stuck: a topic of this name is served again when its deletion is complete"
-                );
-                self.unfenced.push((topic.to_owned(), barrier));
-            }
-            Err(RecvTimeoutError::Disconnected) => {}
-        }
-    }
-
-    fn finish_retirement(&mut self, topic: &str, barrier: u64) {
-        if let Some(broker) = &self.broker {
-            broker.queues.remove_topic(topic);
-        }
-        self.note_barrier(topic, barrier);
-    }
-
-    fn note_barrier(&mut self, topic: &str, barrier: u64) {
-        let Some(broker) = &self.broker else { return };
-        storage::note_barrier(&broker.queue_offsets, topic, barrier);
-        let was_unwritten = std::mem::replace(&mut self.barrier_unwritten, true);
-        if let Some(error) = self.write_barriers()
-            && !was_unwritten
-        {
-            tracing::warn!(%error, topic, "what a deleted topic held may come back after a crash until this can be written");
-        }
-    }
-
-    /// Writes the barriers that are in memory only; gives the error if they stay there. A full disk must not lose them: on it
-    /// nothing else writes their file.
-    fn write_barriers(&mut self) -> Option<StateFileError> {
-        let broker = self.broker.as_ref().filter(|_| self.barrier_unwritten)?;
-        let error = storage::write_queue_offsets(self.disk.as_ref(), &broker.paths, &broker.queue_offsets).err();
-        self.barrier_unwritten = error.is_some();
-        error
-    }
-
-    /// Queues that recovery found and no topic claims.
-    fn retire_unknown_topics(&mut self) {
-        let Some(broker) = &self.broker else { return };
-        let is_unknown = |topic: &Arc<str>| !broker.control.topics.contains(topic) && !names::is_system_topic(topic);
-        let unknown: Vec<_> = broker.queues.topics().into_iter().filter(is_unknown).collect();
-        for topic in unknown {
-            tracing::info!(topic = &*topic, "the queues of a topic that does not exist are removed");
-            self.retire_topic(&topic);
-        }
-    }
-
-    /// Takes the barriers that the writer has given in the meantime.
-    fn take_late_barriers(&mut self) {
-        let mut ready = Vec::new();
-        self.unfenced.retain(|(topic, barrier)| match barrier.try_recv() {
-            Ok(offset) => {
-                ready.push((topic.clone(), offset));
-                false
-            }
-            Err(TryRecvError::Empty) => true,
-            Err(TryRecvError::Disconnected) => false,
-        });
-        if ready.is_empty() {
-            return;
-        }
-        ready.iter().for_each(|(topic, offset)| self.finish_retirement(topic, *offset));
-        self.publish_serving();
-    }
-
     fn publish_serving(&mut self) {
         if let Some(serving) = self.make_serving() {
             for shard in &self.shards {
@@ -671,41 +602,6 @@ impl ControlThread {
         }
     }
 
-    /// Writes a state file; if that fails, again with every tick until it works.
-    fn persist(&mut self, path: &std::path::Path, bytes: &[u8]) {
-        let is_json_file = path.extension().is_some_and(|extension| extension == "json");
-        let is_valid = |content: &[u8]| !is_json_file || is_json(content);
-        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_valid) {
-            if self.unwritten.insert(path.to_path_buf(), bytes.to_vec()).is_none() {
-                tracing::warn!(%error, "a state file could not be written; it is tried again until it can");
-            }
-        } else {
-            self.unwritten.remove(path);
-        }
-    }
-
-    /// Writes state files that are due: topics and groups before anybody uses them, offsets by the flush thread.
-    fn write_state(&mut self, at_stop: bool) {
-        let now_ms = self.clock.now_ms();
-        let Some(broker) = &mut self.broker else { return };
-        let files = if at_stop { broker.control.last_files() } else { broker.control.dirty_files(now_ms) };
-        let directory = broker.state_directory.clone();
-        for (name, bytes) in files {
-            let path = directory.join(name);
-            let later = name == "consumerOffset.json" && !at_stop;
-            if later {
-                let request = FlushRequest::Persist { path, bytes };
-                if let Some(broker) = &self.broker
-                    && let Err(error) = broker.flush.try_send(request)
-                {
-                    tracing::warn!(%error, "consumer offsets are written later: the flush thread is busy");
-                }
-            } else {
-                self.persist(&path, &bytes);
-            }
-        }
-    }
-
     fn make_serving(&mut self) -> Option<Arc<Serving>> {
         let broker = self.broker.as_mut()?;
         let snapshot = broker.control.snapshot();
@@ -750,9 +646,11 @@ impl ControlThread {
     }
 }
 
-/// Whether the topic's deletion still waits for its barrier.
-fn unfenced(topics: &[(String, Receiver<u64>)], topic: &str) -> bool {
-    topics.iter().any(|(unfenced, _)| unfenced == topic)
+fn error_answer(command: &Command, code: i32, remark: &str) -> Command {
+    let mut answer = Command::error(code, remark);
+    answer.opaque = command.opaque;
+    answer.serialize_type = command.serialize_type;
+    answer
 }
 
 /// The frame of an answer, or of a request of our own, which must look like one.

@@ -1,0 +1,109 @@
+//! The end of topics: the barrier below which their records count no more, and its way to the disk.
+//!
+//! Order: all records of the topic count as deleted, on disk; the writer binds nothing to its queues any more and gives the
+//! barrier; that goes to the disk. A deletion is confirmed only when all this, and the table of topics, is written: with
+//! the room of the reserve if there is no other. Until its barrier is given no topic of its name is served.
+
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
+
+use super::*;
+
+impl ControlThread {
+    /// Ends a topic's queues. From here to the answer of the writer, which binds nothing to them afterwards, all records of
+    /// the topic count as deleted; then those below the barrier do, and a topic of the same name may be made.
+    pub(super) fn retire_topic(&mut self, topic: &str) {
+        self.topics.remove(topic);
+        self.note_barrier(topic, u64::MAX);
+        let Some(broker) = &self.broker else { return };
+        let (done, barrier) = channel();
+        let queues = broker.queues.topic_queues(topic);
+        if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
+            return;
+        }
+        match barrier.recv_timeout(BARRIER_PATIENCE) {
+            Ok(offset) => self.finish_retirement(topic, offset),
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!(
+                    topic,
+                    "the log is stuck: a topic of this name is served again when its deletion is complete"
+                );
+                self.unfenced.push((topic.to_owned(), barrier));
+            }
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+    }
+
+    fn finish_retirement(&mut self, topic: &str, barrier: u64) {
+        if let Some(broker) = &self.broker {
+            broker.queues.remove_topic(topic);
+        }
+        self.note_barrier(topic, barrier);
+    }
+
+    fn note_barrier(&mut self, topic: &str, barrier: u64) {
+        let Some(broker) = &self.broker else { return };
+        storage::note_barrier(&broker.queue_offsets, topic, barrier);
+        let was_written = self.barrier_error.replace(String::new()).is_none();
+        self.write_barriers();
+        if was_written && let Some(error) = &self.barrier_error {
+            tracing::warn!(
+                error,
+                topic,
+                "what a deleted topic held may come back after a crash until this can be written"
+            );
+        }
+    }
+
+    /// Writes the barriers that are in memory only. On a full disk nothing else writes their file.
+    pub(super) fn write_barriers(&mut self) {
+        let Some(broker) = self.broker.as_mut().filter(|_| self.barrier_error.is_some()) else { return };
+        let disk = self.disk.as_ref();
+        let written =
+            broker.reserve.write(disk, || storage::write_queue_offsets(disk, &broker.paths, &broker.queue_offsets));
+        self.barrier_error = written.err().map(|error| error.to_string());
+    }
+
+    /// Why a deletion must not be confirmed: what would be lost by a crash.
+    pub(super) fn unwritten_deletion(&self) -> Option<String> {
+        let topics = self.broker.as_ref()?.state_directory.join(TOPICS_FILE);
+        let error =
+            self.barrier_error.as_ref().or_else(|| self.unwritten.get(&topics).map(|unwritten| &unwritten.error))?;
+        Some(format!(
+            "the topic is deleted, but a crash would bring it back: {error}; delete it again when there is room"
+        ))
+    }
+
+    /// Queues that recovery found and no topic claims.
+    pub(super) fn retire_unknown_topics(&mut self) {
+        let Some(broker) = &self.broker else { return };
+        let is_unknown = |topic: &Arc<str>| !broker.control.topics.contains(topic) && !names::is_system_topic(topic);
+        let unknown: Vec<_> = broker.queues.topics().into_iter().filter(is_unknown).collect();
+        for topic in unknown {
+            tracing::info!(topic = &*topic, "the queues of a topic that does not exist are removed");
+            self.retire_topic(&topic);
+        }
+    }
+
+    /// Takes the barriers that the writer has given in the meantime.
+    pub(super) fn take_late_barriers(&mut self) {
+        let mut ready = Vec::new();
+        self.unfenced.retain(|(topic, barrier)| match barrier.try_recv() {
+            Ok(offset) => {
+                ready.push((topic.clone(), offset));
+                false
+            }
+            Err(TryRecvError::Empty) => true,
+            Err(TryRecvError::Disconnected) => false,
+        });
+        if ready.is_empty() {
+            return;
+        }
+        ready.iter().for_each(|(topic, offset)| self.finish_retirement(topic, *offset));
+        self.publish_serving();
+    }
+}
+
+/// Whether the topic's deletion still waits for its barrier.
+pub(super) fn unfenced(topics: &[(String, Receiver<u64>)], topic: &str) -> bool {
+    topics.iter().any(|(unfenced, _)| unfenced == topic)
+}

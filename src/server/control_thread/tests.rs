@@ -1,0 +1,260 @@
+//! The deletion of topics on disks that are full or fail, and with a log that is stuck.
+
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+
+use ringmq_shards::clock::Clock;
+use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, read_file};
+use ringmq_shards::probe::Registry;
+use ringmq_shards::queue::QueueStoreConfig;
+use ringmq_shards::runtime::{Mailbox, WakeHandle};
+use ringmq_shards::sim::{Fault, FaultAction, ManualClock, OperationKind, SimDisk};
+use ringmq_shards::types::PhysicalOffset;
+
+use super::*;
+use crate::broker::tests::{FakeStore, control};
+use crate::config::Layers;
+
+/// Where the log ends when topics are deleted.
+const BARRIER: u64 = 4_711;
+const CONNECTION: u64 = 1 << 32;
+
+/// A control thread whose tests are its loop, with a writer's shard beside it.
+struct Rig {
+    control: ControlThread,
+    disk: SimDisk,
+    answers: Receiver<Command>,
+    held: Receiver<Sender<u64>>,
+    shard: Option<JoinHandle<()>>,
+    opaque: i32,
+}
+
+/// What shard 0 does with messages. Barriers are given at once, or handed to the test.
+fn shard(mailbox: &Mailbox<ShardMessage>, answers: &Sender<Command>, held: Option<&Sender<Sender<u64>>>) {
+    loop {
+        match mailbox.receive() {
+            Some(ShardMessage::Frame { frame, .. }) => {
+                let Ok(Split::Frame { frame, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { panic!("no frame") };
+                answers.send(Command::decode(frame).expect("an answer")).expect("the test waits");
+            }
+            Some(ShardMessage::Retire(queues, done)) => {
+                queues.iter().for_each(|queue| queue.retire());
+                match held {
+                    Some(held) => held.send(done).expect("the test waits"),
+                    None => done.send(BARRIER).expect("the control thread waits"),
+                }
+            }
+            Some(ShardMessage::Stop) => return,
+            Some(_) => {}
+            None => thread::yield_now(),
+        }
+    }
+}
+
+impl Rig {
+    fn new(holds_barriers: bool) -> Rig {
+        let disk = SimDisk::new();
+        let paths = StorePaths::new("/store");
+        for directory in [paths.own(), paths.config(), paths.consume_queue()] {
+            create_directories_durably(&disk, &directory).expect("created");
+        }
+        let config = Layers::default().build().expect("the defaults are a configuration");
+        let shared = Arc::new(Shared::new(&config, 1, 4 << 30, 1 << 20, 64 << 20));
+        let registry = Arc::new(Registry::new());
+        let (queues, _pool) =
+            QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
+        let parts = BrokerParts {
+            control: control(),
+            store: Arc::new(FakeStore::default()),
+            queues: Arc::new(queues),
+            reserve: Reserve::new(paths.reserve()),
+            queue_offsets: Arc::new(Mutex::new(QueueOffsets::default())),
+            identity: Arc::new(ServingIdentity {
+                cluster_name: "c".to_owned(),
+                region_id: "r".to_owned(),
+                trace_on: true,
+                store_host: SocketAddr::from(([127, 0, 0, 1], 10_911)),
+            }),
+            pictured: Pictured::from(&config),
+            register_timeout: Duration::from_secs(1),
+            own_namesrv: None,
+            figures: Arc::new(StoreFigures::new(Arc::clone(&registry), Arc::clone(&shared))),
+            state_directory: paths.config(),
+            registrars: Vec::new(),
+            jobs: sync_channel(4).0,
+            flush: sync_channel(4).0,
+            paths,
+        };
+        let (sender, mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
+        let (answer, answers) = channel();
+        let (hold, held) = channel();
+        let shard = thread::spawn(move || shard(&mailbox, &answer, holds_barriers.then_some(&hold)));
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_000_000));
+        let mut control = ControlThread::new(
+            sync_channel(4).1,
+            vec![sender],
+            Arc::new(disk.clone()) as Arc<dyn Disk>,
+            clock,
+            Some(parts),
+            None,
+            (PathBuf::from("/store/kv"), PathBuf::from("/store/namesrv")),
+            None,
+            Arc::new(AtomicBool::new(false)),
+            shared,
+            registry.probe("control"),
+        );
+        assert!(control.first_serving().is_some());
+        let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
+        control.request(ControlRequest::Opened { connection: CONNECTION, listener: Listener::Broker, peer });
+        Rig { control, disk, answers, held, shard: Some(shard), opaque: 0 }
+    }
+
+    /// Asks; gives the code and the remark.
+    fn ask(&mut self, code: i32, fields: &[(&str, &str)]) -> (i32, String) {
+        self.opaque += 1;
+        let command =
+            fields.iter().fold(Command::request(code), |command, (key, value)| command.with_ext(*key, *value));
+        let command = Command { opaque: self.opaque, ..command };
+        self.control.request(ControlRequest::Command { connection: CONNECTION, frame: command.encode(), at_ns: 0 });
+        let answer = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
+        assert_eq!(answer.opaque, self.opaque);
+        (answer.code, answer.remark.unwrap_or_default())
+    }
+
+    fn create(&mut self, topic: &str) {
+        let fields = [
+            ("topic", topic),
+            ("defaultTopic", "TBW102"),
+            ("readQueueNums", "2"),
+            ("writeQueueNums", "2"),
+            ("perm", "6"),
+            ("topicFilterType", "SINGLE_TAG"),
+            ("topicSysFlag", "0"),
+            ("order", "false"),
+        ];
+        assert_eq!(self.ask(17, &fields), (0, String::new()));
+        assert!(self.has_topic_on_disk(topic));
+    }
+
+    fn delete(&mut self, topic: &str) -> (i32, String) {
+        self.ask(215, &[("topic", topic)])
+    }
+
+    fn tick(&mut self) {
+        self.control.tick(self.control.clock.now_ms());
+    }
+
+    /// What the next process would find after a kill.
+    fn barrier_on_disk(&self, topic: &str) -> Option<PhysicalOffset> {
+        let loaded = QueueOffsets::load(&self.disk.kill(), &StorePaths::new("/store")).expect("it can be read");
+        loaded.and_then(|loaded| loaded.value.barriers.get(topic).copied())
+    }
+
+    fn has_topic_on_disk(&self, topic: &str) -> bool {
+        let bytes = read_file(&self.disk.kill(), Path::new("/store/config/topics.json")).expect("it can be read");
+        String::from_utf8(bytes.expect("it is there")).expect("text").contains(&format!("\"{topic}\""))
+    }
+
+    /// Somebody else takes all the room that is left.
+    fn fill(&self, name: &str) {
+        self.disk.set_capacity(Some(8 << 20));
+        let options = OpenOptions { create: true, ..OpenOptions::default() };
+        let file = self.disk.open(&Path::new("/").join(name), options).expect("created");
+        let pages = (0..).take_while(|page| file.write_all_at(&[1; 4096], page * 4096).is_ok()).count();
+        assert!(pages < 4096);
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.control.shards[0].send_blocking(ShardMessage::Stop);
+        let ended = self.shard.take().map(JoinHandle::join);
+        assert!(thread::panicking() || matches!(ended, Some(Ok(()))));
+    }
+}
+
+/// Goal: a deletion whose barrier cannot be written is not confirmed, the barrier is written as soon as that works, and the
+/// deletion can then be asked for again. Method: fail each write of the file, then no more.
+#[test]
+fn a_barrier_is_written_again_until_it_is() {
+    let mut rig = Rig::new(false);
+    rig.create("gone");
+    let action = FaultAction::Fail(libc::EIO);
+    let path_contains = "queue-offsets".to_owned();
+    rig.disk.inject(Fault { kind: OperationKind::Write, path_contains, after: 0, times: u64::MAX, action });
+    let (code, remark) = rig.delete("gone");
+    assert!(code == response::SYSTEM_ERROR && remark.contains("a crash would bring it back"), "{code} {remark}");
+    rig.tick();
+    assert_eq!(rig.barrier_on_disk("gone"), None);
+    rig.disk.clear_faults();
+    rig.tick();
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(BARRIER)));
+    assert_eq!(rig.delete("gone"), (0, String::new()));
+    assert!(!rig.has_topic_on_disk("gone"));
+}
+
+/// Goal: a deletion whose topic is still in the table on disk is not confirmed. Method: fail the writes of that file.
+#[test]
+fn a_topic_that_stays_in_the_table_is_not_confirmed_as_deleted() {
+    let mut rig = Rig::new(false);
+    rig.create("gone");
+    let action = FaultAction::Fail(libc::EIO);
+    let path_contains = "topics.json".to_owned();
+    rig.disk.inject(Fault { kind: OperationKind::Write, path_contains, after: 0, times: u64::MAX, action });
+    assert_eq!(rig.delete("gone").0, response::SYSTEM_ERROR);
+    assert!(rig.has_topic_on_disk("gone"));
+    rig.disk.clear_faults();
+    rig.tick();
+    assert!(!rig.has_topic_on_disk("gone"));
+    assert_eq!(rig.delete("gone"), (0, String::new()));
+}
+
+/// Goal: on a full disk a deletion is confirmed and survives a crash, thanks to the room that is kept back; with that gone too
+/// it is not confirmed; with room again everything is as before. Method: fill the disk, delete, fill again.
+#[test]
+fn deletions_on_a_full_disk_use_the_reserve() {
+    let mut rig = Rig::new(false);
+    for topic in ["first", "second", "third"] {
+        rig.create(topic);
+    }
+    rig.fill("filler");
+    assert_eq!(rig.delete("first"), (0, String::new()));
+    assert_eq!(rig.barrier_on_disk("first"), Some(PhysicalOffset(BARRIER)));
+    assert!(!rig.has_topic_on_disk("first"));
+    // The room is there again for the next one, whoever asks for more in between.
+    rig.fill("more");
+    rig.tick();
+    assert_eq!(rig.delete("second"), (0, String::new()));
+    assert_eq!(rig.barrier_on_disk("second"), Some(PhysicalOffset(BARRIER)));
+
+    rig.disk.remove_file(Path::new("/store/ringmq/reserve")).expect("it is there");
+    rig.fill("most");
+    let (code, remark) = rig.delete("third");
+    assert!(code == response::SYSTEM_ERROR && remark.contains("os error 28"), "{code} {remark}");
+    assert_eq!(rig.barrier_on_disk("third"), None);
+    rig.disk.remove_file(Path::new("/filler")).expect("it is there");
+    rig.tick();
+    assert_eq!(rig.barrier_on_disk("third"), Some(PhysicalOffset(BARRIER)));
+    assert!(!rig.has_topic_on_disk("third"));
+    assert_eq!(rig.delete("third"), (0, String::new()));
+    assert!(read_file(&rig.disk, Path::new("/store/ringmq/reserve")).expect("readable").is_some());
+}
+
+/// Goal: when the log is stuck, a deletion is confirmed once all records of the topic count as deleted on disk; its name is not
+/// served before the barrier is there, and the late barrier reaches the disk. Method: a writer that answers later.
+#[test]
+fn a_late_barrier_ends_the_deletion() {
+    let mut rig = Rig::new(true);
+    rig.create("gone");
+    assert_eq!(rig.delete("gone"), (0, String::new()));
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(u64::MAX)));
+    rig.create("gone");
+    rig.tick();
+    let is_served = |rig: &mut Rig| rig.control.make_serving().expect("a picture").topics.contains_key("gone");
+    assert!(!is_served(&mut rig));
+    rig.held.try_recv().expect("the writer was asked").send(BARRIER).expect("it is waited for");
+    rig.tick();
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(BARRIER)));
+    assert!(is_served(&mut rig));
+}

@@ -1,0 +1,168 @@
+//! The flush thread on a disk that fails: what it claims afterwards, and what the next start makes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{channel, sync_channel};
+
+use ringmq::config::Layers;
+use ringmq::server::event_loop::Lifecycle;
+use ringmq::server::flush_thread::{FlushRequest, FlushThread};
+use ringmq::server::shared::Shared;
+use ringmq_shards::probe::Registry;
+use ringmq_shards::recovery::queue_flushed;
+use ringmq_shards::recovery::{StorePaths, queue_offsets::QueueOffsets};
+use ringmq_shards::runtime::{Mailbox, WakeHandle};
+use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDisk, SimRandom};
+use ringmq_shards::types::PhysicalOffset;
+
+use super::crash::{Life, Past, open, power_on};
+use super::world::Mode;
+
+/// The flush thread's last round on what a life has written. True when all of it worked, and whether it failed for good.
+fn stop_in_order(life: Life) -> (bool, bool) {
+    let Life { disk, storage, writer, view, catch_up, .. } = life;
+    let config = Layers::default().build().expect("the defaults are a configuration");
+    let shared = Arc::new(Shared::new(&config, 1, 4 << 30, 32 << 10, 64 << 20));
+    let lifecycle = Arc::new(Lifecycle::default());
+    let (mailbox_sender, _mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
+    let (requests, receiver) = sync_channel(4);
+    let (done, finished) = channel();
+    requests.send(FlushRequest::Stop(done)).expect("there is room");
+    let thread = FlushThread {
+        requests: receiver,
+        disk,
+        view,
+        pin_slot: 0,
+        segments: Arc::clone(&storage.segments),
+        zeroes_ahead: false,
+        queues: Arc::clone(&storage.queues),
+        paths: storage.paths.clone(),
+        queue_offsets: Arc::clone(&storage.queue_offsets),
+        queue_flushed: storage.queue_flushed,
+        writer: mailbox_sender,
+        checkpoint_file: storage.checkpoint_file,
+        checkpoint: storage.checkpoint,
+        durable_point: storage.durable_point,
+        catch_up,
+        index_timestamp_ms: Arc::new(AtomicU64::new(0)),
+        shared,
+        lifecycle: Arc::clone(&lifecycle),
+        probe: Registry::new().probe("flush"),
+        end: writer.end(),
+        ready_end: writer.ready_end(),
+    };
+    thread.run();
+    let is_complete = finished.try_recv().unwrap_or(false);
+    (is_complete, lifecycle.failed.load(Ordering::Acquire))
+}
+
+/// What the note about queue files says to a start under the running kernel.
+fn trusted(disk: &SimDisk) -> Option<PhysicalOffset> {
+    let boot_id = queue_flushed::boot_id(disk);
+    queue_flushed::load(disk, &StorePaths::new("/store"), boot_id.as_deref()).expect("it can be read")
+}
+
+/// Where the queue files are durable by the sidecar.
+fn durable(disk: &SimDisk) -> u64 {
+    let loaded = QueueOffsets::load(disk, &StorePaths::new("/store")).expect("it can be read");
+    loaded.map_or(0, |loaded| loaded.value.log_offset.0)
+}
+
+/// A store with messages in log and queues, of which the last were written to their files and not synced.
+fn written() -> (SimDisk, Life, Past) {
+    let disk = SimDisk::new();
+    power_on(&disk, &mut SimRandom::new(3));
+    let mut past = Past::default();
+    let mut life = open(&disk, Mode::AsyncPageCache, 3).expect("an empty store opens");
+    for _ in 0..12 {
+        life.append(&mut past);
+        life.write_all(&mut past);
+        life.writer.begin_turn();
+    }
+    life.storage.queues.flush_dirty().expect("written");
+    life.storage.queue_flushed.note(PhysicalOffset(life.view.shown().0)).expect("noted");
+    (disk, life, past)
+}
+
+fn fail_queue_syncs(disk: &SimDisk) {
+    let action = FaultAction::Fail(libc::EIO);
+    let path_contains = "consumequeue".to_owned();
+    disk.inject(Fault { kind: OperationKind::Sync, path_contains, after: 0, times: 1, action });
+}
+
+/// Everything is there: as the process left it, and also after the power went.
+fn recovers(disk: &SimDisk, past: &Past) {
+    let mut life = open(disk, Mode::AsyncPageCache, 5).expect("it opens");
+    let mut past = past.clone();
+    let acknowledged = past.acknowledged;
+    life.check(&mut past, acknowledged).expect("nothing is missing");
+    life.flush_durably();
+    assert_eq!(stop_in_order(life), (true, false));
+    let cut = disk.crash(1, CrashPattern::KeepNone);
+    power_on(&cut, &mut SimRandom::new(9));
+    let life = open(&cut, Mode::AsyncPageCache, 6).expect("it opens");
+    life.check(&mut past, acknowledged).expect("nothing is missing after a power cut");
+}
+
+/// Goal: the flush thread's last round on a good disk claims everything. Method: the round, then a look at what is claimed.
+#[test]
+fn a_last_round_makes_everything_durable() {
+    let (disk, life, past) = written();
+    let end = life.view.confirmed();
+    assert_eq!(stop_in_order(life), (true, false));
+    assert_eq!(durable(&disk), end);
+    recovers(&disk.kill(), &past);
+}
+
+/// Goal: a failed sync of queue files ends the process, claims nothing, and takes the note back that the next start would
+/// believe; that start makes the entries anew. Method: one EIO under the last round.
+#[test]
+fn a_failed_sync_of_queue_files_is_final() {
+    let (disk, life, past) = written();
+    let (before, end) = (durable(&disk), life.view.confirmed());
+    assert_eq!(trusted(&disk), Some(PhysicalOffset(end)));
+    fail_queue_syncs(&disk);
+    assert_eq!(stop_in_order(life), (false, true));
+    assert_eq!((trusted(&disk), durable(&disk)), (None, before));
+    recovers(&disk.kill(), &past);
+}
+
+/// Goal: a process that died with a failed sync of queue files cannot take the note back; the next one finds out by the disk
+/// itself, claims nothing, ends, and the start after that makes the entries anew. Method: the EIO, a kill, a start, its last
+/// round.
+#[test]
+fn a_failed_sync_of_the_last_process_is_found_out() {
+    let (disk, life, past) = written();
+    let end = life.view.confirmed();
+    fail_queue_syncs(&disk);
+    assert!(life.storage.queues.sync().is_err());
+    drop(life);
+    let disk = disk.kill();
+    assert_eq!(trusted(&disk), Some(PhysicalOffset(end)));
+    let before = durable(&disk);
+    let life = open(&disk, Mode::AsyncPageCache, 4).expect("it opens");
+    let acknowledged = past.acknowledged;
+    life.check(&mut past.clone(), acknowledged).expect("the page cache shows everything");
+    assert_eq!(stop_in_order(life), (false, true));
+    assert_eq!((trusted(&disk), durable(&disk)), (None, before));
+    recovers(&disk.kill(), &past);
+}
+
+/// Goal: a start that the disk fails takes the note back too, because the kernel tells of a failed write only once. Method:
+/// fail the sync of the log in a start of SYNC_FLUSH, which believes the note about queue files.
+#[test]
+fn a_start_that_the_disk_fails_is_not_believed_later() {
+    let (disk, life, past) = written();
+    drop(life);
+    let disk = disk.kill();
+    let action = FaultAction::Fail(libc::EIO);
+    let path_contains = "commitlog/".to_owned();
+    disk.inject(Fault { kind: OperationKind::Sync, path_contains, after: 0, times: 1, action });
+    assert!(trusted(&disk).is_some());
+    assert!(open(&disk, Mode::SyncSeparate, 4).is_err());
+    assert_eq!(trusted(&disk), None);
+    // What that sync should have covered is lost, and was never promised to survive a disk that fails.
+    let mut past = past.clone();
+    let life = open(&disk.kill(), Mode::AsyncPageCache, 5).expect("it opens");
+    life.check(&mut past, 0).expect("what is there is right");
+}
