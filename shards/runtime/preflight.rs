@@ -32,20 +32,55 @@ pub enum PreflightError {
     Other(io::Error),
 }
 
-/// Creates and drops a ring like those of the shards.
-pub fn check_io_uring() -> Result<(), PreflightError> {
-    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").map(|text| text.trim().to_owned());
-    match super::Ring::new(super::RingOptions { entries: 8, receive_buffers: 1, receive_buffer_bytes: 4096 }) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(match error.raw_os_error() {
-            Some(libc::ENOSYS) => PreflightError::Missing(error),
-            Some(libc::EINVAL) => PreflightError::TooOld(error),
-            Some(libc::EPERM | libc::EACCES) => match disabled {
-                Ok(level) if level != "0" => PreflightError::Disabled(level),
-                _ => PreflightError::Refused(error),
+impl PreflightError {
+    /// What it means that a ring could not be made.
+    pub fn of(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOSYS) => Self::Missing(error),
+            Some(libc::EINVAL) => Self::TooOld(error),
+            Some(libc::EPERM | libc::EACCES) => match fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
+                Ok(level) if level.trim() != "0" => Self::Disabled(level.trim().to_owned()),
+                _ => Self::Refused(error),
             },
-            Some(libc::ENOMEM) => PreflightError::LockedMemory(error),
-            _ => PreflightError::Other(error),
-        }),
+            Some(libc::ENOMEM) => Self::LockedMemory(error),
+            _ => Self::Other(error),
+        }
     }
+}
+
+/// glommio refuses to make an executor below this limit of locked memory, whether the kernel would count it or not.
+const EXECUTOR_LOCKED_BYTES: u64 = 512 << 10;
+
+/// What is asked for; with it an ordinary user can run a shard per core on common machines.
+const WANTED_LOCKED_BYTES: u64 = 8 << 20;
+
+/// Raises the limit of locked memory to what is wanted, or as far as this process may, and gives what it is then.
+fn raise_locked_memory() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a pointer to a local structure.
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur >= WANTED_LOCKED_BYTES {
+        return Ok(limit.rlim_cur);
+    }
+    // The second only where this process may not go above its own hard limit.
+    for hard in [limit.rlim_max.max(WANTED_LOCKED_BYTES), limit.rlim_max] {
+        let raised = libc::rlimit { rlim_cur: hard.min(WANTED_LOCKED_BYTES), rlim_max: hard };
+        // SAFETY: as above.
+        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raised) } == 0 {
+            return Ok(raised.rlim_cur);
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Raises the limit of locked memory if need be, then creates and drops a ring like those of the shards.
+pub fn check_io_uring() -> Result<(), PreflightError> {
+    let locked = raise_locked_memory().map_err(PreflightError::Other)?;
+    if locked < EXECUTOR_LOCKED_BYTES {
+        return Err(PreflightError::LockedMemory(io::Error::other(format!("the limit is {locked} bytes"))));
+    }
+    let options = super::RingOptions { entries: 8, receive_buffers: 1, receive_buffer_bytes: 4096 };
+    super::Ring::new(options).map(drop).map_err(PreflightError::of)
 }

@@ -106,7 +106,7 @@ def large(binary, folder):
         broker = Broker(binary, data, os.path.join(folder, f"broker-{flush}.log"), "mappedFileSizeCommitLog=1 GiB",
                         "mappedFileSizeConsumeQueue=6000000", "maxHashSlotNum=5000000", "maxIndexNum=20000000",
                         "maxMessageSize=4 MiB", "log_ring_bytes=64 MiB", "zero_ahead_bytes=64 MiB", f"flushDiskType={flush}",
-                        "diskMaxUsedSpaceRatio=95", "cleanFileForciblyEnable=false", "deleteWhen=")
+                        "diskMaxUsedSpaceRatio=95", "cleanFileForciblyEnable=false", "deleteWhen=", "cleanResourceInterval=100")
         try:
             stop = multiprocessing.Event()
             began = time.monotonic()

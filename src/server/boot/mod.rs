@@ -21,8 +21,8 @@ use ringmq_shards::log::writer::WriterOptions;
 use ringmq_shards::log::{FlushMode, LogRing, LogView, WriteKind, Writer};
 use ringmq_shards::probe::{Gauge, Limit, Registry};
 use ringmq_shards::runtime::{
-    Mailbox, MailboxSender, PipePool, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle, check_io_uring,
-    socket, spawn_shard,
+    Mailbox, MailboxSender, PipePool, PreflightError, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle,
+    check_io_uring, socket, spawn_shard,
 };
 
 use super::cold::BufferPool;
@@ -66,7 +66,7 @@ const MEMORY_WINDOW_PERCENT: u64 = 40;
 #[derive(Debug, thiserror::Error)]
 enum BootError {
     #[error(transparent)]
-    IoUring(#[from] ringmq_shards::runtime::PreflightError),
+    IoUring(#[from] PreflightError),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error("cannot listen on {address}: {source}; choose another with {key}")]
@@ -713,6 +713,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
     let mut writer = start.writer;
     let seed = start.clock.now_ms();
     let mut handles = Vec::new();
+    let (made_sender, made) = channel();
     let wakes: Vec<_> = start.mailboxes.iter().map(|(_, _, wake)| wake.clone()).collect();
     let others = wakes.iter().skip(1).filter(|_| writer.is_some());
     let (mut logs, mut peers): (VecDeque<_>, Vec<_>) =
@@ -748,16 +749,18 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         let idle_connection_ms = config.server_channel_max_idle_time_seconds * 1_000;
         let own_listeners = listeners.take().unwrap_or_default();
         let spin = Duration::from_micros(config.spin_before_sleep_us);
+        let made = made_sender.clone();
         let handle = spawn_shard(plan, move || async move {
             // The ring belongs to the thread that makes it.
             let ring = match Ring::new(RingOptions::default()) {
                 Ok(ring) => ring,
-                Err(error) => {
-                    tracing::error!(index, %error, "a shard cannot make its io_uring");
-                    lifecycle.failed.store(true, Ordering::Release);
-                    return;
-                }
+                // Whoever starts the shards waits for this.
+                Err(error) => return drop(made.send(Some(error))),
             };
+            if made.send(None).is_err() {
+                return;
+            }
+            drop(made);
             let event_loop = EventLoop {
                 core,
                 shell,
@@ -777,6 +780,15 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         })
         .map_err(system("start a shard"))?;
         handles.push(handle);
+    }
+    drop(made_sender);
+    for _ in &handles {
+        match made.recv() {
+            Ok(None) => {}
+            Ok(Some(error)) => return Err(PreflightError::of(error).into()),
+            // A shard whose executor could not be made says nothing.
+            Err(_) => return Err(system("start the executor of a shard")(std::io::Error::other("see the log"))),
+        }
     }
     Ok(handles)
 }
