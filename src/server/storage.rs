@@ -230,6 +230,11 @@ fn open_locked(
         queues.mark_all_unsynced();
     }
     let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
+    if !was_clean {
+        // The last process may have died before it synced the name. What is bound from here on relies on these barriers: the
+        // ones before them must not come back.
+        disk.sync_directory(&paths.own()).map_err(io_error("sync the directory", paths.own()))?;
+    }
     let has_sidecar = loaded.is_some();
     let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
 
