@@ -69,6 +69,9 @@ pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
 pub const READERS: usize = 2;
 
+/// Niceness of these threads: beside a busy shard they get about a tenth of a processor, and all that is idle.
+pub const READER_NICENESS: i32 = 10;
+
 /// Pipes of each reader thread. They refer to pages of the page cache and cost two descriptors each; when all are in use,
 /// reads are copied.
 pub const READER_PIPES: usize = 16;

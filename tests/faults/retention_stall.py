@@ -142,8 +142,10 @@ def small(binary, folder):
     over, failures, counts = threading.Event(), [], {"sent": 0, "read": 0, "moved": 0, "passed over": 0, "empty": 0}
 
     def sender():
-        link, number = Link(), 0
+        link, number, began = Link(), 0, time.monotonic()
         while not over.is_set():
+            # Four files a second: retention pauses behind each file, so it takes no more than ten.
+            time.sleep(max(0.0, began + number / 1000 - time.monotonic()))
             for _ in range(8):
                 link.socket.sendall(link.request(310, send_fields("T"), bulk_body(number))[1])
                 number += 1

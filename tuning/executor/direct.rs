@@ -14,30 +14,37 @@ pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError
     }
     let _lock = journal::lock(system)?;
     let mut recorder = Recorder::open(system, &plan.profile, &plan.boot_id)?;
+    // All old values before the first write: one write may move another value, and the plan may be older than the lock.
+    let read = |change: &Change| change.target.read(system).unwrap_or_else(|_| change.old.clone());
+    let changes: Vec<(&Change, String)> = plan.changes().map(|change| (change, read(change))).collect();
     let mut steps = Vec::new();
-    for change in plan.changes() {
-        steps.push(apply_one(system, &mut recorder, change)?);
+    for (change, old) in changes {
+        steps.push(apply_one(system, &mut recorder, change, old)?);
     }
     Ok(steps)
 }
 
-fn apply_one(system: &dyn System, recorder: &mut Recorder<'_>, planned: &Change) -> Result<Step, JournalError> {
+fn apply_one(
+    system: &dyn System,
+    recorder: &mut Recorder<'_>,
+    planned: &Change,
+    old: String,
+) -> Result<Step, JournalError> {
     let target = &planned.target;
-    // An earlier change may have moved this one too, as counterparts do.
-    let now = target.read(system).unwrap_or_else(|_| planned.old.clone());
-    let undo = undo_of(system, target, &now, planned.counterpart.as_ref());
-    let change = Change { old: now, undo, ..planned.clone() };
+    let now = target.read(system).unwrap_or_else(|_| old.clone());
+    let undo = undo_of(system, target, &old, planned.counterpart.as_ref());
+    let change = Change { old, undo, ..planned.clone() };
     let step = |outcome: Outcome| Step {
         name: change.name.clone(),
         from: change.old.clone(),
         to: change.new.clone(),
         outcome,
     };
-    if target.same(&change.old, &change.new) {
+    if target.same(&change.old, &change.new) && target.same(&now, &change.new) {
         return Ok(step(Outcome::Done));
     }
-    if recorder.earlier().is_some_and(|journal| journal.knows(target, &change.new, &change.old)) {
-        return Ok(step(Outcome::Clamped(change.old.clone())));
+    if recorder.earlier().is_some_and(|journal| journal.knows(target, &change.new, &now)) {
+        return Ok(step(Outcome::Clamped(now)));
     }
     recorder.record(&Entry::of_change(&change))?;
     if let Err(error) = target.write(system, &change.new) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::catalogue::CardSetting;
 use crate::journal::{FILE_MARK, HEADER, PATH};
-use crate::plan::{Plan, Target};
+use crate::plan::{Change, Plan, Target};
 use crate::probe::card;
 use crate::probe::system::FAKE_FOLDER;
 
@@ -33,7 +33,8 @@ pub fn script(plan: &Plan, root: &Path) -> String {
     if changes.is_empty() {
         changes.push_str("  :\n");
     } else {
-        changes.insert_str(0, "  lock\n");
+        let look = |change: &Change| format!("  look {}\n", quote(&change.target.name()));
+        changes.insert_str(0, &format!("  lock\n{}", plan.changes().map(look).collect::<String>()));
     }
     TEMPLATE
         .replace("@profile@", &plan.profile)
@@ -197,13 +198,20 @@ begin() {
   sync "${journal%/*}"
 }
 
+# All old values before the first write: one write may move another value.
+declare -A before=()
+look() { # TARGET
+  before[$1]=$(value_of "$1") || unset "before[$1]"
+}
+
 change() { # NAME TARGET NEW COUNTERPART
   local old now undo_target=$2 undo_value other
-  if ! old=$(value_of "$2"); then say "$1: cannot be read"; not_as_wanted=1; return 0; fi
-  if same "$2" "$old" "$3"; then return 0; fi
+  if ! now=$(value_of "$2"); then say "$1: cannot be read"; not_as_wanted=1; return 0; fi
+  old=${before[$2]-$now}
+  if same "$2" "$old" "$3" && same "$2" "$now" "$3"; then return 0; fi
   if [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal" \
-    && grep -qxF -- "done$tab$2$tab$3$tab$old" "$journal"; then
-    say "$1: the kernel keeps $old"; not_as_wanted=1; return 0
+    && grep -qxF -- "done$tab$2$tab$3$tab$now" "$journal"; then
+    say "$1: the kernel keeps $now"; not_as_wanted=1; return 0
   fi
   undo_value=$old
   if [ -n "$4" ] && [ "$old" = 0 ] && other=$(value_of "$4") && [ "$other" != 0 ]; then
