@@ -114,7 +114,7 @@ impl Rig {
     fn ask(&mut self, code: i32, fields: &[(&str, &str)]) -> (i32, String) {
         self.opaque += 1;
         let command =
-            fields.iter().fold(Command::request(code), |command, (key, value)| command.with_ext(*key, *value));
+            fields.iter().fold(Command::request(code), |command, (key, value)| command.with_ext(key, *value));
         let command = Command { opaque: self.opaque, ..command };
         self.control.request(ControlRequest::Command { connection: CONNECTION, frame: command.encode(), at_ns: 0 });
         let answer = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
