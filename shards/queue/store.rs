@@ -185,10 +185,19 @@ impl QueueStore {
     /// same name that is made afterwards begins with new queues; its files are written after the old ones are gone.
     /// Returns how many queues there were.
     pub fn remove_topic(&self, topic: &str) -> usize {
+        self.remove_queues(topic, |_| true)
+    }
+
+    /// As [`Self::remove_topic`], for those of a topic's queues that `is_gone` names.
+    pub fn remove_queues(&self, topic: &str, is_gone: impl Fn(&Queue) -> bool) -> usize {
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(queues) = registry.topics.remove(topic) else { return 0 };
-        let count = queues.len();
-        for queue in queues.into_values() {
+        let Some((name, queues)) = registry.topics.remove_entry(topic) else { return 0 };
+        let (gone, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = queues.into_iter().partition(|(_, queue)| is_gone(queue));
+        if !kept.is_empty() {
+            registry.topics.insert(name, kept);
+        }
+        let count = gone.len();
+        for queue in gone.into_values() {
             queue.retire();
             registry.by_number[queue.number().0] = None;
             registry.free_numbers.push(queue.number());
@@ -295,7 +304,7 @@ impl QueueStore {
         if self.disk.list(&parent).map_err(QueueError::io("list", &parent))?.is_empty() {
             self.disk.remove_directory(&parent).map_err(QueueError::io("remove topic directory", &parent))?;
         }
-        self.note_new_directory_entry(self.root.clone());
+        self.note_new_directory_entry(parent);
         Ok(())
     }
 

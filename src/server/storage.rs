@@ -230,9 +230,13 @@ fn open_locked(
         queues.mark_all_unsynced();
     }
     let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
+    if !was_clean {
+        // The last process may have died before it synced the name. What is bound from here on relies on these barriers: the
+        // ones before them must not come back.
+        disk.sync_directory(&paths.own()).map_err(io_error("sync the directory", paths.own()))?;
+    }
     let has_sidecar = loaded.is_some();
     let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
-    remove_deleted_topics(&queues, &queue_offsets)?;
 
     let segment_size = SegmentSize::new(options.segment_bytes)?;
     let recovery_options = RecoveryOptions {
@@ -260,6 +264,7 @@ fn open_locked(
         (false, None, true) => Some(queue_offsets.log_offset),
         (false, None, false) => is_ours.then_some(PhysicalOffset(0)),
     };
+    remove_deleted_topics(&queues, &queue_offsets, from)?;
     if let Some(complete) = from.filter(|_| flushed.is_some() || has_sidecar) {
         // Behind it entries may be torn or missing; the log gives them again.
         queues.truncate_all(complete)?;
@@ -364,14 +369,20 @@ fn open_locked(
     })
 }
 
-/// The files of a deleted topic may have outlived it: they go before a topic of the same name is filled.
-fn remove_deleted_topics(queues: &QueueStore, offsets: &QueueOffsets) -> Result<(), QueueError> {
+/// The files of a deleted topic may have outlived it: they go before a topic of the same name is filled. From `rebuilt_from`
+/// on the log gives every entry again.
+fn remove_deleted_topics(
+    queues: &QueueStore,
+    offsets: &QueueOffsets,
+    rebuilt_from: Option<PhysicalOffset>,
+) -> Result<(), QueueError> {
     for (topic, barrier) in &offsets.barriers {
-        // Files of the new topic are written only after the old ones are gone, so they are of one kind.
-        let is_old = |queue: &Arc<Queue>| queue.physical_end().0 > 0 && queue.physical_end() <= *barrier;
-        if queues.topic_queues(topic).iter().any(is_old) {
-            queues.remove_topic(topic);
-        }
+        // Whatever counts is made anew, so no file is needed. And none can be told by its end: one whose removal was lost
+        // may hold entries of records behind a cut, to which the barrier was lowered since.
+        let is_remade = rebuilt_from.is_some_and(|from| from <= *barrier);
+        // A queue's new files are written only after its old ones are gone, so they are of one kind.
+        let is_old = |queue: &Queue| queue.physical_end().0 > 0 && queue.physical_end() <= *barrier;
+        queues.remove_queues(topic, |queue| is_remade || is_old(queue));
     }
     queues.flush_dirty().map(|_| ())
 }
@@ -452,4 +463,51 @@ pub fn write_queue_offsets(
     offsets: &Mutex<QueueOffsets>,
 ) -> Result<(), StateFileError> {
     offsets.lock().unwrap_or_else(PoisonError::into_inner).persist(disk, paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ringmq_shards::queue::{QueueEntry, Rebuilt};
+    use ringmq_shards::sim::SimDisk;
+    use ringmq_shards::types::{QueueId, QueueOffset};
+
+    use super::*;
+
+    const BARRIER: PhysicalOffset = PhysicalOffset(2_000);
+
+    /// Which of three queues are left: one of the deleted topic whose last entry lies behind a cut, one as the deletion left
+    /// it, and one of the topic that was made again.
+    fn left(rebuilt_from: Option<PhysicalOffset>) -> Vec<u32> {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        let config = QueueStoreConfig { file_entries: 10, open_files: 4, pool_bytes: 1 << 20 };
+        let (queues, pool) = QueueStore::new(disk, Path::new("/store/consumequeue"), config);
+        for (number, entries) in [[1_000, 9_000], [1_100, 1_200], [2_000, 2_100]].iter().enumerate() {
+            let queue = queues.get_or_create("again", QueueId(number as u32)).unwrap();
+            for (offset, physical) in entries.iter().enumerate() {
+                let entry = QueueEntry { physical: PhysicalOffset(*physical), size: 100, tags_code: 0 };
+                let offset = QueueOffset(offset as u64);
+                let added = queues.rebuild_append(&pool, &queue, offset, entry, StoreTimestamp(1)).unwrap();
+                assert_eq!(added, Rebuilt::Appended);
+            }
+        }
+        queues.flush_dirty().unwrap();
+        let mut offsets = QueueOffsets::default();
+        offsets.barriers.insert("again".to_owned(), BARRIER);
+        remove_deleted_topics(&queues, &offsets, rebuilt_from).unwrap();
+        queues.topic_queues("again").iter().map(|queue| queue.queue_id().0).collect()
+    }
+
+    /// Goal: no file of a deleted topic is taken for one of the topic that was made again, and none of that goes which the log
+    /// does not give again. Method: the log is read from the barrier at the latest, from behind it, or not at all.
+    #[test]
+    fn files_of_deleted_topics_go() {
+        assert_eq!(left(Some(PhysicalOffset(500))), [0; 0]);
+        assert_eq!(left(Some(BARRIER)), [0; 0]);
+        for rebuilt_from in [Some(PhysicalOffset(2_100)), None] {
+            let left = left(rebuilt_from);
+            assert!(!left.contains(&1) && left.contains(&2), "{rebuilt_from:?}: {left:?}");
+        }
+    }
 }

@@ -281,6 +281,25 @@ fn removed_topics_make_room_for_successors() {
 }
 
 #[test]
+fn a_removal_is_durable_although_the_topic_stays() {
+    // Goal: single queues of a topic can go, and once synced they stay away. Method: one of two queues, then a power cut that
+    // takes everything that was not synced.
+    let (sim, disk) = with_queue(15);
+    let (store, pool) = reopen(&disk, FILE, false);
+    fill(&queue(&store, "t", 1), &pool, 1, 25).unwrap();
+    store.flush_dirty().unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.remove_queues("t", |queue| queue.queue_id() == QueueId(0)), 1);
+    assert!(store.get("t", QueueId(0)).is_none() && !store.get("t", QueueId(1)).unwrap().is_retired());
+    store.flush_dirty().unwrap();
+    store.sync().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(sim.crash(1, CrashPattern::KeepNone));
+    let (store, _pool) = reopen(&disk, FILE, true);
+    assert!(store.get("t", QueueId(0)).is_none());
+    assert_entries(&store, &queue(&store, "t", 1), 1, 0, 25);
+}
+
+#[test]
 fn a_removal_that_fails_is_tried_again() {
     // Goal: a queue whose files cannot be removed is tried again, and until then a successor of its name writes nothing
     // between the old entries. Method: fail the first removal of a file, then flush once more.
