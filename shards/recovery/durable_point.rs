@@ -13,6 +13,8 @@ use crate::disk::{Disk, DiskFile, OpenOptions, read_file};
 use crate::types::PhysicalOffset;
 
 const MAGIC: [u8; 8] = *b"RMQDPT01";
+/// What all formats begin with; two digits follow.
+const FAMILY_BYTES: usize = 6;
 const SLOT_BYTES: usize = 40;
 /// Distance of the slots; also half the length of the file.
 const SLOT_DISTANCE: u64 = 4096;
@@ -89,6 +91,22 @@ fn newest(bytes: &[u8]) -> (u64, StoredPoint) {
     }
 }
 
+/// Refuses what a newer version has written: taking it for damage, this one would claim less and write over it.
+fn check_format(bytes: &[u8]) -> io::Result<()> {
+    let slots = [bytes, bytes.get(SLOT_DISTANCE as usize..).unwrap_or_default()];
+    for magic in slots.into_iter().filter_map(|slot| slot.get(..MAGIC.len())) {
+        let digits = &magic[FAMILY_BYTES..];
+        if magic[..FAMILY_BYTES] == MAGIC[..FAMILY_BYTES]
+            && digits.iter().all(u8::is_ascii_digit)
+            && *digits > MAGIC[FAMILY_BYTES..]
+        {
+            let text = format!("a newer version of RingMQ wrote it (format {}): use that one", digits.escape_ascii());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+    }
+    Ok(())
+}
+
 /// The open file.
 pub struct DurablePointFile {
     file: Box<dyn DiskFile>,
@@ -99,13 +117,16 @@ pub struct DurablePointFile {
 impl DurablePointFile {
     /// What the file of a store says, without touching it.
     pub fn load(disk: &dyn Disk, paths: &StorePaths) -> io::Result<StoredPoint> {
-        Ok(read_file(disk, &paths.durable_point())?.map_or(StoredPoint::Missing, |bytes| newest(&bytes).1))
+        let Some(bytes) = read_file(disk, &paths.durable_point())? else { return Ok(StoredPoint::Missing) };
+        check_format(&bytes)?;
+        Ok(newest(&bytes).1)
     }
 
     /// Opens the file, creating it durably when it is missing; its folder exists.
     pub fn open(disk: &dyn Disk, paths: &StorePaths) -> io::Result<Self> {
         let path = paths.durable_point();
         let existing = read_file(disk, &path)?;
+        check_format(existing.as_deref().unwrap_or_default())?;
         let file = disk.open(&path, OpenOptions { create: true, ..OpenOptions::default() })?;
         if existing.is_none() {
             file.set_length(2 * SLOT_DISTANCE)?;
@@ -166,6 +187,24 @@ mod tests {
         let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
         create_directories_durably(&disk, &paths.own()).unwrap();
         (disk, paths)
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        // Goal: a store of a newer version is neither taken for a damaged one nor written to. Method: a higher number in either slot;
+        // damage that is no number.
+        for (at, digits, is_refused) in [(0, b"02", true), (SLOT_DISTANCE, b"10", true), (0, b"x2", false)] {
+            let (disk, paths) = new_disk();
+            let mut file = DurablePointFile::open(&disk, &paths).unwrap();
+            (0..3).for_each(|offset| file.advance(point(offset)).unwrap());
+            drop(file);
+            disk.damage(&paths.durable_point(), at + FAMILY_BYTES as u64, digits).unwrap();
+            let (loaded, opened) = (DurablePointFile::load(&disk, &paths), DurablePointFile::open(&disk, &paths));
+            assert_eq!((loaded.is_err(), opened.is_err()), (is_refused, is_refused), "{digits:?} at {at}");
+            if let Err(error) = loaded {
+                assert!(error.to_string().contains("newer version"), "{error}");
+            }
+        }
     }
 
     /// A power cut at any operation of an update, in any pattern, leaves the point before or the new one.

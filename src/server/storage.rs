@@ -232,8 +232,12 @@ fn open_locked(
     let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
     if !was_clean {
         // The last process may have died before it synced the name. What is bound from here on relies on these barriers: the
-        // ones before them must not come back.
-        disk.sync_directory(&paths.own()).map_err(io_error("sync the directory", paths.own()))?;
+        // ones before them must not come back, and as little the topics and offsets before those that are loaded.
+        for directory in [paths.own(), paths.config()] {
+            if disk.exists(&directory).map_err(io_error("look up", directory.clone()))? {
+                disk.sync_directory(&directory).map_err(io_error("sync the directory", directory))?;
+            }
+        }
     }
     let has_sidecar = loaded.is_some();
     let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
