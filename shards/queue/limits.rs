@@ -32,7 +32,7 @@ pub const DEFAULT_FILE_ENTRIES: u64 = 300_000;
 /// Open queue files unless a store says otherwise.
 pub const DEFAULT_OPEN_FILES: usize = 1024;
 
-/// Most open queue files of a broker. Each second the flush thread writes to every queue that got messages; opening and closing
+/// Most open queue files of a broker. Each round the flush thread writes to every queue that got messages; opening and closing
 /// the file for that costs ten times the write, half of a core with 10,000 queues. More would only cost kernel memory.
 pub const MAXIMUM_OPEN_FILES: usize = 16_384;
 

@@ -230,7 +230,7 @@ impl QueueStore {
     }
 
     /// Writes the entries of all queues that were published since the last round, and removes files of deleted topics.
-    /// Flush thread only, each second or sooner when a tail fills. One queue's error does not keep the others from
+    /// Flush thread only, each second or two, sooner when the tails fill. One queue's error does not keep the others from
     /// their turn: it comes back at the end and the queue stays on the list.
     pub fn flush_dirty(&self) -> Result<FlushReport, QueueError> {
         let appended = self.arena.appended_entries();
