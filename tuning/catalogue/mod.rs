@@ -98,6 +98,8 @@ pub enum Need {
     SeveralQueues,
     /// The disk does not rotate, or is virtual.
     SolidState,
+    /// The kernel idles by the governor `haltpoll`, which polls before it halts.
+    HaltpollGovernor,
 }
 
 /// A setting of a network card.

@@ -15,6 +15,9 @@ use crate::placement::{self, Placement};
 use crate::probe::{Access, Answer, Host, Nic, System, ask};
 use wanted::{Place, Situation, Wanted, not_offered, wanted};
 
+/// Which governor decides how the processors idle.
+const IDLE_GOVERNOR: &str = "/sys/devices/system/cpu/cpuidle/current_governor";
+
 /// What a command was told.
 #[derive(Debug, Clone, Default)]
 pub struct Choices {
@@ -147,9 +150,10 @@ impl Plan {
         self.lines.iter().filter(|line| line.is_fatal()).count()
     }
 
-    /// The lines that deviate most: fatal ones, then those that would be changed, then advice.
+    /// The lines that deviate most: fatal ones, then those that would be changed, then advice; among equals first what a
+    /// measurement speaks for.
     pub fn worst(&self, count: usize) -> Vec<&Line> {
-        let rank = |line: &Line| (line.severity, line.state == State::Drift);
+        let rank = |line: &Line| (line.severity, line.state == State::Drift, !line.unproven);
         let mut lines: Vec<&Line> =
             self.lines.iter().filter(|line| matches!(line.state, State::Drift | State::Advice)).collect();
         lines.sort_by_key(|line| std::cmp::Reverse(rank(line)));
@@ -249,13 +253,19 @@ fn fill(path: &str, place: &Place<'_>) -> String {
         .replace("{cpu}", &place.cpu.map(|cpu| format!("cpu{cpu}")).unwrap_or_default())
 }
 
-fn unmet_need(tunable: &Tunable, host: &Host, place: &Place<'_>) -> Option<String> {
+fn unmet_need(situation: &Situation<'_>, tunable: &Tunable, place: &Place<'_>) -> Option<String> {
+    let Situation { system, host, .. } = situation;
     tunable.needs.iter().find_map(|need| match need {
         Need::SeveralNodes if host.topology.nodes().len() < 2 => Some("one NUMA node".into()),
         Need::SeveralQueues if place.nic.is_some_and(|nic| nic.rx.len() < 2) => Some("one receive queue".into()),
         Need::SolidState if place.disk.and_then(|name| host.disk(name)).is_some_and(|disk| disk.seeks()) => {
             Some("a rotating disk".into())
         }
+        Need::HaltpollGovernor => match system.read(IDLE_GOVERNOR) {
+            Ok(text) if text.trim() == "haltpoll" => None,
+            Ok(text) => Some(format!("the idle governor is {}, not haltpoll", text.trim())),
+            Err(_) => Some("no idle governor".into()),
+        },
         _ => None,
     })
 }
@@ -298,8 +308,8 @@ fn assess_one(
     place: &Place<'_>,
     mut line: Line,
 ) -> Line {
-    let Situation { system, host, .. } = situation;
-    if let Some(reason) = unmet_need(tunable, host, place) {
+    let system = situation.system;
+    if let Some(reason) = unmet_need(situation, tunable, place) {
         return Line { note: reason, ..line };
     }
     let target = match (tunable.setting, tunable.path.is_empty()) {
@@ -346,7 +356,7 @@ fn assess_one(
         line.note = "unproven: left out by --proven-only".into();
         return line;
     }
-    match target.access(*system) {
+    match target.access(system) {
         Access::Writable => {}
         Access::ReadOnly => {
             let fixed = matches!(target, Target::Card(..));
@@ -362,7 +372,7 @@ fn assess_one(
     }
     line.state = State::Drift;
     let counterpart = tunable.counterpart.clone().map(Target::File);
-    let undo = undo_of(*system, &target, &line.have, counterpart.as_ref());
+    let undo = undo_of(system, &target, &line.have, counterpart.as_ref());
     let (name, old) = (line.name(), line.have.clone());
     line.change = Some(Change { name, target, counterpart, old, new, undo });
     line

@@ -252,6 +252,7 @@ impl Machine {
             machine.card_setting("eth0", setting, value);
         }
         machine.put("/sys/devices/system/cpu/cpuidle/current_governor", "haltpoll");
+        machine.put("/sys/module/haltpoll/parameters/guest_halt_poll_ns", "0");
         machine
     }
 

@@ -369,6 +369,57 @@ fn classes_and_proof_are_respected() {
 }
 
 #[test]
+fn polling_guests_are_known_by_governor_and_file() {
+    // Goal: the time to poll is set only where the kernel heeds it, is never lowered, and is named at the start once a
+    // measurement speaks for it. Method: the virtual machine with another governor, with none, without the file, and with
+    // longer times; the profiles that only look.
+    let machine = Machine::small_virtual();
+    let (file, governor) =
+        ("/sys/module/haltpoll/parameters/guest_halt_poll_ns", "/sys/devices/system/cpu/cpuidle/current_governor");
+    let line = |profile: &str| {
+        let choices = Choices { only: vec!["cpu.guest_halt_poll_ns".into()], ..Choices::default() };
+        plan_of(&machine, &system(&machine), profile, &choices).lines.remove(0)
+    };
+    let found = line("latency");
+    let change = found.change.expect("a change");
+    assert_eq!((found.state, change.old.as_str(), change.new.as_str()), (State::Drift, "0", "200000"));
+    for profile in ["throughput", "dev-vm"] {
+        assert_eq!((line(profile).state, line(profile).change), (State::Ok, None), "{profile}");
+    }
+    for enough in ["200000", "400000"] {
+        machine.put(file, enough);
+        assert_eq!(line("latency").state, State::Ok, "{enough}");
+    }
+    machine.put(file, "0");
+    machine.put(governor, "menu");
+    let found = line("latency");
+    assert_eq!((found.state, found.note.as_str()), (State::Unsupported, "the idle governor is menu, not haltpoll"));
+    std::fs::remove_file(machine.root().join(&governor[1..])).expect("was there");
+    assert_eq!((line("latency").state, line("latency").note.as_str()), (State::Unsupported, "no idle governor"));
+    machine.put(governor, "haltpoll");
+    std::fs::remove_file(machine.root().join(&file[1..])).expect("was there");
+    assert_eq!(line("latency").state, State::Unsupported);
+    assert!(line("latency").note.contains("does not have it"));
+}
+
+#[test]
+fn what_is_proven_comes_first_among_the_worst() {
+    // Goal: the few deviations that a start names are those that matter. Method: a proven one behind unproven ones, and a
+    // worse one that nobody measured.
+    let machine = Machine::small_virtual();
+    let mut plan = plan_of(&machine, &system(&machine), "latency", &Choices::default());
+    plan.lines.iter_mut().for_each(|line| line.unproven = true);
+    let proven = plan.lines.iter_mut().rfind(|line| line.id == "cpu.guest_halt_poll_ns").expect("there");
+    proven.unproven = false;
+    assert_eq!(plan.worst(3)[0].id, "cpu.guest_halt_poll_ns");
+    let fatal = plan.lines.iter_mut().find(|line| line.state == State::Drift).expect("there");
+    fatal.severity = ringmq_tuning::catalogue::Severity::Fatal;
+    let fatal = fatal.id.clone();
+    let names: Vec<&str> = plan.worst(2).iter().map(|line| line.id.as_str()).collect();
+    assert_eq!(names, [fatal.as_str(), "cpu.guest_halt_poll_ns"]);
+}
+
+#[test]
 fn unknown_devices_and_names_are_errors() {
     // Goal: nothing unknown is silently skipped (T5). Method: a card, a directory and an id that do not exist.
     let machine = Machine::small_virtual();
