@@ -79,7 +79,11 @@ pub struct FolderLock {
 impl FolderLock {
     fn take(folder: PathBuf) -> io::Result<FolderLock> {
         for _ in 0..LOCK_ATTEMPTS {
-            fs::create_dir_all(&folder)?;
+            match fs::create_dir_all(&folder) {
+                // Somebody removed it between two looks at it: it was there, and then it was not.
+                Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => continue,
+                made => made?,
+            }
             let held = match File::open(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
@@ -256,5 +260,32 @@ impl System for RootSystem {
     }
     fn lock(&self, folder: &str) -> io::Result<FolderLock> {
         FolderLock::take(self.below(folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_comes_and_goes_is_no_error() {
+        // Goal: whoever asks for a lock gets it or hears that another has it, also while that one makes or removes the
+        // folder. Method: threads that take and drop it in turn, as fast as they can.
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("var/lib/own");
+        fs::create_dir_all(root.path().join("var/lib")).expect("folders");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        match FolderLock::take(folder.clone()) {
+                            Ok(lock) => drop(lock),
+                            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!folder.exists(), "nothing is left behind");
     }
 }
