@@ -12,8 +12,12 @@ once, `cut-after-COUNT` after COUNT writes and syncs, `cut-at-sync-after-COUNT` 
 answered until the command is `dead`, and from then on writes and syncs fail. When the file system is taken down after that, the
 image is made what the disk would hold: everything synced, and of the rest nothing or a part that the seed chooses. A line
 `kept KEPT of COUNT writes` says how much. `lie`: syncs succeed and keep nothing; then all of it is lost.
+
+It ends when it is taken down (umount), not on SIGTERM: who started it must first unmount what lies on the image.
 """
-import ctypes, errno, os, random, select, struct, sys, time
+import ctypes, errno, os, random, select, signal, struct, sys, time
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 MOUNT, BACKING, COMMAND = sys.argv[1:4]
 SEED = int(sys.argv[4]) if len(sys.argv) > 4 else None

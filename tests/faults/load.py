@@ -146,9 +146,10 @@ class Consumer(Worker):
                 for header, data in link.answers():
                     topic, queue, offset = asked.pop(header["opaque"])
                     if header["code"] == 0:
-                        is_idle = False
+                        is_idle, now = False, time.monotonic()
                         found = messages(data, topic, queue, offset)
-                        self.shown += [((topic, queue, offset + index), *one) for index, one in enumerate(found)]
+                        self.shown += [((topic, queue, offset + index), number, now, physical)
+                                       for index, (number, physical) in enumerate(found)]
                         self.next[topic, queue] = offset + len(found)
                     else:
                         check(header["code"] in (17, 19), f"pull of {topic}/{queue} at {offset}: {header}")

@@ -126,7 +126,8 @@ def large(binary, folder):
             for what, without, during in (("send", quiet[0], busy[0]), ("pull", quiet[1], busy[1])):
                 print(f"  {flush} {what}, ms: without {without}, while {gone} files of 1 GiB go {during}")
                 print(f"figures: mode={flush} what={what} p99_ms={without['p99']} p99_while_files_go_ms={during['p99']} "
-                      f"max_ms={without['max']} max_while_files_go_ms={during['max']} files={gone} unfinished={len(left)}")
+                      f"max_ms={without['max']} max_while_files_go_ms={during['max']}")
+            print(f"figures: mode={flush} files={gone} unfinished={len(left)}")
             check(broker.stop() == 0, "a clean stop")
         finally:
             broker.kill()

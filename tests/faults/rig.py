@@ -1,5 +1,5 @@
 """What all scenarios with real disks share: a client, the broker as a process, and a disk that fails when told to."""
-import ctypes, json, os, re, select, signal, socket, struct, subprocess, sys, time, uuid
+import contextlib, ctypes, json, os, re, select, signal, socket, struct, subprocess, sys, time, uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PORT = int(os.environ.get("RINGMQ_FAULTS_PORT", "13702"))
@@ -27,6 +27,45 @@ def until(what, seconds, ask):
     while not ask():
         check(time.monotonic() < deadline, f"{what} did not come within {seconds} s")
         time.sleep(0.02)
+
+
+class Termination:
+    """What SIGTERM does: it ends the program by way of every `finally`, but not between the start of a process and the note of it."""
+    is_late = is_asked = False
+
+
+def terminate(*_):
+    if Termination.is_late:
+        Termination.is_asked = True
+    else:
+        sys.exit(143)
+
+
+@contextlib.contextmanager
+def undivided():
+    """SIGTERM waits for the end of this block."""
+    Termination.is_late = True
+    try:
+        yield
+    finally:
+        Termination.is_late = False
+        if Termination.is_asked:
+            sys.exit(143)
+
+
+# Brokers and images whose end nobody has seen to yet. A scenario may end before it holds what it has started.
+LEFT = []
+
+
+def let_go(thing):
+    if thing in LEFT:
+        LEFT.remove(thing)
+
+
+def take_down_what_is_left():
+    """Newest first, so brokers go before the disks under them."""
+    while LEFT:
+        LEFT.pop().take_down()
 
 
 class Client:
@@ -97,8 +136,10 @@ class Broker:
         for one in SETS + list(sets):
             arguments += ["--set", one]
         self.out = open(log, "a")
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.out, text=True, stdin=subprocess.DEVNULL,
-                                        preexec_fn=before)
+        with undivided():
+            self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.out, text=True, stdin=subprocess.DEVNULL,
+                                            preexec_fn=before)
+            LEFT.append(self)
         if wait:
             self.ready()
 
@@ -142,9 +183,18 @@ class Broker:
             self.process.wait()
         self.process.stdout.close()
         self.out.close()
+        let_go(self)
         # A scenario that has failed already has a better reason.
         if sys.exc_info()[0] is None:
             self.check_log()
+
+    def take_down(self):
+        """When the scenario is over: without a look at the log, and without waiting for a disk that does not answer."""
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        self.process.stdout.close()
+        self.out.close()
 
     def processor_seconds(self):
         with open(f"/proc/{self.process.pid}/stat") as file:
@@ -217,13 +267,16 @@ class Image:
         for path in (self.fuse, self.point):
             os.makedirs(path, exist_ok=True)
         seeds = [] if seed is None else [str(seed)]
-        self.daemon = subprocess.Popen([sys.executable, os.path.join(HERE, "faulty_image.py"), self.fuse, self.backing,
-                                        self.command_file, *seeds], stdout=subprocess.PIPE, text=True)
+        with undivided():
+            self.daemon = subprocess.Popen([sys.executable, os.path.join(HERE, "faulty_image.py"), self.fuse, self.backing,
+                                            self.command_file, *seeds], stdout=subprocess.PIPE, text=True)
+            LEFT.append(self)
         check(self.daemon.stdout.readline() == "ready\n", "the faulty file system is not mounted")
         try:
-            self.loop = run("losetup", "--find", "--show", os.path.join(self.fuse, "image"))
-            run("mount", "-t", "ext4", self.loop, self.point)
-            self.mounted = True
+            with undivided():
+                self.loop = run("losetup", "--find", "--show", os.path.join(self.fuse, "image"))
+                run("mount", "-t", "ext4", self.loop, self.point)
+                self.mounted = True
         except BaseException:
             self.close()
             raise
@@ -256,6 +309,7 @@ class Image:
         run("umount", self.fuse)
         kept, count = re.fullmatch(r"kept (\d+) of (\d+) writes\n", self.daemon.stdout.readline()).groups()
         check(self.daemon.wait(10) == 0, "the faulty file system failed")
+        let_go(self)
         return int(kept), int(count)
 
     def close(self):
@@ -271,6 +325,9 @@ class Image:
         except subprocess.TimeoutExpired:
             self.daemon.kill()
             self.daemon.wait()
+        let_go(self)
+
+    take_down = close
 
 
 def own_mounts():
