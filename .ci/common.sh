@@ -45,6 +45,7 @@ tools() {
     need make make
     need git git
     need setpriv util-linux
+    need python3 python3
     need javac openjdk-17-jdk-headless
     need mvn maven
     need go golang-go

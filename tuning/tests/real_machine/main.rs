@@ -5,7 +5,8 @@
 //! - `namespace`: network settings, RPS, XPS and a card's switches on a veth pair, in a network namespace of its own.
 //! - `all`: all three, with 100 rounds.
 //!
-//! It changes the machine while it runs, and nothing afterwards. It refuses to run where a profile is applied.
+//! It changes the machine while it runs, and nothing afterwards: what fails is reverted before it is reported. After a signal
+//! `ringmq tune revert` does it. It refuses to run where a profile is applied.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -152,22 +153,40 @@ fn refuse_if_applied(system: &dyn System) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Does something that applies and reverts. If it fails in between, what is applied is reverted all the same.
+fn reverted_at_the_end<Outcome>(
+    system: &dyn System,
+    work: impl FnOnce() -> Result<Outcome, Failure>,
+) -> Result<Outcome, Failure> {
+    work().map_err(|failure| {
+        let left = match executor::revert(system, &boot_id(system), false) {
+            Ok(steps) => steps.iter().filter(|step| !step.is_good()).map(|step| format!("{step:?}")).collect(),
+            Err(error) => vec![error.to_string()],
+        };
+        if left.is_empty() { failure } else { format!("{failure}; and not brought back: {}", left.join(", ")).into() }
+    })
+}
+
 fn rounds(count: usize) -> Result<(), Failure> {
     let system = live()?;
     refuse_if_applied(&system)?;
-    let before = snapshot(&system, None)?;
+    reverted_at_the_end(&system, || apply_and_revert(&system, count))
+}
+
+fn apply_and_revert(system: &RootSystem, count: usize) -> Result<(), Failure> {
+    let before = snapshot(system, None)?;
     let mut written = 0;
     let mut drift = Vec::new();
     for round in 1..=count {
-        let plan = plan_of(&system, "latency", None, &Choices::default())?;
-        let steps = executor::apply(&system, &plan)?;
+        let plan = plan_of(system, "latency", None, &Choices::default())?;
+        let steps = executor::apply(system, &plan)?;
         written = steps.len();
-        let after = plan_of(&system, "latency", None, &Choices::default())?;
+        let after = plan_of(system, "latency", None, &Choices::default())?;
         drift = after.lines.iter().filter(|line| line.state == State::Drift).map(Line::name).collect();
-        let again = executor::apply(&system, &after)?;
-        let back = executor::revert(&system, &boot_id(&system), false)?;
+        let again = executor::apply(system, &after)?;
+        let back = executor::revert(system, &boot_id(system), false)?;
         expect_good(&back, &format!("revert of round {round}"))?;
-        expect_equal(&before, &system, &format!("after round {round}"))?;
+        expect_equal(&before, system, &format!("after round {round}"))?;
         if !again.iter().all(|step| drift.contains(&step.name)) {
             return Err(format!("round {round}: a second apply had something to do: {again:?}").into());
         }
@@ -188,21 +207,25 @@ fn apply_and_die(changes: usize) -> Result<(), Failure> {
 fn kill() -> Result<(), Failure> {
     let system = live()?;
     refuse_if_applied(&system)?;
-    let before = snapshot(&system, None)?;
+    reverted_at_the_end(&system, || kill_before_each_change(&system))
+}
+
+fn kill_before_each_change(system: &RootSystem) -> Result<(), Failure> {
+    let before = snapshot(system, None)?;
     let program = std::env::current_exe()?;
     let run = |changes: usize| Command::new(&program).args(["apply-and-die", &changes.to_string()]).output();
     // One run that is not killed tells how many changes there are.
     let whole = run(usize::MAX / 2)?;
     let total: usize = String::from_utf8(whole.stdout)?.trim().parse()?;
-    expect_good(&executor::revert(&system, &boot_id(&system), false)?, "revert of the whole run")?;
-    expect_equal(&before, &system, "after the whole run")?;
+    expect_good(&executor::revert(system, &boot_id(system), false)?, "revert of the whole run")?;
+    expect_equal(&before, system, "after the whole run")?;
     for changes in 0..total {
         let status = run(changes)?.status;
         if status.signal() != Some(libc::SIGKILL) {
             return Err(format!("before change {changes}: the process ended with {status}").into());
         }
-        expect_good(&executor::revert(&system, &boot_id(&system), false)?, &format!("revert after {changes}"))?;
-        expect_equal(&before, &system, &format!("killed before change {changes}"))?;
+        expect_good(&executor::revert(system, &boot_id(system), false)?, &format!("revert after {changes}"))?;
+        expect_equal(&before, system, &format!("killed before change {changes}"))?;
     }
     println!("kill: SIGKILL before each of {total} changes, then revert: {} values equal each time", before.len());
     Ok(())
@@ -236,30 +259,34 @@ fn inside_namespace() -> Result<(), Failure> {
          ip link set v0 up && ip link set v1 up",
     )?;
     let system = live()?;
+    reverted_at_the_end(&system, || apply_to_the_pair(&system))
+}
+
+fn apply_to_the_pair(system: &RootSystem) -> Result<(), Failure> {
     let cards = Some(vec!["v0".to_string()]);
     let choices = Choices { allow: [Class::Jitter].into(), ..Choices::default() };
-    let before = snapshot(&system, cards.clone())?;
+    let before = snapshot(system, cards.clone())?;
     let mut shown = std::collections::BTreeSet::new();
     for profile in ["latency", "throughput"] {
-        let mut plan = plan_of(&system, profile, cards.clone(), &choices)?;
+        let mut plan = plan_of(system, profile, cards.clone(), &choices)?;
         plan.lines.retain(|line| line.id.starts_with("net.") || line.id.starts_with("nic."));
         // Other namespaces' values are not this test's to change.
         plan.lines.retain(|line| !line.id.starts_with("net.core.netdev_"));
         // The rules leave RPS off on a machine with two processors: the files are tried all the same.
         for (id, file, value) in [("net.rps_cpus", "rx-0/rps_cpus", "1"), ("net.xps_cpus", "tx-0/xps_cpus", "1")] {
-            plan.lines.push(by_hand(&system, id, &format!("/sys/class/net/v0/queues/{file}"), value)?);
+            plan.lines.push(by_hand(system, id, &format!("/sys/class/net/v0/queues/{file}"), value)?);
         }
         for (setting, value) in [(CardSetting::Gro, "off"), (CardSetting::Tso, "off")] {
             let target = Target::Card("v0".into(), setting);
-            plan.lines.push(by_hand_at(&system, &format!("nic.{}", setting.name()), target, value)?);
+            plan.lines.push(by_hand_at(system, &format!("nic.{}", setting.name()), target, value)?);
         }
-        let steps = executor::apply(&system, &plan)?;
+        let steps = executor::apply(system, &plan)?;
         for step in &steps {
             let verdict = if step.is_good() { "ok" } else { "not taken" };
             shown.insert(format!("{} {verdict}", step.name));
         }
-        expect_good(&executor::revert(&system, &boot_id(&system), false)?, "revert")?;
-        let found = differences(&before, &snapshot(&system, cards.clone())?);
+        expect_good(&executor::revert(system, &boot_id(system), false)?, "revert")?;
+        let found = differences(&before, &snapshot(system, cards.clone())?);
         if !found.is_empty() {
             return Err(found.join("; ").into());
         }
