@@ -1,7 +1,8 @@
-//! Writes the changes of a plan, one by one, each after its old value is in the journal and on disk.
+//! Writes the changes of a plan, one by one, each after its old value is in the journal and on disk, and so is the value of
+//! whatever the kernel moves with it.
 
 use crate::journal::{self, Entry, FILE_MARK, JournalError, Recorder};
-use crate::plan::{Change, Plan, undo_of};
+use crate::plan::{Change, Plan, Target, Undo, undo_of};
 use crate::probe::System;
 
 use super::{Outcome, Step};
@@ -15,52 +16,109 @@ pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError
     let _lock = journal::lock(system)?;
     let mut recorder = Recorder::open(system, &plan.profile, &plan.boot_id)?;
     // All old values before the first write: one write may move another value, and the plan may be older than the lock.
-    let read = |change: &Change| change.target.read(system).unwrap_or_else(|_| change.old.clone());
-    let changes: Vec<(&Change, String)> = plan.changes().map(|change| (change, read(change))).collect();
+    let mut pending: Vec<Pending> = plan.changes().map(|change| Pending::of(system, change)).collect();
+    // What a write may move although the plan leaves it alone comes last, and gets the value that it has.
+    for target in plan.changes().filter_map(|change| change.moves.as_ref()) {
+        if pending.iter().all(|other| other.change.target != *target) {
+            pending.extend(Pending::keeping(system, target));
+        }
+    }
     let mut steps = Vec::new();
-    for (change, old) in changes {
-        steps.push(apply_one(system, &mut recorder, change, old)?);
+    let mut rest = pending.as_mut_slice();
+    while let Some((this, later)) = std::mem::take(&mut rest).split_first_mut() {
+        steps.extend(apply_one(system, &mut recorder, this, later)?);
+        rest = later;
     }
     Ok(steps)
 }
 
+/// A change with the value that was there before the first write of all.
+struct Pending {
+    change: Change,
+    /// Whether the journal has it already, because an earlier write may have moved it.
+    is_recorded: bool,
+    /// Whether it only keeps a value where it is.
+    is_keeping: bool,
+}
+
+impl Pending {
+    fn of(system: &dyn System, planned: &Change) -> Pending {
+        let old = planned.target.read(system).unwrap_or_else(|_| planned.old.clone());
+        Pending { change: Change { old, ..planned.clone() }, is_recorded: false, is_keeping: false }
+    }
+
+    /// None if it cannot be read: then it is nothing that could be kept.
+    fn keeping(system: &dyn System, target: &Target) -> Option<Pending> {
+        let old = target.read(system).ok()?;
+        let undo = Undo { target: target.clone(), value: old.clone() };
+        let (name, new, target) = (target.name(), old.clone(), target.clone());
+        let change = Change { name, target, counterpart: None, moves: None, old, new, undo };
+        Some(Pending { change, is_recorded: false, is_keeping: true })
+    }
+
+    fn record(&mut self, system: &dyn System, recorder: &mut Recorder<'_>) -> Result<(), JournalError> {
+        if !self.is_recorded {
+            let Change { target, old, counterpart, .. } = &self.change;
+            self.change.undo = undo_of(system, target, old, counterpart.as_ref());
+            recorder.record(&Entry::of_change(&self.change))?;
+            self.is_recorded = true;
+        }
+        Ok(())
+    }
+}
+
+/// None where there is nothing to tell: a value that was to be kept is as it was.
 fn apply_one(
     system: &dyn System,
     recorder: &mut Recorder<'_>,
-    planned: &Change,
-    old: String,
-) -> Result<Step, JournalError> {
-    let target = &planned.target;
-    let now = target.read(system).unwrap_or_else(|_| old.clone());
-    let undo = undo_of(system, target, &old, planned.counterpart.as_ref());
-    let change = Change { old, undo, ..planned.clone() };
-    let step = |outcome: Outcome| Step {
-        name: change.name.clone(),
-        from: change.old.clone(),
-        to: change.new.clone(),
-        outcome,
+    this: &mut Pending,
+    later: &mut [Pending],
+) -> Result<Option<Step>, JournalError> {
+    let (is_recorded, is_keeping) = (this.is_recorded, this.is_keeping);
+    if is_keeping && !is_recorded {
+        return Ok(None);
+    }
+    let Change { name, target, moves, old, new, .. } = this.change.clone();
+    let step = |outcome: Outcome| {
+        let step = Step { name: name.clone(), from: old.clone(), to: new.clone(), outcome };
+        Ok(Some(step).filter(|step| !(is_keeping && step.is_good())))
     };
-    if target.same(&change.old, &change.new) && target.same(&now, &change.new) {
-        return Ok(step(Outcome::Done));
+    let done = |read_back: &str| Entry::Done { target: target.clone(), new: new.clone(), read_back: read_back.into() };
+    let now = target.read(system).unwrap_or_else(|_| old.clone());
+    let is_there = target.same(&now, &new);
+    if is_there && !is_recorded && target.same(&old, &new) {
+        return step(Outcome::Done);
     }
-    if recorder.earlier().is_some_and(|journal| journal.knows(target, &change.new, &now)) {
-        return Ok(step(Outcome::Clamped(now)));
+    let is_known = recorder.earlier().is_some_and(|journal| journal.knows(&target, &new, &now));
+    if is_recorded && (is_there || is_known) {
+        recorder.record(&done(&now))?;
     }
-    recorder.record(&Entry::of_change(&change))?;
-    if let Err(error) = target.write(system, &change.new) {
+    if is_known {
+        return step(if is_there { Outcome::Done } else { Outcome::Clamped(now) });
+    }
+    if is_recorded && is_there {
+        return step(Outcome::Done);
+    }
+    if let Some(moved) = later.iter_mut().find(|other| Some(&other.change.target) == moves.as_ref()) {
+        moved.record(system, recorder)?;
+    }
+    this.record(system, recorder)?;
+    if let Err(error) = target.write(system, &new) {
         recorder.record(&Entry::Failed { target: target.clone() })?;
-        return Ok(step(Outcome::Failed(error.to_string())));
+        return step(Outcome::Failed(error.to_string()));
     }
     let read_back = match target.read(system) {
         Ok(value) => value,
-        Err(error) => return Ok(step(Outcome::Failed(format!("cannot be read back: {error}")))),
+        Err(error) => return step(Outcome::Failed(format!("cannot be read back: {error}"))),
     };
-    let done = Entry::Done { target: target.clone(), new: change.new.clone(), read_back: read_back.clone() };
-    recorder.record(&done)?;
-    if target.same(&read_back, &change.new) {
-        return Ok(step(Outcome::Done));
-    }
-    Ok(step(if target.same(&read_back, &change.old) { Outcome::Ignored } else { Outcome::Clamped(read_back) }))
+    recorder.record(&done(&read_back))?;
+    step(if target.same(&read_back, &new) {
+        Outcome::Done
+    } else if target.same(&read_back, &old) {
+        Outcome::Ignored
+    } else {
+        Outcome::Clamped(read_back)
+    })
 }
 
 /// Makes a file below `/etc`, or replaces one that this tool made before. The text gets a first line that says so.

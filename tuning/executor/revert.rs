@@ -24,6 +24,13 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
     let same_boot = journal.boot_id == boot_id;
     let mut steps = Vec::new();
     let mut kept: Vec<Entry> = Vec::new();
+    // The values before the first write of this revert, or what it brought back: one write may move another value, which then
+    // is not somebody else's doing.
+    let mut seen = match same_boot {
+        true => values_now(system, &journal),
+        false => Vec::new(),
+    };
+    let mut conflicts: Vec<(&Target, String)> = Vec::new();
     // Looking backwards, what a change was found to have become is met before the change.
     let mut became: Vec<(Target, Option<String>)> = Vec::new();
     for entry in journal.entries.iter().rev() {
@@ -33,8 +40,17 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
             Entry::Set { name, target, old, new, undo_target, undo_value } if same_boot => {
                 let place = became.iter().position(|(place, _)| place == target);
                 let ending = place.map(|place| became.remove(place).1);
-                let change = Past { name, target, old, new, undo: (undo_target, undo_value), ending: &ending };
+                let at_start = seen.iter().find(|(place, _)| *place == target).map(|(_, value)| value.clone());
+                let undo = (undo_target, undo_value.as_str());
+                let change = Past { name, target, old, new, undo, ending: &ending, seen: at_start.as_deref() };
                 let step = bring_back(system, &change, force);
+                match &step.outcome {
+                    Outcome::Conflict(value) => conflicts.push((target, value.clone())),
+                    _ if step.is_good() => {
+                        seen.iter_mut().filter(|(place, _)| *place == target).for_each(|one| one.1.clone_from(old))
+                    }
+                    _ => {}
+                }
                 if !step.is_good() {
                     kept.push(entry.clone());
                     // What the kernel made of it, so that the next revert can still tell.
@@ -58,6 +74,13 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
     }
     if same_boot {
         steps.extend(bring_back_again(system, &journal, &mut kept));
+        // Nor does what somebody else wrote move.
+        for (target, value) in conflicts {
+            if target.read(system).is_ok_and(|now| !target.same(&now, &value)) {
+                // It stays in the journal either way.
+                let _ = target.write(system, &value);
+            }
+        }
     }
     if kept.is_empty() {
         system.remove(PATH)?;
@@ -68,6 +91,20 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         system.replace_synced(PATH, &rest.text())?;
     }
     Ok(steps)
+}
+
+/// Every target of the journal with the value that it has.
+fn values_now<'journal>(system: &dyn System, journal: &'journal Journal) -> Vec<(&'journal Target, String)> {
+    let mut values: Vec<(&Target, String)> = Vec::new();
+    for entry in &journal.entries {
+        let Entry::Set { target, .. } = entry else { continue };
+        if values.iter().all(|(known, _)| *known != target)
+            && let Ok(now) = target.read(system)
+        {
+            values.push((target, now));
+        }
+    }
+    values
 }
 
 /// A value that was back may have been moved when the next one was: Linux sets `read_ahead_kb` when `add_random` is
@@ -86,7 +123,7 @@ fn bring_back_again(system: &dyn System, journal: &Journal, kept: &mut Vec<Entry
     let mut bad = Vec::new();
     for entry in first.into_iter().rev() {
         let Entry::Set { name, target, old, new, undo_target, undo_value } = entry else { continue };
-        let change = Past { name, target, old, new, undo: (undo_target, undo_value), ending: &None };
+        let change = Past { name, target, old, new, undo: (undo_target, undo_value), ending: &None, seen: None };
         let step = bring_back(system, &change, true);
         if !step.is_good() {
             kept.insert(0, entry.clone());
@@ -105,10 +142,12 @@ struct Past<'journal> {
     new: &'journal str,
     undo: (&'journal Target, &'journal str),
     ending: &'journal Option<Option<String>>,
+    /// The value before this revert wrote anything that may move it; `None` if that was not looked at.
+    seen: Option<&'journal str>,
 }
 
 fn bring_back(system: &dyn System, past: &Past<'_>, force: bool) -> Step {
-    let Past { name, target, old, new, undo, ending } = past;
+    let Past { name, target, old, new, undo, ending, seen } = past;
     let step =
         |from: &str, outcome: Outcome| Step { name: (*name).into(), from: from.into(), to: (*old).into(), outcome };
     let now = match target.read(system) {
@@ -118,13 +157,14 @@ fn bring_back(system: &dyn System, past: &Past<'_>, force: bool) -> Step {
     if target.same(&now, old) {
         return step(&now, Outcome::AlreadyBack);
     }
+    let seen = seen.unwrap_or(&now);
     let is_ours = match ending {
         None => true,
         Some(None) => false,
-        Some(Some(read_back)) => target.same(&now, read_back),
+        Some(Some(read_back)) => target.same(seen, read_back),
     };
-    if !(force || is_ours || target.same(&now, new)) {
-        return step(&now, Outcome::Conflict(now.clone()));
+    if !(force || is_ours || target.same(seen, new) || target.same(seen, old)) {
+        return step(seen, Outcome::Conflict(seen.into()));
     }
     if let Err(error) = undo.0.write(system, undo.1) {
         return step(&now, Outcome::Failed(error.to_string()));

@@ -21,20 +21,42 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             changes,
-            "  # {}{proof} Now: {}\n  change {} {} {} {}\n",
+            "  # {}{proof} Now: {}\n  change {} {} {} {}{}\n",
             line.why,
             change.old.replace('\t', " "),
             quote(&change.name),
             quote(&change.target.name()),
             quote(&change.new.replace('\t', "\\t")),
             quote(&counterpart),
+            change.moves.as_ref().map(|moved| format!(" {}", quote(&moved.name()))).unwrap_or_default(),
         );
     }
     if changes.is_empty() {
         changes.push_str("  :\n");
     } else {
+        let moved: Vec<&Target> = plan.changes().filter_map(|change| change.moves.as_ref()).collect();
+        let may_move = |change: &&Change| moved.contains(&&change.target);
         let look = |change: &Change| format!("  look {}\n", quote(&change.target.name()));
-        changes.insert_str(0, &format!("  lock\n{}", plan.changes().map(look).collect::<String>()));
+        let mut looks = format!("  lock\n{}", plan.changes().map(look).collect::<String>());
+        for change in plan.changes().filter(may_move) {
+            let _ = writeln!(
+                looks,
+                "  may_move {} {} {} {}",
+                quote(&change.target.name()),
+                quote(&change.name),
+                quote(&change.new.replace('\t', "\\t")),
+                quote(&change.counterpart.as_ref().map(Target::name).unwrap_or_default()),
+            );
+        }
+        let mut others: Vec<&Target> = Vec::new();
+        for target in moved {
+            if !others.contains(&target) && plan.changes().all(|change| change.target != *target) {
+                others.push(target);
+                let _ = writeln!(looks, "  keep {}", quote(&target.name()));
+                let _ = writeln!(changes, "  settle {}", quote(&target.name()));
+            }
+        }
+        changes.insert_str(0, &looks);
     }
     TEMPLATE
         .replace("@profile@", &plan.profile)
@@ -204,27 +226,59 @@ look() { # TARGET
   before[$1]=$(value_of "$1") || unset "before[$1]"
 }
 
-change() { # NAME TARGET NEW COUNTERPART
-  local old now undo_target=$2 undo_value other
-  if ! now=$(value_of "$2"); then say "$1: cannot be read"; not_as_wanted=1; return 0; fi
-  old=${before[$2]-$now}
-  if same "$2" "$old" "$3" && same "$2" "$now" "$3"; then return 0; fi
-  if [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal" \
-    && grep -qxF -- "done$tab$2$tab$3$tab$now" "$journal"; then
-    say "$1: the kernel keeps $now"; not_as_wanted=1; return 0
-  fi
-  undo_value=$old
-  if [ -n "$4" ] && [ "$old" = 0 ] && other=$(value_of "$4") && [ "$other" != 0 ]; then
-    undo_target=$4; undo_value=$other
+# What another write may move: its name, its new value and its counterpart, as for `change`.
+declare -A names=() news=() counterparts=() noted=()
+may_move() { # TARGET NAME NEW COUNTERPART
+  names[$1]=$2; news[$1]=$3; counterparts[$1]=$4
+}
+
+# What another write may move although nothing here changes it gets the value that it has.
+keep() { # TARGET
+  look "$1"
+  if [ -n "${before[$1]+known}" ]; then may_move "$1" "$1" "${before[$1]}" ''; fi
+}
+
+settle() { # TARGET
+  if [ -n "${noted[$1]-}" ]; then change "${names[$1]}" "$1" "${news[$1]}" ''; fi
+}
+
+# The old value goes to the journal once, before the first write that may change it.
+note_set() { # NAME TARGET OLD NEW COUNTERPART
+  local undo_target=$2 undo_value=$3 other
+  [ -z "${noted[$2]-}" ] || return 0
+  noted[$2]=1
+  if [ -n "$5" ] && [ "$3" = 0 ] && other=$(value_of "$5") && [ "$other" != 0 ]; then
+    undo_target=$5; undo_value=$other
   fi
   begin
-  note "set$tab$1$tab$2$tab$old$tab$3$tab$undo_target$tab$undo_value"
+  note "set$tab$1$tab$2$tab$3$tab$4$tab$undo_target$tab$undo_value"
+}
+
+is_known() { # TARGET NEW NOW
+  [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal" && grep -qxF -- "done$tab$1$tab$2$tab$3" "$journal"
+}
+
+change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]
+  local old now moved=${5-} is_noted=${noted[$2]-}
+  if ! now=$(value_of "$2"); then say "$1: cannot be read"; not_as_wanted=1; return 0; fi
+  old=${before[$2]-$now}
+  if [ -z "$is_noted" ] && same "$2" "$old" "$3" && same "$2" "$now" "$3"; then return 0; fi
+  if is_known "$2" "$3" "$now"; then
+    [ -z "$is_noted" ] || note "done$tab$2$tab$3$tab$now"
+    same "$2" "$now" "$3" || { say "$1: the kernel keeps $now"; not_as_wanted=1; }
+    return 0
+  fi
+  if [ -n "$is_noted" ] && same "$2" "$now" "$3"; then note "done$tab$2$tab$3$tab$now"; return 0; fi
+  if [ -n "$moved" ] && [ -n "${names[$moved]-}" ] && [ -n "${before[$moved]+known}" ]; then
+    note_set "${names[$moved]}" "$moved" "${before[$moved]}" "${news[$moved]}" "${counterparts[$moved]}"
+  fi
+  note_set "$1" "$2" "$old" "$3" "$4"
   if ! write_value "$2" "$3"; then
     note "failed$tab$2"; say "$1: the kernel refused $3"; not_as_wanted=1; return 0
   fi
   now=$(value_of "$2")
   note "done$tab$2$tab$3$tab$now"
-  if same "$2" "$now" "$3"; then say "$1: $old -> $now"
+  if same "$2" "$now" "$3"; then [ "$old" = "$now" ] || say "$1: $old -> $now"
   else say "$1: wanted $3, the kernel has $now"; not_as_wanted=1; fi
 }
 
@@ -233,12 +287,21 @@ apply() {
 
 revert() {
   local -a lines=() kept=() ended=()
-  local index kind name target old new undo_target undo_value now ending boot profile=''
+  local -A seen=() conflicts=()
+  local index kind name target old new undo_target undo_value now at ending boot profile=''
   [ -e "$journal" ] || { say 'nothing to revert'; return 0; }
   lock
   boot=$(sed -n 's/^boot\t//p' "$journal" | head -n 1)
   [ -z "$(tail -c 1 "$journal")" ] || sed -i '$d' "$journal"
   mapfile -t lines < "$journal"
+  # The values before the first write, or what was brought back: one write may move another value, which then is not somebody
+  # else's doing.
+  for index in "${!lines[@]}"; do
+    IFS=$tab read -r kind name target now <<< "${lines[index]}"
+    if [ "$kind" = set ] && [ "$boot" = "$(boot_id)" ] && [ -z "${seen[$target]+known}" ]; then
+      seen[$target]=$(value_of "$target") || unset "seen[$target]"
+    fi
+  done
   for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
     IFS=$tab read -r kind name target old new undo_target undo_value <<< "${lines[index]}"
     case $kind in
@@ -261,15 +324,16 @@ revert() {
         if ! now=$(value_of "$target"); then
           say "$name: cannot be read"
         elif same "$target" "$now" "$old"; then
-          continue
-        elif [ -z "$ending" ] || same "$target" "$now" "$new" \
-          || { [ "${ending%%"$tab"*}" = 'done' ] && same "$target" "$now" "${ending##*"$tab"}"; }; then
+          seen[$target]=$old; continue
+        elif at=${seen[$target]-$now}; [ -z "$ending" ] || same "$target" "$at" "$new" || same "$target" "$at" "$old" \
+          || { [ "${ending%%"$tab"*}" = 'done' ] && same "$target" "$at" "${ending##*"$tab"}"; }; then
           if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then
-            say "$name: $now -> $old"; continue
+            say "$name: $now -> $old"; seen[$target]=$old; continue
           fi
           say "$name: the kernel did not take $old back"
         else
-          say "$name: somebody changed it to $now; it stays"
+          say "$name: somebody changed it to $at; it stays"
+          conflicts[$target]=$at
         fi
         case $ending in done*) kept+=("$ending") ;; esac
         kept+=("${lines[index]}") ;;
@@ -293,6 +357,12 @@ revert() {
       if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then continue; fi
       say "$name: the kernel did not take $old back"
       kept=("${lines[index]}" "${kept[@]}")
+    done
+    # Nor does what somebody else wrote move. It stays in the journal either way.
+    for target in "${!conflicts[@]}"; do
+      if now=$(value_of "$target") && ! same "$target" "$now" "${conflicts[$target]}"; then
+        write_value "$target" "${conflicts[$target]}" || true
+      fi
     done
   fi
   if [ "${#kept[@]}" = 0 ]; then

@@ -72,6 +72,8 @@ pub struct Change {
     pub target: Target,
     /// The file that the kernel sets to zero with it.
     pub counterpart: Option<Target>,
+    /// What the kernel sets to a value of its own with it.
+    pub moves: Option<Target>,
     /// The value now.
     pub old: String,
     /// The value to write.
@@ -372,9 +374,10 @@ fn assess_one(
     }
     line.state = State::Drift;
     let counterpart = tunable.counterpart.clone().map(Target::File);
+    let moves = tunable.moves.as_ref().map(|path| Target::File(fill(path, place)));
     let undo = undo_of(system, &target, &line.have, counterpart.as_ref());
     let (name, old) = (line.name(), line.have.clone());
-    line.change = Some(Change { name, target, counterpart, old, new, undo });
+    line.change = Some(Change { name, target, counterpart, moves, old, new, undo });
     line
 }
 

@@ -72,8 +72,7 @@ pub trait System {
 #[derive(Debug)]
 pub struct FolderLock {
     folder: PathBuf,
-    /// Dropped after [`Drop::drop`], so the folder is removed while nobody else can have it.
-    _held: File,
+    held: File,
 }
 
 impl FolderLock {
@@ -81,7 +80,9 @@ impl FolderLock {
         for _ in 0..LOCK_ATTEMPTS {
             match fs::create_dir_all(&folder) {
                 // Somebody removed it between two looks at it: it was there, and then it was not.
-                Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                    continue;
+                }
                 made => made?,
             }
             let held = match File::open(&folder) {
@@ -92,7 +93,7 @@ impl FolderLock {
             // Its last user may have removed the folder before this process had the lock: then it is a lock on nothing.
             let (mine, present) = (held.metadata()?, fs::metadata(&folder));
             if present.is_ok_and(|present| present.ino() == mine.ino() && present.dev() == mine.dev()) {
-                return Ok(FolderLock { folder, _held: held });
+                return Ok(FolderLock { folder, held });
             }
         }
         Err(io::ErrorKind::WouldBlock.into())
@@ -101,8 +102,10 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        // One that holds something stays.
+        // One that holds something stays. It goes while nobody else can have it.
         let _ = fs::remove_dir(&self.folder);
+        // A process that another thread is just starting has a copy of the file, which would hold on to the lock.
+        let _ = self.held.unlock();
     }
 }
 
@@ -266,6 +269,21 @@ impl System for RootSystem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_holds_no_lock() {
+        // Goal: the lock ends when it is dropped, whoever has inherited the file. Method: a copy of it, as a fork makes.
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("own");
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("kept"), "").expect("a file");
+        let lock = FolderLock::take(folder.clone()).expect("free");
+        let copy = lock.held.try_clone().expect("a copy");
+        assert_eq!(FolderLock::take(folder.clone()).expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        drop(FolderLock::take(folder).expect("free again"));
+        drop(copy);
+    }
 
     #[test]
     fn a_folder_that_comes_and_goes_is_no_error() {

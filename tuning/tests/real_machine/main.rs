@@ -315,7 +315,7 @@ fn by_hand_at(system: &dyn System, id: &str, target: Target, new: &str) -> Resul
         class: Class::Safe,
         unproven: true,
         why: "The files are tried.".into(),
-        change: Some(Change { name, target, counterpart: None, old, new: new.into(), undo }),
+        change: Some(Change { name, target, counterpart: None, moves: None, old, new: new.into(), undo }),
     })
 }
 

@@ -455,6 +455,100 @@ fn a_value_that_another_write_moves_comes_back() {
     assert_eq!(scripted.snapshot(), before);
 }
 
+/// A kernel that moves the read-ahead with add_random: with a value that the plan changes, and with one that it leaves alone.
+fn moving_machines() -> [Machine; 2] {
+    let (planned, left_alone) = (Machine::moving(), Machine::moving());
+    left_alone.put("/sys/block/vda/queue/read_ahead_kb", "128");
+    [planned, left_alone]
+}
+
+#[test]
+fn a_crash_beside_a_moved_value_loses_nothing() {
+    // Goal: the old value of what a write moves is in the journal before that write. Method: die at each change, with the
+    // whole profile and with the one entry that moves another's value; then revert, by both executors.
+    for choices in [everything(), Choices { only: vec!["block.add_random".into()], ..everything() }] {
+        for machine in moving_machines() {
+            let before = machine.snapshot();
+            let plan = plan_of(&machine, &system(&machine), "latency", &choices);
+            let script = executor::script(&plan, machine.root());
+            let counted = system(&machine);
+            executor::apply(&counted, &plan).expect("applies");
+            let total = counted.changes.get();
+            revert(&machine);
+            assert_eq!(machine.snapshot(), before);
+            for dies_at in 0..total {
+                let mut dying = system(&machine);
+                dying.dies_at = Some(dies_at);
+                assert!(executor::apply(&dying, &plan).is_err(), "at {dies_at}");
+                if dies_at % 2 == 0 || total > 20 && dies_at % 10 != 1 {
+                    revert(&machine);
+                } else {
+                    assert!(run_script(&machine, &script, "revert").status.success(), "at {dies_at}");
+                }
+                assert_eq!(machine.snapshot(), before, "at {dies_at} of {total}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_plan_leaves_alone_is_not_moved() {
+    // Goal: apply changes what it says and nothing else, and both executors leave the same tree and journal. Method: a
+    // profile and a single entry, where a write moves a value that the plan does not change, and one that it does.
+    let read_ahead = "/sys/block/vda/queue/read_ahead_kb";
+    for only in [vec![], vec!["block.add_random".to_string()]] {
+        let choices = Choices { only, ..everything() };
+        for (direct, scripted) in moving_machines().into_iter().zip(moving_machines()) {
+            let before = direct.snapshot();
+            let kernel = system(&direct);
+            let old = kernel.read(read_ahead).expect("exists");
+            let plan = plan_of(&direct, &kernel, "latency", &choices);
+            let is_planned = plan.changes().any(|change| change.target.name() == read_ahead);
+            let steps = executor::apply(&kernel, &plan).expect("applies");
+            assert!(steps.iter().all(Step::is_good), "{steps:?}");
+            assert_eq!(steps.len(), plan.changes().count(), "what is kept is no step");
+            let now = kernel.read(read_ahead).expect("exists");
+            assert_eq!(now, if is_planned { "128\n".to_string() } else { old });
+
+            let text = executor::script(&plan_of(&scripted, &system(&scripted), "latency", &choices), scripted.root());
+            let output = run_script(&scripted, &text, "apply");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(scripted.snapshot(), direct.snapshot());
+            assert!(run_script(&scripted, &text, "revert").status.success());
+            assert!(revert(&direct).iter().all(Step::is_good));
+            assert_eq!((direct.snapshot(), scripted.snapshot()), (before.clone(), before));
+        }
+    }
+}
+
+#[test]
+fn what_others_changed_is_not_moved_by_a_revert() {
+    // Goal: a value of somebody else's stays also where bringing back another one moves it. Method: change the read-ahead
+    // after apply; revert by each executor.
+    let read_ahead = "/sys/block/vda/queue/read_ahead_kb";
+    for by_script in [false, true] {
+        let machine = Machine::moving();
+        let before = machine.snapshot();
+        let kernel = system(&machine);
+        let plan = plan_of(&machine, &kernel, "latency", &everything());
+        executor::apply(&kernel, &plan).expect("applies");
+        machine.put(read_ahead, "999");
+        if by_script {
+            let output = run_script(&machine, &executor::script(&plan, machine.root()), "revert");
+            assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        } else {
+            let steps = revert(&machine);
+            let bad: Vec<&Step> = steps.iter().filter(|step| !step.is_good()).collect();
+            assert_eq!(bad.len(), 1, "{bad:?}");
+            assert_eq!(bad[0].outcome, Outcome::Conflict("999".into()));
+        }
+        assert_eq!(kernel.read(read_ahead).expect("exists"), "999\n");
+        assert_eq!(kernel.read("/sys/block/vda/queue/add_random").expect("exists"), "1\n");
+        executor::revert(&kernel, &boot_id(&kernel), true).expect("reverts");
+        assert_eq!(machine.snapshot(), before, "by force it comes back");
+    }
+}
+
 #[test]
 fn of_two_at_once_one_is_refused() {
     // Goal: no two processes change a host at the same time. Method: hold the lock, and let both executors try both
