@@ -147,7 +147,16 @@ pub enum Allowed {
 pub struct FormatArguments {
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl FormatArguments {
+    fn chosen(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
 }
 
 /// Which host, which devices, which profile.
@@ -229,20 +238,20 @@ fn carry_out(command: TuneCommand) -> Result<TuneStatus, Failure> {
         TuneCommand::List(format) => {
             let catalogue = Catalogue::embedded().map_err(internal)?;
             let json = || report::catalogue_json(&catalogue, catalogue.tunables().iter());
-            show(format.format, || report::list_text(&catalogue, style), json)?;
+            show(format.chosen(), || report::list_text(&catalogue, style), json)?;
             Ok(TuneStatus::AllOk)
         }
         TuneCommand::Explain { id, format } => {
             let catalogue = Catalogue::embedded().map_err(internal)?;
             let tunable = catalogue.tunable(&id).map_err(usage)?;
             let json = || report::catalogue_json(&catalogue, std::iter::once(tunable));
-            show(format.format, || report::explain_text(&catalogue, tunable, style), json)?;
+            show(format.chosen(), || report::explain_text(&catalogue, tunable, style), json)?;
             Ok(TuneStatus::AllOk)
         }
         TuneCommand::Check(arguments) => {
             let session = session(&arguments)?;
             let plan = &session.plan;
-            show(arguments.format.format, || report::check_text(plan, style), || report::plan_json(plan))?;
+            show(arguments.format.chosen(), || report::check_text(plan, style), || report::plan_json(plan))?;
             Ok(status_of(plan))
         }
         TuneCommand::Plan(arguments) => show_plan(&session(&arguments)?, &arguments, style),
@@ -252,7 +261,7 @@ fn carry_out(command: TuneCommand) -> Result<TuneStatus, Failure> {
             let system = open_root(&root)?;
             let boot_id = system.read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
             let steps = executor::revert(&system, boot_id.trim(), force).map_err(internal)?;
-            show(format.format, || report::steps_text(&steps, style), || report::steps_json(&steps))?;
+            show(format.chosen(), || report::steps_text(&steps, style), || report::steps_json(&steps))?;
             Ok(if steps.iter().all(Step::is_good) { TuneStatus::AllOk } else { TuneStatus::Drift })
         }
         TuneCommand::Export { host, to } => export_files(&session(&host)?, &host, &to),
@@ -374,11 +383,11 @@ fn applied_profile(system: &dyn System) -> Option<String> {
 
 fn show_plan(session: &Session, arguments: &HostArguments, style: Style) -> Result<TuneStatus, Failure> {
     let plan = &session.plan;
-    if arguments.format.format == Format::Script {
+    if arguments.format.chosen() == Format::Script {
         let root = arguments.root.canonicalize().map_err(internal)?;
         let _ = std::io::stdout().write_all(executor::script(plan, &root).as_bytes());
     } else {
-        show(arguments.format.format, || report::plan_text(plan, style), || report::plan_json(plan))?;
+        show(arguments.format.chosen(), || report::plan_text(plan, style), || report::plan_json(plan))?;
     }
     Ok(status_of(plan))
 }
@@ -394,7 +403,7 @@ fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Sty
             steps.push(executor::make_file(&session.system, plan, path, &text).map_err(internal)?);
         }
     }
-    show(arguments.format.format, || report::steps_text(&steps, style), || report::steps_json(&steps))?;
+    show(arguments.format.chosen(), || report::steps_text(&steps, style), || report::steps_json(&steps))?;
     let cannot = plan.lines.iter().filter(|line| line.state == State::Drift && line.change.is_none()).count();
     if cannot > 0 {
         super::complain(&format!("{cannot} could not be written, see `ringmq tune check`"));
@@ -444,7 +453,7 @@ fn export_files(session: &Session, arguments: &HostArguments, to: &Path) -> Resu
     }
     let paths: Vec<String> = files.iter().map(|file| to.join(&file.path).display().to_string()).collect();
     let json = || serde_json::json!({ "profile": session.profile.name, "files": paths });
-    show(arguments.format.format, || paths.iter().map(|path| format!("{path}\n")).collect(), json)?;
+    show(arguments.format.chosen(), || paths.iter().map(|path| format!("{path}\n")).collect(), json)?;
     Ok(TuneStatus::AllOk)
 }
 
@@ -458,7 +467,7 @@ fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Styl
     }
     let verb = if dry_run { "would write" } else { "wrote" };
     let text = || format!("{}{verb} {}\n", report::placement_text(&decision, style), path.display());
-    show(arguments.format.format, text, || {
+    show(arguments.format.chosen(), text, || {
         let mut json = report::placement_json(&decision);
         json["file"] = path.display().to_string().into();
         json["written"] = (!dry_run).into();
@@ -565,6 +574,7 @@ mod tests {
         assert_eq!(run(root, "check --profile dev-vm --data /data"), TuneStatus::AllOk);
         assert_eq!(run(root, "check --data /data"), TuneStatus::Drift);
         assert_eq!(run(root, "plan --format json --data /data"), TuneStatus::Drift);
+        assert_eq!(run(root, "plan --json --data /data"), TuneStatus::Drift);
         assert_eq!(run(root, "apply --dry-run --format script --data /data"), TuneStatus::Drift);
         assert_eq!(std::fs::read_to_string(root.join("proc/sys/vm/swappiness")).expect("a file"), "60\n");
         let system = open_root(root).unwrap_or_else(|Failure(_, message)| panic!("{message}"));
@@ -586,6 +596,31 @@ mod tests {
         std::fs::create_dir_all(root.join("var/lib/ringmq-tune")).expect("folders");
         put("var/lib/ringmq-tune/journal", "something else\n");
         assert_eq!(run(root, "revert"), TuneStatus::Internal);
+    }
+
+    #[test]
+    fn json_is_short_for_its_format() {
+        // Goal: --json is taken wherever --format is, and means the same (T14). Method: each command with it; both at once.
+        let of = |line: &str| {
+            let words = format!("ringmq tune {line}");
+            let parsed = CommandLine::try_parse_from(words.split(' ')).map(|parsed| parsed.command);
+            let Ok(Command::Tune(arguments)) = parsed else { return None };
+            Some(match arguments.what {
+                TuneCommand::List(format)
+                | TuneCommand::Explain { format, .. }
+                | TuneCommand::Revert { format, .. } => format.chosen(),
+                TuneCommand::Check(host) | TuneCommand::Plan(host) => host.format.chosen(),
+                TuneCommand::Apply { host, .. } | TuneCommand::Export { host, .. } | TuneCommand::Cpus { host, .. } => {
+                    host.format.chosen()
+                }
+            })
+        };
+        for command in ["list", "explain vm.swappiness", "check", "plan", "apply", "revert", "export", "cpus"] {
+            assert_eq!(of(command), Some(Format::Text), "{command}");
+            assert_eq!(of(&format!("{command} --json")), Some(Format::Json), "{command}");
+            assert_eq!(of(&format!("{command} --format json")), Some(Format::Json), "{command}");
+            assert_eq!(of(&format!("{command} --json --format text")), None, "{command}: contradiction");
+        }
     }
 
     #[test]
