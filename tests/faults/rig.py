@@ -122,8 +122,9 @@ def body(number, size=4000):
 
 # What a start says after a kill, and what a process says whose disk is full or fails.
 AFTER_A_KILL = ["was not stopped in order", "discarded", "cut queue entries"]
-NO_SPACE = ["no space for the next log segment", "No space left on device"]
-DISK_FAILED = ["the process ends", "queue-flushed cannot be taken back", "Input/output error", "Read-only file system"]
+NO_SPACE = ["no space for the next log segment", "No space left on device", "the disk is too full: sends are refused"]
+# The name server of the same process ends with it, maybe before the broker has signed off there.
+DISK_FAILED = ["the process ends", "a name server cannot be reached", "queue-flushed cannot be taken back", "Input/output error", "Read-only file system"]
 
 
 class Broker:

@@ -85,7 +85,7 @@ def stops(binary, folder, flush):
             for worker in workers[:-1]:
                 check(set(worker.codes) <= {0, 2, 10, 14}, f"answers {worker.codes}")
                 acknowledged.update({place: message for place, message, _, _ in worker.acknowledged})
-            acknowledged.update({place: message for place, message, _ in workers[-1].shown})
+            acknowledged.update({place: message for place, message, *_ in workers[-1].shown})
             ends.update(workers[-1].next)
             check(not os.path.exists(os.path.join(data, "abort")), "the mark of a crash is left")
             lines = [line for line in broker.text().splitlines() if " ERROR " in line or " WARN " in line]
