@@ -253,6 +253,10 @@ def fill(path):
                 pass
 
 
+def unmounted(path):
+    return subprocess.run(["umount", path], stderr=subprocess.DEVNULL).returncode == 0
+
+
 class Image:
     """ext4 on a loop device on the faulty file system. With a seed its power can be cut."""
 
@@ -300,7 +304,7 @@ class Image:
         """Takes everything down, once nobody uses the image; gives how many writes were kept, and of how many."""
         self.command("dead")
         # The kernel lets go of a dead process's files a little later.
-        until("the end of the mount", 20, lambda: subprocess.run(["umount", self.point], stderr=subprocess.DEVNULL).returncode == 0)
+        until("the end of the mount", 20, lambda: unmounted(self.point))
         self.mounted = False
         backing = f"/sys/block/{os.path.basename(self.loop)}/loop/backing_file"
         run("losetup", "--detach", self.loop)
@@ -314,13 +318,16 @@ class Image:
         return int(kept), int(count)
 
     def close(self):
+        """Takes down what there is, in every state; what a dead process still holds for a moment is waited for."""
         self.command("ok" if self.daemon.poll() is None else "dead")
-        if self.mounted:
-            subprocess.run(["umount", self.point], stderr=subprocess.DEVNULL)
+        with contextlib.suppress(Failed):
+            if self.mounted:
+                until("the end of the mount", 10, lambda: unmounted(self.point))
         if self.loop:
             subprocess.run(["losetup", "--detach", self.loop], stderr=subprocess.DEVNULL)
-        if self.daemon.poll() is None:
-            subprocess.run(["umount", self.fuse], stderr=subprocess.DEVNULL)
+        with contextlib.suppress(Failed):
+            if self.daemon.poll() is None:
+                until("the end of the faulty file system", 10, lambda: unmounted(self.fuse) or self.daemon.poll() is not None)
         try:
             self.daemon.wait(10)
         except subprocess.TimeoutExpired:
