@@ -130,6 +130,7 @@ pub fn run(system: &str, round: u32, role: RunRole, rate: f64, median_ns: u64) -
             broker_cores: "0".to_owned(),
             shares_cores: false,
             busy_share: 0.31,
+            virtual_machine: None,
             own_lag: distribution(800, 3, count),
             allocations: 0,
         },
