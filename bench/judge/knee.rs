@@ -1,6 +1,6 @@
 //! Which rate of a curve its confirming runs bear out.
 
-use super::check_slo;
+use super::{check_slo, target_failures};
 use crate::result::{Curve, CurvePoint, ResultSet, RunRecord, RunRole};
 
 /// The confirming runs of one role, in the order in which they were made.
@@ -39,6 +39,15 @@ pub fn doubts(set: &ResultSet, curve: &Curve) -> Vec<String> {
     let roles = [RunRole::ConfirmFull, RunRole::ConfirmEighty];
     let failed = roles.iter().flat_map(|role| confirming(set, curve, *role)).filter(|(point, _)| !point.held);
     failed.map(|(point, _)| format!("at {}/s {}", crate::units::count(point.rate_per_s), point.reason)).collect()
+}
+
+/// Whether the target itself did not bear its knee out: it held no rate, or a confirming run missed the conditions.
+pub fn is_refuted(set: &ResultSet, curve: &Curve) -> bool {
+    let failed = |(_, run): &(&CurvePoint, &RunRecord)| {
+        !check_slo(run, &curve.slo).is_empty() || !target_failures(run).is_empty()
+    };
+    let roles = [RunRole::ConfirmFull, RunRole::ConfirmEighty];
+    curve.knee_rate_per_s.is_none() || roles.iter().flat_map(|role| confirming(set, curve, *role)).any(|at| failed(&at))
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ const NOTHING_ANSWERED: &str = "nothing was answered";
 pub const MOST_BUSY_SHARE: f64 = 0.75;
 /// The p99.9 that hiccups are judged by when nothing is asked for.
 const DEFAULT_GOAL_NS: u64 = 1_000_000;
+/// What hiccups at p99.9 may be then.
+pub const DEFAULT_NOISE_NS: u64 = DEFAULT_GOAL_NS / 2;
 
 /// Fills in [`RunRecord::validity`].
 pub fn judge(run: &mut RunRecord, slo: Option<&Slo>) {
@@ -70,7 +72,10 @@ pub fn validity(run: &RunRecord, slo: Option<&Slo>) -> Validity {
     if let Some(worst) = worst.filter(|hiccup| hiccup.distribution.p999_ns > goal_ns / 2) {
         verdict.noisy = true;
         let (p999, max) = (nanoseconds(worst.distribution.p999_ns), nanoseconds(worst.distribution.max_ns));
-        verdict.warnings.push(format!("noisy: core {} woke up late, p99.9 {p999}, max {max}", worst.core));
+        verdict.warnings.push(format!(
+            "noisy: a thread on the {}'s core {} woke up late, p99.9 {p999}, max {max}",
+            worst.role, worst.core
+        ));
     }
     if run.generator.busy_share > MOST_BUSY_SHARE && run.parameters.loop_kind == LoopKind::Open {
         let share = run.generator.busy_share * 100.0;
