@@ -196,6 +196,7 @@ impl<'a> Session<'a> {
             runtime: String::new(),
             profile: String::new(),
             files: Vec::new(),
+            exits: Vec::new(),
         });
     }
 
@@ -230,9 +231,13 @@ impl<'a> Session<'a> {
     /// Stops a broker and keeps its configuration and log.
     pub fn stop_broker(&mut self, broker: Broker, name: &str) {
         let system = broker.record().name.clone();
-        let files = broker.finish(&self.directory, name);
+        let (files, exit) = broker.finish(&self.directory, name);
+        if !exit.is_in_order {
+            note(&format!("broker {}: {}", exit.start, exit.status));
+        }
         if let Some(known) = self.set.systems.iter_mut().find(|known| known.name == system) {
             known.files.extend(files);
+            known.exits.push(exit);
         }
     }
 
@@ -366,6 +371,8 @@ impl<'a> Session<'a> {
             SetStatus::Partial { reason: failure.to_string() }
         } else if let Some(run) = self.set.runs.iter().find(|run| run.status != RunStatus::Complete) {
             SetStatus::Partial { reason: format!("run {} did not get to its end", run.id) }
+        } else if let Some(reason) = self.set.broken_exit() {
+            SetStatus::Partial { reason }
         } else {
             SetStatus::Complete
         };

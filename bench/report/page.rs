@@ -119,6 +119,7 @@ fn systems(set: &ResultSet) -> Markup {
                 @if !system.runtime.is_empty() { li { (system.runtime) } }
                 @if !system.profile.is_empty() { li { "tuning profile of the host: " (system.profile) } }
                 @if !system.command.is_empty() { li { "started as " code { (system.command.join(" ")) } } }
+                @for exit in system.exits.iter().filter(|exit| !exit.is_in_order) { li.bad { (exit.start) ": " (exit.status) } }
                 @if !system.files.is_empty() { li { "files: " (system.files.join(", ")) } }
             }
             @if !system.configuration.is_empty() {

@@ -196,6 +196,7 @@ pub fn result_set() -> ResultSet {
         runtime: String::new(),
         profile: "none".to_owned(),
         files: Vec::new(),
+        exits: Vec::new(),
     };
     ResultSet {
         schema: RESULT_SCHEMA.to_owned(),

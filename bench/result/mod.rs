@@ -23,7 +23,8 @@ pub use run::{
 };
 pub use series::{BrokerEvent, BrokerEventKind, SecondPoint};
 pub use set::{
-    Curve, CurvePoint, Goal, Headroom, ResultSet, SetKind, SetStatus, Slo, SystemRecord, ToolRecord, WorkloadRecord,
+    Curve, CurvePoint, ExitRecord, Goal, Headroom, ResultSet, SetKind, SetStatus, Slo, SystemRecord, ToolRecord,
+    WorkloadRecord,
 };
 
 /// Schema id of `result.json`.

@@ -63,6 +63,21 @@ pub struct SystemRecord {
     pub profile: String,
     /// Copies of its configuration and log in the result directory.
     pub files: Vec<String>,
+    /// How each start of it ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits: Vec<ExitRecord>,
+}
+
+/// How a broker that was started here ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitRecord {
+    /// Which start: the name of its files.
+    pub start: String,
+    /// Its status, or what else happened.
+    pub status: String,
+    /// Whether it ended as it should: when it was told to, with the status of success.
+    pub is_in_order: bool,
 }
 
 /// A workload as it was run.
@@ -269,6 +284,14 @@ impl ResultSet {
         }
     }
 
+    /// A broker that did not end as it should, in one sentence: what it had acknowledged by then may not be what it kept.
+    pub fn broken_exit(&self) -> Option<String> {
+        let exits = self.systems.iter().flat_map(|system| &system.exits);
+        let broken =
+            exits.filter(|exit| !exit.is_in_order).map(|exit| format!("broker {}: {}", exit.start, exit.status));
+        broken.reduce(|all, more| format!("{all}; {more}"))
+    }
+
     /// The run with this id.
     pub fn run(&self, id: &str) -> Option<&RunRecord> {
         self.runs.iter().find(|run| run.id == id)
@@ -303,5 +326,21 @@ mod tests {
         (set.runs, set.curves) = (Vec::new(), Vec::new());
         set.note_used_rates();
         assert_eq!(set.headroom[0].uses().count(), 0);
+    }
+
+    /// Goal: one start that ended badly is enough. Method: exits in order, and one more.
+    #[test]
+    fn broken_exits_are_found() {
+        let mut set = example::result_set();
+        assert_eq!(set.broken_exit(), None);
+        let exit = |status: &str, is_in_order| ExitRecord {
+            start: "ringmq-D1-1".to_owned(),
+            status: status.to_owned(),
+            is_in_order,
+        };
+        set.systems[2].exits.push(exit("exit status: 0", true));
+        assert_eq!(set.broken_exit(), None);
+        set.systems[2].exits.push(exit("exit status: 5", false));
+        assert_eq!(set.broken_exit().as_deref(), Some("broker ringmq-D1-1: exit status: 5"));
     }
 }
