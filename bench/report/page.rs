@@ -104,7 +104,8 @@ fn workloads(set: &ResultSet) -> Markup {
     html! {
         @for workload in &set.workloads {
             h3 { (workload.name) }
-            p { "Models " (workload.models) ". Hides " (workload.hides) "." }
+            p { "Models: " (workload.models) }
+            p { "Hides: " (workload.hides) }
             details { summary { "definition" } pre { (workload.definition) } }
         }
     }
