@@ -104,9 +104,12 @@ fn processors(facts: &mut Facts<'_>) {
     // How long an idle guest spins before it gives its core back. Waking up again takes the host tens of microseconds, so
     // this halves or doubles every latency on a virtual machine.
     match facts.read(HALT_POLL) {
-        Ok(value) => {
-            facts.add("cpu", HALT_POLL_FACT, Some(value), "0: every idle moment ends with a wake-up by the host")
-        }
+        Ok(value) => facts.add(
+            "cpu",
+            HALT_POLL_FACT,
+            Some(value),
+            "polled before the core is given back; with 0 every idle moment ends with a wake-up by the host",
+        ),
         Err(reason) => facts.add("cpu", HALT_POLL_FACT, None, &format!("no haltpoll in this kernel: {reason}")),
     }
     for name in facts.names("/sys/devices/system/cpu/vulnerabilities") {
