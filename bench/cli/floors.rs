@@ -4,9 +4,21 @@ use super::CliError;
 use super::session::{Request, Session};
 use crate::drivers::file::AppendMode;
 use crate::drivers::null::{Behaviour, Idle};
-use crate::result::Durability;
+use crate::report::groups::is_usable;
+use crate::result::{Durability, SetKind};
 use crate::runner::Target;
 use crate::workload::Workload;
+
+/// A floor that the host spoiled is measured once more, for without it no goal can be judged; the canonical run has no time.
+fn measure(session: &mut Session<'_>, request: &Request<'_>) -> Result<(), CliError> {
+    let tries = if session.set.kind == SetKind::Canonical { 1 } else { 2 };
+    for _ in 0..tries {
+        if is_usable(session.run(request)?) || session.is_stopped() {
+            break;
+        }
+    }
+    Ok(())
+}
 
 /// Each shape against an echo server, which a lone caller finds spinning. That one also meets a server that sleeps at once:
 /// waking up is what most brokers do, and is no cost of the network.
@@ -16,11 +28,11 @@ use crate::workload::Workload;
 pub fn echo(session: &mut Session<'_>, shapes: &[Workload]) -> Result<(), CliError> {
     session.add_plain_system("null", "echo floor", None);
     for shape in shapes {
-        session.run(&Request::of_floor("null", Target::Null(Behaviour::default()), shape, None))?;
+        measure(session, &Request::of_floor("null", Target::Null(Behaviour::default()), shape, None))?;
         if shape.name == "rtt-1k" {
             session.add_plain_system("null-sleep", "echo floor, sleeping", None);
             let sleeping = Target::Null(Behaviour { idle: Idle::Sleep, ..Behaviour::default() });
-            session.run(&Request::of_floor("null-sleep", sleeping, shape, None))?;
+            measure(session, &Request::of_floor("null-sleep", sleeping, shape, None))?;
         }
     }
     Ok(())
@@ -39,7 +51,8 @@ pub fn append(session: &mut Session<'_>, shape: &Workload) -> Result<(), CliErro
     ] {
         let (name, title) = names(mode);
         session.add_plain_system(name, title, Some(durability));
-        session.run(&Request::of_floor(name, Target::File(folder.clone(), mode), shape, Some(durability)))?;
+        let target = Target::File(folder.clone(), mode);
+        measure(session, &Request::of_floor(name, target, shape, Some(durability)))?;
     }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! Goals that a set can judge by itself: each figure beside the floors, or beside the other broker, of the same set. Pure.
 //!
-//! A goal whose runs are not in the set, or do not count, is left out; none is dropped because it was missed.
+//! A goal whose runs, floors or rival's runs are not in the set, or were spoiled by the host, is left out. None is dropped because
+//! it was missed: a run that the system itself failed (it lost messages, died, or did not reach the rate) is worse than
+//! any figure, and a knee that its repeats did not bear out is none.
 
-use crate::report::groups::{Figure, Group, GroupKey, groups};
-use crate::result::{Curve, Distribution, Durability, EndToEnd, Goal, ResultSet, RunRecord, RunRole};
+use crate::judge::{MOST_BUSY_SHARE, confirmed_rate, target_failures};
+use crate::report::groups::{self, Figure, Group, GroupKey, groups};
+use crate::result::{Curve, Distribution, Durability, EndToEnd, Goal, ResultSet, RunRecord, RunRole, RunStatus};
 
 /// Names that `publish` gives to workloads without what is to be judged.
 pub const CATCHUP_WITHOUT_BACKLOG: &str = "catchup-no-backlog";
@@ -30,13 +33,64 @@ fn float(value: u64) -> f64 {
     value as f64
 }
 
+/// A figure that the system must answer for.
+#[derive(Debug, Clone)]
+struct Measured {
+    value: Option<f64>,
+    /// See [`Goal::failure`].
+    failure: String,
+}
+
+impl Measured {
+    fn of(value: f64) -> Measured {
+        Measured { value: Some(value), failure: String::new() }
+    }
+
+    fn map(self, change: impl FnOnce(f64) -> f64) -> Measured {
+        Measured { value: self.value.map(change), failure: self.failure }
+    }
+}
+
+/// The median over a group in which a run that the system itself failed is worse than any other; runs that host, generator or
+/// user spoiled are left out. `None`: no run is left.
+fn judged(group: &Group<'_>, at_least: bool, of: impl Fn(&RunRecord) -> Option<f64>) -> Option<Measured> {
+    let failed: Vec<(&RunRecord, Vec<String>)> = group
+        .runs
+        .iter()
+        .map(|run| (*run, target_failures(run)))
+        .filter(|(_, failures)| !failures.is_empty())
+        .collect();
+    let worst = if at_least { f64::NEG_INFINITY } else { f64::INFINITY };
+    let mut values: Vec<f64> = group.usable().filter_map(&of).chain(failed.iter().map(|_| worst)).collect();
+    values.sort_by(f64::total_cmp);
+    let median = groups::median(&values)?;
+    if median.is_finite() {
+        return Some(Measured::of(median));
+    }
+    let reason = failed.first().and_then(|(_, failures)| failures.first()).map_or("", String::as_str);
+    let failure = format!("{} of {} runs failed: {reason}", failed.len(), values.len());
+    // Their figures do not decide, but they say how far it was from the goal.
+    let complete = failed.iter().map(|(run, _)| *run).filter(|run| run.status == RunStatus::Complete);
+    let value = Figure::of(group.usable().chain(complete).filter_map(of)).map(|figure| figure.median);
+    Some(Measured { value, failure })
+}
+
 /// Medians over the runs of a group that count.
 fn median(group: &Group<'_>, of: impl Fn(&RunRecord) -> Option<f64>) -> Option<f64> {
     Figure::of(group.usable().filter_map(of)).map(|figure| figure.median)
 }
 
+fn of_response(quantile: Quantile) -> impl Fn(&RunRecord) -> Option<f64> {
+    move |run| run.primary().filter(|first| first.acknowledged > 0).map(|first| float(quantile(&first.response)))
+}
+
 fn response(group: &Group<'_>, quantile: Quantile) -> Option<f64> {
-    group.of_operation(|operation| quantile(&operation.response)).map(|figure| figure.median)
+    median(group, of_response(quantile))
+}
+
+/// As [`response`] for a figure that is judged, in microseconds.
+fn judged_response(group: &Group<'_>, quantile: Quantile) -> Option<Measured> {
+    Some(judged(group, false, of_response(quantile))?.map(us))
 }
 
 fn p50(distribution: &Distribution) -> u64 {
@@ -52,10 +106,18 @@ fn p999(distribution: &Distribution) -> u64 {
 }
 
 impl<'a> Judge<'a> {
-    fn add(&mut self, id: &str, rule: &str, at_least: bool, wanted: Option<f64>, measured: Option<f64>, unit: &str) {
-        if let (Some(wanted), Some(measured)) = (wanted, measured) {
+    fn add(
+        &mut self,
+        id: &str,
+        rule: &str,
+        at_least: bool,
+        wanted: Option<f64>,
+        measured: Option<Measured>,
+        unit: &str,
+    ) {
+        if let (Some(wanted), Some(Measured { value, failure })) = (wanted, measured) {
             let (id, rule, unit) = (id.to_owned(), rule.to_owned(), unit.to_owned());
-            self.goals.push(Goal { id, rule, wanted, measured, unit, at_least });
+            self.goals.push(Goal { id, rule, wanted, measured: value, unit, at_least, failure });
         }
     }
 
@@ -72,20 +134,21 @@ impl<'a> Judge<'a> {
         self.find("ringmq", workload, Some(class), None)
     }
 
-    /// The best append of a class: brokers may choose among them.
+    /// The best append of a class: brokers may choose among them. Only of floors that count: a disturbed one would be easier to
+    /// reach.
     fn append(&self, class: Durability, quantile: Quantile) -> Option<f64> {
-        let floors = self.set.runs.iter().filter(|run| {
-            run.role == RunRole::Floor && run.system.starts_with("file") && run.durability == Some(class)
+        let floors = self.groups.iter().filter(|group| {
+            group.key.system.starts_with("file")
+                && group.key.durability == Some(class)
+                && group.runs.iter().all(|run| run.role == RunRole::Floor)
         });
-        let best = floors.filter_map(RunRecord::primary).min_by_key(|operation| operation.response.p50_ns);
-        best.map(|operation| float(quantile(&operation.response)))
+        let medians = floors.filter_map(|group| Some((response(group, p50)?, response(group, quantile)?)));
+        medians.min_by(|left, right| left.0.total_cmp(&right.0)).map(|(_, wanted)| wanted)
     }
 
-    /// The echo of one caller. A floor's median is what it is even while other work takes the core now and then.
+    /// The echo of one caller.
     fn echo(&self, system: &str, quantile: Quantile) -> Option<f64> {
-        let group = self.find(system, "rtt-1k", None, None)?;
-        let figure = group.usable().next().or(group.runs.first().copied())?.primary()?;
-        Some(float(quantile(&figure.response)))
+        response(self.find(system, "rtt-1k", None, None)?, quantile)
     }
 
     fn round_trips(&mut self) {
@@ -93,28 +156,21 @@ impl<'a> Judge<'a> {
             let sum = |quantile| Some(self.echo(system, quantile)? + self.append(Durability::D1, quantile)?);
             let wanted = [sum(p50).map(|sum| us(1.2 * sum)), sum(p99).map(|sum| us(2.0 * sum))];
             let group = self.ringmq("rtt-1k", Durability::D1);
-            let measured = [p50 as Quantile, p99].map(|quantile| response(group?, quantile).map(us));
+            let [median, tail] = [p50 as Quantile, p99].map(|quantile| judged_response(group?, quantile));
             self.add(
                 "P1",
                 &format!("rtt-1k in D1: p50 at most 1.2 times {name} and append"),
                 false,
                 wanted[0],
-                measured[0],
+                median,
                 "µs",
             );
-            self.add(
-                "P1",
-                &format!("rtt-1k in D1: p99 at most twice {name} and append"),
-                false,
-                wanted[1],
-                measured[1],
-                "µs",
-            );
+            self.add("P1", &format!("rtt-1k in D1: p99 at most twice {name} and append"), false, wanted[1], tail, "µs");
         }
         for (system, name) in [("null", "echo that spins"), ("null-sleep", "echo that sleeps")] {
             let wanted = self.echo(system, p50).zip(self.append(Durability::D2, p50));
             let wanted = wanted.map(|(echo, append)| us(echo + 1.2 * append));
-            let measured = self.ringmq("rtt-1k", Durability::D2).and_then(|group| response(group, p50)).map(us);
+            let measured = self.ringmq("rtt-1k", Durability::D2).and_then(|group| judged_response(group, p50));
             let rule = format!("rtt-1k in D2: p50 at most {name} and 1.2 times the best durable append");
             self.add("P2", &rule, false, wanted, measured, "µs");
         }
@@ -122,22 +178,26 @@ impl<'a> Judge<'a> {
 
     fn steady(&mut self) {
         let group = self.find("ringmq", "steady-1k-10k", Some(Durability::D1), Some(10_000.0));
-        let measured = [p99 as Quantile, p999].map(|quantile| response(group?, quantile).map(us));
+        let [p99_of_10k, p999_of_10k] = [p99 as Quantile, p999].map(|quantile| judged_response(group?, quantile));
+        let worst_core =
+            |run: &RunRecord| run.hiccups.iter().map(|hiccup| float(hiccup.distribution.p999_ns)).reduce(f64::max);
         let hiccup = group.and_then(|group| {
-            median(group, |run| run.hiccups.iter().map(|hiccup| float(hiccup.distribution.p999_ns)).reduce(f64::max))
+            // The host is the same in runs that the broker failed.
+            let all = || Figure::of(group.runs.iter().filter_map(|run| worst_core(run))).map(|figure| figure.median);
+            median(group, worst_core).or_else(all)
         });
-        self.add("P3", "10,000/s in D1: p99 at most 500 µs", false, Some(500.0), measured[0], "µs");
+        self.add("P3", "10,000/s in D1: p99 at most 500 µs", false, Some(500.0), p99_of_10k, "µs");
         let wanted = hiccup.map(|hiccup| us(hiccup) + 1000.0);
         self.add(
             "P3",
             "10,000/s in D1: p99.9 at most the host's hiccup p99.9 and 1 ms",
             false,
             wanted,
-            measured[1],
+            p999_of_10k,
             "µs",
         );
         let group = self.find("ringmq", "steady-1k-50k", Some(Durability::D2), None);
-        let measured = group.and_then(|group| response(group, p99)).map(us);
+        let measured = group.and_then(|group| judged_response(group, p99));
         self.add("P4", "50,000/s in D2: p99 at most 1 ms", false, Some(1000.0), measured, "µs");
     }
 
@@ -147,17 +207,18 @@ impl<'a> Judge<'a> {
                 && curve.durability == Some(Durability::D1)
                 && curve.slo.p99_ns.is_some_and(|p99_ns| p99_ns <= STRICT_P99_NS)
         };
-        let strict = self.set.curves.iter().find(is_strict).map(|curve| curve.knee_rate_per_s.unwrap_or(0.0));
+        let strict = self.set.curves.iter().find(is_strict);
+        let strict = strict.map(|curve| Measured::of(confirmed_rate(self.set, curve).unwrap_or(0.0)));
         self.add(
             "P5",
-            "messages of 1 KiB, D1, p99 at most 1 ms: at least 150,000/s",
+            "messages of 1 KiB, D1, p99 at most 1 ms, confirmed: at least 150,000/s",
             true,
             Some(150_000.0),
             strict,
             "/s",
         );
         let batches = self.ringmq("saturate-batch-32", Durability::D1);
-        let batches = batches.and_then(|group| median(group, |run| Some(run.messages_per_s)));
+        let batches = batches.and_then(|group| judged(group, true, |run| Some(run.messages_per_s)));
         self.add("P6", "batches of 32, D1: at least 800,000 messages/s", true, Some(800_000.0), batches, "/s");
     }
 
@@ -167,25 +228,19 @@ impl<'a> Judge<'a> {
         let receipt = |quantile: Quantile| {
             let of =
                 |end: &EndToEnd| Some(&end.distribution).filter(|all| all.count > 0).map(|all| float(quantile(all)));
-            median(receipt?, |run| run.end_to_end.as_ref().and_then(of)).map(us)
+            Some(judged(receipt?, false, |run| run.end_to_end.as_ref().and_then(of))?.map(us))
         };
         let trip = |factor: f64, quantile| Some(us(factor * response(trip?, quantile)?));
-        let (wanted, measured) = ([trip(1.5, p50), trip(2.0, p99)], [receipt(p50), receipt(p99)]);
-        self.add(
-            "P7",
-            "send to receipt, D1: p50 at most 1.5 times that of rtt-1k",
-            false,
-            wanted[0],
-            measured[0],
-            "µs",
-        );
-        self.add("P7", "send to receipt, D1: p99 at most twice that of rtt-1k", false, wanted[1], measured[1], "µs");
+        let (wanted, median, tail) = ([trip(1.5, p50), trip(2.0, p99)], receipt(p50), receipt(p99));
+        self.add("P7", "send to receipt, D1: p50 at most 1.5 times that of rtt-1k", false, wanted[0], median, "µs");
+        self.add("P7", "send to receipt, D1: p99 at most twice that of rtt-1k", false, wanted[1], tail, "µs");
     }
 
     fn neighbours(&mut self) {
         let figure = |workload| self.ringmq(workload, Durability::D1).and_then(|group| response(group, p99)).map(us);
         let alone = figure(CATCHUP_WITHOUT_BACKLOG).map(|alone| 1.5 * alone);
-        let beside = figure("catchup");
+        let of_ringmq = |workload| self.ringmq(workload, Durability::D1).and_then(|group| judged_response(group, p99));
+        let beside = of_ringmq("catchup");
         self.add(
             "P8",
             "producers beside a group that catches up: p99 at most 1.5 times undisturbed",
@@ -195,31 +250,49 @@ impl<'a> Judge<'a> {
             "µs",
         );
         let figure = |workload| self.ringmq(workload, Durability::D1).and_then(|group| response(group, p99)).map(us);
-        let (few, many) = (figure(WITHOUT_IDLE_CONNECTIONS).map(|few| 1.1 * few), figure("conn-10k-idle"));
+        let of_ringmq = |workload| self.ringmq(workload, Durability::D1).and_then(|group| judged_response(group, p99));
+        let (few, many) = (figure(WITHOUT_IDLE_CONNECTIONS).map(|few| 1.1 * few), of_ringmq("conn-10k-idle"));
         self.add("P9", "beside 10,000 idle connections: p99 at most 1.1 times without", false, few, many, "µs");
-        let resident = |workload| {
-            let group = self.ringmq(workload, Durability::D1)?;
-            median(group, |run| run.cost.resident_bytes.map(float))
-        };
-        let idle = self.ringmq("conn-10k-idle", Durability::D1);
-        let idle = idle.and_then(|group| group.runs.first().map(|run| f64::from(run.parameters.idle_connections)));
-        let each = resident("conn-10k-idle").zip(resident(WITHOUT_IDLE_CONNECTIONS)).zip(idle);
-        let each =
-            each.filter(|(_, idle)| *idle > 0.0).map(|((many, few), idle)| (many - few).max(0.0) / idle / 1024.0);
+        let resident = |run: &RunRecord| run.cost.resident_bytes.map(float);
+        let group = self.ringmq("conn-10k-idle", Durability::D1);
+        let idle = group.and_then(|group| group.runs.first().map(|run| f64::from(run.parameters.idle_connections)));
+        let few = self.ringmq(WITHOUT_IDLE_CONNECTIONS, Durability::D1).and_then(|group| median(group, resident));
+        let many = group.and_then(|group| judged(group, false, resident));
+        let each = many.zip(few).zip(idle).filter(|(_, idle)| *idle > 0.0);
+        let each = each.map(|((many, few), idle)| many.map(|many| (many - few).max(0.0) / idle / 1024.0));
         self.add("P9", "memory of an idle connection: at most 16 KiB", false, Some(16.0), each, "KiB");
+    }
+
+    /// What the generator can do beside what was needed of it.
+    fn generator(&mut self) {
+        let Some(headroom) = self.set.headroom.first() else { return };
+        let factor = |rate: f64| (rate > 0.0).then(|| Measured::of(headroom.null_rate_per_s / rate));
+        let fixed = factor(headroom.highest_fixed_rate_per_s);
+        let all = factor(headroom.highest_used_rate_per_s);
+        let knee = (headroom.highest_knee_per_s > 0.0)
+            .then(|| Measured::of(headroom.highest_knee_per_s / headroom.null_rate_per_s * 100.0));
+        let rule = "the generator against the echo, beside the highest fixed rate: at least 5 times";
+        self.add("B11", rule, true, Some(5.0), fixed, "×");
+        let rule = "the generator against the echo, beside the highest rate of any run, knees and closed loops too: at \
+                    least 5 times";
+        self.add("B11", rule, true, Some(5.0), all, "×");
+        let rule = "the highest knee, as a share of what the generator can do: at most";
+        self.add("B11", rule, false, Some(MOST_BUSY_SHARE * 100.0), knee, "%");
     }
 
     /// RingMQ beside the Java broker at half of the latter's highest rate.
     fn against_java(&mut self, class: Durability) {
-        let knee = |system: &str| {
+        let find = |system: &str| {
             let is_it = |curve: &&Curve| {
                 let is_strict = curve.slo.p99_ns.is_some_and(|p99_ns| p99_ns <= STRICT_P99_NS);
                 curve.system == system && curve.durability == Some(class) && !is_strict
             };
-            self.set.curves.iter().find(is_it)?.knee_rate_per_s
+            self.set.curves.iter().find(is_it)
         };
-        let (ours, theirs) = (knee("ringmq"), knee("java"));
-        let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
+        // What RingMQ did not repeat does not count for it; what the other broker held once does.
+        let ours = find("ringmq").map(|curve| confirmed_rate(self.set, curve).unwrap_or(0.0));
+        let theirs = find("java").and_then(|curve| curve.knee_rate_per_s);
+        let ratio = ours.zip(theirs).map(|(ours, theirs)| Measured::of(ours / theirs));
         let name = class.name();
         let half = theirs.map(super::rounds::half);
         let pair = half.and_then(|half| {
@@ -230,16 +303,23 @@ impl<'a> Judge<'a> {
         if let Some((ours, theirs)) = pair {
             let quantiles: [(&str, f64, Quantile); 3] = [("p50", 0.5, p50), ("p99", 0.2, p99), ("p99.9", 0.1, p999)];
             for (title, most, quantile) in quantiles {
-                rows.push((title, most, response(ours, quantile).zip(response(theirs, quantile))));
+                rows.push((title, most, judged(ours, false, of_response(quantile)), response(theirs, quantile)));
             }
-            let cpu = |group| median(group, |run| run.cost.cpu_ns_per_message);
-            rows.push(("CPU per message", 0.25, cpu(ours).zip(cpu(theirs))));
-            let resident = |group| median(group, |run| run.cost.resident_bytes.map(float));
-            rows.push(("resident memory", 0.1, resident(ours).zip(resident(theirs))));
+            let cpu = |run: &RunRecord| run.cost.cpu_ns_per_message;
+            rows.push(("CPU per message", 0.25, judged(ours, false, cpu), median(theirs, cpu)));
+            let resident = |run: &RunRecord| run.cost.resident_bytes.map(float);
+            rows.push(("resident memory", 0.1, judged(ours, false, resident), median(theirs, resident)));
         }
-        self.add("P10", &format!("{name}: highest rate against RocketMQ's, at least"), true, Some(3.0), ratio, "×");
-        for (title, most, values) in rows {
-            let measured = values.map(|(ours, theirs)| ours / theirs);
+        self.add(
+            "P10",
+            &format!("{name}: highest confirmed rate against RocketMQ's highest, at least"),
+            true,
+            Some(3.0),
+            ratio,
+            "×",
+        );
+        for (title, most, ours, theirs) in rows {
+            let measured = ours.zip(theirs).map(|(ours, theirs)| ours.map(|ours| ours / theirs));
             let rule = format!("{name}, at half of RocketMQ's highest rate: {title} against RocketMQ's, at most");
             self.add("P10", &rule, false, Some(most), measured, "×");
         }
@@ -256,6 +336,7 @@ pub fn goals(set: &ResultSet) -> Vec<Goal> {
     judge.neighbours();
     judge.against_java(Durability::D1);
     judge.against_java(Durability::D2);
+    judge.generator();
     judge.goals
 }
 
@@ -276,6 +357,7 @@ mod tests {
     fn goals_follow_floors() {
         let mut set = example::result_set();
         set.curves.clear();
+        set.headroom.clear();
         let echo = example::run("null", 1, RunRole::Floor, 1.0, 30_000);
         let append = example::run("file", 1, RunRole::Floor, 1.0, 5_000);
         let run = example::run("ringmq", 1, RunRole::Measured, 1.0, 60_000);
@@ -287,8 +369,106 @@ mod tests {
         set.runs.push(renamed(echo, "null", "rtt-1k", None));
         let goals = goals(&set);
         assert_eq!(goals.len(), 2);
-        assert!((goals[0].wanted - 42.0).abs() < 1.0 && (goals[0].measured - 60.0).abs() < 1.0, "{goals:?}");
+        assert!((goals[0].wanted - 42.0).abs() < 1.0 && (goals[0].measured.unwrap() - 60.0).abs() < 1.0, "{goals:?}");
         assert!(!goals[0].is_met());
+    }
+
+    /// Goal: a floor that does not count is no floor, and the best of those that count is taken. Method: the same set, with the
+    /// echo disturbed, then with a slower append beside a disturbed fast one.
+    #[test]
+    fn disturbed_floors_do_not_count() {
+        let mut set = example::result_set();
+        set.curves.clear();
+        set.headroom.clear();
+        let floor = |system: &str, median_ns, class, is_disturbed: bool| {
+            let mut run = renamed(example::run(system, 1, RunRole::Floor, 1.0, median_ns), system, "rtt-1k", class);
+            run.validity.invalid.extend(is_disturbed.then(|| "the hypervisor took 2.0 % of the CPU time".to_owned()));
+            run
+        };
+        let run = example::run("ringmq", 1, RunRole::Measured, 1.0, 60_000);
+        let run = renamed(run, "ringmq", "rtt-1k", Some(Durability::D1));
+        let append = || floor("file", 5_000, Some(Durability::D1), false);
+        set.runs = vec![append(), run.clone(), floor("null", 30_000, None, true)];
+        assert!(goals(&set).is_empty(), "a disturbed echo");
+        let disturbed = floor("file-direct", 1_000, Some(Durability::D1), true);
+        set.runs = vec![append(), disturbed, run, floor("null", 30_000, None, false)];
+        assert!((goals(&set)[0].wanted - 42.0).abs() < 1.0, "{:?}", goals(&set));
+    }
+
+    /// Goal: runs that the broker failed are missed goals with their reason; runs that the host spoiled are left out. Method: P4
+    /// with rounds that reached 80 % of their rate, with one of three that did, with a lost message, with steal.
+    #[test]
+    fn the_worst_misses_stay() {
+        let run = |round, rate| {
+            let mut run = example::run("ringmq", round, RunRole::Measured, 50_000.0, 300_000);
+            run.achieved_rate_per_s = rate;
+            if rate < 50_000.0 {
+                run.validity.invalid.push("it reached 80.0 % of the target rate of 50000/s".to_owned());
+            }
+            renamed(run, "ringmq", "steady-1k-50k", Some(Durability::D2))
+        };
+        let judge = |runs: Vec<RunRecord>| {
+            let mut set = example::result_set();
+            set.runs = runs;
+            goals(&set).into_iter().find(|goal| goal.id == "P4")
+        };
+        let failed = judge((1..=3).map(|round| run(round, 40_000.0)).collect()).unwrap();
+        assert!(!failed.is_met() && failed.measured.is_some(), "{failed:?}");
+        assert_eq!(failed.failure, "3 of 3 runs failed: it reached 80.0 % of the target rate");
+        let most = judge(vec![run(1, 50_000.0), run(2, 50_000.0), run(3, 40_000.0)]).unwrap();
+        assert!(most.failure.is_empty() && most.measured.is_some(), "{most:?}");
+        let mut lossy = run(1, 50_000.0);
+        lossy.integrity.lost = 1;
+        assert!(judge(vec![lossy]).unwrap().failure.contains("1 messages lost"));
+        let mut dead = run(1, 40_000.0);
+        dead.status = RunStatus::Partial { reason: "measure: the broker closed the connection".to_owned() };
+        let dead = judge(vec![dead]).unwrap();
+        assert!(
+            !dead.is_met() && dead.measured.is_none() && dead.failure.contains("closed the connection"),
+            "{dead:?}"
+        );
+        let mut stolen = run(1, 50_000.0);
+        stolen.steal_share = Some(0.02);
+        stolen.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
+        assert!(judge(vec![stolen]).is_none());
+    }
+
+    /// Goal: only a repeated rate counts for RingMQ, none counts as 0, and what the other held once counts for it. Method: the
+    /// example's curves, unconfirmed and without a knee.
+    #[test]
+    fn knees_need_repeats() {
+        let mut set = example::result_set();
+        let rates = |set: &ResultSet| {
+            let goals = goals(set);
+            let of = |id: &str| goals.iter().find(|goal| goal.id == id).and_then(|goal| goal.measured);
+            (of("P5"), of("P10"))
+        };
+        assert_eq!(rates(&set).0, Some(80_000.0));
+        set.curves[0].confirmed = false;
+        assert_eq!(rates(&set).0, Some(0.0));
+        for curve in &mut set.curves {
+            curve.slo.p99_ns = Some(10 * STRICT_P99_NS);
+        }
+        assert_eq!(rates(&set).1, Some(0.0));
+        set.curves[0].confirmed = true;
+        set.curves[1].confirmed = false;
+        assert_eq!(rates(&set).1, Some(8.0));
+        set.curves[0].knee_rate_per_s = None;
+        assert_eq!(rates(&set).1, Some(0.0));
+    }
+
+    /// Goal: the generator is judged against fixed rates, against all rates, and at the knee. Method: a limit of 4 times the
+    /// knee, and no headroom.
+    #[test]
+    fn the_generator_is_judged() {
+        let mut set = example::result_set();
+        set.headroom[0].null_rate_per_s = 320_000.0;
+        let of = |set: &ResultSet| goals(set).into_iter().filter(|goal| goal.id == "B11").collect::<Vec<_>>();
+        let found = of(&set);
+        let values: Vec<_> = found.iter().map(|goal| (goal.measured, goal.is_met())).collect();
+        assert_eq!(values, [(Some(32.0), true), (Some(4.0), false), (Some(25.0), true)]);
+        set.headroom.clear();
+        assert!(of(&set).is_empty());
     }
 
     /// Goal: the other broker is judged at half of its knee and nowhere else, and missed goals stay. Method: the example's two
@@ -306,6 +486,6 @@ mod tests {
         set.runs.push(example::run("java", 1, RunRole::Measured, 5_000.0, 100_000));
         let found = of(&set);
         assert_eq!(found.len(), 6);
-        assert!((found[1].measured - 0.6).abs() < 0.01 && !found[1].is_met(), "{found:?}");
+        assert!((found[1].measured.unwrap() - 0.6).abs() < 0.01 && !found[1].is_met(), "{found:?}");
     }
 }

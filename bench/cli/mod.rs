@@ -20,7 +20,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use thiserror::Error;
 
-use crate::compare::{Thresholds, compare};
+use crate::compare::{LEAST_RUNS, Thresholds, compare};
 use crate::host::pinning;
 use crate::judge::SloError;
 use crate::peers::PeerError;
@@ -29,9 +29,6 @@ use crate::result::{ResultDirectory, ResultError, ResultSet};
 use crate::runner::RunError;
 use crate::workload::{CATALOGUE, Workload, WorkloadError};
 use options::{Arguments, CommandLine};
-
-/// Least repeats that may be compared.
-const LEAST_REPEATS: usize = crate::compare::LEAST_RUNS;
 
 /// Why a command did not do its work.
 #[derive(Debug, Error)]
@@ -105,10 +102,10 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
             let thresholds = Thresholds { p99: p99 / 100.0, cpu_per_message: cpu / 100.0, rate: rate / 100.0 };
             let (baseline, candidate) = (read_sets(baseline)?, read_sets(candidate)?);
             let comparison = compare(&baseline, &candidate, thresholds);
-            if comparison.rows.is_empty() {
+            if comparison.is_empty() {
                 let why = comparison.skipped.join("; ");
                 return Err(CliError::Usage(format!(
-                    "there is nothing to compare: each side needs at least {LEAST_REPEATS} valid runs of a workload at \
+                    "there is nothing to compare: each side needs at least {LEAST_RUNS} valid runs of a workload at \
                      one rate and durability class ({why})"
                 )));
             }
@@ -117,7 +114,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
             } else {
                 print!("{}", crate::compare::table(&comparison));
             }
-            Ok(u8::from(comparison.has_regression()))
+            Ok(comparison.exit_code())
         }
         Some(CommandLine::Report { directory }) => {
             let page = crate::report::write(&ResultDirectory::open(directory))?;

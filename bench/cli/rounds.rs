@@ -7,7 +7,7 @@ use super::search::round;
 use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
 use crate::peers::{Flush, Peer};
-use crate::result::{Durability, RunRole};
+use crate::result::{Curve, Durability, ResultSet, RunRole, Slo};
 use crate::workload::Workload;
 
 /// Load before measuring for a broker without a compiler at run time: pages and caches, no more.
@@ -89,6 +89,17 @@ pub fn turn(session: &mut Session<'_>, side: &Side<'_>, number: u32, shapes: &[W
     Ok(())
 }
 
+/// The curve of one broker, if the set has it: of the same class and workload, under the same conditions.
+fn known<'s>(set: &'s ResultSet, side: &Side<'_>, shape: &Workload, slo: &Slo) -> Option<&'s Curve> {
+    let class = Some(side.durability());
+    set.curves.iter().find(|curve| {
+        curve.system == side.peer.name()
+            && curve.durability == class
+            && curve.workload == shape.name
+            && curve.slo == *slo
+    })
+}
+
 /// The knee of one broker on a fresh store; the known one if the set has a curve already.
 ///
 /// # Errors
@@ -99,13 +110,7 @@ pub fn knee(
     shape: &Workload,
     plan: &SweepPlan<'_>,
 ) -> Result<Option<f64>, CliError> {
-    let durability = Some(side.durability());
-    let known = session
-        .set
-        .curves
-        .iter()
-        .find(|curve| curve.system == side.peer.name() && curve.durability == durability && curve.slo == *plan.slo);
-    if let Some(curve) = known {
+    if let Some(curve) = known(&session.set, side, shape, plan.slo) {
         return Ok(curve.knee_rate_per_s);
     }
     if session.is_stopped() {
@@ -125,4 +130,27 @@ pub fn knee(
     let name = format!("{}-{}-knee-{}", side.peer.name(), side.durability().name(), session.set.curves.len());
     session.stop_broker(broker, &name);
     Ok(knee)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: a plan that is resumed takes a curve only for its own workload, class and conditions. Method: the example's curve asked
+    /// for with one thing changed at a time.
+    #[test]
+    fn known_curves() {
+        let set = example::result_set();
+        let (shape, _) = Workload::find("steady-1k-10k").unwrap();
+        let (other, _) = Workload::find("steady-1k-50k").unwrap();
+        let side =
+            |flush| Side { peer: Peer::RingMq, flush, header: SerializeType::Json, conditioning_s: 0.0, settings: &[] };
+        let slo = &set.curves[0].slo;
+        assert!(known(&set, &side(Flush::Async), &shape, slo).is_some());
+        assert!(known(&set, &side(Flush::Async), &other, slo).is_none());
+        assert!(known(&set, &side(Flush::Sync), &shape, slo).is_none());
+        let looser = Slo { p99_ns: Some(50_000_000), ..slo.clone() };
+        assert!(known(&set, &side(Flush::Async), &shape, &looser).is_none());
+    }
 }

@@ -14,8 +14,8 @@ use crate::drivers::null::Behaviour;
 use crate::judge::exit_code;
 use crate::peers::{Broker, Flush, Peer, PeerOptions};
 use crate::result::{
-    Durability, Headroom, LoopKind, RESULT_SCHEMA, ResultDirectory, ResultSet, RunRecord, RunRole, RunStatus, SetKind,
-    SetStatus, SystemRecord, ToolRecord,
+    Durability, Headroom, INTERRUPTED, LoopKind, RESULT_SCHEMA, ResultDirectory, ResultSet, RunRecord, RunRole,
+    RunStatus, SetKind, SetStatus, SystemRecord, ToolRecord,
 };
 use crate::runner::{Layout, ProgressLine, RunSpec, Target, note, run};
 use crate::workload::Workload;
@@ -196,6 +196,7 @@ impl<'a> Session<'a> {
             runtime: String::new(),
             profile: String::new(),
             files: Vec::new(),
+            exits: Vec::new(),
         });
     }
 
@@ -230,9 +231,13 @@ impl<'a> Session<'a> {
     /// Stops a broker and keeps its configuration and log.
     pub fn stop_broker(&mut self, broker: Broker, name: &str) {
         let system = broker.record().name.clone();
-        let files = broker.finish(&self.directory, name);
+        let (files, exit) = broker.finish(&self.directory, name);
+        if !exit.is_in_order {
+            note(&format!("broker {}: {}", exit.start, exit.status));
+        }
         if let Some(known) = self.set.systems.iter_mut().find(|known| known.name == system) {
             known.files.extend(files);
+            known.exits.push(exit);
         }
     }
 
@@ -348,6 +353,9 @@ impl<'a> Session<'a> {
             workload: shape.name.clone(),
             null_rate_per_s: reached,
             highest_used_rate_per_s: 0.0,
+            highest_fixed_rate_per_s: 0.0,
+            fastest_closed_loop_per_s: 0.0,
+            highest_knee_per_s: 0.0,
         });
         Ok(())
     }
@@ -358,24 +366,17 @@ impl<'a> Session<'a> {
     /// It cannot be written.
     pub fn finish(mut self, failure: Option<CliError>) -> Result<u8, CliError> {
         self.set.status = if self.is_stopped() {
-            SetStatus::Partial { reason: "interrupted".to_owned() }
+            SetStatus::Partial { reason: INTERRUPTED.to_owned() }
         } else if let Some(failure) = &failure {
             SetStatus::Partial { reason: failure.to_string() }
         } else if let Some(run) = self.set.runs.iter().find(|run| run.status != RunStatus::Complete) {
             SetStatus::Partial { reason: format!("run {} did not get to its end", run.id) }
+        } else if let Some(reason) = self.set.broken_exit() {
+            SetStatus::Partial { reason }
         } else {
             SetStatus::Complete
         };
-        for headroom in &mut self.set.headroom {
-            // Closed loops and knees go to a limit; theirs is judged by the generator's share of its core.
-            let fixed = self.set.runs.iter().filter(|run| {
-                run.role == RunRole::Measured
-                    && run.parameters.batch == 1
-                    && run.operations.iter().any(|o| o.name == "send")
-            });
-            let rates = fixed.filter_map(|run| run.parameters.target_rate_per_s);
-            headroom.highest_used_rate_per_s = rates.fold(0.0, f64::max);
-        }
+        self.set.note_used_rates();
         if matches!(self.set.kind, SetKind::Canonical | SetKind::Publish) {
             self.set.goals = goals(&self.set);
         }

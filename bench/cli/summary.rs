@@ -1,5 +1,6 @@
 //! What the terminal shows: one line per run while they come, ten lines at the end.
 
+use crate::judge::confirmed_rate;
 use crate::report::groups::{Figure, Group, groups};
 use crate::report::share_at_knee;
 use crate::result::{Distribution, Durability, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
@@ -127,7 +128,11 @@ pub fn summary(set: &ResultSet) -> Vec<String> {
     let mut body: Vec<String> = measured.map(|group| group_line(set, group)).collect();
     for curve in &set.curves {
         let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |knee| format!("{}/s", units::count(knee)));
-        let confirmed = if curve.confirmed { "confirmed" } else { "not confirmed" };
+        let confirmed = match (curve.confirmed, confirmed_rate(set, curve)) {
+            (true, _) => "confirmed".to_owned(),
+            (false, Some(rate)) => format!("not confirmed ({}/s is)", units::count(rate)),
+            (false, None) => "not confirmed".to_owned(),
+        };
         let class = curve.durability.map_or("--", Durability::name);
         let share = share_at_knee(set, curve);
         body.push(format!(

@@ -1,8 +1,10 @@
 //! Two sets of runs against each other: ratios of medians with bootstrap intervals, and a verdict per figure. Pure.
 //!
-//! Invariants: only runs of the same workload, rate and durability class meet; invalid, unfinished and lossy runs are left
-//! out; fewer than [`LEAST_RUNS`] usable runs on a side are not compared at all, and the reader is told. The intervals come
-//! from a fixed seed, so the same files give the same table.
+//! Invariants: only runs of the same workload, rate and durability class meet, and only knees of the same conditions; invalid,
+//! unfinished and lossy runs are left out; fewer than [`LEAST_RUNS`] usable runs on a side are not compared at all, and the
+//! reader is told. A candidate that has too few because it failed itself (it lost messages, died, or missed the rate) is
+//! worse than any figure: that is a failure of the comparison, not a gap in it. The intervals come from a fixed seed, so the
+//! same files give the same table.
 
 mod bootstrap;
 mod text;
@@ -11,6 +13,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::judge::{confirmed_rate, doubts, is_refuted, target_failures};
 use crate::report::groups::{Figure, Group, groups};
 use crate::result::{Durability, ResultSet, RunRecord, RunRole, Slo};
 use crate::units;
@@ -34,7 +37,7 @@ pub enum Metric {
     Longest,
     /// Acknowledged messages per second.
     Rate,
-    /// Highest rate that held the SLO.
+    /// Highest rate that held the SLO and did so again when it was repeated.
     Knee,
     /// CPU time of the broker per message.
     CpuPerMessage,
@@ -187,19 +190,49 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// What was not compared, and why.
     pub skipped: Vec<String>,
+    /// What could not be compared because the candidate failed where the baseline did not.
+    pub failures: Vec<String>,
+    /// Runs of the candidate in which messages were lost, doubled, reordered, damaged or invented.
+    pub violations: Vec<String>,
 }
 
 impl Comparison {
-    /// Whether any figure is a regression.
+    fn new(baseline: &str, candidate: &str) -> Comparison {
+        Comparison {
+            baseline: baseline.to_owned(),
+            candidate: candidate.to_owned(),
+            rows: Vec::new(),
+            skipped: Vec::new(),
+            failures: Vec::new(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// Whether any figure is a regression, or is missing because the candidate failed.
     pub fn has_regression(&self) -> bool {
-        self.rows.iter().any(|row| row.verdict == Verdict::Regression)
+        !self.failures.is_empty() || self.rows.iter().any(|row| row.verdict == Verdict::Regression)
+    }
+
+    /// Whether there is nothing to say: no row, and nothing that the candidate did wrong.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.failures.is_empty() && self.violations.is_empty()
+    }
+
+    /// 4 integrity, 1 a regression, 0.
+    pub fn exit_code(&self) -> u8 {
+        if self.violations.is_empty() { u8::from(self.has_regression()) } else { 4 }
+    }
+
+    fn note_violations<'a>(&mut self, runs: impl Iterator<Item = &'a RunRecord>) {
+        let lossy = runs.filter(|run| run.integrity.is_violated());
+        self.violations.extend(lossy.map(|run| format!("{}: {}", run.id, run.integrity.violations().join(", "))));
     }
 }
 
 /// Compares two sets (`compare A B`): A is the baseline. Each may consist of several results.
 pub fn compare(baseline: &[ResultSet], candidate: &[ResultSet], thresholds: Thresholds) -> Comparison {
-    let mut comparison =
-        Comparison { baseline: "A".to_owned(), candidate: "B".to_owned(), rows: Vec::new(), skipped: Vec::new() };
+    let mut comparison = Comparison::new("A", "B");
+    comparison.note_violations(candidate.iter().flat_map(|set| &set.runs));
     let left = cells(baseline, None);
     let right = cells(candidate, None);
     pair(&left, &right, thresholds, &mut comparison);
@@ -220,12 +253,8 @@ pub fn inside(set: &ResultSet) -> Vec<Comparison> {
     let sets = std::slice::from_ref(set);
     systems
         .map(|other| {
-            let mut comparison = Comparison {
-                baseline: other.to_owned(),
-                candidate: first.to_owned(),
-                rows: Vec::new(),
-                skipped: Vec::new(),
-            };
+            let mut comparison = Comparison::new(other, first);
+            comparison.note_violations(set.runs.iter().filter(|run| run.system == first));
             pair(&cells(sets, Some(other)), &cells(sets, Some(first)), Thresholds::default(), &mut comparison);
             comparison
         })
@@ -239,7 +268,11 @@ struct Cell {
     rate_milli: Option<u64>,
     /// Named only when several systems of one side would meet.
     system: Option<String>,
+    /// What a knee had to hold.
+    slo: Option<Slo>,
     runs: usize,
+    /// Runs that the system itself failed, with what they failed by.
+    failed: Vec<String>,
     values: Vec<(Metric, Vec<f64>)>,
 }
 
@@ -249,6 +282,7 @@ impl Cell {
             && self.workload == other.workload
             && self.rate_milli == other.rate_milli
             && self.system == other.system
+            && self.slo == other.slo
     }
 
     fn name(&self) -> String {
@@ -256,6 +290,9 @@ impl Cell {
         if let Some(rate) = self.rate_milli {
             // Writing to a string cannot fail.
             let _ = write!(name, " at {}/s", units::count(rate as f64 / 1000.0));
+        }
+        if let Some(slo) = &self.slo {
+            let _ = write!(name, ", highest rate with {}", slo_text(slo));
         }
         if let Some(class) = self.durability {
             let _ = write!(name, " ({})", class.name());
@@ -280,6 +317,11 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
             add(&mut cells, cell_of(&group, system.is_none()));
         }
         for curve in set.curves.iter().filter(|curve| system.is_none_or(|wanted| wanted == curve.system)) {
+            let knee = confirmed_rate(set, curve);
+            let failed = (knee.is_none() && is_refuted(set, curve)).then(|| {
+                let doubts = doubts(set, curve).join(", ");
+                if doubts.is_empty() { "no rate held".to_owned() } else { format!("not confirmed, {doubts}") }
+            });
             add(
                 &mut cells,
                 Cell {
@@ -287,8 +329,10 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
                     workload: curve.workload.clone(),
                     rate_milli: None,
                     system: system.is_none().then(|| curve.system.clone()),
-                    runs: 1,
-                    values: vec![(Metric::Knee, curve.knee_rate_per_s.into_iter().collect())],
+                    slo: Some(curve.slo.clone()),
+                    runs: usize::from(knee.is_some()),
+                    failed: failed.into_iter().collect(),
+                    values: vec![(Metric::Knee, knee.into_iter().collect())],
                 },
             );
         }
@@ -299,12 +343,18 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
 fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
     let values =
         Metric::OF_RUNS.map(|metric| (metric, group.usable().filter_map(|run| metric.of(run)).collect())).to_vec();
+    let failed = group.runs.iter().filter_map(|run| {
+        let failures = target_failures(run);
+        (!failures.is_empty()).then(|| format!("{}: {}", run.id, failures.join(", ")))
+    });
     Cell {
         durability: group.key.durability,
         workload: group.key.workload.clone(),
         rate_milli: group.key.rate_milli,
         system: with_system.then(|| group.key.system.clone()),
+        slo: None,
         runs: group.usable().count(),
+        failed: failed.collect(),
         values,
     }
 }
@@ -315,6 +365,7 @@ fn add(cells: &mut Vec<Cell>, cell: Cell) {
         return;
     };
     known.runs += cell.runs;
+    known.failed.extend(cell.failed);
     for (metric, values) in cell.values {
         match known.values.iter_mut().find(|(other, _)| *other == metric) {
             Some((_, all)) => all.extend(values),
@@ -329,6 +380,18 @@ fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, compariso
             comparison.skipped.push(format!("{}: only in {}", left.name(), comparison.baseline));
             continue;
         };
+        if !right.failed.is_empty() {
+            let (name, failed) = (left.name(), right.failed.join("; "));
+            if left.runs >= LEAST_RUNS && right.runs < LEAST_RUNS {
+                comparison.failures.push(format!(
+                    "{name}: {} has {} usable runs, {} has {} because it failed: {failed}",
+                    comparison.baseline, left.runs, comparison.candidate, right.runs
+                ));
+                continue;
+            }
+            let candidate = &comparison.candidate;
+            comparison.skipped.push(format!("{name}: runs that {candidate} failed are in no row: {failed}"));
+        }
         for (metric, old) in &left.values {
             let Some((_, new)) = right.values.iter().find(|(other, _)| other == metric) else { continue };
             if old.is_empty() && new.is_empty() {
@@ -465,6 +528,78 @@ mod tests {
         let refused = compare(&base, &[other], Thresholds::default());
         assert!(refused.rows.is_empty());
         assert_eq!(refused.skipped.len(), 2);
+    }
+
+    /// Goal: a candidate that lost messages, died or missed its rate cannot pass, whatever else there is to compare; one that the
+    /// host spoiled is merely not compared, and a baseline that failed is no fault of the candidate. Method: a second rate
+    /// that is sound on both sides, and the first spoiled in each way.
+    #[test]
+    fn failures_of_the_candidate() {
+        let with_second_rate = || {
+            let mut set = set_with(100);
+            set.runs.extend((1..=5).map(|round| example::run("ringmq", round, RunRole::Measured, 20_000.0, 60_000)));
+            set
+        };
+        let base = [with_second_rate()];
+        let spoiled = |spoil: &dyn Fn(&mut RunRecord)| {
+            let mut set = with_second_rate();
+            set.runs.iter_mut().take(3).for_each(spoil);
+            [set]
+        };
+        let against = |candidate: &[ResultSet]| compare(&base, candidate, Thresholds::default());
+        let missed = |run: &mut RunRecord| {
+            run.achieved_rate_per_s = 8_000.0;
+            run.validity.invalid.push("it reached 80.0 % of the target rate of 10000/s".to_owned());
+        };
+        let slow = spoiled(&missed);
+        let found = against(&slow);
+        assert_eq!((found.exit_code(), found.failures.len()), (1, 1), "{found:?}");
+        assert!(found.failures[0].contains("reached 80.0 %") && !found.rows.is_empty(), "{found:?}");
+        let died = |run: &mut RunRecord| {
+            run.status = crate::result::RunStatus::Partial { reason: "measure: no answer for 10 s".to_owned() };
+        };
+        assert_eq!(against(&spoiled(&died)).exit_code(), 1);
+        assert_eq!(against(&spoiled(&|run| run.integrity.lost = 1)).exit_code(), 4);
+        let mut once = with_second_rate();
+        once.runs[0].integrity.duplicated = 1;
+        let found = against(&[once]);
+        assert_eq!((found.exit_code(), found.violations.len(), found.failures.len()), (4, 1, 0), "{found:?}");
+        let stolen = |run: &mut RunRecord| {
+            run.steal_share = Some(0.02);
+            run.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
+        };
+        assert_eq!(against(&spoiled(&stolen)).exit_code(), 0);
+        assert_eq!(compare(&slow, &base, Thresholds::default()).exit_code(), 0);
+        let nothing = compare(
+            &[set_with(100)],
+            &[{
+                let mut set = set_with(100);
+                set.runs.iter_mut().for_each(missed);
+                set
+            }],
+            Thresholds::default(),
+        );
+        assert!(nothing.rows.is_empty() && !nothing.is_empty() && nothing.exit_code() == 1, "{nothing:?}");
+    }
+
+    /// Goal: knees meet only under the same conditions, and one that its repeats refuted is a failure. Method: three results with
+    /// a curve each against the same, under other conditions, and unconfirmed.
+    #[test]
+    fn knees() {
+        let sets = |change: &dyn Fn(&mut crate::result::Curve)| {
+            let mut set = example::result_set();
+            set.runs.retain(|run| run.role == RunRole::SweepStep);
+            set.curves.truncate(1);
+            change(&mut set.curves[0]);
+            vec![set; 3]
+        };
+        let against = |candidate: &[ResultSet]| compare(&sets(&|_| ()), candidate, Thresholds::default());
+        assert_eq!(find(&against(&sets(&|_| ())), Metric::Knee).verdict, Verdict::Undecided);
+        assert!(against(&sets(&|curve| curve.slo.p99_ns = Some(50_000_000))).rows.is_empty());
+        let refuted = against(&sets(&|curve| (curve.knee_rate_per_s, curve.confirmed) = (None, false)));
+        assert_eq!(refuted.exit_code(), 1, "{refuted:?}");
+        let untried = against(&sets(&|curve| curve.confirmed = false));
+        assert!(untried.is_empty(), "nothing was repeated, so nothing is known: {untried:?}");
     }
 
     /// Goal: a versus set compares the first system against the other. Method: the example set.

@@ -48,6 +48,12 @@ pub fn table(comparison: &Comparison) -> String {
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
+    for failure in &comparison.failures {
+        text.push_str(&format!("FAILED: {failure}\n"));
+    }
+    for violation in &comparison.violations {
+        text.push_str(&format!("INTEGRITY: {violation}\n"));
+    }
     for reason in &comparison.skipped {
         text.push_str(&format!("not compared: {reason}\n"));
     }

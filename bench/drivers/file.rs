@@ -30,49 +30,72 @@ pub enum AppendMode {
     DirectSync,
 }
 
+/// A file that is there only as long as this value.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Nothing more can be done about a file that cannot be removed.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// The driver.
 #[derive(Debug)]
 pub struct FileAppend {
     file: File,
-    path: PathBuf,
+    _path: Temporary,
     mode: AppendMode,
     buffer: Vec<u8>,
     buffer_start: usize,
     append_bytes: usize,
+    file_bytes: u64,
     at: u64,
 }
 
 impl FileAppend {
-    /// Makes the file in `folder`. Blocks while it is zeroed.
+    /// Makes a file of its own in `folder`. Blocks while it is zeroed.
     ///
     /// # Errors
-    /// There is no room, or the file system refuses.
+    /// There is no room, or the file system refuses; nothing is left behind.
     pub fn open(folder: &Path, mode: AppendMode, append_bytes: usize) -> Result<FileAppend, DriverError> {
+        FileAppend::open_of(folder, mode, append_bytes, FILE_BYTES)
+    }
+
+    fn open_of(
+        folder: &Path,
+        mode: AppendMode,
+        append_bytes: usize,
+        file_bytes: u64,
+    ) -> Result<FileAppend, DriverError> {
         let failed = |action: &'static str| move |source: io::Error| DriverError::System { action, source };
-        let path = folder.join("append-floor");
+        let path = folder.join(format!("append-floor-{}-{}", std::process::id(), monotonic_ns()));
         let zeros = vec![0; 1 << 20];
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        // Only a new file: the folder may be everybody's, and what is there already belongs to somebody else.
+        options.write(true).create_new(true);
         let plain = options.open(&path).map_err(failed("create the file of the append floor"))?;
-        for piece in 0..FILE_BYTES >> 20 {
+        let path = Temporary(path);
+        for piece in 0..file_bytes >> 20 {
             plain.write_all_at(&zeros, piece << 20).map_err(failed("zero the file of the append floor"))?;
         }
         plain.sync_all().map_err(failed("sync the file of the append floor"))?;
         let (file, append_bytes) = if mode == AppendMode::DirectSync {
             let mut options = OpenOptions::new();
             options.write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
-            let file = options.open(&path).map_err(failed("open a file for direct writes"))?;
+            let file = options.open(&path.0).map_err(failed("open a file for direct writes"))?;
             (file, append_bytes.next_multiple_of(BLOCK_BYTES))
         } else {
             (plain, append_bytes)
         };
         let buffer = vec![0x5a; append_bytes + BLOCK_BYTES];
         let buffer_start = buffer.as_ptr().align_offset(BLOCK_BYTES);
-        Ok(FileAppend { file, path, mode, buffer, buffer_start, append_bytes, at: 0 })
+        Ok(FileAppend { file, _path: path, mode, buffer, buffer_start, append_bytes, file_bytes, at: 0 })
     }
 
     fn append(&mut self) -> io::Result<()> {
-        if self.at + self.append_bytes as u64 > FILE_BYTES {
+        if self.at + self.append_bytes as u64 > self.file_bytes {
             self.at = 0;
         }
         let bytes = &self.buffer[self.buffer_start..self.buffer_start + self.append_bytes];
@@ -121,9 +144,37 @@ impl Driver for FileAppend {
     fn fail_older(&mut self, _: u64, _: bool, _: &mut Books) {}
 }
 
-impl Drop for FileAppend {
-    fn drop(&mut self) {
-        // The folder is temporary and will be removed with the file if this fails.
-        let _ = std::fs::remove_file(&self.path);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: two floors in one folder do not meet, what is there under the former name is not touched, and nothing is left, also
+    /// not by one that could not be opened. Method: two at once beside a link of that name, then a folder that refuses
+    /// direct writes.
+    #[test]
+    fn files_are_their_own_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let precious = folder.path().join("precious");
+        std::fs::write(&precious, "kept").unwrap();
+        std::os::unix::fs::symlink(&precious, folder.path().join("append-floor")).unwrap();
+        let files = || std::fs::read_dir(folder.path()).unwrap().count();
+        let open = |folder: &Path, mode| FileAppend::open_of(folder, mode, 1024, 1 << 20);
+        let mut first = open(folder.path(), AppendMode::PageCache).unwrap();
+        let second = open(folder.path(), AppendMode::PageCache).unwrap();
+        assert_eq!(files(), 4);
+        drop(second);
+        assert_eq!(files(), 3);
+        first.append().unwrap();
+        drop(first);
+        assert_eq!((files(), std::fs::read_to_string(&precious).unwrap().as_str()), (2, "kept"));
+        // The proc file system takes no new files, and shared memory no direct writes on many kernels.
+        assert!(open(Path::new("/proc"), AppendMode::PageCache).is_err());
+        let memory = Path::new("/dev/shm");
+        let own = format!("append-floor-{}-", std::process::id());
+        if memory.is_dir() {
+            drop(open(memory, AppendMode::DirectSync));
+            let is_own = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&own);
+            assert!(!std::fs::read_dir(memory).unwrap().flatten().any(|entry| is_own(&entry)));
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::drivers::{Books, Driver, DriverError};
 use crate::host::hiccup::Grid;
 use crate::load::recorder::{Failure, SECOND_NS};
 use crate::plan::{Arrivals, Plan};
-use crate::result::{PhaseRecord, RunStatus};
+use crate::result::{BOOKS_FULL, INTERRUPTED, PhaseRecord, RunStatus};
 
 /// Quiet time between warm-up and measured phase, in which the hooks have taken their first readings.
 const GAP_NS: u64 = 5_000_000;
@@ -27,6 +27,8 @@ const SILENCE_NS: u64 = 10 * SECOND_NS;
 const SETTLE_NS: u64 = 3 * SECOND_NS;
 /// How long reading everything back may take without any progress.
 const VERIFY_SILENCE_NS: u64 = 10 * SECOND_NS;
+/// Messages for which a closed loop's books must have room: the largest batch is far smaller.
+const LEAST_ROOM: u64 = 1024;
 /// How often figures for people are published.
 const PROGRESS_NS: u64 = 100_000_000;
 
@@ -164,6 +166,8 @@ enum End {
     Done,
     Stopped,
     Silent,
+    /// The books of a closed loop have no room left.
+    Full,
     Broken(DriverError),
 }
 
@@ -198,7 +202,8 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
             }
             let reason = match end {
                 End::Done => "ended".to_owned(),
-                End::Stopped => "interrupted".to_owned(),
+                End::Stopped => INTERRUPTED.to_owned(),
+                End::Full => BOOKS_FULL.to_owned(),
                 End::Silent => format!("no answer for {} s", SILENCE_NS / SECOND_NS),
                 End::Broken(error) => error.to_string(),
             };
@@ -463,8 +468,11 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
             let mut did = false;
             for _ in 0..STARTS_PER_TURN {
                 let now_ns = self.clock.now_ns();
-                if now_ns < start_ns || now_ns >= end_ns || self.books.ledger.room() < 1024 {
+                if now_ns < start_ns || now_ns >= end_ns {
                     break;
+                }
+                if self.books.ledger.room() < LEAST_ROOM {
+                    return End::Full;
                 }
                 match self.driver.start(now_ns, self.books) {
                     Ok(true) => self.books.recorder.plan(now_ns),

@@ -95,6 +95,12 @@ impl Hooks for AlignStalls {
 }
 
 fn simulate(schedule: Schedule, places: usize, measure_ns: u64) -> (Books, Outcome) {
+    let (books, outcome) = simulate_with_room(schedule, places, measure_ns, 4_000_000);
+    assert_eq!(outcome.status, RunStatus::Complete);
+    (books, outcome)
+}
+
+fn simulate_with_room(schedule: Schedule, places: usize, measure_ns: u64, room: u64) -> (Books, Outcome) {
     let clock = SimulatedClock(Rc::new(Cell::new(SECOND_NS)));
     let origin = Rc::new(Cell::new(0));
     let mut server = StallServer {
@@ -105,7 +111,7 @@ fn simulate(schedule: Schedule, places: usize, measure_ns: u64) -> (Books, Outco
         places,
         under_way: VecDeque::with_capacity(places.min(20_000)),
     };
-    let mut books = Books { recorder: Recorder::new(measure_ns), ledger: Ledger::new(unread(4_000_000, 64)) };
+    let mut books = Books { recorder: Recorder::new(measure_ns), ledger: Ledger::new(unread(room, 64)) };
     let mut settings = Settings {
         schedule,
         preload_messages: 0,
@@ -118,7 +124,6 @@ fn simulate(schedule: Schedule, places: usize, measure_ns: u64) -> (Books, Outco
     let (stop, progress) = (AtomicBool::new(false), Progress::default());
     let mut engine = Engine { driver: &mut server, books: &mut books, clock: &clock, stop: &stop, progress: &progress };
     let outcome = engine.run(&mut settings, &mut AlignStalls(origin, clock.clone()));
-    assert_eq!(outcome.status, RunStatus::Complete);
     (books, outcome)
 }
 
@@ -168,6 +173,20 @@ fn a_full_generator_shows_as_lag() {
     assert_eq!(books.recorder.counts(), (500_000, 500_000, 0));
     assert!(response.p999_ns > 850 * MS && lag.p999_ns > 850 * MS, "{} {}", response.p999_ns, lag.p999_ns);
     assert!(service.p999_ns < 2 * MS, "{}", service.p999_ns);
+}
+
+/// Goal: a closed loop that its books have no room for ends as partial, with what there is, instead of going slower. Method: a
+/// server that answers in 1 ms with 100 places, and room for about half of the run.
+#[test]
+fn full_books_end_a_closed_loop() {
+    let (books, outcome) = simulate_with_room(Schedule::Closed, 100, 10 * SECOND_NS, 1_500_000);
+    let RunStatus::Partial { reason } = &outcome.status else { panic!("it is partial") };
+    assert!(reason.starts_with("measure: ") && reason.ends_with(BOOKS_FULL), "{reason}");
+    assert!(!outcome.status.is_ended_by_target());
+    let (planned, answered, failed) = books.recorder.counts();
+    assert!(planned == answered && failed == 0 && answered > 100_000, "{planned} {answered} {failed}");
+    assert!(outcome.measure_end_ns - outcome.measure_start_ns < 9 * SECOND_NS);
+    assert!(books.ledger.room() < LEAST_ROOM + 100);
 }
 
 /// A server that never answers after a while.

@@ -1,6 +1,7 @@
 //! Kernel, processors, memory and network.
 
 use super::Facts;
+use crate::host::process::is_virtual;
 
 /// Settings below `/proc/sys` that change latency; the tuning catalogue explains them.
 const SYSCTLS: &[&str] = &[
@@ -51,6 +52,11 @@ const SYSCTLS: &[&str] = &[
     "fs.aio-max-nr",
 ];
 
+/// Where a guest's kernel keeps for how long it polls before it halts.
+const HALT_POLL: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
+/// Name of that fact in the section `cpu`.
+pub const HALT_POLL_FACT: &str = "guest_halt_poll_ns";
+
 /// Most interfaces that are described.
 const MOST_INTERFACES: usize = 8;
 
@@ -88,15 +94,24 @@ fn processors(facts: &mut Facts<'_>) {
     facts.add_file("cpu", "online", "/sys/devices/system/cpu/online");
     facts.add_file("cpu", "isolated", "/sys/devices/system/cpu/isolated");
     facts.add_file("cpu", "SMT", "/sys/devices/system/cpu/smt/active");
-    let flags = field("flags").unwrap_or_default();
-    let is_virtual = flags.split(' ').any(|flag| flag == "hypervisor");
-    let kind = if flags.is_empty() { None } else { Some(if is_virtual { "yes" } else { "no" }.to_owned()) };
+    let kind = is_virtual(&info.join("\n")).map(|is_virtual| if is_virtual { "yes" } else { "no" }.to_owned());
     facts.add("cpu", "virtual machine", kind, "from the processor's flags");
     facts.add_file("cpu", "hypervisor", "/sys/class/dmi/id/sys_vendor");
     facts.add_file("cpu", "governor", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
     facts.add_file("cpu", "boost", "/sys/devices/system/cpu/cpufreq/boost");
     facts.add_file("cpu", "idle driver", "/sys/devices/system/cpu/cpuidle/current_driver");
     facts.add_file("cpu", "idle governor", "/sys/devices/system/cpu/cpuidle/current_governor");
+    // How long an idle guest spins before it gives its core back. Waking up again takes the host tens of microseconds, so
+    // this halves or doubles every latency on a virtual machine.
+    match facts.read(HALT_POLL) {
+        Ok(value) => facts.add(
+            "cpu",
+            HALT_POLL_FACT,
+            Some(value),
+            "polled before the core is given back; with 0 every idle moment ends with a wake-up by the host",
+        ),
+        Err(reason) => facts.add("cpu", HALT_POLL_FACT, None, &format!("no haltpoll in this kernel: {reason}")),
+    }
     for name in facts.names("/sys/devices/system/cpu/vulnerabilities") {
         facts.add_file("mitigation", &name, &format!("/sys/devices/system/cpu/vulnerabilities/{name}"));
     }

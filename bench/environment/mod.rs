@@ -11,6 +11,8 @@ mod tuning;
 
 use std::path::Path;
 
+pub use machine::HALT_POLL_FACT;
+
 use crate::clock::{rfc3339, wall_ms};
 use crate::result::{ENVIRONMENT_SCHEMA, EnvironmentFact, EnvironmentRecord};
 
@@ -125,6 +127,21 @@ fn host_hash(root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: for how long a guest polls before it halts is in the record, or why not. Method: a root with and without the file.
+    #[test]
+    fn knows_how_long_a_guest_polls() {
+        let root = tempfile::tempdir().unwrap();
+        let fact = || {
+            let facts = capture_below(root.path(), root.path(), None).facts;
+            facts.into_iter().find(|fact| fact.section == "cpu" && fact.name == HALT_POLL_FACT).unwrap()
+        };
+        assert!(fact().value.is_none() && fact().note.contains("no haltpoll"), "{:?}", fact());
+        let folder = root.path().join("sys/module/haltpoll/parameters");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("guest_halt_poll_ns"), "200000\n").unwrap();
+        assert_eq!(fact().value.as_deref(), Some("200000"));
+    }
 
     /// Goal: a machine that shows nothing gives facts with reasons instead of failing, and names stay unique. Method: an empty
     /// root, then this machine.

@@ -157,6 +157,17 @@ pub fn steal_ticks() -> Option<(u64, u64)> {
     Some((ticks.iter().sum(), *ticks.get(7)?))
 }
 
+/// Whether this is a virtual machine, as its processor says; `None`: it does not say.
+pub fn is_virtual_machine() -> Option<bool> {
+    is_virtual(&fs::read_to_string("/proc/cpuinfo").ok()?)
+}
+
+/// The same from the text of `/proc/cpuinfo`: the `hypervisor` flag of x86.
+pub fn is_virtual(cpuinfo: &str) -> Option<bool> {
+    let (_, flags) = cpuinfo.lines().find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == "flags"))?;
+    Some(flags.split_whitespace().any(|flag| flag == "hypervisor"))
+}
+
 /// The process that listens on a port of this host.
 pub fn listener_of(port: u16) -> Option<u32> {
     let mut inodes = Vec::new();
@@ -198,6 +209,14 @@ mod tests {
         let nobody = ProcessMeter::attach(u32::MAX - 1, false).read();
         assert_eq!(nobody, Usage::default());
         assert!(steal_ticks().is_some_and(|(total, steal)| total > steal));
+    }
+
+    /// Goal: virtual machines are told from hardware, and neither is claimed where the processor does not say. Method: three texts.
+    #[test]
+    fn tells_virtual_machines() {
+        assert_eq!(is_virtual("model name\t: X\nflags\t\t: fpu hypervisor sse\n"), Some(true));
+        assert_eq!(is_virtual("flags\t\t: fpu sse\nvmx flags\t: hypervisor\n"), Some(false));
+        assert_eq!(is_virtual("Features\t: fp asimd\n"), None);
     }
 
     /// Goal: the owner of a port is found. Method: listen here; ask for it, and for a port that is closed again.

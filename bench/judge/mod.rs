@@ -1,7 +1,9 @@
 //! Judgement over results: whether a run is valid, and whether it meets conditions. Pure functions over records.
 
+mod knee;
 mod slo;
 mod validity;
 
+pub use knee::{confirmed_rate, doubts, is_refuted};
 pub use slo::{SloError, check_slo, parse_slo};
-pub use validity::{MOST_BUSY_SHARE, exit_code, judge, validity};
+pub use validity::{DEFAULT_NOISE_NS, MOST_BUSY_SHARE, breaks_strict_lag, exit_code, judge, target_failures, validity};

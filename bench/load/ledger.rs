@@ -128,7 +128,7 @@ impl Ledger {
 
     /// Messages that can still be sent.
     pub fn room(&self) -> u64 {
-        self.shape.capacity - self.next
+        self.shape.capacity.saturating_sub(self.next)
     }
 
     /// Number of the next message.

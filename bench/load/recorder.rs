@@ -416,8 +416,8 @@ mod tests {
         assert!(kinds[0].kind.starts_with("14 "), "{}", kinds[0].kind);
         let mut log = Vec::new();
         recorder.write_hlog(&mut log, 0, "test", "send").unwrap();
-        assert_eq!(hlog::read_merged(&log, "send", "response").unwrap().len(), 3);
-        assert_eq!(hlog::read_merged(&log, "send", "error").unwrap().len(), 1);
+        assert_eq!(hlog::tests::read_merged(&log, "send", "response").len(), 3);
+        assert_eq!(hlog::tests::read_merged(&log, "send", "error").len(), 1);
     }
 
     /// Goal: receipts are counted once, and a clock that runs backwards is not dropped. Method: one of each.

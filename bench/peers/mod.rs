@@ -11,7 +11,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,14 @@ pub use ringmq::find_ringmq;
 
 use crate::drivers::remoting::{ask, connect};
 use crate::host::{extents, pinning};
-use crate::result::{Durability, ResultDirectory, SystemRecord};
+use crate::result::{Durability, ExitRecord, ResultDirectory, SystemRecord};
 
 /// How long a broker may take to serve.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// How long a broker may take to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Exit code of a Java machine that was stopped by SIGTERM.
+const JAVA_TERMINATED: i32 = 143;
 /// Lines of a broker's log that are shown when it does not start.
 const SHOWN_LOG_LINES: usize = 12;
 
@@ -229,6 +231,7 @@ impl Broker {
                 runtime: launch.runtime,
                 profile: "none".to_owned(),
                 files: Vec::new(),
+                exits: Vec::new(),
             },
         };
         broker.wait_until_it_answers(stop)?;
@@ -294,11 +297,10 @@ impl Broker {
         &self.record
     }
 
-    /// Stops it in order, copies configuration, log and a list of the files of its store's log into a result under `name`, and
-    /// removes the store. Returns the names of
-    /// the copies.
-    pub fn finish(mut self, directory: &ResultDirectory, name: &str) -> Vec<String> {
-        self.stop();
+    /// Stops it, copies configuration, log and a list of the files of its store's log into a result under `name`, and removes the
+    /// store. Returns the names of the copies, and how it ended.
+    pub fn finish(mut self, directory: &ResultDirectory, name: &str) -> (Vec<String>, ExitRecord) {
+        let exit = self.stop().record(self.peer, name);
         let mut files = Vec::new();
         let configuration: String =
             self.record.configuration.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
@@ -315,21 +317,59 @@ impl Broker {
                 files.push(file);
             }
         }
-        files
+        (files, exit)
     }
 
-    fn stop(&mut self) {
-        let pid = i32::try_from(self.child.id()).unwrap_or(0);
-        if pid > 0 && self.is_alive() {
+    fn stop(&mut self) -> Ending {
+        match self.child.try_wait() {
+            Ok(None) => {}
+            Ok(Some(status)) => return Ending::Early(status),
+            Err(error) => return Ending::Unknown(error),
+        }
+        if let Ok(pid) = i32::try_from(self.child.id()) {
             // SAFETY: plain call; the child has not been waited for, so the number is still its.
             unsafe { libc::kill(pid, libc::SIGTERM) };
         }
         let began = Instant::now();
-        while self.is_alive() && began.elapsed() < STOP_LIMIT {
-            std::thread::sleep(Duration::from_millis(20));
+        while began.elapsed() < STOP_LIMIT {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Ok(Some(status)) => return Ending::Told(status),
+                Err(error) => return Ending::Unknown(error),
+            }
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        Ending::Killed
+    }
+}
+
+/// How a broker came to its end.
+#[derive(Debug)]
+enum Ending {
+    /// When it was told to.
+    Told(ExitStatus),
+    /// Before that.
+    Early(ExitStatus),
+    /// It did not in [`STOP_LIMIT`].
+    Killed,
+    /// The operating system does not say.
+    Unknown(io::Error),
+}
+
+impl Ending {
+    fn record(&self, peer: Peer, name: &str) -> ExitRecord {
+        let is_success = |status: &ExitStatus| {
+            // A Java machine that ends by SIGTERM has run its hooks and says 128 + 15.
+            status.success() || peer == Peer::Java && status.code() == Some(JAVA_TERMINATED)
+        };
+        let (status, is_in_order) = match self {
+            Ending::Told(status) => (status.to_string(), is_success(status)),
+            Ending::Early(status) => (format!("it ended before it was told to, with {status}"), false),
+            Ending::Killed => (format!("killed: it did not stop within {} s", STOP_LIMIT.as_secs()), false),
+            Ending::Unknown(error) => (format!("how it ended is not known: {error}"), false),
+        };
+        ExitRecord { start: name.to_owned(), status, is_in_order }
     }
 }
 
@@ -363,4 +403,29 @@ fn free_port() -> Result<u16, PeerError> {
         }
     }
     Err(PeerError::Missing("there are no three free ports beside each other".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// Goal: only a broker that stopped when it was told to, with success, ended in order; 143 is success for Java alone. Method:
+    /// statuses as the kernel gives them.
+    #[test]
+    fn endings() {
+        let code = |code: i32| ExitStatus::from_raw(code << 8);
+        let is_in_order = |ending: Ending, peer| ending.record(peer, "x").is_in_order;
+        assert!(is_in_order(Ending::Told(code(0)), Peer::RingMq));
+        assert!(is_in_order(Ending::Told(code(143)), Peer::Java));
+        assert!(!is_in_order(Ending::Told(code(143)), Peer::RingMq));
+        assert!(!is_in_order(Ending::Early(code(0)), Peer::RingMq));
+        assert!(!is_in_order(Ending::Killed, Peer::Java));
+        let failed = Ending::Told(code(5)).record(Peer::RingMq, "ringmq-D2-1");
+        assert_eq!((failed.start.as_str(), failed.status.as_str()), ("ringmq-D2-1", "exit status: 5"));
+        assert!(!failed.is_in_order);
+        let aborted = Ending::Told(ExitStatus::from_raw(libc::SIGABRT)).record(Peer::RingMq, "x");
+        assert!(!aborted.is_in_order && aborted.status.contains("SIGABRT"), "{aborted:?}");
+    }
 }

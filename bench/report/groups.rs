@@ -71,25 +71,23 @@ pub fn complaints(run: &RunRecord) -> Vec<String> {
         complaints.push(format!("unfinished: {reason}"));
     }
     complaints.extend(run.validity.invalid.iter().map(|reason| format!("invalid: {reason}")));
-    let integrity = &run.integrity;
-    for (count, what) in [
-        (integrity.lost, "lost"),
-        (integrity.duplicated, "duplicated"),
-        (integrity.reordered, "reordered"),
-        (integrity.corrupt, "corrupt"),
-        (integrity.phantom, "phantom"),
-    ] {
-        if count > 0 {
-            complaints.push(format!("integrity: {count} messages {what}"));
-        }
-    }
+    complaints.extend(run.integrity.violations().into_iter().map(|what| format!("integrity: {what}")));
     complaints
 }
 
-/// The groups of a set without the steps of sweeps, sorted by class, workload, rate and the order of systems.
+/// Whether a run looks for a rate, or confirms one, or shows the generator's limit: it belongs to a curve and is no repeat of
+/// runs that were made in turn, each on a fresh store.
+fn is_of_a_search(run: &RunRecord) -> bool {
+    match run.role {
+        RunRole::SweepStep | RunRole::ConfirmFull | RunRole::ConfirmEighty | RunRole::Headroom => true,
+        RunRole::Measured | RunRole::Floor => false,
+    }
+}
+
+/// The groups of a set without the runs of sweeps, sorted by class, workload, rate and the order of systems.
 pub fn groups(set: &ResultSet) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
-    for run in set.runs.iter().filter(|run| !matches!(run.role, RunRole::SweepStep | RunRole::Headroom)) {
+    for run in set.runs.iter().filter(|run| !is_of_a_search(run)) {
         let key = key(run);
         match groups.iter_mut().find(|group| group.key == key) {
             Some(group) => group.runs.push(run),
@@ -140,6 +138,20 @@ impl<'a> Group<'a> {
 mod tests {
     use super::*;
     use crate::result::example;
+
+    /// Goal: runs that confirm a knee are not repeats of measured ones, even at the same rate. Method: three of them, made after each
+    /// other on one start, beside the example's runs at that rate.
+    #[test]
+    fn confirming_runs_are_no_repeats() {
+        let mut set = example::result_set();
+        for role in [RunRole::ConfirmFull, RunRole::ConfirmEighty] {
+            set.runs.extend((1..=3).map(|round| example::run("java", round, role, 10_000.0, 1_000)));
+        }
+        let groups = groups(&set);
+        let java = groups.iter().find(|group| group.key.system == "java").unwrap();
+        assert_eq!((java.runs.len(), java.usable().count()), (4, 3));
+        assert!(java.of_operation(|operation| operation.response.p50_ns).unwrap().low > 100_000.0);
+    }
 
     /// Goal: repeats meet in one group, bad runs are in no figure, and medians are medians. Method: the example set.
     #[test]

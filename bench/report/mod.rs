@@ -13,7 +13,7 @@ mod tables;
 pub use plots::class_name;
 pub use tables::share_at_knee;
 
-use crate::result::{ResultDirectory, ResultError};
+use crate::result::{EnvironmentRecord, ResultDirectory, ResultError, ResultSet};
 
 /// Name of the page in a result directory.
 pub const PAGE_NAME: &str = "report.html";
@@ -33,6 +33,11 @@ pub fn write(directory: &ResultDirectory) -> Result<std::path::PathBuf, ResultEr
     directory.write(PAGE_NAME, page.as_bytes())?;
     directory.write_sums()?;
     Ok(directory.file(PAGE_NAME))
+}
+
+/// The text of the page alone.
+pub fn page_text(set: &ResultSet, environment: &EnvironmentRecord) -> String {
+    page::page(set, environment, &plots::charts(set))
 }
 
 #[cfg(test)]

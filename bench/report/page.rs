@@ -70,7 +70,7 @@ fn summary(set: &ResultSet) -> Markup {
         p.lead { "Made " (set.created) ", " (set.runs.len()) " runs." @if let Some(slo) = &set.slo { " SLO: " (slo_text(slo)) "." } }
         @if let SetStatus::Partial { reason } = &set.status { p.warning { "This result is not complete: " (reason) } }
         @if set.tool.profile != "release" { p.warning { "Made with a " (set.tool.profile) " build of the harness: the figures are not worth showing." } }
-        @if set.runs.iter().any(|run| run.validity.noisy) { p.warning { "The host was noisy during some runs: other work took the cores for longer than the SLO allows." } }
+        @if set.runs.iter().any(|run| run.validity.noisy) { p.warning { "During some runs a core was noisy: a thread there woke up later than the SLO allows, for the host's other work or for the broker's own." } }
     }
 }
 
@@ -81,8 +81,11 @@ fn goals(set: &ResultSet) -> Markup {
             tbody { @for goal in &set.goals { tr {
                 th scope="row" { (goal.id) } td { (goal.rule) }
                 td { (units::significant(goal.wanted)) " " (goal.unit) }
-                td { (units::significant(goal.measured)) " " (goal.unit) }
-                td { @if goal.is_met() { span.good { "reached" } } @else { span.bad { "missed" } } }
+                td { @match goal.measured { Some(measured) => { (units::significant(measured)) " " (goal.unit) }, None => "–" } }
+                td {
+                    @if goal.is_met() { span.good { "reached" } } @else { span.bad { "missed" } }
+                    @if !goal.failure.is_empty() { br; small { (goal.failure) } }
+                }
             } } }
         } }
     }
@@ -92,8 +95,7 @@ fn headroom(set: &ResultSet) -> Markup {
     html! {
         @if set.headroom.is_empty() { p { "Its limit was not measured in this set." } }
         @else { ul { @for line in &set.headroom { li {
-            (line.workload) ": " (units::count(line.null_rate_per_s)) "/s against the echo, "
-            (units::ratio(line.null_rate_per_s / line.highest_used_rate_per_s)) " the highest rate used (" (units::count(line.highest_used_rate_per_s)) "/s)"
+            (line.workload) ": " (super::section::headroom(line))
         } } } }
     }
 }
@@ -102,7 +104,8 @@ fn workloads(set: &ResultSet) -> Markup {
     html! {
         @for workload in &set.workloads {
             h3 { (workload.name) }
-            p { "Models " (workload.models) ". Hides " (workload.hides) "." }
+            p { "Models: " (workload.models) }
+            p { "Hides: " (workload.hides) }
             details { summary { "definition" } pre { (workload.definition) } }
         }
     }
@@ -117,6 +120,7 @@ fn systems(set: &ResultSet) -> Markup {
                 @if !system.runtime.is_empty() { li { (system.runtime) } }
                 @if !system.profile.is_empty() { li { "tuning profile of the host: " (system.profile) } }
                 @if !system.command.is_empty() { li { "started as " code { (system.command.join(" ")) } } }
+                @for exit in system.exits.iter().filter(|exit| !exit.is_in_order) { li.bad { (exit.start) ": " (exit.status) } }
                 @if !system.files.is_empty() { li { "files: " (system.files.join(", ")) } }
             }
             @if !system.configuration.is_empty() {

@@ -6,8 +6,11 @@ use std::fmt::Write as _;
 
 use super::groups::{Figure, Group, groups, is_usable};
 use crate::compare::slo_text;
+use crate::environment::HALT_POLL_FACT;
+use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts};
 use crate::result::{
-    Distribution, Durability, EnvironmentRecord, Goal, LoopKind, ResultSet, RunRecord, RunRole, RunStatus,
+    Curve, Distribution, Durability, EnvironmentRecord, Goal, Headroom, LoopKind, ResultSet, RunRecord, RunRole,
+    RunStatus,
 };
 use crate::units;
 
@@ -87,7 +90,7 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "Measured {day} by `{}` on {}, Linux {}, virtual machine: {}; {}. {}, each turn on a fresh store, in turn, {rounds} rounds \
+        "Measured {day} by `{}` on {}, Linux {}, virtual machine: {} ({HALT_POLL_FACT}: {}); {}. {}, each turn on a fresh store, in turn, {rounds} rounds \
          of {} s per row. A cell is the median over rounds, then the smallest and the largest. Response times count from the \
          moment at which an operation was meant to start; closed loops say what they hide in their names: `rtt` is one caller, \
          `saturate-CxD` C connections with D requests under way. *Echo* is the same load against a server that only answers. \
@@ -98,6 +101,7 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
         fact("cpu", "model"),
         fact("kernel", "release"),
         fact("cpu", "virtual machine"),
+        fact("cpu", HALT_POLL_FACT),
         cores.unwrap_or_default(),
         titles.join("; "),
         units::significant(seconds),
@@ -260,19 +264,34 @@ fn knees(text: &mut String, set: &ResultSet) {
             curve.durability.map_or("–", Durability::name),
             super::plots::title(set, &curve.system),
             slo_text(&curve.slo),
-            if curve.confirmed { "yes" } else { "no" },
+            confirmation(set, curve),
             super::tables::share_at_knee(set, curve),
         );
     }
-    for headroom in &set.headroom {
-        let _ = write!(
-            text,
-            "\nAgainst the echo the generator does {}/s, {} the highest fixed rate above.",
-            units::count(headroom.null_rate_per_s),
-            units::ratio(headroom.null_rate_per_s / headroom.highest_used_rate_per_s.max(1.0)),
-        );
+    for line in &set.headroom {
+        let _ = write!(text, "\nThe generator does {}.", headroom(line));
     }
     text.push_str("\n\n");
+}
+
+/// What the generator can do, and how many times that is what was needed of it.
+pub fn headroom(headroom: &Headroom) -> String {
+    let limit = format!("{}/s against the echo", units::count(headroom.null_rate_per_s));
+    let uses: Vec<String> = headroom
+        .uses()
+        .map(|(name, rate, factor)| format!("{} {name} ({}/s)", units::ratio(factor), units::count(rate)))
+        .collect();
+    if uses.is_empty() { limit } else { format!("{limit}: {}", uses.join(", ")) }
+}
+
+/// Whether the repeats bore a knee out; if not, what they missed and which rate they did bear out.
+pub fn confirmation(set: &ResultSet, curve: &Curve) -> String {
+    if curve.confirmed {
+        return "yes".to_owned();
+    }
+    let confirmed = confirmed_rate(set, curve).map(|rate| format!("{}/s is", units::count(rate)));
+    let parts = doubts(set, curve).into_iter().chain(confirmed).collect::<Vec<_>>().join("; ");
+    if parts.is_empty() { "no".to_owned() } else { format!("no: {parts}") }
 }
 
 fn goals(text: &mut String, goals: &[Goal]) {
@@ -287,12 +306,16 @@ fn goals(text: &mut String, goals: &[Goal]) {
         let number = |value: f64| if goal.unit == "/s" { units::count(value) } else { units::significant(value) };
         let _ = writeln!(
             text,
-            "| {} | {} | {} {unit} | {} {unit} | {} |",
+            "| {} | {} | {} {unit} | {} | {} |",
             goal.id,
             goal.rule,
             number(goal.wanted),
-            number(goal.measured),
-            if goal.is_met() { "reached" } else { "**missed**" },
+            goal.measured.map_or_else(|| "–".to_owned(), |measured| format!("{} {}", number(measured), goal.unit)),
+            match (goal.is_met(), goal.failure.as_str()) {
+                (true, _) => "reached".to_owned(),
+                (false, "") => "**missed**".to_owned(),
+                (false, failure) => format!("**missed**: {failure}"),
+            },
             unit = goal.unit,
         );
     }
@@ -301,7 +324,7 @@ fn goals(text: &mut String, goals: &[Goal]) {
     if !absent.is_empty() {
         let _ = writeln!(
             text,
-            "\nNot judged, because their runs are not in the set or do not count: {}.",
+            "\nNot judged, because runs or floors that they need are not in the set or were spoiled by the host: {}.",
             absent.join(", ")
         );
     }
@@ -314,14 +337,28 @@ fn losses(text: &mut String, set: &ResultSet) {
     let all = set.runs.iter().filter(counts).count();
     let bad: Vec<&RunRecord> = set.runs.iter().filter(counts).filter(|run| !is_usable(run)).collect();
     let noisy = set.runs.iter().filter(counts).filter(|run| run.validity.noisy).count();
+    // Floors that append to a file do so in the generator's loop.
+    let is_hosts = |run: &&RunRecord| {
+        let mut generators = run.hiccups.iter().filter(|hiccup| hiccup.role == "generator");
+        run.role != RunRole::Floor && generators.any(|hiccup| hiccup.distribution.p999_ns > DEFAULT_NOISE_NS)
+    };
+    let hosts = set.runs.iter().filter(counts).filter(is_hosts).count();
+    let late = set.runs.iter().filter(counts).filter(|run| is_usable(run) && breaks_strict_lag(run)).count();
     let _ = writeln!(
         text,
-        "Of {all} runs (without the steps of searches) {} do not count, and {noisy} were made while other work took a core for \
-         longer than the figures allow (noisy; they count).",
-        bad.len()
+        "Of {all} runs (without the steps of searches) {} do not count. In {noisy} a thread on one of the cores woke up later \
+         than half of what the figures are about (noisy; they count; a broker that keeps its core busy is enough for that). In \
+         {hosts} the generator's loop, alone on its core, was late by more than {} at p99.9: that is the host, or a stall to catch \
+         up with. In {late} of those that count the generator's lag p99 was above 20 µs and a tenth of the median response: \
+         on hardware of its own that makes a run invalid, on a virtual machine it is a remark.",
+        bad.len(),
+        units::nanoseconds(DEFAULT_NOISE_NS),
     );
     for run in &bad {
-        let _ = writeln!(text, "- `{}`: {}", run.id, super::groups::complaints(run).join("; "));
+        let mut reasons = super::groups::complaints(run);
+        let curve = set.curves.iter().find(|curve| curve.points.iter().any(|point| point.run == run.id));
+        reasons.extend(curve.map(|curve| check_slo(run, &curve.slo)).unwrap_or_default());
+        let _ = writeln!(text, "- `{}`: {}", run.id, reasons.join("; "));
     }
     text.push('\n');
 }
@@ -336,7 +373,7 @@ mod tests {
     #[test]
     fn section_of_the_example() {
         let mut set = example::result_set();
-        set.goals[0].measured = 600.0;
+        set.goals[0].measured = Some(600.0);
         let environment = example::environment();
         let text = text(Some((&set, &environment)));
         for wanted in [
@@ -356,6 +393,40 @@ mod tests {
         assert_eq!(range("348 µs", "391 µs"), "348–391 µs");
         assert_eq!((range("999 µs", "1.00 ms"), range("7", "9")), ("999 µs–1.00 ms".to_owned(), "7–9".to_owned()));
         assert!(super::text(None).contains("No result set is published yet"));
+    }
+
+    /// Goal: a knee that its repeats did not bear out is shown with what they missed and with the rate that held, and the
+    /// generator's limit beside every use of it. Method: the example with a confirming run that missed its p99 and is
+    /// invalid as well.
+    #[test]
+    fn doubts_are_told() {
+        let mut set = example::result_set();
+        set.curves[0].confirmed = false;
+        for (role, rate, median_ns, reason) in [
+            (RunRole::ConfirmFull, 80_000.0, 9_000_000, "p99 99 ms > 1.00 ms"),
+            (RunRole::ConfirmEighty, 64_000.0, 50_000, ""),
+        ] {
+            let mut run = example::run("ringmq", 1, role, rate, median_ns);
+            if !reason.is_empty() {
+                run.validity.invalid.push("the hypervisor took 1.5 % of the CPU time".to_owned());
+            }
+            let (held, reason) = (reason.is_empty(), reason.to_owned());
+            set.curves[0].points.push(crate::result::CurvePoint {
+                rate_per_s: rate,
+                run: run.id.clone(),
+                held,
+                reason,
+            });
+            set.runs.push(run);
+        }
+        let text = text(Some((&set, &example::environment())));
+        assert!(text.contains("| no: at 80,000/s p99 99 ms > 1.00 ms; 64,000/s is |"), "{text}");
+        let loss = text.lines().find(|line| line.contains("confirmfull") && line.starts_with("- ")).unwrap();
+        assert!(loss.contains("took 1.5 %") && loss.contains("p99 ") && loss.contains("> 1.00 ms"), "{loss}");
+        assert!(text.contains("64.0× the highest fixed rate (10,000/s), 8.00× the highest knee (80,000/s)"), "{text}");
+        set.goals[0].failure = "3 of 3 runs failed: it reached 80.0 % of the target rate".to_owned();
+        let text = super::text(Some((&set, &example::environment())));
+        assert!(text.contains("**missed**: 3 of 3 runs failed"), "{text}");
     }
 
     /// Goal: where the other system is ahead, the figure is marked. Method: the example with RingMQ made slow.

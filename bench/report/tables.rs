@@ -173,7 +173,7 @@ pub fn curves(set: &ResultSet) -> Markup {
                         td { (class_name(curve.durability)) }
                         td { (title(set, &curve.system)) }
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
-                        td { (if curve.confirmed { "yes" } else { "no" }) }
+                        td { (super::section::confirmation(set, curve)) }
                         td { (busy_at_knee(set, curve)) }
                         td { (compare::slo_text(&curve.slo)) }
                         td { (reason) }
@@ -205,8 +205,10 @@ pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
 pub fn versus(set: &ResultSet) -> Markup {
     let comparisons = compare::inside(set);
     html! {
-        @for Comparison { baseline, candidate, rows, skipped } in &comparisons {
+        @for Comparison { baseline, candidate, rows, skipped, failures, violations } in &comparisons {
             h3 { (title(set, candidate)) " against " (title(set, baseline)) }
+            @for failure in failures { p.warning { "Failed: " (failure) } }
+            @for violation in violations { p.warning { "Integrity: " (violation) } }
             @if rows.is_empty() { p { "Not compared: " (skipped.join("; ")) } }
             @else { div.wide { table {
                 caption { "Ratio of medians with its bootstrap 95 % interval; below 1 is better for times and costs, above 1 for rates" }

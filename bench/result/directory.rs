@@ -115,8 +115,15 @@ impl ResultDirectory {
     /// # Errors
     /// It cannot be written.
     pub fn write_result(&self, result: &ResultSet) -> Result<(), ResultError> {
-        let text = to_json(result, false, &self.file("result.json"))?;
-        self.write("result.json", text.as_bytes())
+        self.write("result.json", self.result_text(result)?.as_bytes())
+    }
+
+    /// What [`ResultDirectory::write_result`] writes.
+    ///
+    /// # Errors
+    /// It cannot be put into JSON.
+    pub fn result_text(&self, result: &ResultSet) -> Result<String, ResultError> {
+        to_json(result, false, &self.file("result.json"))
     }
 
     /// Reads `result.json`.

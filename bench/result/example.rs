@@ -130,6 +130,7 @@ pub fn run(system: &str, round: u32, role: RunRole, rate: f64, median_ns: u64) -
             broker_cores: "0".to_owned(),
             shares_cores: false,
             busy_share: 0.31,
+            virtual_machine: None,
             own_lag: distribution(800, 3, count),
             allocations: 0,
         },
@@ -195,6 +196,7 @@ pub fn result_set() -> ResultSet {
         runtime: String::new(),
         profile: "none".to_owned(),
         files: Vec::new(),
+        exits: Vec::new(),
     };
     ResultSet {
         schema: RESULT_SCHEMA.to_owned(),
@@ -222,15 +224,19 @@ pub fn result_set() -> ResultSet {
         headroom: vec![Headroom {
             workload: "steady-1k-10k".to_owned(),
             null_rate_per_s: 640_000.0,
-            highest_used_rate_per_s: 100_000.0,
+            highest_used_rate_per_s: 80_000.0,
+            highest_fixed_rate_per_s: 10_000.0,
+            fastest_closed_loop_per_s: 0.0,
+            highest_knee_per_s: 80_000.0,
         }],
         goals: vec![Goal {
             id: "P3".to_owned(),
             rule: "p99 of steady-1k-10k in D1 at most 500 us".to_owned(),
             wanted: 500.0,
-            measured: 410.0,
+            measured: Some(410.0),
             unit: "µs".to_owned(),
             at_least: false,
+            failure: String::new(),
         }],
     }
 }

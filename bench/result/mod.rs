@@ -18,12 +18,13 @@ pub use directory::{ResultDirectory, ResultError, hlog_name, sha256_hex};
 pub use distribution::{Distribution, SPECTRUM_QUANTILES, SpectrumPoint};
 pub use environment::{EnvironmentFact, EnvironmentRecord};
 pub use run::{
-    Durability, EndToEnd, ErrorCount, GeneratorRecord, HiccupRecord, IntegrityRecord, LoopKind, OperationRecord,
-    PhaseRecord, ResourceCost, RunParameters, RunRecord, RunRole, RunStatus, Validity,
+    BOOKS_FULL, Durability, EndToEnd, ErrorCount, GeneratorRecord, HiccupRecord, INTERRUPTED, IntegrityRecord,
+    LoopKind, OperationRecord, PhaseRecord, ResourceCost, RunParameters, RunRecord, RunRole, RunStatus, Validity,
 };
 pub use series::{BrokerEvent, BrokerEventKind, SecondPoint};
 pub use set::{
-    Curve, CurvePoint, Goal, Headroom, ResultSet, SetKind, SetStatus, Slo, SystemRecord, ToolRecord, WorkloadRecord,
+    Curve, CurvePoint, ExitRecord, Goal, Headroom, ResultSet, SetKind, SetStatus, Slo, SystemRecord, ToolRecord,
+    WorkloadRecord,
 };
 
 /// Schema id of `result.json`.

@@ -84,6 +84,22 @@ pub enum RunStatus {
     },
 }
 
+/// [`RunStatus::Partial`] of a run that the user ended.
+pub const INTERRUPTED: &str = "interrupted";
+/// [`RunStatus::Partial`] of a closed loop that was faster than its books had room for.
+pub const BOOKS_FULL: &str =
+    "the books are full: it answers faster than a closed loop has room for; take a shorter run or a fixed rate";
+
+impl RunStatus {
+    /// Whether the run ended early for what the target did: neither the user nor the harness ended it.
+    pub fn is_ended_by_target(&self) -> bool {
+        match self {
+            RunStatus::Complete => false,
+            RunStatus::Partial { reason } => !reason.ends_with(INTERRUPTED) && !reason.ends_with(BOOKS_FULL),
+        }
+    }
+}
+
 /// Everything that shapes the load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,9 +236,26 @@ impl IntegrityRecord {
     pub fn is_violated(&self) -> bool {
         self.lost + self.duplicated + self.reordered + self.corrupt + self.phantom > 0
     }
+
+    /// What happened of it, one phrase each.
+    pub fn violations(&self) -> Vec<String> {
+        let kinds = [
+            (self.lost, "lost"),
+            (self.duplicated, "duplicated"),
+            (self.reordered, "reordered"),
+            (self.corrupt, "corrupt"),
+            (self.phantom, "phantom"),
+        ];
+        kinds
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} messages {what}"))
+            .collect()
+    }
 }
 
-/// What else ran on a core: the time that a spinning thread of low priority did not get, or a gap of the generator's loop.
+/// How late things are on a core, against a grid of 1 ms. On the broker's cores: when a thread that sleeps from point to point
+/// wakes up, so whatever holds it up is in it, the broker's own threads included. On the generator's: gaps of its loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HiccupRecord {
@@ -230,7 +263,7 @@ pub struct HiccupRecord {
     pub core: u32,
     /// `broker` or `generator`.
     pub role: String,
-    /// Delays beyond the expected time of a wake-up or a turn.
+    /// Delay of each point of the grid; a gap of 5 ms makes five late points.
     pub distribution: Distribution,
 }
 
@@ -246,6 +279,9 @@ pub struct GeneratorRecord {
     pub shares_cores: bool,
     /// Share of the measured phase in which it had something to do. Above 0.75 its limits colour the result.
     pub busy_share: f64,
+    /// Whether the host is a virtual machine, which decides how lag is judged; `None`: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_machine: Option<bool>,
     /// Lag of open loops that the generator or its core caused: without operations that waited for a free place.
     #[serde(default)]
     pub own_lag: Distribution,
@@ -285,7 +321,7 @@ pub struct ResourceCost {
 pub struct Validity {
     /// Why the run is invalid, one sentence each; empty: valid.
     pub invalid: Vec<String>,
-    /// Whether the host was noisy: hiccup p99.9 above half of the SLO's.
+    /// Whether a watched core was noisy: hiccup p99.9 above half of the SLO's. A broker that keeps its core busy is enough.
     pub noisy: bool,
     /// What a reader should know, one sentence each.
     pub warnings: Vec<String>,

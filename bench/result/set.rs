@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Durability, RunRecord};
+use super::{Durability, LoopKind, RunRecord, RunRole};
 
 /// Which command made a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,21 @@ pub struct SystemRecord {
     pub profile: String,
     /// Copies of its configuration and log in the result directory.
     pub files: Vec<String>,
+    /// How each start of it ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits: Vec<ExitRecord>,
+}
+
+/// How a broker that was started here ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitRecord {
+    /// Which start: the name of its files.
+    pub start: String,
+    /// Its status, or what else happened.
+    pub status: String,
+    /// Whether it ended as it should: when it was told to, with the status of success.
+    pub is_in_order: bool,
 }
 
 /// A workload as it was run.
@@ -115,9 +130,10 @@ pub struct Curve {
     pub slo: Slo,
     /// By rising rate.
     pub points: Vec<CurvePoint>,
-    /// Highest rate that held, confirmed by repeats; `None` if not even the first step did.
+    /// Highest rate that held when it was searched for; `None` if not even the first step did. It is borne out only if
+    /// [`Curve::confirmed`]; see [`crate::judge::confirmed_rate`].
     pub knee_rate_per_s: Option<f64>,
-    /// Whether all repeats at the knee held.
+    /// Whether all repeats at the knee and at the lower rate beside it held.
     pub confirmed: bool,
 }
 
@@ -143,9 +159,30 @@ pub struct Headroom {
     pub workload: String,
     /// Operations per second reached.
     pub null_rate_per_s: f64,
-    /// The highest fixed rate of single messages in this set. Closed loops and knees go to a limit instead: what the
-    /// generator had to spare there is in their runs.
+    /// The highest rate of single messages that the set needed from it: the highest of the three below; 0: none.
     pub highest_used_rate_per_s: f64,
+    /// The highest fixed rate of a measured run.
+    #[serde(default)]
+    pub highest_fixed_rate_per_s: f64,
+    /// What the fastest measured closed loop reached.
+    #[serde(default)]
+    pub fastest_closed_loop_per_s: f64,
+    /// The highest knee of a curve, confirmed or not.
+    #[serde(default)]
+    pub highest_knee_per_s: f64,
+}
+
+impl Headroom {
+    /// What it was needed for, the rate, and how many times that the generator can do. Without what the set does not have.
+    pub fn uses(&self) -> impl Iterator<Item = (&'static str, f64, f64)> {
+        let uses = [
+            ("the highest fixed rate", self.highest_fixed_rate_per_s),
+            ("the fastest closed loop", self.fastest_closed_loop_per_s),
+            ("the highest knee", self.highest_knee_per_s),
+        ];
+        let limit = self.null_rate_per_s;
+        uses.into_iter().filter(|(_, rate)| *rate > 0.0).map(move |(name, rate)| (name, rate, limit / rate))
+    }
 }
 
 /// A goal and what was reached, for canonical and published sets.
@@ -158,19 +195,23 @@ pub struct Goal {
     pub rule: String,
     /// Value that was to be reached.
     pub wanted: f64,
-    /// Value that was measured, in the same unit.
-    pub measured: f64,
+    /// Value that was measured, in the same unit; `None`: the runs failed so early that there is none.
+    pub measured: Option<f64>,
     /// Unit of both.
     pub unit: String,
     /// Whether more is better.
     #[serde(default)]
     pub at_least: bool,
+    /// Why it was missed whatever the value: what the system failed by. Empty: the value decides.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failure: String,
 }
 
 impl Goal {
     /// Whether it was reached.
     pub fn is_met(&self) -> bool {
-        if self.at_least { self.measured >= self.wanted } else { self.measured <= self.wanted }
+        let is_enough = |measured| if self.at_least { measured >= self.wanted } else { measured <= self.wanted };
+        self.failure.is_empty() && self.measured.is_some_and(is_enough)
     }
 }
 
@@ -222,8 +263,84 @@ impl ResultSet {
         at_knee.filter_map(|point| Some(self.run(&point.run)?.generator.busy_share)).reduce(f64::max)
     }
 
+    /// Notes what the set needed from the generator.
+    pub fn note_used_rates(&mut self) {
+        let is_single = |run: &&RunRecord| {
+            run.role == RunRole::Measured
+                && run.parameters.batch == 1
+                && run.operations.iter().any(|operation| operation.name == "send")
+        };
+        let most = |rates: &mut dyn Iterator<Item = f64>| rates.fold(0.0, f64::max);
+        let runs = || self.runs.iter().filter(is_single);
+        let fixed = most(&mut runs().filter_map(|run| run.parameters.target_rate_per_s));
+        let closed = runs().filter(|run| run.parameters.loop_kind == LoopKind::Closed);
+        let closed = most(&mut closed.map(|run| run.achieved_rate_per_s));
+        let knee = most(&mut self.curves.iter().filter_map(|curve| curve.knee_rate_per_s));
+        for headroom in &mut self.headroom {
+            headroom.highest_fixed_rate_per_s = fixed;
+            headroom.fastest_closed_loop_per_s = closed;
+            headroom.highest_knee_per_s = knee;
+            headroom.highest_used_rate_per_s = fixed.max(closed).max(knee);
+        }
+    }
+
+    /// A broker that did not end as it should, in one sentence: what it had acknowledged by then may not be what it kept.
+    pub fn broken_exit(&self) -> Option<String> {
+        let exits = self.systems.iter().flat_map(|system| &system.exits);
+        let broken =
+            exits.filter(|exit| !exit.is_in_order).map(|exit| format!("broker {}: {}", exit.start, exit.status));
+        broken.reduce(|all, more| format!("{all}; {more}"))
+    }
+
     /// The run with this id.
     pub fn run(&self, id: &str) -> Option<&RunRecord> {
         self.runs.iter().find(|run| run.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: the generator's limit is set against everything that was needed of it, and against nothing where nothing was.
+    /// Method: the example with a fast closed loop, and a set without runs.
+    #[test]
+    fn every_use_of_the_generator_counts() {
+        let mut set = example::result_set();
+        let mut closed = example::run("ringmq", 1, RunRole::Measured, 160_000.0, 60_000);
+        closed.parameters.loop_kind = LoopKind::Closed;
+        closed.parameters.target_rate_per_s = None;
+        set.runs.push(closed);
+        set.note_used_rates();
+        let uses: Vec<_> = set.headroom[0].uses().collect();
+        assert_eq!(
+            uses,
+            [
+                ("the highest fixed rate", 10_000.0, 64.0),
+                ("the fastest closed loop", 160_000.0, 4.0),
+                ("the highest knee", 80_000.0, 8.0)
+            ]
+        );
+        assert_eq!(set.headroom[0].highest_used_rate_per_s, 160_000.0);
+        (set.runs, set.curves) = (Vec::new(), Vec::new());
+        set.note_used_rates();
+        assert_eq!(set.headroom[0].uses().count(), 0);
+    }
+
+    /// Goal: one start that ended badly is enough. Method: exits in order, and one more.
+    #[test]
+    fn broken_exits_are_found() {
+        let mut set = example::result_set();
+        assert_eq!(set.broken_exit(), None);
+        let exit = |status: &str, is_in_order| ExitRecord {
+            start: "ringmq-D1-1".to_owned(),
+            status: status.to_owned(),
+            is_in_order,
+        };
+        set.systems[2].exits.push(exit("exit status: 0", true));
+        assert_eq!(set.broken_exit(), None);
+        set.systems[2].exits.push(exit("exit status: 5", false));
+        assert_eq!(set.broken_exit().as_deref(), Some("broker ringmq-D1-1: exit status: 5"));
     }
 }

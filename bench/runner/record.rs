@@ -5,6 +5,7 @@ use crate::clock::rfc3339;
 use crate::engine::Outcome;
 use crate::host::broker_metrics::{Sample, events, syncs_per_s};
 use crate::host::pinning::format_cores;
+use crate::host::process::is_virtual_machine;
 use crate::result::{
     Distribution, Durability, EndToEnd, GeneratorRecord, HiccupRecord, LoopKind, OperationRecord, PhaseRecord,
     ResourceCost, RunParameters, RunRecord, RunStatus, Validity, hlog_name,
@@ -126,6 +127,7 @@ pub(super) fn make(
             broker_cores: format_cores(&spec.layout.broker),
             shares_cores: spec.layout.shares_cores(),
             busy_share: outcome.busy_share,
+            virtual_machine: is_virtual_machine(),
             own_lag: books.recorder.own_lags(),
             allocations: outcome.allocations,
         },

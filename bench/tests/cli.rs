@@ -158,12 +158,21 @@ fn a_missing_broker_is_named() {
 
 #[test]
 fn conditions_decide_the_exit_code() {
-    // Goal: a missed condition is 1, a met one is not. Method: conditions that cannot hold and cannot fail.
+    // Goal: a missed condition is 1, a met one is 0, an invalid run is 3 whatever was asked. Method: conditions that cannot hold
+    // and cannot fail; a run that this machine spoiled must say so, and is made again, some times.
     let folder = tempfile::tempdir().unwrap();
-    for (conditions, codes) in [("p50<=1ns", [1, 3]), ("p50<=1m,errors=0", [0, 3])] {
-        let out = folder.path().join(codes[0].to_string());
-        let arguments = [&["run", "rtt-1k", "--target", "null", "--slo", conditions][..], &SHORT].concat();
-        assert!(codes.contains(&code(&bench(&arguments, &out))), "{conditions}");
+    for (conditions, wanted) in [("p50<=1ns", 1), ("p50<=1m,errors=0", 0)] {
+        for attempt in 0..20 {
+            let out = folder.path().join(format!("{wanted}-{attempt}"));
+            let arguments = [&["run", "rtt-1k", "--target", "null", "--slo", conditions][..], &SHORT].concat();
+            let code = code(&bench(&arguments, &out));
+            let validity = &result(&out).runs[0].validity;
+            let is_valid = validity.invalid.is_empty();
+            assert_eq!(code, if is_valid { wanted } else { 3 }, "{conditions}: {validity:?}");
+            if is_valid {
+                break;
+            }
+        }
     }
 }
 
