@@ -129,8 +129,9 @@ pub trait DiskFile: Send + Sync {
     fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()>;
     /// Tells the kernel to read no more than it is asked for (`POSIX_FADV_RANDOM`); a hint.
     fn expect_scattered_reads(&self) -> io::Result<()>;
-    /// Asks for the pages of a range that are not cached, without waiting for them (`POSIX_FADV_WILLNEED`); a hint.
-    fn read_ahead(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Whether all pages of a range are cached, so that reading them waits for no disk (`cachestat`). They may go at any
+    /// time. `Unsupported` on kernels before 6.5.
+    fn is_cached(&self, offset: u64, length: u64) -> io::Result<bool>;
     /// The kernel's descriptor, for io_uring, cachestat and sendfile. `None` in memory.
     fn raw_fd(&self) -> Option<RawFd>;
 }

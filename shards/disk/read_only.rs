@@ -137,8 +137,8 @@ impl DiskFile for ReadOnlyFile {
         self.inner.expect_scattered_reads()
     }
 
-    fn read_ahead(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.inner.read_ahead(offset, length)
+    fn is_cached(&self, offset: u64, length: u64) -> io::Result<bool> {
+        self.inner.is_cached(offset, length)
     }
 
     fn raw_fd(&self) -> Option<RawFd> {

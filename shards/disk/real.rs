@@ -106,6 +106,23 @@ fn kernel_offset(value: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
 }
 
+/// Pages of the page cache. Processors for which the broker is built have no smaller ones; larger ones count as several.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Number of the system call cachestat(2), the same on all processors; `libc` does not name it everywhere.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// The kernel's `struct cachestat`: numbers of pages.
+#[repr(C)]
+#[derive(Default)]
+struct CacheCounts {
+    cached: u64,
+    dirty: u64,
+    written_back: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
 impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
@@ -158,8 +175,17 @@ impl DiskFile for RealFile {
         self.advise(0, 0, libc::POSIX_FADV_RANDOM)
     }
 
-    fn read_ahead(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.advise(offset, length, libc::POSIX_FADV_WILLNEED)
+    fn is_cached(&self, offset: u64, length: u64) -> io::Result<bool> {
+        let first = offset - offset % PAGE_BYTES;
+        let pages = (offset + length).div_ceil(PAGE_BYTES) - first / PAGE_BYTES;
+        let range = [first, pages * PAGE_BYTES];
+        let mut counts = CacheCounts::default();
+        // SAFETY: the kernel reads `range` and writes `counts`, both of its layout, and keeps neither.
+        let status = unsafe { libc::syscall(SYS_CACHESTAT, self.0.as_raw_fd(), range.as_ptr(), &raw mut counts, 0) };
+        match status {
+            0 => Ok(counts.cached >= pages),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn start_write_back(&self, offset: u64, length: u64) -> io::Result<()> {

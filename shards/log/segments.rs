@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::segment_table::{SegmentError, SegmentSize, SegmentTable, file_name, load_table, parse_file_name};
 use super::zero_frontier::ZeroFrontier;
@@ -65,6 +65,8 @@ pub struct Segment {
     path: PathBuf,
     page_cache: Box<dyn DiskFile>,
     direct: Option<(WritePath, Box<dyn DiskFile>)>,
+    /// Opened with the first direct read.
+    direct_reads: OnceLock<Option<Box<dyn DiskFile>>>,
     frontier: ZeroFrontier,
 }
 
@@ -85,13 +87,14 @@ impl Segment {
         let open = |way: WritePath| disk.open(&path, way.options()).map_err(SegmentError::io("open", &path));
         let page_cache = open(WritePath::PageCache)?;
         // Otherwise one read of a backlog fetches as much as the device is set to, 8 MiB on some, in one piece of kernel work that
-        // no shard of the same processor can interrupt. Who reads on asks for it (`DiskFile::read_ahead`).
+        // no shard of the same processor can interrupt. Who reads on does so past the page cache.
         let _ = page_cache.expect_scattered_reads();
         let direct = match write_path {
             WritePath::PageCache => None,
             way => Some((way, open(way)?)),
         };
-        Ok(Self { start, page_cache, direct, frontier: ZeroFrontier::new(zeroed), path })
+        let (direct_reads, frontier) = (OnceLock::new(), ZeroFrontier::new(zeroed));
+        Ok(Self { start, page_cache, direct, direct_reads, frontier, path })
     }
 
     /// Physical offset of the first byte.
@@ -116,6 +119,15 @@ impl Segment {
     /// The file through the page cache.
     pub fn page_cache(&self) -> &dyn DiskFile {
         self.page_cache.as_ref()
+    }
+
+    /// The file past the page cache, for aligned reads. `None` where the file system has no such thing, or the file has gone.
+    pub fn direct_reads(&self, disk: &dyn Disk) -> Option<&dyn DiskFile> {
+        if let Some((_, file)) = &self.direct {
+            return Some(file.as_ref());
+        }
+        let open = || disk.open(&self.path, OpenOptions { direct: true, ..OpenOptions::default() }).ok();
+        self.direct_reads.get_or_init(open).as_deref()
     }
 
     /// The kernel's descriptor of a write path.

@@ -677,8 +677,8 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn read_ahead(&self, _offset: u64, _length: u64) -> io::Result<()> {
-        Ok(())
+    fn is_cached(&self, _offset: u64, _length: u64) -> io::Result<bool> {
+        Ok(true)
     }
 
     fn start_write_back(&self, _offset: u64, _length: u64) -> io::Result<()> {

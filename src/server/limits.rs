@@ -107,11 +107,14 @@ pub const MOVED_ANSWER_BYTES: usize = 32 << 10;
 /// Heads of answers up to this size are sent by a direct call just before the pipe; longer output goes through the ring.
 pub const DIRECT_HEAD_BYTES: usize = 16 << 10;
 
-/// The log is read ahead in pieces of this size, which the kernel handles in a tenth of a millisecond.
-pub const READ_AHEAD_BLOCK_BYTES: u64 = 256 << 10;
+/// Bytes of the log that a cold pull fetches from the disk at once, when they are not in the page cache.
+pub const COLD_BLOCK_BYTES: usize = 256 << 10;
 
-/// Messages of one pull that lie farther apart than this are read one by one, and nothing behind them.
-pub const READ_AHEAD_SPAN_BYTES: u64 = 1 << 20;
+/// Such blocks that are kept in memory, for all readers together (16 MiB): neighbours of a message are wanted next.
+pub const COLD_BLOCKS: usize = 64;
+
+/// Blocks among which one is chosen to make room.
+pub const COLD_BLOCKS_PER_SET: usize = 4;
 
 /// Ranges of the log that are known to have been looked at: long ones, as adjacent ones become one.
 pub const VERIFIED_RANGES: usize = 4_096;

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod cold;
+pub mod cold_blocks;
 pub mod connection;
 pub mod control_thread;
 pub mod core;
@@ -14,7 +15,6 @@ pub mod messages;
 pub mod metrics;
 pub mod metrics_page;
 pub mod outbox;
-pub mod read_ahead;
 pub mod reader_thread;
 pub mod registrar;
 pub mod remote;

@@ -1,7 +1,7 @@
 //! The reader threads: pulls whose messages are no longer in memory. They wait for the disk, so that no shard does.
 //!
-//! Long ranges of the log's files are spliced into pipes, short and scattered ones are copied. Either way a shard gets bytes that
-//! are resident. Answers of one connection may overtake each other, which the protocol allows.
+//! Long ranges that are in the page cache are spliced into pipes, short and scattered ones are copied; what is not there is
+//! read past the page cache (`cold_blocks.rs`). Each way a shard gets bytes that are resident. Answers of one connection may overtake each other, which the protocol allows.
 //!
 //! Invariant: only bytes below the ring's floor are read from files. They are in whole pages that are never written again, so a
 //! page that is read once stays true for as long as anybody holds it, also when its file is removed.
@@ -14,18 +14,18 @@ use ringmq_protocol::codes::response;
 use ringmq_protocol::pull::{PullResult, write_pull_response_head};
 use ringmq_protocol::record::{CrcCheck, RecordView};
 use ringmq_protocol::response::write_error;
-use ringmq_shards::log::segments::WritePath;
+use ringmq_shards::log::segments::{SegmentList, WritePath};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{QueueEntry, QueueError};
 use ringmq_shards::runtime::{FilledPipe, MailboxSender, PipePool};
 use ringmq_shards::types::{PhysicalOffset, QueueOffset};
 
 use super::cold::{BufferPool, ColdAnswer, ColdBuffer, PipedBytes};
+use super::cold_blocks::{BlockRead, ColdBlocks};
 use super::connection::connection_slot;
 use super::event_loop::Lifecycle;
 use super::limits;
 use super::messages::{ColdPull, ShardMessage};
-use super::read_ahead::ReadAhead;
 use super::served::{self, Damaged, Place, Verified};
 use super::shared::{Shared, monotonic_ns};
 use super::store_thread::StoreAccess;
@@ -54,8 +54,8 @@ pub struct Reader {
     pub pipes: PipePool,
     /// What all readers have looked at already.
     pub verified: Arc<Verified>,
-    /// What all readers have asked the disk for.
-    pub ahead: Arc<ReadAhead>,
+    /// What all readers have fetched past the page cache.
+    pub blocks: Arc<ColdBlocks>,
 }
 
 /// Why a pull cannot be served from the files.
@@ -177,8 +177,6 @@ impl Reader {
     }
 
     fn found(&self, pull: &ColdPull, chosen: Chosen) -> Result<ColdAnswer, ColdError> {
-        let segments = self.access.segments().snapshot();
-        self.ahead.ask(&segments, &chosen.ranges, self.access.view().floor(), monotonic_ns());
         let head = head_of(pull, &chosen.reading);
         if let Some(pipes) = self.splice(pull, &chosen) {
             self.count(&chosen.reading, Counter::PullSplicedBytes);
@@ -241,12 +239,35 @@ impl Reader {
     fn copy(&self, ranges: &[Range], body: &mut [u8]) -> usize {
         let mut filled = 0;
         for range in ranges {
-            if !self.access.read(range.physical, &mut body[filled..filled + range.length]) {
+            let out = &mut body[filled..filled + range.length];
+            if !self.read_block(range, out) && !self.access.read(range.physical, out) {
                 break;
             }
             filled += range.length;
         }
         filled
+    }
+
+    /// A range that lies below the ring and not in the page cache. False when it has to be read otherwise.
+    fn read_block(&self, range: &Range, out: &mut [u8]) -> bool {
+        let floor = self.access.view().floor();
+        if range.physical + out.len() as u64 > floor {
+            return false;
+        }
+        if self.blocks.copy(range.physical, out) {
+            return true;
+        }
+        let segments = self.access.segments().snapshot();
+        if is_cached(&segments, range) {
+            return false;
+        }
+        match self.blocks.read(self.access.disk(), &segments, floor, range.physical, out) {
+            BlockRead::Done { fetched } => {
+                self.probe.add(Counter::PullFetchedBytes, fetched);
+                true
+            }
+            BlockRead::Impossible => false,
+        }
     }
 
     /// The ranges in pipes. `None` when that is not worth it or not possible; then they are copied.
@@ -263,7 +284,8 @@ impl Reader {
         if piped > self.shared.cold.limit() / limits::PIPED_SHARE {
             return None;
         }
-        if !self.are_sound(pull, chosen) {
+        let segments = self.access.segments().snapshot();
+        if !ranges.iter().all(|range| is_cached(&segments, range)) || !self.are_sound(pull, chosen) {
             return None;
         }
         let mut pipes = vec![self.pipes.take()?];
@@ -309,6 +331,20 @@ impl Reader {
         }
         buffer
     }
+}
+
+/// Whether the page cache has a range, as far as the kernel tells: where it does not, reads go through the page cache.
+fn is_cached(segments: &SegmentList, range: &Range) -> bool {
+    let (mut at, end) = (range.physical, range.physical + range.length as u64);
+    while at < end {
+        let Some((segment, in_file)) = segments.locate(PhysicalOffset(at)) else { return true };
+        let length = (end - at).min(segments.size().bytes_left(PhysicalOffset(at)));
+        if let Ok(false) = segment.page_cache().is_cached(in_file, length) {
+            return false;
+        }
+        at += length;
+    }
+    true
 }
 
 /// Lets the shards of the same processors go first: otherwise readers of a backlog take their processor away in the middle of a

@@ -112,6 +112,11 @@ impl StoreAccess {
         &self.segments
     }
 
+    /// The disk that everything is on.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
     /// From where on messages count as being in memory, as the machine has it.
     pub fn memory_from(&self) -> u64 {
         self.view.confirmed().saturating_sub(self.memory_window_bytes)

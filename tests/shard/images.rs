@@ -250,7 +250,7 @@ fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Serve
         probe: registry.probe("reader"),
         buffers: BufferPool::default(),
         pipes: PipePool::new(1, 64 << 10),
-        ahead: Arc::default(),
+        blocks: Arc::default(),
         verified: Arc::default(),
     };
     let mut served = Served::default();

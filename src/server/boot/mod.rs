@@ -597,7 +597,7 @@ fn build_broker(
     let store_handle = spawn("store", Box::new(move || store_thread.run()))?;
     let cold = Arc::new(Mutex::new(cold));
     let verified = Arc::new(super::served::Verified::default());
-    let ahead = Arc::new(super::read_ahead::ReadAhead::default());
+    let blocks = Arc::new(super::cold_blocks::ColdBlocks::default());
     let mut reader_threads = Vec::new();
     for access in reader_accesses {
         let reader = Reader {
@@ -610,7 +610,7 @@ fn build_broker(
             buffers: BufferPool::default(),
             pipes: PipePool::new(limits::READER_PIPES, limits::PIPE_BYTES),
             verified: Arc::clone(&verified),
-            ahead: Arc::clone(&ahead),
+            blocks: Arc::clone(&blocks),
         };
         reader_threads.push(spawn("reader", Box::new(move || reader.run()))?);
     }
