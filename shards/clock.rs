@@ -41,26 +41,6 @@ pub fn local_day(now_ms: u64) -> i64 {
     i64::from(time.tm_year) * 1_000 + i64::from(time.tm_yday)
 }
 
-/// A clock that starts at the wall clock's time and then only passes: no step of the wall clock moves it.
-#[derive(Debug, Clone)]
-pub struct SteadyClock {
-    start_ms: u64,
-    started: std::time::Instant,
-}
-
-impl SteadyClock {
-    /// Starts at the present time of another clock.
-    pub fn new(clock: &dyn Clock) -> Self {
-        Self { start_ms: clock.now_ms(), started: std::time::Instant::now() }
-    }
-}
-
-impl Clock for SteadyClock {
-    fn now_ms(&self) -> u64 {
-        self.start_ms + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

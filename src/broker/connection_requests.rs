@@ -12,7 +12,7 @@ use ringmq_protocol::language::Language;
 use serde::Serialize;
 
 use super::clients::Client;
-use super::{Answer, Control, Handled, Refusal, Request, java_millis, success};
+use super::{Answer, Control, Handled, Now, Refusal, Request, java_millis, success};
 
 fn connection(client: &Client) -> Connection {
     Connection {
@@ -69,15 +69,16 @@ struct ProducerInfo {
 }
 
 /// GET_ALL_PRODUCER_INFO (328).
-pub(crate) fn all_producers(control: &mut Control, _request: &mut Request<'_>) -> Handled {
+pub(crate) fn all_producers(control: &mut Control, request: &mut Request<'_>) -> Handled {
     #[derive(Serialize)]
     struct ProducerTable {
         data: BTreeMap<String, Vec<ProducerInfo>>,
     }
+    let Now { steady_ms, wall_ms } = request.now;
     let info = |client: &Client| ProducerInfo {
         client_id: client.client_id.clone(),
         language: language(client),
-        last_update_timestamp: java_millis(client.last_heartbeat_ms),
+        last_update_timestamp: java_millis(wall_ms.saturating_sub(steady_ms.saturating_sub(client.last_heartbeat_ms))),
         remote_ip: format!("/{}", client.address),
         version: client.version,
     };

@@ -175,14 +175,23 @@ impl From<names::NameError> for Refusal {
     }
 }
 
+/// A point in time, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For everything that waits: milliseconds of the clock that no step of the wall clock moves, the same one on all shards.
+    pub steady_ms: u64,
+    /// For what is stored or shown: milliseconds since the epoch.
+    pub wall_ms: u64,
+}
+
 /// One request and everything its handler may use besides the tables.
 pub struct Request<'a> {
     /// The request.
     pub command: &'a Command,
     /// Its sender.
     pub peer: &'a Peer,
-    /// Wall clock, milliseconds since the epoch.
-    pub now_ms: u64,
+    /// When it is handled.
+    pub now: Now,
     /// Questions that are answered from memory.
     pub store: &'a dyn StoreReader,
     /// Where to put what has to happen outside.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ringmq_shards::clock::{Clock, SteadyClock, SystemClock};
+use ringmq_shards::clock::{Clock, SystemClock};
 use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, is_no_space};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
@@ -381,8 +381,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         control.1,
         senders.clone(),
         Arc::clone(&disk),
-        // Everything there waits for time to pass, which no step of the wall clock may stop or hasten.
-        Arc::new(SteadyClock::new(clock.as_ref())),
+        Arc::clone(&clock),
         broker_parts,
         namesrv,
         namesrv_files,

@@ -51,7 +51,7 @@ use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
 use crate::broker::state::{OFFSETS_FILE, TOPICS_FILE};
-use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
+use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Now, Peer, Refusal, StoreReader};
 use crate::cli::logging;
 use crate::config::Config;
 use crate::namesrv::{self, NameServer};
@@ -146,7 +146,7 @@ pub struct ControlThread {
     pub shards: Vec<MailboxSender<ShardMessage>>,
     /// Files.
     pub disk: Arc<dyn Disk>,
-    /// Clock.
+    /// The wall clock, for what is stored and shown.
     pub clock: Arc<dyn Clock>,
     /// The broker, if this process is one.
     pub broker: Option<BrokerParts>,
@@ -224,10 +224,10 @@ impl ControlThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let now_ms = self.clock.now_ms();
-            if now_ms >= next_tick_ms {
-                next_tick_ms = now_ms + TICK.as_millis() as u64;
-                self.tick(now_ms);
+            let now = self.now();
+            if now.steady_ms >= next_tick_ms {
+                next_tick_ms = now.steady_ms + TICK.as_millis() as u64;
+                self.tick(now);
             }
             if self.stopping.load(Ordering::Acquire) {
                 break;
@@ -247,8 +247,8 @@ impl ControlThread {
                 outstanding += 1;
             }
         }
-        let deadline_ms = self.clock.now_ms() + UNREGISTER_PATIENCE_MS;
-        while outstanding > 0 && self.clock.now_ms() < deadline_ms {
+        let deadline_ms = self.now().steady_ms + UNREGISTER_PATIENCE_MS;
+        while outstanding > 0 && self.now().steady_ms < deadline_ms {
             if let Ok(request) = self.requests.recv_timeout(STOP_BEAT) {
                 self.request(request);
             }
@@ -260,27 +260,32 @@ impl ControlThread {
         self.write_state(true);
     }
 
-    fn tick(&mut self, now_ms: u64) {
+    /// The present time. What waits does so by the shards' clock: they compare with times that are published here.
+    fn now(&self) -> Now {
+        Now { steady_ms: monotonic_ns() / 1_000_000, wall_ms: self.clock.now_ms() }
+    }
+
+    fn tick(&mut self, now: Now) {
         self.take_late_barriers();
         self.write_unwritten();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
-            broker.control.tick(now_ms, &mut effects);
+            broker.control.tick(now, &mut effects);
             let stored = |queues: &[Arc<Queue>]| queues.iter().map(|queue| queue.bounds().1.0).sum();
             let topics = self.topics.iter().map(|(name, (_, topic))| (name.as_ref(), stored(&topic.queues)));
-            broker.control.sample_statistics(now_ms, topics);
+            broker.control.sample_statistics(now.steady_ms, topics);
         }
         self.apply(effects);
         let mut effects = Vec::new();
         if let Some(namesrv) = &mut self.namesrv {
-            namesrv.tick(now_ms, &mut effects);
+            namesrv.tick(now.steady_ms, &mut effects);
         }
         self.apply_namesrv(effects);
         self.write_state(false);
-        self.publish_figures(now_ms);
+        self.publish_figures(now.wall_ms);
     }
 
-    fn publish_figures(&self, now_ms: u64) {
+    fn publish_figures(&self, wall_ms: u64) {
         let Some(broker) = &self.broker else { return };
         let figures = &self.shared.control;
         figures.topics.set(broker.control.topics.len() as u64);
@@ -289,7 +294,7 @@ impl ControlThread {
         figures.max_topics.set(broker.control.config.max_topics as u64);
         figures.max_groups.set(broker.control.config.max_groups as u64);
         figures.max_queues.set(broker.control.config.max_queues);
-        broker.figures.sample(now_ms);
+        broker.figures.sample(wall_ms);
     }
 
     fn request(&mut self, request: ControlRequest) {
@@ -312,17 +317,17 @@ impl ControlThread {
 
     fn closed(&mut self, connection: u64) {
         let Some((listener, _)) = self.connections.remove(&connection) else { return };
-        let now_ms = self.clock.now_ms();
         match listener {
             Listener::Broker => {
                 let mut effects = Vec::new();
                 if let Some(broker) = &mut self.broker {
-                    broker.control.connection_closed(ConnectionId(connection), now_ms, &mut effects);
+                    broker.control.connection_closed(ConnectionId(connection), &mut effects);
                 }
                 self.apply(effects);
             }
             Listener::Namesrv => {
                 let mut effects = Vec::new();
+                let now_ms = self.now().steady_ms;
                 if let Some(namesrv) = &mut self.namesrv {
                     namesrv.connection_closed(namesrv::ConnectionId(connection), now_ms, &mut effects);
                 }
@@ -343,12 +348,12 @@ impl ControlThread {
             self.reply(connection, None, frame.len());
             return;
         }
-        let now_ms = self.clock.now_ms();
+        let now = self.now();
         match listener {
             Listener::Namesrv => {
                 let mut effects = Vec::new();
                 let answer = self.namesrv.as_mut().and_then(|namesrv| {
-                    namesrv.handle(&command, namesrv::ConnectionId(connection), now_ms, &mut effects)
+                    namesrv.handle(&command, namesrv::ConnectionId(connection), now.steady_ms, &mut effects)
                 });
                 self.apply_namesrv(effects);
                 let answer = answer.unwrap_or_else(|| NameServer::not_supported(&command));
@@ -358,7 +363,7 @@ impl ControlThread {
                 let Some(broker) = &mut self.broker else { return };
                 let peer = Peer { connection: ConnectionId(connection), address };
                 let mut effects = Vec::new();
-                let answer = broker.control.handle(&command, &peer, now_ms, broker.store.as_ref(), &mut effects);
+                let answer = broker.control.handle(&command, &peer, now, broker.store.as_ref(), &mut effects);
                 let deletes = effects.iter().any(|effect| matches!(effect, Effect::RetireQueues { .. }));
                 self.apply(effects);
                 let answer = match (answer, self.unwritten_deletion().filter(|_| deletes)) {
@@ -388,7 +393,7 @@ impl ControlThread {
     }
 
     fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
-        let now_ms = self.clock.now_ms();
+        let wall_ms = self.clock.now_ms();
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
@@ -403,11 +408,11 @@ impl ControlThread {
                 request.default_topic,
                 request.default_topic_queue_nums,
                 request.unit_mode,
-                now_ms,
+                wall_ms,
                 &mut effects,
             )?;
             match request.topic.strip_prefix(RETRY_PREFIX).filter(|_| !request.batch) {
-                Some(group) => broker.control.ensure_group(group, now_ms, &mut effects),
+                Some(group) => broker.control.ensure_group(group, wall_ms, &mut effects),
                 None => Ok(()),
             }
         });
@@ -416,12 +421,12 @@ impl ControlThread {
     }
 
     fn create_group(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
-        let now_ms = self.clock.now_ms();
+        let wall_ms = self.clock.now_ms();
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = PullHeader::decode(header).map_err(Refusal::from)?;
             let Some(broker) = &mut this.broker else { return Ok(()) };
-            broker.control.ensure_group(request.consumer_group, now_ms, &mut effects)
+            broker.control.ensure_group(request.consumer_group, wall_ms, &mut effects)
         });
         self.apply(effects);
         self.again_or_refuse(connection, frame, answers, outcome);
@@ -460,7 +465,7 @@ impl ControlThread {
     }
 
     fn commit(&mut self, commits: &[CarriedCommit]) {
-        let now_ms = self.clock.now_ms();
+        let wall_ms = self.clock.now_ms();
         if let Some(broker) = &mut self.broker {
             let commits = commits.iter().map(|carried| OffsetCommit {
                 group: carried.group.to_string(),
@@ -469,7 +474,7 @@ impl ControlThread {
                 commit: carried.commit,
                 pulled: Some(carried.pulled),
             });
-            broker.control.commit_offsets(commits, now_ms);
+            broker.control.commit_offsets(commits, wall_ms);
         }
     }
 

@@ -112,8 +112,13 @@ impl Rig {
 
     /// Asks; gives the code and the remark.
     fn ask(&mut self, code: i32, fields: &[(&str, &str)]) -> (i32, String) {
+        self.ask_body(code, fields, b"")
+    }
+
+    fn ask_body(&mut self, code: i32, fields: &[(&str, &str)], body: &[u8]) -> (i32, String) {
         self.opaque += 1;
-        let command = fields.iter().fold(Command::request(code), |command, (key, value)| command.with_ext(key, *value));
+        let request = Command::request(code).with_body(body.to_vec());
+        let command = fields.iter().fold(request, |command, (key, value)| command.with_ext(key, *value));
         let command = Command { opaque: self.opaque, ..command };
         self.control.request(ControlRequest::Command { connection: CONNECTION, frame: command.encode(), at_ns: 0 });
         let answer = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
@@ -141,7 +146,7 @@ impl Rig {
     }
 
     fn tick(&mut self) {
-        self.control.tick(self.control.clock.now_ms());
+        self.control.tick(self.control.now());
     }
 
     /// What the next process would find after a kill.
@@ -256,4 +261,21 @@ fn a_late_barrier_ends_the_deletion() {
     rig.tick();
     assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(BARRIER)));
     assert!(is_served(&mut rig));
+}
+
+/// Goal: shards can compare the time up to which a group holds locks with their own clock. Method: lock at a wall clock that is
+/// far off.
+#[test]
+fn locks_are_published_by_the_shards_clock() {
+    const LOCKED_MS: u64 = 60_000;
+    let mut rig = Rig::new(false);
+    let group = [("group", "g"), ("consumeEnable", "true")];
+    let body = br#"{"groupName":"g","consumeEnable":true,"brokerId":0,"retryQueueNums":1,"retryMaxTimes":16}"#;
+    assert_eq!(rig.ask_body(200, &group, body).0, 0);
+    let before_ms = monotonic_ns() / 1_000_000;
+    let body = br#"{"clientId":"c","consumerGroup":"g","mqSet":[{"brokerName":"broker-a","queueId":0,"topic":"T"}]}"#;
+    assert_eq!(rig.ask_body(41, &[], body).0, 0);
+    let after_ms = monotonic_ns() / 1_000_000;
+    let groups = &rig.control.make_serving().expect("a picture").groups;
+    assert!(groups["g"].holds_locks(before_ms + LOCKED_MS) && !groups["g"].holds_locks(after_ms + LOCKED_MS + 1));
 }

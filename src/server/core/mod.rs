@@ -43,6 +43,7 @@ use super::remote::{FromWriter, RemoteAppend, RemoteLog, WriterPeer};
 use super::serving::Serving;
 use super::shared::{PUBLISH_STEP_BYTES, Pressure, Shared};
 use super::slab::{Slab, SlotId};
+use crate::broker::Now;
 use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, TransferLimits};
 use crate::broker::send::{self, NotNow, Refusal, SendState};
 

@@ -155,8 +155,8 @@ impl ShardCore {
                 Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
             }
         } else {
-            let prepared =
-                send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now_ms);
+            let now = Now { steady_ms: self.steady_ms(), wall_ms: self.now_ms };
+            let prepared = send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, now);
             match prepared {
                 Ok(single) => {
                     queue.prefetch(PrefetchStep::Tail);
