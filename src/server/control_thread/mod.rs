@@ -34,7 +34,7 @@ use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueId;
 
-use self::deletion::unfenced;
+use self::deletion::{Unfenced, unfenced};
 use self::files::Unwritten;
 use super::connection::{Listener, connection_slot};
 use super::flush_thread::{FlushRequest, is_json};
@@ -163,8 +163,8 @@ pub struct ControlThread {
     notices: Option<Notices>,
     connections: HashMap<u64, (Listener, SocketAddr)>,
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
-    /// Deleted topics whose barrier the writer has not given yet. No topic of these names is served.
-    unfenced: Vec<(String, Receiver<u64>)>,
+    /// Deletions whose barrier the writer has not given yet. No topic of these names is served, and each name is here once.
+    unfenced: Vec<Unfenced>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
     /// Why a barrier is in memory only.
@@ -364,7 +364,9 @@ impl ControlThread {
                 let peer = Peer { connection: ConnectionId(connection), address };
                 let mut effects = Vec::new();
                 let answer = broker.control.handle(&command, &peer, now, broker.store.as_ref(), &mut effects);
-                let deletes = effects.iter().any(|effect| matches!(effect, Effect::RetireQueues { .. }));
+                let deletes = effects
+                    .iter()
+                    .any(|effect| matches!(effect, Effect::RetireQueues { .. } | Effect::RetireUnknownTopics));
                 self.apply(effects);
                 let answer = match (answer, self.unwritten_deletion().filter(|_| deletes)) {
                     (Answer::Now(_), Some(remark)) => {
@@ -513,7 +515,7 @@ impl ControlThread {
         }
         for effect in &effects {
             match effect {
-                Effect::RetireQueues { topic } => self.retire_topic(topic),
+                Effect::RetireQueues { topic } => self.retire_topics(vec![topic.clone()]),
                 Effect::RetireUnknownTopics => self.retire_unknown_topics(),
                 Effect::RemoveExpired => self.shared.retention.ask(),
                 Effect::CleanQueues => self.shared.retention.ask_for_queues(),
