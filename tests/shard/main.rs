@@ -13,4 +13,5 @@ mod output;
 mod pair;
 mod planted;
 mod remote;
+mod retention;
 mod world;
