@@ -1,4 +1,4 @@
-//! The wall clock behind a trait, so that tests decide what time it is.
+//! The wall clock behind a trait, so that tests decide what time it is, and a time by two clocks.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,15 @@ impl Clock for SystemClock {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// A point in time, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// For everything that waits: milliseconds of a clock that no step of the wall clock moves, the same one for all threads.
+    pub steady_ms: u64,
+    /// For what is stored or shown: milliseconds since the epoch.
+    pub wall_ms: u64,
 }
 
 /// A time in the local zone.

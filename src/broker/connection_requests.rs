@@ -9,10 +9,11 @@ use ringmq_protocol::bodies::{
 use ringmq_protocol::codes::response;
 use ringmq_protocol::json::to_fastjson;
 use ringmq_protocol::language::Language;
+use ringmq_shards::clock::Now;
 use serde::Serialize;
 
 use super::clients::Client;
-use super::{Answer, Control, Handled, Now, Refusal, Request, java_millis, success};
+use super::{Answer, Control, Handled, Refusal, Request, java_millis, success};
 
 fn connection(client: &Client) -> Connection {
     Connection {

@@ -6,6 +6,7 @@
 use ringmq_protocol::bodies::DataVersion;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
+use ringmq_shards::clock::Now;
 
 use super::clients::ClientTable;
 use super::groups::GroupTable;
@@ -16,7 +17,7 @@ use super::snapshot::Publisher;
 use super::statistics::Statistics;
 use super::store_reader::StoreReader;
 use super::topics::TopicTable;
-use super::{Answer, Effect, Now, Peer, Refusal, Request, dispatch};
+use super::{Answer, Effect, Peer, Refusal, Request, dispatch};
 
 /// The control plane of one broker.
 pub struct Control {

@@ -50,6 +50,7 @@ use std::net::SocketAddr;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::{Command, FieldError};
 use ringmq_protocol::json::JsonError;
+use ringmq_shards::clock::Now;
 
 pub use control::Control;
 pub use settings::{BrokerIdentity, ControlConfig};
@@ -173,15 +174,6 @@ impl From<names::NameError> for Refusal {
     fn from(error: names::NameError) -> Refusal {
         Refusal::new(response::INVALID_PARAMETER, error.to_string())
     }
-}
-
-/// A point in time, by two clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// For everything that waits: milliseconds of the clock that no step of the wall clock moves, the same one on all shards.
-    pub steady_ms: u64,
-    /// For what is stored or shown: milliseconds since the epoch.
-    pub wall_ms: u64,
 }
 
 /// One request and everything its handler may use besides the tables.

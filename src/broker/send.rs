@@ -17,9 +17,9 @@ use ringmq_protocol::record::{
     RecordFields, encode_joined_record, encode_record, joined_properties_length, joined_record_length, record_length,
 };
 use ringmq_protocol::send::SendHeader;
+use ringmq_shards::clock::Now;
 use ringmq_shards::log::writer::Piece;
 
-use super::Now;
 use super::names::{check_topic, is_sendable};
 use crate::server::serving::{Serving, ServingTopic};
 

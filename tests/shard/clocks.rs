@@ -38,3 +38,29 @@ fn orderly_locks_hold_when_the_wall_clock_steps() {
     assert_eq!(outcome(&mut world, 3), (0, String::new()));
     assert_eq!(world.stored().len(), 1);
 }
+
+/// Goal: acknowledgements that wait for a sync time out when their time has passed, and not because the wall clock stepped. Method:
+/// hold the sync while sends are bound before and after a step, then let the time pass.
+#[test]
+fn syncs_do_not_time_out_when_the_wall_clock_steps() {
+    const TIMEOUT_MS: u64 = 5_000;
+    for mode in [Mode::SyncDurable, Mode::SyncSeparate] {
+        let mut world = World::new(Shape::new(mode));
+        let client = world.connect();
+        (world.hold_writes, world.hold_syncs) = (mode == Mode::SyncDurable, true);
+        for number in 0..3 {
+            world.request(client, &send(number, 0, b"waits", ""));
+            world.run();
+            world.wall_ahead_ms += STEP_MS;
+        }
+        world.run();
+        assert!(world.answers(client).is_empty(), "{mode:?}");
+        world.now_ms += TIMEOUT_MS;
+        world.run();
+        let codes: Vec<i32> = world.answers(client).iter().map(|answer| answer.code).collect();
+        assert_eq!(codes, [10; 3], "{mode:?}");
+        (world.hold_writes, world.hold_syncs) = (false, false);
+        world.run();
+        assert_eq!(world.stored().len(), 3);
+    }
+}

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ringmq_protocol::command::Command;
+use ringmq_shards::clock::Now;
 
 use super::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
-use super::{Answer, BrokerIdentity, ConnectionId, Control, ControlConfig, Effect, Now, Peer};
+use super::{Answer, BrokerIdentity, ConnectionId, Control, ControlConfig, Effect, Peer};
 
 /// A broker like the one of the examples.
 pub(crate) fn control() -> Control {
