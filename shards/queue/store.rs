@@ -105,14 +105,9 @@ impl QueueStore {
         &self.arena
     }
 
-    /// Entries that are in memory and in no file yet.
-    pub fn unflushed_entries(&self) -> u64 {
-        self.arena.unflushed_entries()
-    }
-
-    /// Entries that all tails together can hold.
-    pub fn capacity_entries(&self) -> u64 {
-        self.arena.capacity_entries()
+    /// Whether the tails fill, so that [`Self::flush_dirty`] should not wait for its time.
+    pub fn is_filling(&self) -> bool {
+        self.arena.is_filling()
     }
 
     /// Queue files open now, and how many may be.

@@ -46,9 +46,6 @@ const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
 const QUEUE_PERIOD_MAX: Duration = Duration::from_millis(2_000);
 const QUEUE_ROUND_SHARE: u32 = 32;
 
-/// Share of the tails' room that may be filled with entries that are in no file: a part in so many.
-const UNFLUSHED_SHARE: u64 = 4;
-
 /// However long `flushIntervalConsumeQueue` is, queue files are synced after so many bytes of log: after a power cut recovery
 /// reads the log from there. With many files a sync takes long, so it comes less often.
 const QUEUE_SYNC_BYTES: u64 = 512 << 20;
@@ -282,8 +279,7 @@ impl FlushThread {
             }
             self.recycle_pages(schedule, self.end);
         }
-        let filling = self.queues.unflushed_entries() >= self.queues.capacity_entries() / UNFLUSHED_SHARE;
-        if now >= schedule.next_queues || (filling && !schedule.queues_fail) {
+        if now >= schedule.next_queues || (self.queues.is_filling() && !schedule.queues_fail) {
             let started = Instant::now();
             if !self.flush_queues(schedule) {
                 return false;
