@@ -328,12 +328,7 @@ impl QueueStore {
             if span.first + self.file_bytes() > minimum {
                 break;
             }
-            let (key, path) = ((queue.identity(), span.first), self.file_path(queue, span.first));
-            self.handles.forget(key);
-            self.forget_unsynced_file(key);
-            self.disk.remove_file(&path).map_err(QueueError::io("remove queue file", &path))?;
-            // A reader may have opened it in between.
-            self.handles.forget(key);
+            self.remove_file(queue, span.first)?;
             span.first += self.file_bytes();
             removed += 1;
         }
