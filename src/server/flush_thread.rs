@@ -1,7 +1,8 @@
 //! The flush thread: everything about files that may wait.
 //!
 //! It syncs the log in the background, starts write-back early, prepares segments, writes queue files, and keeps checkpoint and
-//! durable point. An error of a log sync is final; no space for segments, queue or state files is not.
+//! durable point. An error of a sync of the log or of queue files is final; no space for segments, queue or state files
+//! is not.
 //!
 //! After a start that believed the page cache it first lets a thread of its own catch up ([`CatchUp`]). Until that is done
 //! the log has a part that nobody has synced, so nothing behind it is synced or claimed either.
