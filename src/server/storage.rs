@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
-use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, is_no_space};
+use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, io_causes, is_no_space};
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
@@ -189,9 +189,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
 /// Whether a start failed at the file system, and not for want of room: then the page cache may show what the disk does not
 /// have, and as the kernel tells of a failed write only once, the next start would not hear of it.
 fn is_disk_error(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| error.raw_os_error().is_some() && !is_no_space(error))
+    io_causes(error).any(|error| error.raw_os_error().is_some() && !is_no_space(error))
 }
 
 fn open_locked(

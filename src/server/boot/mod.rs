@@ -13,7 +13,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SystemClock};
-use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, is_no_space};
+use ringmq_shards::disk::{
+    Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, io_causes, is_no_space,
+};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
 use ringmq_shards::log::segments::WritePath as SegmentPath;
@@ -85,7 +87,7 @@ impl BootError {
                 ExitStatus::StoreLocked
             }
             // Nothing is damaged: it starts again when there is room.
-            Self::Storage(error) if lacks_space(error) => ExitStatus::Failure,
+            Self::Storage(error) if io_causes(error).any(is_no_space) => ExitStatus::Failure,
             Self::Storage(StorageError::Recovery(_) | StorageError::Segments(_) | StorageError::Queues(_)) => {
                 ExitStatus::RecoveryRefused
             }
@@ -95,13 +97,6 @@ impl BootError {
             Self::Storage(_) | Self::System { .. } => ExitStatus::Failure,
         }
     }
-}
-
-/// Whether an error comes from a file system without room.
-fn lacks_space(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(is_no_space)
 }
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> BootError {
@@ -194,7 +189,10 @@ impl Running {
             true => Some(open_broker(&mut config, &disk, &clock, descriptors, salvage)?),
             false => None,
         };
-        let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
+        let mut cores = if config.cores.is_empty() { machine::processor_numbers() } else { config.cores.clone() };
+        if cores.is_empty() {
+            cores.push(0);
+        }
         let shard_count = config.shard_count(cores.len()).clamp(1, 64);
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
         launch(Launch {
@@ -277,12 +275,6 @@ fn join(thread: JoinHandle<()>, name: &str) {
     if thread.join().is_err() {
         tracing::error!(name, "a thread panicked");
     }
-}
-
-/// Processors that this process may use.
-fn machine_cores() -> Vec<usize> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    if cores.is_empty() { vec![0] } else { cores.into_iter().map(|core| core.id).collect() }
 }
 
 fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
