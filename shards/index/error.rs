@@ -25,6 +25,8 @@ pub enum IndexError {
         found: u64,
         /// The length that fits the configuration.
         wanted: u64,
+        /// Entries that its header promises; none before its first sync.
+        promised: u32,
     },
 }
 

@@ -4,17 +4,19 @@
 //! entries (at most `ENTRY_BUFFER`, 160 KiB): putting a key is one random access to memory. That is all the memory the
 //! index uses; older files are read with one small read per chain step.
 //!
-//! Order of writing: entries and changed pages of slots, sync, header, sync. So the header never promises what is
-//! not there. Slots may be ahead of the header after a crash; entries below the header's count are right, and the slots are
+//! Order of writing: entries and changed pages of slots, sync, header, sync; the last three steps may be another thread's
+//! (`sync.rs`). So the header never promises what is not there. Slots may be ahead of the header after a crash; entries below the header's count are right, and the slots are
 //! made anew from them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ringmq_protocol::prefetch::prefetch;
 
 use super::error::IndexError;
 use super::layout::{ENTRY_LENGTH, HEADER_LENGTH, Header, IndexEntry, IndexGeometry, SLOT_BYTES};
 use super::limits::{ENTRY_BUFFER, LINKS_BEHIND, PAGE_SLOTS, PAGES_PER_WRITE, REBUILD_BATCH};
+use super::sync::FileSync;
 use crate::disk::{Disk, DiskFile, OpenOptions};
 
 /// Where a query looks, and what it found.
@@ -28,7 +30,7 @@ pub(crate) struct Search {
 }
 
 pub(crate) struct IndexFile {
-    file: Box<dyn DiskFile>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     name: String,
     geometry: IndexGeometry,
@@ -44,7 +46,7 @@ struct Live {
     pending: Vec<u8>,
     /// How many of the last pending entries no slot leads to yet: see [`IndexFile::put`].
     unlinked: u32,
-    /// Whether the header on disk is behind.
+    /// Whether the header on disk is behind, and nobody is told to write it.
     dirty: bool,
 }
 
@@ -86,7 +88,7 @@ impl IndexFile {
             return Err(IndexError::Io { action: "extend index file", path, source });
         }
         let live = Some(Live::new(vec![0; geometry.slots as usize]));
-        Ok(Self { file, path, name, geometry, header, live })
+        Ok(Self { file: file.into(), path, name, geometry, header, live })
     }
 
     /// Opens an existing file for reading.
@@ -100,14 +102,15 @@ impl IndexFile {
         let options = OpenOptions { write: true, ..OpenOptions::default() };
         let file = disk.open(&path, options).map_err(IndexError::io("open index file", &path))?;
         let found = file.length().map_err(IndexError::io("measure index file", &path))?;
-        if found != geometry.file_bytes() {
-            return Err(IndexError::WrongLength { path, found, wanted: geometry.file_bytes() });
-        }
         let mut bytes = [0; HEADER_LENGTH];
         file.read_at(&mut bytes, 0).map_err(IndexError::io("read index file", &path))?;
         let mut header = Header::from_bytes(&bytes);
+        let wanted = geometry.file_bytes();
+        if found != wanted {
+            return Err(IndexError::WrongLength { path, found, wanted, promised: header.promised() });
+        }
         header.next_entry = header.next_entry.min(geometry.entries);
-        Ok(Self { file, path, name, geometry, header, live: None })
+        Ok(Self { file: file.into(), path, name, geometry, header, live: None })
     }
 
     /// Prepares an opened file for writing: loads its slots, or makes them anew from the entries after a crash.
@@ -250,12 +253,12 @@ impl IndexFile {
         Ok(())
     }
 
-    /// Makes everything that was put durable.
-    pub(crate) fn flush(&mut self) -> Result<(), IndexError> {
+    /// Writes everything that was put, and gives what has to be synced, if anything.
+    pub(crate) fn write_out(&mut self) -> Result<Option<FileSync>, IndexError> {
         self.write_entries()?;
-        let Some(live) = &mut self.live else { return Ok(()) };
+        let Some(live) = &mut self.live else { return Ok(None) };
         if !live.dirty {
-            return Ok(());
+            return Ok(None);
         }
         let mut bytes = Vec::with_capacity(PAGE_SLOTS * PAGES_PER_WRITE * SLOT_BYTES as usize);
         let mut page = 0;
@@ -274,20 +277,15 @@ impl IndexFile {
             live.dirty_pages[page..page + run].fill(false);
             page += run;
         }
-        self.file.sync_data().map_err(IndexError::io("sync index file", &self.path))?;
-        self.file
-            .write_all_at(&self.header.to_bytes(), 0)
-            .and_then(|()| self.file.sync_data())
-            .map_err(IndexError::io("write header of index file", &self.path))?;
         live.dirty = false;
-        Ok(())
+        Ok(Some(FileSync { file: Arc::clone(&self.file), path: self.path.clone(), header: self.header.to_bytes() }))
     }
 
-    /// Flushes and gives the memory back; the file is read-only from here.
-    pub(crate) fn seal(&mut self) -> Result<(), IndexError> {
-        self.flush()?;
+    /// Writes everything out and gives the memory back; the file is read-only from here.
+    pub(crate) fn seal(&mut self) -> Result<Option<FileSync>, IndexError> {
+        let sync = self.write_out()?;
         self.live = None;
-        Ok(())
+        Ok(sync)
     }
 
     fn slot(&self, slot: u32) -> Result<i32, IndexError> {

@@ -80,6 +80,11 @@ impl Header {
         }
     }
 
+    /// How many entries it says are there. Those are, on a disk too.
+    pub(crate) fn promised(&self) -> u32 {
+        self.next_entry.saturating_sub(1)
+    }
+
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         bytes[..8].copy_from_slice(&self.begin_time.to_be_bytes());

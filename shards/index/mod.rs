@@ -9,9 +9,11 @@ pub(crate) mod layout;
 pub mod limits;
 pub(crate) mod name;
 mod service;
+mod sync;
 #[cfg(test)]
 mod tests;
 
 pub use error::IndexError;
 pub use layout::IndexGeometry;
 pub use service::{IndexService, Indexed, LastStop};
+pub use sync::IndexSync;

@@ -15,6 +15,7 @@ use super::file::{IndexFile, Search};
 use super::layout::IndexGeometry;
 use super::limits::{MAXIMUM_RESULTS, QUERY_STEPS};
 use super::name::{is_index_name, next_name};
+use super::sync::{FileSync, IndexSync};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::types::{PhysicalOffset, StoreTimestamp};
@@ -49,6 +50,8 @@ pub struct IndexService {
     /// Oldest first; only the last one may be live.
     files: Vec<IndexFile>,
     last: Option<Indexed>,
+    /// What is written of files that are full, and not synced yet; oldest first.
+    sealed: Vec<FileSync>,
     directory_changed: bool,
 }
 
@@ -70,6 +73,7 @@ impl IndexService {
             geometry,
             files: Vec::new(),
             last: None,
+            sealed: Vec::new(),
             directory_changed: false,
         };
         service.load(last_stop)?;
@@ -91,9 +95,20 @@ impl IndexService {
                 doomed.push(directory.join(&entry.name));
                 continue;
             }
-            let file = IndexFile::open(&*self.disk, directory, entry.name, self.geometry)?;
+            let file = match IndexFile::open(&*self.disk, directory, entry.name, self.geometry) {
+                // As below, with a length that did not become durable either.
+                Err(IndexError::WrongLength { path, promised: 0, found, wanted })
+                    if last_stop != LastStop::Clean && found < wanted =>
+                {
+                    doomed.push(path);
+                    continue;
+                }
+                outcome => outcome?,
+            };
+            let header = file.header();
             match last_stop {
-                LastStop::Crash { checkpoint_ms } if file.header().end_time > checkpoint_ms => {
+                // Either too new, or cut off before its first sync: then the file before it is the one that goes on.
+                LastStop::Crash { checkpoint_ms } if header.end_time > checkpoint_ms || header.promised() == 0 => {
                     doomed.push(file.path().to_path_buf());
                 }
                 _ => self.files.push(file),
@@ -121,6 +136,7 @@ impl IndexService {
 
     fn remove(&mut self, path: &Path) -> Result<(), IndexError> {
         self.directory_changed = true;
+        self.sealed.retain(|sync| sync.path != path);
         self.disk.remove_file(path).map_err(IndexError::io("remove index file", path))
     }
 
@@ -219,11 +235,11 @@ impl IndexService {
         Ok(())
     }
 
-    /// Seals the newest file and makes the next one.
+    /// Seals the newest file, which the next flush syncs, and makes the next one.
     fn roll(&mut self) -> Result<(), IndexError> {
         let previous = match self.files.last_mut() {
             Some(newest) => {
-                newest.seal()?;
+                self.sealed.extend(newest.seal()?);
                 Some((*newest.header(), newest.name().to_owned()))
             }
             None => {
@@ -241,17 +257,39 @@ impl IndexService {
     }
 
     /// Makes the index durable and returns its last record: its time may then become the checkpoint's `indexMsgTimestamp`.
-    /// Writes every page of slots that changed, up to 20 MB: every few seconds is often enough.
+    /// Writes every page of slots that changed, up to 20 MB: every few seconds is often enough. When a sync fails, the files
+    /// that it was about go, as [`Self::discard`] has it.
     pub fn flush(&mut self) -> Result<Option<Indexed>, IndexError> {
-        if let Some(newest) = self.files.last_mut() {
-            newest.flush()?;
+        let sync = self.begin_flush()?;
+        let outcome = sync.complete();
+        if outcome.is_err() {
+            self.discard(&sync)?;
         }
-        if self.directory_changed {
-            let directory = &self.directory;
-            self.disk.sync_directory(directory).map_err(IndexError::io("sync", directory))?;
-            self.directory_changed = false;
+        outcome
+    }
+
+    /// The first half of [`Self::flush`]: writes what was put. The other half, [`IndexSync::complete`], waits for the disk
+    /// and may be done elsewhere; begin no other flush until it has ended.
+    pub fn begin_flush(&mut self) -> Result<IndexSync, IndexError> {
+        let newest = match self.files.last_mut() {
+            Some(newest) => newest.write_out()?,
+            None => None,
+        };
+        let files = self.sealed.drain(..).chain(newest).collect();
+        let changed = std::mem::take(&mut self.directory_changed);
+        let directory = changed.then(|| (Arc::clone(&self.disk), self.directory.clone()));
+        Ok(IndexSync { files, directory, last: self.last })
+    }
+
+    /// After a failed sync: what was written is gone from the cache and may not be on the disk, and a second sync would not
+    /// tell. So the files that it was about go, and all behind them; their records must be offered again, from
+    /// [`Self::last`] on. Returns how many files went. An error leaves the rest to another call with the same sync.
+    pub fn discard(&mut self, sync: &IndexSync) -> Result<usize, IndexError> {
+        self.directory_changed |= sync.directory.is_some();
+        match self.files.iter().position(|file| sync.covers(file.path())) {
+            Some(first) => self.remove_from(first),
+            None => Ok(0),
         }
-        Ok(self.last)
     }
 
     /// Positions of records of `topic` that carry `key` and were stored in `[begin_ms, end_ms]`, in log order: the newest
@@ -313,6 +351,11 @@ impl IndexService {
             header.next_entry > 1 && u64::try_from(header.end_position).is_ok_and(|end| end >= log_end.0)
         };
         let Some(first) = self.files.iter().position(is_behind) else { return Ok(0) };
+        self.remove_from(first)
+    }
+
+    /// Deletes the file at index `first` and all behind it; the one in front of it goes on.
+    fn remove_from(&mut self, first: usize) -> Result<usize, IndexError> {
         let removed = self.files.len() - first;
         while self.files.len() > first {
             let path = self.files[self.files.len() - 1].path().to_path_buf();

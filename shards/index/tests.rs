@@ -270,6 +270,58 @@ fn power_cuts_lose_nothing_that_was_flushed() {
 }
 
 #[test]
+fn keys_put_during_a_sync_are_not_promised_and_not_lost() {
+    // Goal: a flush in two halves promises what was put before it, whatever comes in between: more keys, full files.
+    // Method: begin a flush, fill the file and the next, fail or complete the sync, cut the power, reopen, offer all.
+    for (seed, pattern, fails) in
+        (0..20).flat_map(|seed| CrashPattern::ALL.into_iter().flat_map(move |p| [(seed, p, false), (seed, p, true)]))
+    {
+        let sim = Arc::new(SimDisk::new());
+        let disk: Arc<dyn Disk> = Arc::clone(&sim) as _;
+        disk.create_directories(Path::new(DIRECTORY)).unwrap();
+        disk.sync_directory(Path::new("/")).unwrap();
+        disk.sync_directory(Path::new("/store")).unwrap();
+        let key = |number: u64| format!("k{}", number % 3);
+        let mut service = open(&disk, 11, 40, LastStop::Clean).unwrap();
+        let put = |service: &mut IndexService, numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                service.put_keys("T", None, key(number).as_bytes(), at(number, 1000 + number)).unwrap();
+            }
+        };
+        put(&mut service, 0..50);
+        let sync = service.begin_flush().unwrap();
+        put(&mut service, 50..90);
+        let mut promised = if fails {
+            sim.inject(Fault::once(OperationKind::Sync, seed % 4, libc::EIO));
+            let outcome = sync.complete();
+            assert!(outcome.is_err());
+            service.discard(&sync).unwrap();
+            // From the last record on that is still there, as after a start.
+            let from = service.last().map_or(0, |last| last.physical.0 + 1);
+            put(&mut service, from..90);
+            None
+        } else {
+            Some(sync.complete().unwrap().unwrap())
+        };
+        if seed % 2 == 0 {
+            promised = service.flush().unwrap();
+            assert_eq!(promised, Some(at(89, 1089)));
+        }
+        let disk: Arc<dyn Disk> = Arc::new(sim.crash(seed, pattern));
+        let checkpoint_ms = promised.map_or(0, |last| last.store_timestamp.0 as i64);
+        let mut service = open(&disk, 11, 40, LastStop::Crash { checkpoint_ms }).unwrap();
+        // A file that went on is too new for the checkpoint; all before it is there.
+        let whole = promised.map_or(0, |last| if last == at(89, 1089) { 90 } else { 39 });
+        assert!(service.last().map_or(0, |last| last.physical.0 + 1) >= whole, "seed {seed} {pattern:?} {fails}");
+        put(&mut service, 0..90);
+        for residue in 0..3 {
+            let wanted: Vec<_> = (0..90).filter(|number| number % 3 == residue).collect();
+            assert_eq!(query(&service, &key(residue), 64), wanted, "seed {seed} {pattern:?} {fails}");
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_only_delays() {
     // Goal: no space while a file is made or written is not final. Method: each kind of call fails once; try again.
     for kind in [OperationKind::Open, OperationKind::SetLength, OperationKind::Write] {

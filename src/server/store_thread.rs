@@ -1,15 +1,18 @@
 //! The store's reading side for threads that may block: look-ups by id, key and time, and the index.
 //!
 //! The `store` thread owns the index: it follows the log off the path of acknowledgements and answers look-ups in between.
+//! The `index-sync` thread waits for the disk in its place: a sync takes as long as the log ring lasts at full rate, and an
+//! index that has lost the ring copies the whole log out of the files.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringmq_protocol::record::{CrcCheck, RecordError, RecordView, prefetch_record};
 use ringmq_shards::disk::Disk;
-use ringmq_shards::index::IndexService;
+use ringmq_shards::index::{IndexError, IndexService, IndexSync, Indexed};
 use ringmq_shards::log::LogView;
 use ringmq_shards::log::segments::Segments;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
@@ -40,6 +43,9 @@ const INDEX_READ_BYTES: usize = 1 << 20;
 
 /// How often the index is flushed to its file.
 const INDEX_FLUSH_PERIOD: Duration = Duration::from_secs(5);
+
+/// How long the index rests after a failed sync, before it is made anew from where it is safe.
+const INDEX_RETRY_PERIOD: Duration = Duration::from_secs(60);
 
 /// A job of the store thread.
 pub enum StoreJob {
@@ -308,6 +314,8 @@ pub struct StoreThread {
     pub index_timestamp_ms: Arc<AtomicU64>,
     /// Figures of jobs.
     pub shared: Arc<Shared>,
+    /// Set after a failed sync of the index.
+    pub pause: RefCell<Option<IndexPause>>,
     /// Figures.
     pub probe: Probe,
 }
@@ -325,8 +333,24 @@ impl StoreThread {
                 Err(error) => tracing::error!(%error, "the index cannot be opened: queries by key find nothing"),
             }
         }
+        std::thread::scope(|scope| {
+            let (syncs, work) = channel();
+            let (done, outcomes) = channel();
+            let worker = std::thread::Builder::new().name("index-sync".to_owned());
+            if let Err(error) = worker.spawn_scoped(scope, move || sync_index(&work, &done)) {
+                tracing::warn!(%error, "no thread of its own to sync the index: the store thread does it");
+            }
+            // The thread ends when `syncs` goes.
+            self.follow(&syncs, &outcomes);
+        });
+        self.flush_index();
+    }
+
+    /// Follows the log and does jobs until nobody can send any more.
+    fn follow(&self, syncs: &Sender<IndexSync>, outcomes: &Receiver<SyncOutcome>) {
         let mut buffer = Vec::new();
         let mut flushed = Instant::now();
+        let mut syncing = false;
         let mut pause = INDEX_PERIOD;
         loop {
             match self.jobs.recv_timeout(pause) {
@@ -349,13 +373,25 @@ impl StoreThread {
                 true => INDEX_BUSY_PERIOD,
                 false => INDEX_PERIOD,
             };
-            if flushed.elapsed() >= INDEX_FLUSH_PERIOD {
+            if let Ok(outcome) = outcomes.try_recv() {
+                syncing = false;
+                self.index_synced(outcome);
+            }
+            if flushed.elapsed() >= INDEX_FLUSH_PERIOD && !syncing {
                 flushed = Instant::now();
-                self.flush_index();
+                syncing = match self.begin_index_flush().map(|sync| syncs.send(sync)) {
+                    Some(Err(SendError(sync))) => {
+                        self.index_synced(sync_now(sync));
+                        false
+                    }
+                    sent => sent.is_some(),
+                };
             }
         }
         self.catch_up(&mut buffer, u64::MAX);
-        self.flush_index();
+        if syncing && let Ok(outcome) = outcomes.recv() {
+            self.index_synced(outcome);
+        }
     }
 
     fn job(&self, job: StoreJob) {
@@ -378,16 +414,60 @@ impl StoreThread {
         }
     }
 
-    fn flush_index(&self) {
+    /// Writes what was put into the index; gives what has to be synced.
+    fn begin_index_flush(&self) -> Option<IndexSync> {
         let mut index = self.access.index();
-        let Some(index) = index.as_mut() else { return };
-        let started_ns = monotonic_ns();
-        let flushed = index.flush();
-        self.probe.record(Histogram::IndexFlushTime, monotonic_ns() - started_ns);
-        match flushed {
+        let flush = index.as_mut()?.begin_flush();
+        flush.inspect_err(|error| tracing::warn!(%error, "the index could not be flushed; it is tried again")).ok()
+    }
+
+    fn index_synced(&self, outcome: SyncOutcome) {
+        self.probe.record(Histogram::IndexFlushTime, outcome.took_ns);
+        match outcome.result {
             Ok(Some(last)) => self.index_timestamp_ms.store(last.store_timestamp.0, Ordering::Relaxed),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the index could not be flushed; it is tried again"),
+            Err(error) => {
+                tracing::error!(%error, "the index could not be synced; what is not safe of it is made anew from the log");
+                self.discard(outcome.sync);
+            }
+        }
+    }
+
+    /// Lets go of what a failed sync was about, and of indexing for a while.
+    fn discard(&self, sync: IndexSync) {
+        let mut index = self.access.index();
+        let Some(index) = index.as_mut() else { return };
+        let unsafe_files = match index.discard(&sync) {
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(%error, "index files that are not safe could not be removed; it is tried again");
+                Some(sync)
+            }
+        };
+        self.indexed.store(index.last().map_or(0, |last| last.physical.0), Ordering::Relaxed);
+        self.pause.replace(Some(IndexPause { until: Instant::now() + INDEX_RETRY_PERIOD, unsafe_files }));
+    }
+
+    /// Whether the index goes on: not soon after a failed sync, and not before its files are gone.
+    fn index_goes_on(&self) -> bool {
+        match self.pause.take() {
+            None => true,
+            Some(pause) if Instant::now() < pause.until => {
+                self.pause.replace(Some(pause));
+                false
+            }
+            Some(IndexPause { unsafe_files: None, .. }) => true,
+            Some(IndexPause { unsafe_files: Some(sync), .. }) => {
+                self.discard(sync);
+                false
+            }
+        }
+    }
+
+    /// The whole flush, on this thread.
+    fn flush_index(&self) {
+        if let Some(sync) = self.begin_index_flush() {
+            self.index_synced(sync_now(sync));
         }
     }
 
@@ -416,6 +496,9 @@ impl StoreThread {
 
     /// Puts what the log has confirmed into the index, at most `most_bytes` of it.
     fn catch_up(&self, buffer: &mut Vec<u8>, most_bytes: u64) {
+        if !self.index_goes_on() {
+            return;
+        }
         let mut index = self.access.index();
         let Some(index) = index.as_mut() else { return };
         let end = self.access.view.confirmed();
@@ -455,6 +538,35 @@ impl StoreThread {
             }
         }
         self.indexed.store(at, Ordering::Relaxed);
+    }
+}
+
+/// Why the index does not go on.
+pub struct IndexPause {
+    until: Instant,
+    /// What could not be removed yet.
+    unsafe_files: Option<IndexSync>,
+}
+
+/// How a sync of the index ended.
+struct SyncOutcome {
+    sync: IndexSync,
+    result: Result<Option<Indexed>, IndexError>,
+    took_ns: u64,
+}
+
+fn sync_now(sync: IndexSync) -> SyncOutcome {
+    let started_ns = monotonic_ns();
+    let result = sync.complete();
+    SyncOutcome { result, took_ns: monotonic_ns() - started_ns, sync }
+}
+
+/// The `index-sync` thread: one sync at a time, until nobody asks any more.
+fn sync_index(work: &Receiver<IndexSync>, done: &Sender<SyncOutcome>) {
+    while let Ok(sync) = work.recv() {
+        if done.send(sync_now(sync)).is_err() {
+            return;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod open;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -562,6 +563,7 @@ fn build_broker(
         indexed,
         index_timestamp_ms,
         shared: Arc::clone(shared),
+        pause: RefCell::default(),
         probe: registry.probe("store"),
     };
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
