@@ -3,7 +3,7 @@
 mod open;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -748,9 +748,9 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
             let ring = match Ring::new(RingOptions::default()) {
                 Ok(ring) => ring,
                 // Whoever starts the shards waits for this.
-                Err(error) => return drop(made.send(Some(error))),
+                Err(error) => return drop(made.send((index, Some(error)))),
             };
-            if made.send(None).is_err() {
+            if made.send((index, None)).is_err() {
                 return;
             }
             drop(made);
@@ -775,13 +775,19 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         handles.push(handle);
     }
     drop(made_sender);
-    for _ in &handles {
-        match made.recv() {
-            Ok(None) => {}
-            Ok(Some(error)) => return Err(PreflightError::of(error).into()),
-            // A shard whose executor could not be made says nothing.
-            Err(_) => return Err(system("start the executor of a shard")(std::io::Error::other("see the log"))),
+    let mut silent: BTreeMap<usize, ShardHandle> = handles.into_iter().enumerate().collect();
+    let mut started = Vec::new();
+    // Ends when each has spoken or is gone: one whose executor could not be made says nothing.
+    for (index, error) in made {
+        if let Some(error) = error {
+            return Err(PreflightError::of(error).into());
         }
+        started.extend(silent.remove_entry(&index));
     }
-    Ok(handles)
+    if let Some((_, shard)) = silent.pop_first() {
+        let ended = shard.join().err().unwrap_or_else(|| io::Error::other("it ended at once"));
+        return Err(system("start the executor of a shard")(ended));
+    }
+    started.sort_unstable_by_key(|(index, _)| *index);
+    Ok(started.into_iter().map(|(_, shard)| shard).collect())
 }
