@@ -70,10 +70,10 @@ fn too_little_locked_memory_is_told() {
     let mut store = Store::new();
     let without_right = Box::new(|| {
         // SAFETY: plain values.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) };
+        let (dropped, user) =
+            unsafe { (libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0), libc::geteuid()) };
         // Nobody but root has it after the exec, and nobody but root may drop it.
-        let is_root = unsafe { libc::geteuid() } == 0;
-        checked(if is_root { dropped } else { 0 })?;
+        checked(if user == 0 { dropped } else { 0 })?;
         limit_locked_memory()
     });
     let refused = refused(&mut store, without_right);
