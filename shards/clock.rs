@@ -1,4 +1,4 @@
-//! The wall clock behind a trait, so that tests decide what time it is.
+//! The wall clock behind a trait, so that tests decide what time it is, and a time by two clocks.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,15 @@ impl Clock for SystemClock {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// A point in time, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// For everything that waits: milliseconds of a clock that no step of the wall clock moves, the same one for all threads.
+    pub steady_ms: u64,
+    /// For what is stored or shown: milliseconds since the epoch.
+    pub wall_ms: u64,
 }
 
 /// A time in the local zone.
@@ -39,26 +48,6 @@ pub fn local_hour(now_ms: u64) -> u32 {
 pub fn local_day(now_ms: u64) -> i64 {
     let time = local_time(now_ms);
     i64::from(time.tm_year) * 1_000 + i64::from(time.tm_yday)
-}
-
-/// A clock that starts at the wall clock's time and then only passes: no step of the wall clock moves it.
-#[derive(Debug, Clone)]
-pub struct SteadyClock {
-    start_ms: u64,
-    started: std::time::Instant,
-}
-
-impl SteadyClock {
-    /// Starts at the present time of another clock.
-    pub fn new(clock: &dyn Clock) -> Self {
-        Self { start_ms: clock.now_ms(), started: std::time::Instant::now() }
-    }
-}
-
-impl Clock for SteadyClock {
-    fn now_ms(&self) -> u64 {
-        self.start_ms + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 #[cfg(test)]

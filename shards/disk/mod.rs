@@ -136,6 +136,11 @@ pub trait DiskFile: Send + Sync {
     fn raw_fd(&self) -> Option<RawFd>;
 }
 
+/// The errors of the system among an error and its causes.
+pub fn io_causes<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a io::Error> {
+    std::iter::successors(Some(error), |error| error.source()).filter_map(|error| error.downcast_ref())
+}
+
 /// Whether an error says that the file system, the quota or the file-size limit is exhausted. Such an error is not
 /// final: service returns when there is room again.
 pub fn is_no_space(error: &io::Error) -> bool {

@@ -36,10 +36,4 @@ impl IndexError {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
     }
-
-    /// Whether the file system has no room: not final, indexing goes on when there is some.
-    pub fn is_disk_full(&self) -> bool {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
-    }
 }

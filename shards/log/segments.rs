@@ -331,7 +331,8 @@ impl Segments {
 
     /// Takes the oldest segment out of the log, for retention; `None` when it is the only one, which stays. It is under
     /// another name when this returns, and no longer found by anybody; whoever holds an older list can still read it. Its
-    /// blocks are freed by [`RemovedSegment::shrink`] and [`RemovedSegment::remove`], or at the next start.
+    /// blocks are freed by [`RemovedSegment::shrink`] and [`RemovedSegment::remove`], or at the next start. After an error
+    /// nothing has changed.
     pub fn take_oldest(&self) -> Result<Option<RemovedSegment>, SegmentError> {
         let changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot();
@@ -344,11 +345,12 @@ impl Segments {
         self.disk.rename(&oldest.path, &path).map_err(SegmentError::io("rename", &oldest.path))?;
         self.publish(rest.to_vec());
         drop(changing);
-        for directory in [&self.options.scratch_directory, &self.options.directory] {
-            self.disk.sync_directory(directory).map_err(SegmentError::io("sync directory", directory))?;
-        }
-        let length = self.options.size.bytes();
-        Ok(Some(RemovedSegment { disk: Arc::clone(&self.disk), segment: Arc::clone(oldest), path, length }))
+        let sync = |directory: &PathBuf| {
+            self.disk.sync_directory(directory).map_err(SegmentError::io("sync directory", directory))
+        };
+        let synced = sync(&self.options.scratch_directory).and_then(|()| sync(&self.options.directory));
+        let (disk, segment, length) = (Arc::clone(&self.disk), Arc::clone(oldest), self.options.size.bytes());
+        Ok(Some(RemovedSegment { disk, segment, path, length, unsynced: synced.err() }))
     }
 
     /// When each segment was last written, by start offset. Reads the directory.
@@ -370,6 +372,7 @@ pub struct RemovedSegment {
     segment: Arc<Segment>,
     path: PathBuf,
     length: u64,
+    unsynced: Option<SegmentError>,
 }
 
 impl RemovedSegment {
@@ -378,21 +381,29 @@ impl RemovedSegment {
         self.segment.start
     }
 
+    /// Why a power cut may bring the file back into the log, if it may.
+    pub fn unsynced(&self) -> Option<&SegmentError> {
+        self.unsynced.as_ref()
+    }
+
     /// Whether somebody may still be reading it.
     pub fn is_read(&self) -> bool {
         Arc::strong_count(&self.segment) > 1
     }
 
     /// Gives back up to `bytes` of the file's end: a whole file at once keeps the file system busy for long. False when
-    /// nothing is left. Not for a file that is read.
+    /// nothing is left, or when the file must go as a whole because it may come back. Not for a file that is read.
     pub fn shrink(&mut self, bytes: u64) -> io::Result<bool> {
+        if self.unsynced.is_some() {
+            return Ok(false);
+        }
         self.length = self.length.saturating_sub(bytes);
         self.segment.page_cache.set_length(self.length)?;
         Ok(self.length > 0)
     }
 
-    /// Removes the file. Readers keep what they have open.
-    pub fn remove(self) -> io::Result<()> {
+    /// Removes the file. Readers keep what they have open. May be tried again after an error.
+    pub fn remove(&self) -> io::Result<()> {
         self.disk.remove_file(&self.path)
     }
 }

@@ -20,6 +20,7 @@ use ringmq_protocol::record;
 
 use super::limits::{PAGE_BYTES, PENDING_RECORDS_MAX, TURN_HEADROOM_BYTES};
 use super::view::LogView;
+use crate::clock::Now;
 use crate::queue::{ChunkPool, PrefetchStep, Queue, QueueEntry};
 use crate::sync::{Ordering, fence};
 use crate::types::{PhysicalOffset, QueueOffset, StoreTimestamp};
@@ -113,7 +114,7 @@ pub struct Bound {
     queue_offset: u64,
     tags_code: i64,
     store_timestamp: u64,
-    /// By [`Writer::passed_ms`].
+    /// By the steady clock.
     bound_at_ms: u64,
     size: u32,
     /// The first record of the request, for the answer.
@@ -248,9 +249,6 @@ pub struct Writer {
     /// How many of `pending` are below `written` and were looked at for an early answer.
     early: usize,
     last_store_timestamp: u64,
-    /// The clock as it was last read, and the time that has passed by it. A step back counts as no time.
-    last_now_ms: u64,
-    passed_ms: u64,
     /// Requests that were bound since the last write was taken.
     unwritten_requests: u32,
     /// Bytes appended since the turn began; the headroom bounds them.
@@ -311,8 +309,6 @@ impl Writer {
             pending: VecDeque::with_capacity(4096),
             early: 0,
             last_store_timestamp,
-            last_now_ms: 0,
-            passed_ms: 0,
             unwritten_requests: 0,
             turn_budget: 0,
             headroom_bytes: TURN_HEADROOM_BYTES.min(ring_bytes / 2),
@@ -423,13 +419,6 @@ impl Writer {
         self.turn_budget -= remaining;
     }
 
-    /// Time since the start that never falls, for time-outs.
-    fn passed_ms(&mut self, now_ms: u64) -> u64 {
-        self.passed_ms += now_ms.saturating_sub(self.last_now_ms);
-        self.last_now_ms = now_ms;
-        self.passed_ms
-    }
-
     fn segment_of(&self, physical: u64) -> u64 {
         physical - physical % self.options.segment_bytes
     }
@@ -450,13 +439,12 @@ impl Writer {
         pieces: &[Piece],
         ticket: Option<Ticket>,
         wait: bool,
-        now_ms: u64,
+        now: Now,
     ) {
         assert_eq!(admission.physical, self.end, "an admission is bound once");
         let total: u64 = pieces.iter().map(|piece| u64::from(piece.size)).sum();
         assert!(total == admission.length as u64 && !pieces.is_empty(), "the pieces fill the reservation");
-        let bound_at_ms = self.passed_ms(now_ms);
-        let store_timestamp = now_ms.max(self.last_store_timestamp);
+        let store_timestamp = now.wall_ms.max(self.last_store_timestamp);
         let first_physical = self.end;
         let first_queue_offset = queue.take_offsets(pieces.len() as u64).0;
         for (queue_offset, piece) in (first_queue_offset..).zip(pieces) {
@@ -473,7 +461,7 @@ impl Writer {
                 queue_offset,
                 tags_code: piece.tags_code,
                 store_timestamp,
-                bound_at_ms,
+                bound_at_ms: now.steady_ms,
                 size: piece.size,
                 first_physical,
                 first_queue_offset,
@@ -584,7 +572,8 @@ impl Writer {
     }
 
     /// Confirms what has become safe: publishes the confirmed offset, fills the queue tails, then gives the verdicts.
-    pub fn settle(&mut self, now_ms: u64, sink: &mut impl SettleSink) {
+    /// `steady_ms` is the steady clock of [`Self::bind`].
+    pub fn settle(&mut self, steady_ms: u64, sink: &mut impl SettleSink) {
         if self.failed {
             return;
         }
@@ -633,7 +622,7 @@ impl Writer {
             self.planted.published = self.planted.published.saturating_sub(shown);
         }
         if self.options.flush_mode == FlushMode::Sync {
-            self.settle_early(now_ms, sink);
+            self.settle_early(steady_ms, sink);
         }
     }
 
@@ -675,7 +664,7 @@ impl Writer {
     }
 
     /// In sync mode: messages that do not wait are answered at the write, and late ones when their time is up.
-    fn settle_early(&mut self, now_ms: u64, sink: &mut impl SettleSink) {
+    fn settle_early(&mut self, steady_ms: u64, sink: &mut impl SettleSink) {
         while self.early < self.pending.len() {
             let bound = &mut self.pending[self.early];
             if bound.physical + u64::from(bound.size) > self.written {
@@ -689,9 +678,8 @@ impl Writer {
             self.early += 1;
         }
         let limit_ms = self.options.sync_flush_timeout_ms;
-        let now_ms = self.passed_ms(now_ms);
         for bound in &mut self.pending {
-            if now_ms.saturating_sub(bound.bound_at_ms) < limit_ms {
+            if steady_ms.saturating_sub(bound.bound_at_ms) < limit_ms {
                 break;
             }
             if let Some(ticket) = bound.ticket.take() {

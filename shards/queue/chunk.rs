@@ -16,13 +16,15 @@ use std::sync::{Arc, OnceLock};
 use ringmq_protocol::prefetch::prefetch;
 
 use super::entry::QueueEntry;
-use super::limits::{CHUNK_ENTRIES, MAXIMUM_POOL_CHUNKS, SLAB_CHUNKS};
+use super::limits::{CHUNK_ENTRIES, MAXIMUM_POOL_CHUNKS, SLAB_CHUNKS, UNFLUSHED_SHARE};
 use super::tail::Tail;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::types::PhysicalOffset;
 
 const ENTRIES: usize = CHUNK_ENTRIES as usize;
 const NUMBER_BITS: u32 = MAXIMUM_POOL_CHUNKS.trailing_zeros();
+/// A count of progress that is never reached.
+const NEVER: u64 = u64::MAX;
 
 /// Names one use of one chunk: a number that never repeats, and the chunk's number. Zero is "none".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +130,8 @@ pub struct ChunkArena {
     in_use: AtomicU32,
     /// Counts flushes and retirements: without a change, another search for free chunks would find nothing.
     progress: AtomicU64,
+    /// `progress` at which the writer's last search found too few; [`NEVER`] before the first.
+    exhausted_at: AtomicU64,
     /// Entries appended and flushed since the start. Each is written by one thread.
     appended: AtomicU64,
     flushed: AtomicU64,
@@ -157,9 +161,11 @@ impl ChunkArena {
         u64::from(self.in_use.load(Ordering::Relaxed)) * Self::CHUNK_BYTES
     }
 
-    /// Entries that the pool's chunks can hold.
-    pub fn capacity_entries(&self) -> u64 {
-        u64::from(self.limit) * CHUNK_ENTRIES
+    /// Whether a flush round is due because the tails fill: a part of all entries are in no file yet, or chunks are used up, as
+    /// with very many queues that each need one for a few entries.
+    pub fn is_filling(&self) -> bool {
+        self.unflushed_entries() >= u64::from(self.limit) * CHUNK_ENTRIES / UNFLUSHED_SHARE
+            || self.exhausted_at.load(Ordering::Relaxed) == self.progress.load(Ordering::Relaxed)
     }
 
     /// Entries that are in no file yet. Those of deleted topics count until the next round of flushing.
@@ -200,8 +206,6 @@ struct PoolState {
     /// Where the search for flushed chunks goes on, so that the oldest claims go first.
     hand: usize,
     next_sequence: u64,
-    /// `progress` at which a whole round found nothing.
-    exhausted_at: Option<u64>,
 }
 
 struct Owner {
@@ -221,10 +225,11 @@ impl ChunkPool {
             allocated: AtomicU32::new(0),
             in_use: AtomicU32::new(0),
             progress: AtomicU64::new(0),
+            exhausted_at: AtomicU64::new(NEVER),
             appended: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
         };
-        let state = PoolState { free: Vec::new(), owners: Vec::new(), hand: 0, next_sequence: 1, exhausted_at: None };
+        let state = PoolState { free: Vec::new(), owners: Vec::new(), hand: 0, next_sequence: 1 };
         Self { arena: Arc::new(arena), state: RefCell::new(state) }
     }
 
@@ -284,7 +289,7 @@ impl ChunkPool {
             return true;
         }
         let progress = self.arena.progress.load(Ordering::Acquire);
-        if state.exhausted_at == Some(progress) {
+        if self.arena.exhausted_at.load(Ordering::Relaxed) == progress {
             return false;
         }
         for _ in 0..state.owners.len() {
@@ -302,7 +307,7 @@ impl ChunkPool {
                 return true;
             }
         }
-        state.exhausted_at = Some(progress);
+        self.arena.exhausted_at.store(progress, Ordering::Relaxed);
         false
     }
 

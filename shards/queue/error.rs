@@ -97,10 +97,4 @@ impl QueueError {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::SyncFailed { .. } | Self::SyncedNoMore | Self::Lost { .. })
     }
-
-    /// Whether the file system has no room: not final, service returns when there is some.
-    pub fn is_disk_full(&self) -> bool {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
-    }
 }

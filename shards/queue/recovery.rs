@@ -243,12 +243,18 @@ impl QueueStore {
         Ok(())
     }
 
-    /// Durably, so that of several files the older ones cannot go without the newer ones: that would leave a gap.
-    fn remove_file(&self, queue: &Queue, start: u64) -> Result<(), QueueError> {
+    /// Durably, so that of several files that go from one end none can come back without those next to it: that would leave a
+    /// gap.
+    pub(super) fn remove_file(&self, queue: &Queue, start: u64) -> Result<(), QueueError> {
         let (path, directory) = (self.file_path(queue, start), self.queue_directory(queue));
-        self.handles.forget((queue.identity(), start));
+        let key = (queue.identity(), start);
+        self.handles.forget(key);
         self.disk.remove_file(&path).map_err(QueueError::io("remove queue file", &path))?;
-        self.disk.sync_directory(&directory).map_err(QueueError::io("sync queue directory", &directory))
+        // A reader may have opened it in between.
+        self.handles.forget(key);
+        self.forget_unsynced_file(key);
+        let synced = || self.disk.sync_directory(&directory);
+        self.check_sync(|| synced().map_err(QueueError::sync("sync queue directory", &directory)))
     }
 
     /// Cuts the entries of records at or behind `log_end`. Flushes the queue first if it holds entries in memory. Returns

@@ -105,14 +105,9 @@ impl QueueStore {
         &self.arena
     }
 
-    /// Entries that are in memory and in no file yet.
-    pub fn unflushed_entries(&self) -> u64 {
-        self.arena.unflushed_entries()
-    }
-
-    /// Entries that all tails together can hold.
-    pub fn capacity_entries(&self) -> u64 {
-        self.arena.capacity_entries()
+    /// Whether the tails fill, so that [`Self::flush_dirty`] should not wait for its time.
+    pub fn is_filling(&self) -> bool {
+        self.arena.is_filling()
     }
 
     /// Queue files open now, and how many may be.
@@ -333,12 +328,7 @@ impl QueueStore {
             if span.first + self.file_bytes() > minimum {
                 break;
             }
-            let (key, path) = ((queue.identity(), span.first), self.file_path(queue, span.first));
-            self.handles.forget(key);
-            self.forget_unsynced_file(key);
-            self.disk.remove_file(&path).map_err(QueueError::io("remove queue file", &path))?;
-            // A reader may have opened it in between.
-            self.handles.forget(key);
+            self.remove_file(queue, span.first)?;
             span.first += self.file_bytes();
             removed += 1;
         }

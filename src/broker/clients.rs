@@ -26,7 +26,7 @@ pub struct Client {
     pub version: i32,
     /// Remote address of the connection.
     pub address: SocketAddr,
-    /// Time of the last heartbeat, milliseconds.
+    /// Time of the last heartbeat, milliseconds of the steady clock.
     pub last_heartbeat_ms: u64,
 }
 
@@ -254,11 +254,11 @@ impl ClientTable {
     }
 
     /// Connections that have been silent in any of their groups for longer than the time-out.
-    pub(crate) fn expired(&self, now_ms: u64, timeout_ms: u64) -> BTreeSet<ConnectionId> {
+    pub(crate) fn expired(&self, steady_ms: u64, timeout_ms: u64) -> BTreeSet<ConnectionId> {
         let members = self.consumers.values().flat_map(|group| &group.members);
         members
             .chain(self.producers.values().flatten())
-            .filter(|(_, client)| now_ms.saturating_sub(client.last_heartbeat_ms) > timeout_ms)
+            .filter(|(_, client)| steady_ms.saturating_sub(client.last_heartbeat_ms) > timeout_ms)
             .map(|(connection, _)| *connection)
             .collect()
     }

@@ -18,7 +18,7 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
     let Some(body) = request.command.body.as_deref() else { return Ok(Answer::Now(success())) };
     let text = std::str::from_utf8(body).map_err(|_| refusal(ConfigError::Malformed))?;
     let changes = control.access.apply(text).map_err(refusal)?;
-    control.config_version.bump(java_millis(request.now_ms));
+    control.config_version.bump(java_millis(request.now.wall_ms));
     if changes.is_empty() {
         return Ok(Answer::Now(success()));
     }
@@ -31,7 +31,7 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
         control.config.set(key, value);
     }
     if in_use.iter().any(|(key, _)| key == "brokerPermission") {
-        control.topics.bump(request.now_ms);
+        control.topics.bump(request.now.wall_ms);
         request.effects.push(Effect::TopicsChanged);
         request.effects.push(Effect::RegisterAll);
     }

@@ -9,6 +9,7 @@ use ringmq_protocol::bodies::{
 use ringmq_protocol::codes::response;
 use ringmq_protocol::json::to_fastjson;
 use ringmq_protocol::language::Language;
+use ringmq_shards::clock::Now;
 use serde::Serialize;
 
 use super::clients::Client;
@@ -69,15 +70,16 @@ struct ProducerInfo {
 }
 
 /// GET_ALL_PRODUCER_INFO (328).
-pub(crate) fn all_producers(control: &mut Control, _request: &mut Request<'_>) -> Handled {
+pub(crate) fn all_producers(control: &mut Control, request: &mut Request<'_>) -> Handled {
     #[derive(Serialize)]
     struct ProducerTable {
         data: BTreeMap<String, Vec<ProducerInfo>>,
     }
+    let Now { steady_ms, wall_ms } = request.now;
     let info = |client: &Client| ProducerInfo {
         client_id: client.client_id.clone(),
         language: language(client),
-        last_update_timestamp: java_millis(client.last_heartbeat_ms),
+        last_update_timestamp: java_millis(wall_ms.saturating_sub(steady_ms.saturating_sub(client.last_heartbeat_ms))),
         remote_ip: format!("/{}", client.address),
         version: client.version,
     };

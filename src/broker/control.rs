@@ -1,12 +1,12 @@
 //! [`Control`]: the tables of the control plane and the calls that the control thread makes. What each request does is in
 //! the feature files; this file only ties them together.
 //!
-//! Invariants: no clock, no sockets, no files; time comes in as an argument and must not run backwards by more than the
-//! wall clock does. A call that returns has applied all its changes; the effects tell what is left to do outside.
+//! Invariants: no clock, no sockets, no files; time comes in as an argument ([`Now`]). A call that returns has applied all its changes; the effects tell what is left to do outside.
 
 use ringmq_protocol::bodies::DataVersion;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
+use ringmq_shards::clock::Now;
 
 use super::clients::ClientTable;
 use super::groups::GroupTable;
@@ -90,12 +90,12 @@ impl Control {
         &mut self,
         command: &Command,
         peer: &Peer,
-        now_ms: u64,
+        now: Now,
         store: &dyn StoreReader,
         effects: &mut Vec<Effect>,
     ) -> Answer {
         let handled = match dispatch::handler(command.code) {
-            Some(handler) => handler(self, &mut Request { command, peer, now_ms, store, effects }),
+            Some(handler) => handler(self, &mut Request { command, peer, now, store, effects }),
             None => Err(unsupported(command.code)),
         };
         let answer = handled.unwrap_or_else(|refusal| Answer::Now(refusal.into_command()));
@@ -113,46 +113,47 @@ impl Control {
     }
 
     /// Takes a sample for the rates of topics and groups, if it is time. `topics` gives the messages ever stored in each.
-    pub fn sample_statistics<'a>(&mut self, now_ms: u64, topics: impl Iterator<Item = (&'a str, u64)>) {
-        if self.statistics.is_due(now_ms) {
-            self.statistics.sample(now_ms, topics, self.offsets.pulled_messages());
+    pub fn sample_statistics<'a>(&mut self, steady_ms: u64, topics: impl Iterator<Item = (&'a str, u64)>) {
+        if self.statistics.is_due(steady_ms) {
+            self.statistics.sample(steady_ms, topics, self.offsets.pulled_messages());
         }
     }
 
     /// Applies commits and pull positions that came with pulls. Groups and topics are not checked again: the pull was.
-    pub fn commit_offsets(&mut self, commits: impl IntoIterator<Item = OffsetCommit>, now_ms: u64) {
+    pub fn commit_offsets(&mut self, commits: impl IntoIterator<Item = OffsetCommit>, wall_ms: u64) {
         let step = self.config.offset_version_step;
         for OffsetCommit { group, topic, queue_id, commit, pulled } in commits {
             if let Some(offset) = pulled {
                 self.offsets.record_pull(&group, &topic, queue_id, offset);
             }
             if let Some(offset) = commit {
-                self.offsets.commit(&group, &topic, queue_id, offset, step, now_ms);
+                self.offsets.commit(&group, &topic, queue_id, offset, step, wall_ms);
             }
         }
     }
 
     /// Periodic work; call it about once a second. The first call registers the broker.
-    pub fn tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+    pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let Now { steady_ms, wall_ms } = now;
         let is_due = |last: Option<u64>, period: std::time::Duration| {
-            last.is_none_or(|last| u128::from(now_ms.saturating_sub(last)) >= period.as_millis())
+            last.is_none_or(|last| u128::from(steady_ms.saturating_sub(last)) >= period.as_millis())
         };
         if is_due(self.last_scan_ms, self.config.scan_period) {
-            self.last_scan_ms = Some(now_ms);
-            self.expire_clients(now_ms, effects);
-            self.locks.expire(now_ms);
+            self.last_scan_ms = Some(steady_ms);
+            self.expire_clients(steady_ms, effects);
+            self.locks.expire(steady_ms);
         }
         if is_due(self.last_registration_ms, self.config.register_period_clamped()) {
-            self.start_versions(now_ms);
-            self.last_registration_ms = Some(now_ms);
+            self.start_versions(wall_ms);
+            self.last_registration_ms = Some(steady_ms);
             effects.push(Effect::RegisterAll);
         }
     }
 
-    fn start_versions(&mut self, now_ms: u64) {
-        self.topics.start_version(now_ms);
-        self.groups.start_version(now_ms);
-        super::topics::start_version(&mut self.config_version, now_ms);
+    fn start_versions(&mut self, wall_ms: u64) {
+        self.topics.start_version(wall_ms);
+        self.groups.start_version(wall_ms);
+        super::topics::start_version(&mut self.config_version, wall_ms);
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn update_list(control: &mut Control, request: &mut Request<'_>) -> H
 pub(crate) fn delete(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let group = request.command.ext_text("groupName")?;
     control.stale_group(group);
-    if control.groups.remove(group, request.now_ms) {
+    if control.groups.remove(group, request.now.wall_ms) {
         request.effects.push(Effect::GroupsChanged);
     }
     if request.command.optional_bool("cleanOffset").unwrap_or(false) {
@@ -57,7 +57,7 @@ pub(crate) fn all(control: &mut Control, request: &mut Request<'_>) -> Handled {
 pub(crate) fn one(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let group = request.command.ext_text("group")?;
     let missing = || Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, "No group in this broker");
-    control.ensure_group(group, request.now_ms, request.effects).map_err(|_| missing())?;
+    control.ensure_group(group, request.now.wall_ms, request.effects).map_err(|_| missing())?;
     let config = control.groups.get(group).ok_or_else(missing)?;
     Ok(Answer::Now(success().with_body(config.encode())))
 }
@@ -82,7 +82,7 @@ impl Control {
                 let wanted = std::mem::replace(&mut config.unknown, known);
                 config.unknown.extend(wanted);
             }
-            self.put_group(config, request.now_ms, request.effects);
+            self.put_group(config, request.now.wall_ms, request.effects);
         }
         Ok(())
     }

@@ -67,17 +67,17 @@ impl GroupTable {
     }
 
     /// Makes or replaces a group.
-    pub(crate) fn put(&mut self, config: SubscriptionGroupConfig, now_ms: u64) {
+    pub(crate) fn put(&mut self, config: SubscriptionGroupConfig, wall_ms: u64) {
         self.configs.insert(config.group_name.clone(), Arc::new(config));
-        self.bump(now_ms);
+        self.bump(wall_ms);
     }
 
     /// Deletes a group and its prohibitions; returns whether it existed.
-    pub(crate) fn remove(&mut self, group: &str, now_ms: u64) -> bool {
+    pub(crate) fn remove(&mut self, group: &str, wall_ms: u64) -> bool {
         self.forbidden.remove(group);
         let existed = self.configs.remove(group).is_some();
         if existed {
-            self.bump(now_ms);
+            self.bump(wall_ms);
         }
         existed
     }
@@ -92,8 +92,8 @@ impl GroupTable {
         &self.forbidden
     }
 
-    fn bump(&mut self, now_ms: u64) {
-        self.version.bump(java_millis(now_ms));
+    fn bump(&mut self, wall_ms: u64) {
+        self.version.bump(java_millis(wall_ms));
         self.dirty = true;
     }
 
@@ -102,8 +102,8 @@ impl GroupTable {
         &self.version
     }
 
-    pub(crate) fn start_version(&mut self, now_ms: u64) {
-        self.dirty |= super::topics::start_version(&mut self.version, now_ms);
+    pub(crate) fn start_version(&mut self, wall_ms: u64) {
+        self.dirty |= super::topics::start_version(&mut self.version, wall_ms);
     }
 
     /// Takes over a state file: its groups win over the predefined ones.
@@ -142,7 +142,7 @@ impl Control {
     ///
     /// # Errors
     /// 26 if it does not exist and may not be created, its name is invalid, or the broker holds too many groups.
-    pub fn ensure_group(&mut self, name: &str, now_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+    pub fn ensure_group(&mut self, name: &str, wall_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
         if self.groups.contains(name) {
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl Control {
             return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
         }
         self.check_room_for_groups(1, response::SUBSCRIPTION_GROUP_NOT_EXIST)?;
-        self.put_group(SubscriptionGroupConfig::new(name), now_ms, effects);
+        self.put_group(SubscriptionGroupConfig::new(name), wall_ms, effects);
         Ok(())
     }
 
@@ -165,9 +165,9 @@ impl Control {
         Ok(())
     }
 
-    pub(crate) fn put_group(&mut self, config: SubscriptionGroupConfig, now_ms: u64, effects: &mut Vec<Effect>) {
+    pub(crate) fn put_group(&mut self, config: SubscriptionGroupConfig, wall_ms: u64, effects: &mut Vec<Effect>) {
         self.stale_group(&config.group_name);
-        self.groups.put(config, now_ms);
+        self.groups.put(config, wall_ms);
         effects.push(Effect::GroupsChanged);
     }
 }

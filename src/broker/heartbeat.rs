@@ -27,7 +27,7 @@ pub(crate) fn heartbeat(control: &mut Control, request: &mut Request<'_>) -> Han
         language: request.command.language,
         version: request.command.version,
         address: request.peer.address,
-        last_heartbeat_ms: request.now_ms,
+        last_heartbeat_ms: request.now.steady_ms,
     };
     for data in &heartbeat.consumer_data_set {
         if control.config.reject_pull_consumers && data.consume_type == Some(ConsumeType::Actively) {
@@ -53,8 +53,8 @@ fn consumer_heartbeat(
     without_subscriptions: bool,
     client: Client,
 ) {
-    let (group, now_ms) = (&data.group_name, request.now_ms);
-    if control.ensure_group(group, now_ms, request.effects).is_err() {
+    let (group, wall_ms) = (&data.group_name, request.now.wall_ms);
+    if control.ensure_group(group, wall_ms, request.effects).is_err() {
         return;
     }
     let Some(config) = control.groups.get(group).cloned() else { return };
@@ -62,7 +62,7 @@ fn consumer_heartbeat(
     let retry_topic = names::retry_topic(group);
     let queues = config.retry_queue_nums;
     if let Err(refusal) =
-        control.ensure_derived_topic(&retry_topic, queues, order, data.unit_mode, now_ms, request.effects)
+        control.ensure_derived_topic(&retry_topic, queues, order, data.unit_mode, wall_ms, request.effects)
     {
         tracing::warn!(topic = retry_topic, %refusal, "cannot create a retry topic");
     }
@@ -123,18 +123,18 @@ pub(crate) fn check_client(_control: &mut Control, request: &mut Request<'_>) ->
 
 impl Control {
     /// A connection has ended, for whatever reason: its client leaves all groups. Locks stay until they expire.
-    pub fn connection_closed(&mut self, connection: ConnectionId, _now_ms: u64, effects: &mut Vec<Effect>) {
+    pub fn connection_closed(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
         for departure in self.clients.remove_connection(connection) {
             self.departed(departure, true, effects);
         }
     }
 
     /// Removes clients without heartbeat and closes their connections.
-    pub(crate) fn expire_clients(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+    pub(crate) fn expire_clients(&mut self, steady_ms: u64, effects: &mut Vec<Effect>) {
         let timeout_ms = self.config.client_timeout.as_millis().try_into().unwrap_or(u64::MAX);
-        for connection in self.clients.expired(now_ms, timeout_ms) {
+        for connection in self.clients.expired(steady_ms, timeout_ms) {
             effects.push(Effect::CloseConnection(connection));
-            self.connection_closed(connection, now_ms, effects);
+            self.connection_closed(connection, effects);
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Invariants: a lock belongs to (group, queue with broker name) and names one client. It lives for the time-out after
 //! its last renewal, whether or not its owner is still connected. Owned by the control thread; per group the expiry of
-//! its youngest lock is published as an atomic number for shards.
+//! its youngest lock is published as an atomic number for shards. All times are the steady clock's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,12 +45,18 @@ impl LockTable {
         LockTable { groups: FastMap::default(), timeout_ms }
     }
 
-    fn expired(&self, lock: &Lock, now_ms: u64) -> bool {
-        now_ms.saturating_sub(lock.renewed_ms) > self.timeout_ms
+    fn expired(&self, lock: &Lock, steady_ms: u64) -> bool {
+        steady_ms.saturating_sub(lock.renewed_ms) > self.timeout_ms
     }
 
     /// Locks or renews queues for a client; returns those that are now its own.
-    pub fn lock(&mut self, group: &str, client_id: &str, queues: Vec<MessageQueue>, now_ms: u64) -> Vec<MessageQueue> {
+    pub fn lock(
+        &mut self,
+        group: &str,
+        client_id: &str,
+        queues: Vec<MessageQueue>,
+        steady_ms: u64,
+    ) -> Vec<MessageQueue> {
         if !self.groups.contains_key(group) && self.groups.len() >= limits::MAX_LOCKED_GROUPS {
             return Vec::new();
         }
@@ -59,16 +65,16 @@ impl LockTable {
         for queue in queues {
             let full = entry.locks.len() >= limits::MAX_LOCKS_PER_GROUP;
             match entry.locks.get_mut(&queue) {
-                Some(lock) if lock.client_id != client_id && !self.expired(lock, now_ms) => continue,
+                Some(lock) if lock.client_id != client_id && !self.expired(lock, steady_ms) => continue,
                 Some(lock) => {
                     if lock.client_id != client_id {
                         client_id.clone_into(&mut lock.client_id);
                     }
-                    lock.renewed_ms = now_ms;
+                    lock.renewed_ms = steady_ms;
                 }
                 None if full => continue,
                 None => {
-                    let lock = Lock { client_id: client_id.to_owned(), renewed_ms: now_ms };
+                    let lock = Lock { client_id: client_id.to_owned(), renewed_ms: steady_ms };
                     entry.locks.insert(queue.clone(), lock);
                 }
             }
@@ -92,14 +98,14 @@ impl LockTable {
     }
 
     /// Whether the group holds a lock that has not expired.
-    pub fn holds_locks(&self, group: &str, now_ms: u64) -> bool {
-        self.groups.get(group).is_some_and(|entry| entry.locks.values().any(|lock| !self.expired(lock, now_ms)))
+    pub fn holds_locks(&self, group: &str, steady_ms: u64) -> bool {
+        self.groups.get(group).is_some_and(|entry| entry.locks.values().any(|lock| !self.expired(lock, steady_ms)))
     }
 
     /// Client that owns a queue, if its lock has not expired.
-    pub fn owner(&self, group: &str, queue: &MessageQueue, now_ms: u64) -> Option<&str> {
+    pub fn owner(&self, group: &str, queue: &MessageQueue, steady_ms: u64) -> Option<&str> {
         let lock = self.groups.get(group)?.locks.get(queue)?;
-        (!self.expired(lock, now_ms)).then_some(lock.client_id.as_str())
+        (!self.expired(lock, steady_ms)).then_some(lock.client_id.as_str())
     }
 
     /// The number that tells shards how long the group holds locks; the same one for the same group as long as anybody
@@ -112,10 +118,10 @@ impl LockTable {
     }
 
     /// Drops expired locks, and groups that have none and whose number nobody else has.
-    pub(crate) fn expire(&mut self, now_ms: u64) {
+    pub(crate) fn expire(&mut self, steady_ms: u64) {
         let timeout_ms = self.timeout_ms;
         self.groups.retain(|_, entry| {
-            entry.locks.retain(|_, lock| now_ms.saturating_sub(lock.renewed_ms) <= timeout_ms);
+            entry.locks.retain(|_, lock| steady_ms.saturating_sub(lock.renewed_ms) <= timeout_ms);
             entry.publish(timeout_ms);
             !entry.locks.is_empty() || Arc::strong_count(&entry.until_ms) > 1
         });
@@ -125,7 +131,7 @@ impl LockTable {
 /// LOCK_BATCH_MQ (41). A single broker answers for itself; other replicas are not asked.
 pub(crate) fn lock_batch(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let wanted = LockBatchRequestBody::decode(body(request.command)?)?;
-    let locked = control.locks.lock(&wanted.consumer_group, &wanted.client_id, wanted.mq_set, request.now_ms);
+    let locked = control.locks.lock(&wanted.consumer_group, &wanted.client_id, wanted.mq_set, request.now.steady_ms);
     Ok(Answer::Now(success().with_body(LockBatchResponseBody { lock_ok_mq_set: locked }.encode())))
 }
 

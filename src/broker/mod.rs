@@ -50,6 +50,7 @@ use std::net::SocketAddr;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::{Command, FieldError};
 use ringmq_protocol::json::JsonError;
+use ringmq_shards::clock::Now;
 
 pub use control::Control;
 pub use settings::{BrokerIdentity, ControlConfig};
@@ -181,8 +182,8 @@ pub struct Request<'a> {
     pub command: &'a Command,
     /// Its sender.
     pub peer: &'a Peer,
-    /// Wall clock, milliseconds since the epoch.
-    pub now_ms: u64,
+    /// When it is handled.
+    pub now: Now,
     /// Questions that are answered from memory.
     pub store: &'a dyn StoreReader,
     /// Where to put what has to happen outside.

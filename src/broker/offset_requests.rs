@@ -51,7 +51,7 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
         return Ok(Answer::Now(Command { remark, ..success_with_header() }));
     }
     let step = control.config.offset_version_step;
-    control.offsets.commit(group, topic, queue_id, offset, step, request.now_ms);
+    control.offsets.commit(group, topic, queue_id, offset, step, request.now.wall_ms);
     Ok(Answer::Now(success_with_header()))
 }
 

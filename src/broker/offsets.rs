@@ -55,7 +55,7 @@ pub struct OffsetTable {
 
 impl OffsetTable {
     /// Records a commit. Beyond the bounds of [`limits`] it is dropped, as an unknown consumer's would be.
-    pub fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, step: u64, now_ms: u64) {
+    pub fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, step: u64, wall_ms: u64) {
         let key = key(topic, group);
         if let Some(queues) = self.rows.get_mut(&key) {
             if queues.len() >= limits::MAX_OFFSETS_PER_SUBSCRIPTION && !queues.contains_key(&queue_id) {
@@ -71,7 +71,7 @@ impl OffsetTable {
         }
         self.commits += 1;
         if self.commits.is_multiple_of(step.max(1)) {
-            self.version.bump(super::java_millis(now_ms));
+            self.version.bump(super::java_millis(wall_ms));
         }
         self.dirty = true;
     }
@@ -114,8 +114,8 @@ impl OffsetTable {
     }
 
     /// Sets a pending reset; the committed offset is overwritten at once.
-    pub fn reset(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, step: u64, now_ms: u64) {
-        self.commit(group, topic, queue_id, offset, step, now_ms);
+    pub fn reset(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, step: u64, wall_ms: u64) {
+        self.commit(group, topic, queue_id, offset, step, wall_ms);
         let key = key(topic, group);
         if self.rows.contains_key(&key) {
             self.resets.entry(key).or_default().insert(queue_id, offset);
@@ -230,11 +230,11 @@ impl OffsetTable {
     }
 
     /// Whether the state file is due: something changed, and the last write is a period ago. Marks it as written.
-    pub fn take_due(&mut self, now_ms: u64, period_ms: u64) -> bool {
-        let due = self.dirty && now_ms.saturating_sub(self.written_ms) >= period_ms;
+    pub fn take_due(&mut self, steady_ms: u64, period_ms: u64) -> bool {
+        let due = self.dirty && steady_ms.saturating_sub(self.written_ms) >= period_ms;
         if due {
             self.dirty = false;
-            self.written_ms = now_ms;
+            self.written_ms = steady_ms;
         }
         due
     }

@@ -54,7 +54,7 @@ const NEUTRAL: [(&str, &str); 22] = [
 
 /// What the control plane adds to the store's numbers.
 struct Facts {
-    now_ms: u64,
+    wall_ms: u64,
     totals: StoreTotals,
     log_bounds: (i64, i64),
     accept_sends_from_ms: i64,
@@ -63,7 +63,7 @@ struct Facts {
 /// GET_BROKER_RUNTIME_INFO (28).
 pub(crate) fn get(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let facts = Facts {
-        now_ms: request.now_ms,
+        wall_ms: request.now.wall_ms,
         totals: request.store.totals(),
         log_bounds: request.store.log_bounds(),
         accept_sends_from_ms: control.config.accept_sends_from_ms,
@@ -84,7 +84,7 @@ fn table(facts: &Facts, disk: &DiskUsage, earliest_ms: Option<i64>) -> BTreeMap<
         put(key, value.to_owned());
     }
     put("bootTimestamp", totals.boot_ms.to_string());
-    put("runtime", run_time(facts.now_ms.saturating_sub(totals.boot_ms)));
+    put("runtime", run_time(facts.wall_ms.saturating_sub(totals.boot_ms)));
     put("putMessageEntireTimeMax", totals.put_max_ms.to_string());
     put("putMessageTimesTotal", puts.to_string());
     put("putMessageFailedTimes", totals.put_failures.to_string());
@@ -123,7 +123,7 @@ fn table(facts: &Facts, disk: &DiskUsage, earliest_ms: Option<i64>) -> BTreeMap<
     put("brokerActive", "true".to_owned());
     put("brokerVersion", version::CURRENT.to_string());
     put("brokerVersionDesc", format!("V5_3_3 (RingMQ {})", env!("CARGO_PKG_VERSION")));
-    put("currentTimeMillis", java_millis(facts.now_ms).to_string());
+    put("currentTimeMillis", java_millis(facts.wall_ms).to_string());
     table
 }
 
@@ -169,7 +169,7 @@ mod tests {
 
     fn sample() -> BTreeMap<String, String> {
         let totals = StoreTotals { boot_ms: 1_000, put_messages: 4, put_bytes: 10, ..StoreTotals::default() };
-        let facts = Facts { now_ms: 90_061_000 + 1_000, totals, log_bounds: (0, 4096), accept_sends_from_ms: 0 };
+        let facts = Facts { wall_ms: 90_061_000 + 1_000, totals, log_bounds: (0, 4096), accept_sends_from_ms: 0 };
         let disk = DiskUsage {
             log_path: "/data/commitlog".to_owned(),
             total_bytes: 270_474_438_247,

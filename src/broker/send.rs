@@ -17,6 +17,7 @@ use ringmq_protocol::record::{
     RecordFields, encode_joined_record, encode_record, joined_properties_length, joined_record_length, record_length,
 };
 use ringmq_protocol::send::SendHeader;
+use ringmq_shards::clock::Now;
 use ringmq_shards::log::writer::Piece;
 
 use super::names::{check_topic, is_sendable};
@@ -263,11 +264,11 @@ pub fn prepare_single<'a>(
     header: &SendHeader<'_>,
     body: &'a [u8],
     peer: SocketAddr,
-    now_ms: u64,
+    now: Now,
 ) -> Result<Single<'a>, Refusal> {
     let topic = target.topic;
     if let Some(group) = topic.name.strip_prefix(RETRY_PREFIX) {
-        check_retry(serving, group, header, now_ms)?;
+        check_retry(serving, group, header, now.steady_ms)?;
     }
     if body.is_empty() {
         // Java meets a null body and answers with its own failure; the code is the same, the text says what is wrong.
@@ -282,7 +283,7 @@ pub fn prepare_single<'a>(
     check_features(&state.properties, &summary, header.sys_flag)?;
     let unique_key = match summary.unique_key {
         Some(range) => range.start as usize..range.end as usize,
-        None => append_unique_key(state, now_ms),
+        None => append_unique_key(state, now.wall_ms),
     };
     if state.properties.len() > MAX_PROPERTIES_BYTES {
         return Err(too_large("a property string", state.properties.len(), MAX_PROPERTIES_BYTES));
@@ -316,13 +317,13 @@ pub fn prepare_single<'a>(
 
 /// A message to be consumed again must belong to a known group. What exceeds the group's limit, or comes from an orderly
 /// consumer that gives it up, would go to the dead-letter topic, which is not served.
-fn check_retry(serving: &Serving, group: &str, header: &SendHeader<'_>, now_ms: u64) -> Result<(), Refusal> {
+fn check_retry(serving: &Serving, group: &str, header: &SendHeader<'_>, steady_ms: u64) -> Result<(), Refusal> {
     let Some(group) = serving.groups.get(group) else {
         let remark = format!("subscription group not exist, {group}");
         return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
     };
     let most = header.max_reconsume_times.unwrap_or(group.config.retry_max_times);
-    if header.reconsume_times > most || group.holds_locks(now_ms) {
+    if header.reconsume_times > most || group.holds_locks(steady_ms) {
         return Err(Refusal::new(
             response::MESSAGE_ILLEGAL,
             "dead-letter topics are not served by this broker yet; nothing was stored",

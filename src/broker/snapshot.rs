@@ -68,16 +68,16 @@ pub struct GroupEntry {
     pub forbidden: BTreeMap<String, i32>,
     /// Its members, if it is online.
     pub live: Option<LiveGroup>,
-    /// When the last orderly lock of the group expires, milliseconds; 0 if it never had one. Use
+    /// When the last orderly lock of the group expires, milliseconds of the steady clock; 0 if it never had one. Use
     /// [`GroupEntry::holds_locks`].
     pub locked_until_ms: Arc<AtomicU64>,
 }
 
 impl GroupEntry {
     /// Whether the group holds an orderly lock that has not expired. Source: RebalanceLockManager.isLockAllExpired.
-    pub fn holds_locks(&self, now_ms: u64) -> bool {
+    pub fn holds_locks(&self, steady_ms: u64) -> bool {
         let until_ms = self.locked_until_ms.load(Ordering::Relaxed);
-        until_ms > 0 && now_ms <= until_ms
+        until_ms > 0 && steady_ms <= until_ms
     }
 
     /// Whether the group may not read the topic (code 353).

@@ -139,7 +139,7 @@ impl Control {
 
     /// State files that must be written now: topics and groups after each change, offsets once per period. Each is
     /// returned once per change; a caller that fails to write one must keep and retry it.
-    pub fn dirty_files(&mut self, now_ms: u64) -> Vec<(&'static str, Vec<u8>)> {
+    pub fn dirty_files(&mut self, steady_ms: u64) -> Vec<(&'static str, Vec<u8>)> {
         let mut files = Vec::new();
         if self.topics.take_dirty() {
             let out = TopicsOut {
@@ -160,7 +160,7 @@ impl Control {
             files.push((GROUPS_FILE, to_fastjson_pretty(&out)));
         }
         let period_ms = self.config.offset_write_period.as_millis().try_into().unwrap_or(u64::MAX);
-        if self.offsets.take_due(now_ms, period_ms) {
+        if self.offsets.take_due(steady_ms, period_ms) {
             files.push((OFFSETS_FILE, to_fastjson_pretty(&self.offsets_file())));
         }
         files

@@ -181,7 +181,7 @@ pub(crate) fn time_span(control: &mut Control, request: &mut Request<'_>) -> Han
     let config = control.topics.get(topic).ok_or_else(|| not_exist(topic))?;
     let mut progress = Vec::new();
     control.progress(group, topic, config.write_queue_nums, &mut progress)?;
-    let now = java_millis(request.now_ms);
+    let now = java_millis(request.now.wall_ms);
     Ok(Answer::LookUp(Box::new(move |store| {
         let spans = progress.into_iter().map(|Progress { queue, consumed, .. }| {
             let time = |offset: i64| store.store_time(&queue.topic, queue.queue_id, offset).unwrap_or(-1);

@@ -32,7 +32,7 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
         None => Ok(Answer::Now(success())),
         Some(altered) => {
             control.check_room_for_topics(std::slice::from_ref(&altered))?;
-            control.apply_topics(vec![altered], request.now_ms, request.effects);
+            control.apply_topics(vec![altered], request.now.wall_ms, request.effects);
             Ok(Answer::Now(success()))
         }
     }
@@ -51,7 +51,7 @@ pub(crate) fn update_list(control: &mut Control, request: &mut Request<'_>) -> H
     }
     let altered: Vec<TopicConfig> = altered.into_values().collect();
     control.check_room_for_topics(&altered)?;
-    control.apply_topics(altered, request.now_ms, request.effects);
+    control.apply_topics(altered, request.now.wall_ms, request.effects);
     Ok(Answer::Now(success()))
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn delete(control: &mut Control, request: &mut Request<'_>) -> Handle
         topics.extend(retry.filter(|topic| control.topics.contains(topic)));
     }
     for topic in topics {
-        if control.topics.remove(&topic, request.now_ms) {
+        if control.topics.remove(&topic, request.now.wall_ms) {
             request.effects.push(Effect::TopicsChanged);
         }
         control.offsets.remove_topic(&topic);
@@ -167,12 +167,12 @@ impl Control {
         Ok(Some(TopicConfig { attributes, ..wanted }))
     }
 
-    fn apply_topics(&mut self, topics: Vec<TopicConfig>, now_ms: u64, effects: &mut Vec<Effect>) {
+    fn apply_topics(&mut self, topics: Vec<TopicConfig>, wall_ms: u64, effects: &mut Vec<Effect>) {
         if topics.is_empty() {
             return;
         }
         let names = topics.iter().map(|topic| topic.topic_name.clone()).collect();
-        topics.into_iter().for_each(|topic| self.topics.put(topic, now_ms));
+        topics.into_iter().for_each(|topic| self.topics.put(topic, wall_ms));
         effects.push(Effect::TopicsChanged);
         self.register_topics(names, effects);
     }

@@ -135,25 +135,25 @@ impl TopicTable {
     }
 
     /// Makes or replaces a topic.
-    pub(crate) fn put(&mut self, config: TopicConfig, now_ms: u64) {
+    pub(crate) fn put(&mut self, config: TopicConfig, wall_ms: u64) {
         self.store(config);
-        self.bump(now_ms);
+        self.bump(wall_ms);
     }
 
     /// Deletes a topic; returns whether it existed.
-    pub(crate) fn remove(&mut self, topic: &str, now_ms: u64) -> bool {
+    pub(crate) fn remove(&mut self, topic: &str, wall_ms: u64) -> bool {
         if !self.contains(topic) {
             return false;
         }
         let old = Arc::make_mut(&mut self.entries).remove(topic);
         self.queues -= old.map_or(0, |old| queue_count(&old.config));
-        self.bump(now_ms);
+        self.bump(wall_ms);
         true
     }
 
     /// Records a change of what is registered, such as the broker's permission.
-    pub(crate) fn bump(&mut self, now_ms: u64) {
-        self.version.bump(java_millis(now_ms));
+    pub(crate) fn bump(&mut self, wall_ms: u64) {
+        self.version.bump(java_millis(wall_ms));
         self.dirty = true;
     }
 
@@ -164,8 +164,8 @@ impl TopicTable {
 
     /// The first version of a broker without a state file carries its start time, so that no name server mistakes it for
     /// one that it knows.
-    pub(crate) fn start_version(&mut self, now_ms: u64) {
-        self.dirty |= start_version(&mut self.version, now_ms);
+    pub(crate) fn start_version(&mut self, wall_ms: u64) {
+        self.dirty |= start_version(&mut self.version, wall_ms);
     }
 
     /// Takes over a state file: its topics win over the ones made at the start.
@@ -199,10 +199,10 @@ fn queue_count(config: &TopicConfig) -> u64 {
 }
 
 /// Gives a version that was never set the time of the start; returns whether it did.
-pub(crate) fn start_version(version: &mut DataVersion, now_ms: u64) -> bool {
+pub(crate) fn start_version(version: &mut DataVersion, wall_ms: u64) -> bool {
     let unset = *version == DataVersion::default();
     if unset {
-        version.timestamp = java_millis(now_ms);
+        version.timestamp = java_millis(wall_ms);
     }
     unset
 }
@@ -220,7 +220,7 @@ impl Control {
         default_topic: &str,
         default_topic_queue_nums: i32,
         unit: bool,
-        now_ms: u64,
+        wall_ms: u64,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         if self.topics.contains(topic) {
@@ -250,7 +250,7 @@ impl Control {
                 return Err(Refusal::new(response::TOPIC_NOT_EXIST, remark));
             }
         };
-        self.create_topic(config, now_ms, effects)
+        self.create_topic(config, wall_ms, effects)
     }
 
     /// Creates a topic that the broker derives from a group or a feature (retry, dead letters), with equal numbers of
@@ -265,27 +265,27 @@ impl Control {
         queues: i32,
         order: bool,
         unit_subscription: bool,
-        now_ms: u64,
+        wall_ms: u64,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         if let Some(existing) = self.topics.get(name) {
             if existing.order != order {
                 let changed = TopicConfig { order, ..existing.clone() };
-                self.topics.put(changed, now_ms);
+                self.topics.put(changed, wall_ms);
                 effects.push(Effect::TopicsChanged);
             }
             return Ok(());
         }
         let topic_sys_flag = if unit_subscription { TOPIC_FLAG_UNIT_SUB } else { 0 };
         let config = TopicConfig { order, topic_sys_flag, ..topic(name, queues.max(0), PERM_READ | PERM_WRITE) };
-        self.create_topic(config, now_ms, effects)
+        self.create_topic(config, wall_ms, effects)
     }
 
     /// Puts a new topic into the table, if there is room, and has it registered.
-    fn create_topic(&mut self, config: TopicConfig, now_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+    fn create_topic(&mut self, config: TopicConfig, wall_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
         self.check_room_for_topics(std::slice::from_ref(&config))?;
         let name = config.topic_name.clone();
-        self.topics.put(config, now_ms);
+        self.topics.put(config, wall_ms);
         effects.push(Effect::TopicsChanged);
         self.register_topics(vec![name], effects);
         Ok(())

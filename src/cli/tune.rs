@@ -567,7 +567,7 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        // Goal: each code means what the help says (T14). Method: one small machine on its way through all of them.
+        // Goal: each code means what the help says. Method: one small machine on its way through all of them.
         let machine = machine();
         let root = machine.path();
         let put = |path: &str, text: &str| std::fs::write(root.join(path), text).expect("a file");
@@ -638,7 +638,7 @@ mod tests {
 
     #[test]
     fn start_reads_what_cpus_wrote() {
-        // Goal: tool and broker share one file (T10). Method: write it for this machine, load a configuration with it,
+        // Goal: tool and broker share one file. Method: write it for this machine, load a configuration with it,
         // with cores of its own, and with a file of another machine.
         let data = tempfile::tempdir().expect("a folder");
         let line = format!("ringmq tune cpus --data {}", data.path().display());

@@ -1,7 +1,8 @@
 //! The flush thread: everything about files that may wait.
 //!
 //! It syncs the log in the background, starts write-back early, prepares segments, writes queue files, and keeps checkpoint and
-//! durable point. An error of a log sync is final; no space for segments, queue or state files is not.
+//! durable point. An error of a sync of the log or of queue files is final; no space for segments, queue or state files
+//! is not.
 //!
 //! After a start that believed the page cache it first lets a thread of its own catch up ([`CatchUp`]). Until that is done
 //! the log has a part that nobody has synced, so nothing behind it is synced or claimed either.
@@ -45,9 +46,6 @@ const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
 /// the last one took more than a part in `QUEUE_ROUND_SHARE` of the time; and sooner when the tails fill.
 const QUEUE_PERIOD_MAX: Duration = Duration::from_millis(2_000);
 const QUEUE_ROUND_SHARE: u32 = 32;
-
-/// Share of the tails' room that may be filled with entries that are in no file: a part in so many.
-const UNFLUSHED_SHARE: u64 = 4;
 
 /// However long `flushIntervalConsumeQueue` is, queue files are synced after so many bytes of log: after a power cut recovery
 /// reads the log from there. With many files a sync takes long, so it comes less often.
@@ -282,8 +280,7 @@ impl FlushThread {
             }
             self.recycle_pages(schedule, self.end);
         }
-        let filling = self.queues.unflushed_entries() >= self.queues.capacity_entries() / UNFLUSHED_SHARE;
-        if now >= schedule.next_queues || (filling && !schedule.queues_fail) {
+        if now >= schedule.next_queues || (self.queues.is_filling() && !schedule.queues_fail) {
             let started = Instant::now();
             if !self.flush_queues(schedule) {
                 return false;

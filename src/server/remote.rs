@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringmq_shards::clock::Now;
 use ringmq_shards::log::writer::{Piece, Ticket, Writer};
 use ringmq_shards::log::{AppendError, Settled, Verdict};
 use ringmq_shards::queue::Queue;
@@ -230,12 +231,12 @@ impl WriterPeer {
         self.current.is_some() || !self.backlog.is_empty()
     }
 
-    /// Binds what has arrived, until there is nothing more or the writer has no room. `now_ms` is asked after each batch has
+    /// Binds what has arrived, until there is nothing more or the writer has no room. `now` is asked after each batch has
     /// arrived: a message must not be stored before it was born.
-    pub fn take(&mut self, writer: &mut Writer, mut now_ms: impl FnMut() -> u64) {
+    pub fn take(&mut self, writer: &mut Writer, mut now: impl FnMut() -> Now) {
         for _ in 0..limits::REMOTE_BATCHES {
             let Some(mut batch) = self.current.take().or_else(|| self.batches.receive()) else { return };
-            let is_done = self.bind(&mut batch, writer, now_ms());
+            let is_done = self.bind(&mut batch, writer, now());
             if !is_done {
                 self.current = Some(batch);
                 return;
@@ -248,14 +249,14 @@ impl WriterPeer {
     }
 
     /// Binds the rest of a batch; false when the writer has no room.
-    fn bind(&mut self, batch: &mut AppendBatch, writer: &mut Writer, now_ms: u64) -> bool {
+    fn bind(&mut self, batch: &mut AppendBatch, writer: &mut Writer, now: Now) -> bool {
         let (mut request, mut byte, mut piece) = batch.done;
         while let Some(next) = batch.requests.get(request) {
             match writer.admit(next.bytes, next.pieces, &next.queue) {
                 Ok(admission) => {
                     writer.slot(admission).copy_from_slice(&batch.bytes[byte..byte + next.bytes]);
                     let pieces = &batch.pieces[piece..piece + next.pieces];
-                    writer.bind(admission, &next.queue, pieces, next.ticket, next.wait, now_ms);
+                    writer.bind(admission, &next.queue, pieces, next.ticket, next.wait, now);
                 }
                 Err(error) if error.is_temporary() => {
                     batch.done = (request, byte, piece);

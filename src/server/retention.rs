@@ -22,7 +22,7 @@ use ringmq_shards::log::retention::{Facts, LogFile, Reason, RetentionRules, deci
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::{RemovedSegment, Segments};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
-use ringmq_shards::queue::QueueStore;
+use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::types::PhysicalOffset;
 
@@ -175,6 +175,22 @@ impl RetentionState {
 struct Leaving {
     segment: RemovedSegment,
     since: Instant,
+    /// When its removal may be tried again, after one that failed.
+    retry_at: Option<Instant>,
+}
+
+/// What is under way between two beats.
+pub struct Progress {
+    leaving: VecDeque<Leaving>,
+    next_round: Instant,
+    /// The log's minimum that those of the queues were last raised to.
+    raised_to: u64,
+    /// Queues whose files are to be looked at now, when the next of them may be, and whether all are to be once more.
+    queues: std::vec::IntoIter<Arc<Queue>>,
+    next_queue: Instant,
+    is_wanted_again: bool,
+    /// Something of it failed: all of it again with the next round.
+    has_failed: bool,
 }
 
 /// The retention thread.
@@ -206,32 +222,52 @@ pub struct RetentionThread {
 impl RetentionThread {
     /// Runs until the process stops.
     pub fn run(self) {
-        let mut leaving: VecDeque<Leaving> = VecDeque::new();
-        let mut next_round = Instant::now();
-        let mut next_retry = Instant::now();
-        let mut shown_minimum = self.view.minimum();
+        let mut progress = self.begin();
         while !self.is_over() {
-            let settings = self.shared.retention.settings();
-            let percents = self.look_at_disks(&settings);
-            let is_asked = self.shared.retention.asked_rounds.load(Ordering::Acquire) > 0;
-            let now = Instant::now();
-            if now >= next_round || is_asked {
-                next_round = now + settings.period;
-                self.round(&settings, &percents, is_asked, &mut leaving);
-            }
-            let minimum = self.view.minimum();
-            if self.shared.retention.queues_asked.swap(false, Ordering::AcqRel) || minimum > shown_minimum {
-                shown_minimum = minimum;
-                self.clean_queues(&settings, PhysicalOffset(minimum));
-                if self.jobs.try_send(StoreJob::RemoveExpired).is_err() {
-                    tracing::debug!("the store thread is busy: index files go with the next round");
-                }
-            }
-            if now >= next_retry && !self.free(&settings, &mut leaving) {
-                next_retry = Instant::now() + settings.retry;
-            }
-            std::thread::park_timeout(BEAT);
+            let wait = self.beat(&mut progress);
+            std::thread::park_timeout(wait);
         }
+    }
+
+    /// Nothing is under way.
+    pub fn begin(&self) -> Progress {
+        let now = Instant::now();
+        Progress {
+            leaving: VecDeque::new(),
+            next_round: now,
+            raised_to: self.view.minimum(),
+            queues: Vec::new().into_iter(),
+            next_queue: now,
+            is_wanted_again: false,
+            has_failed: false,
+        }
+    }
+
+    /// Does what is due, in the order of its worth: disks, files of the log, minimum offsets, room, queue files. Says how long
+    /// to wait for the next time.
+    pub fn beat(&self, progress: &mut Progress) -> Duration {
+        let settings = self.shared.retention.settings();
+        let percents = self.look_at_disks(&settings);
+        let is_asked = self.shared.retention.asked_rounds.load(Ordering::Acquire) > 0;
+        let now = Instant::now();
+        let is_round = now >= progress.next_round || is_asked;
+        if is_round {
+            progress.next_round = now + settings.period;
+            self.round(&settings, &percents, is_asked, &mut progress.leaving);
+        }
+        let minimum = self.view.minimum();
+        let is_asked = self.shared.retention.queues_asked.swap(false, Ordering::AcqRel);
+        if is_asked || minimum > progress.raised_to || (is_round && progress.has_failed) {
+            progress.raised_to = minimum;
+            progress.is_wanted_again = true;
+            progress.has_failed = !self.raise_minimums(&settings, PhysicalOffset(minimum));
+            if self.jobs.try_send(StoreJob::RemoveExpired).is_err() {
+                tracing::debug!("the store thread is busy: index files go with the next round");
+                progress.has_failed = true;
+            }
+        }
+        self.free(&settings, &mut progress.leaving);
+        self.clean_queues(&settings, progress)
     }
 
     fn is_over(&self) -> bool {
@@ -316,8 +352,11 @@ impl RetentionThread {
             match self.take(file.end) {
                 Ok(Some(segment)) => {
                     tracing::info!(file = segment.start().0, reason = why(reason), "a file of the log is removed");
+                    if let Some(error) = segment.unsynced() {
+                        tracing::warn!(%error, file = segment.start().0, "a power cut may bring the file back");
+                    }
                     self.probe.count(Counter::LogSegmentsRemoved);
-                    leaving.push_back(Leaving { segment, since: Instant::now() });
+                    leaving.push_back(Leaving { segment, since: Instant::now(), retry_at: None });
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -325,7 +364,7 @@ impl RetentionThread {
                     return;
                 }
             }
-            self.pause(settings.log_file_pause);
+            self.pause(settings, settings.log_file_pause);
         }
     }
 
@@ -336,59 +375,94 @@ impl RetentionThread {
         self.segments.take_oldest()
     }
 
-    /// Raises the minimum of all queues, then removes their files below it.
-    fn clean_queues(&self, settings: &RetentionSettings, minimum: PhysicalOffset) {
-        let queues = self.queues.queues();
-        for queue in &queues {
-            if let Err(error) = self.queues.correct_minimum(queue, minimum)
+    /// Raises the minimum of all queues. False when one of them could not be.
+    fn raise_minimums(&self, settings: &RetentionSettings, minimum: PhysicalOffset) -> bool {
+        let mut is_complete = true;
+        let mut looked = Instant::now();
+        for queue in self.queues.queues() {
+            if looked.elapsed() >= BEAT {
+                self.look_at_disks(settings);
+                looked = Instant::now();
+            }
+            if let Err(error) = self.queues.correct_minimum(&queue, minimum)
                 && !queue.is_retired()
             {
                 tracing::warn!(%error, ?queue, "the minimum offset of a queue could not be raised");
+                is_complete = false;
             }
         }
-        for queue in &queues {
-            if self.is_over() {
-                return;
+        is_complete
+    }
+
+    /// Removes files of queues below their minimum, a few queues per beat: one pass over all of them may take minutes. Says how
+    /// long to wait for the next.
+    fn clean_queues(&self, settings: &RetentionSettings, progress: &mut Progress) -> Duration {
+        let began = Instant::now();
+        while !self.is_over() && began.elapsed() < BEAT {
+            let now = Instant::now();
+            if now < progress.next_queue {
+                return BEAT.min(progress.next_queue - now);
             }
-            match self.queues.remove_expired_files(queue, minimum) {
+            let Some(queue) = progress.queues.next() else {
+                if !std::mem::take(&mut progress.is_wanted_again) {
+                    return BEAT;
+                }
+                progress.queues = self.queues.queues().into_iter();
+                continue;
+            };
+            match self.queues.remove_expired_files(&queue, PhysicalOffset(progress.raised_to)) {
                 Ok(0) => {}
                 Ok(files) => {
                     self.probe.add(Counter::QueueFilesRemoved, files);
-                    self.pause(settings.queue_file_pause);
+                    progress.next_queue = Instant::now() + settings.queue_file_pause;
                 }
                 Err(_) if queue.is_retired() => {}
-                Err(error) => tracing::warn!(%error, ?queue, "files of a queue could not be removed"),
+                Err(error) => {
+                    tracing::warn!(%error, ?queue, "files of a queue could not be removed; it is tried again");
+                    progress.has_failed = true;
+                }
             }
         }
+        Duration::ZERO
     }
 
-    /// Frees the blocks of files that nobody reads any more, or that were waited for long enough. False when a file stays
-    /// because its removal failed.
-    fn free(&self, settings: &RetentionSettings, leaving: &mut VecDeque<Leaving>) -> bool {
+    /// Frees the blocks of files that nobody reads any more, or that were waited for long enough. One that cannot be removed is
+    /// tried again after a while, and keeps no other from its turn.
+    fn free(&self, settings: &RetentionSettings, leaving: &mut VecDeque<Leaving>) {
         for _ in 0..leaving.len() {
-            let Some(mut one) = leaving.pop_front() else { return true };
+            let Some(mut one) = leaving.pop_front() else { return };
             let is_read = one.segment.is_read();
-            if is_read && one.since.elapsed() < settings.reader_patience {
+            if is_read && one.since.elapsed() < settings.reader_patience
+                || one.retry_at.is_some_and(|retry_at| Instant::now() < retry_at)
+            {
                 leaving.push_back(one);
                 continue;
             }
             let began = Instant::now();
-            while !is_read && one.segment.shrink(STEP_BYTES).unwrap_or(false) && !self.is_over() {
-                self.pause(STEP_PAUSE);
-            }
             let start = one.segment.start().0;
+            while !is_read && !self.is_over() {
+                match one.segment.shrink(STEP_BYTES) {
+                    Ok(true) => self.pause(settings, STEP_PAUSE),
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, file = start, "a removed file of the log goes at once, and not in steps");
+                        break;
+                    }
+                }
+            }
             if let Err(error) = one.segment.remove() {
-                tracing::warn!(%error, file = start, "a removed file of the log still takes space until the next start");
-                return false;
+                tracing::warn!(%error, file = start, "a removed file of the log still takes space; it is tried again");
+                one.retry_at = Some(Instant::now() + settings.retry);
+                leaving.push_back(one);
+                continue;
             }
             self.probe
                 .record(Histogram::SegmentRemoveTime, u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
-        true
     }
 
-    /// Waits, but not for a stop.
-    fn pause(&self, length: Duration) {
+    /// Waits, but not for a stop, and with an eye on the disks.
+    fn pause(&self, settings: &RetentionSettings, length: Duration) {
         let until = Instant::now() + length;
         while !self.is_over() {
             let left = until.saturating_duration_since(Instant::now());
@@ -396,6 +470,7 @@ impl RetentionThread {
                 return;
             }
             std::thread::park_timeout(left.min(BEAT));
+            self.look_at_disks(settings);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Opens the store: lock, queues, recovery, segments, index. Everything here runs before the first connection.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
-use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, is_no_space};
+use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, io_causes, is_no_space};
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
@@ -21,7 +22,7 @@ use ringmq_shards::recovery::queue_place::queue_place;
 use ringmq_shards::recovery::{
     DispatchSink, KernelRun, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover,
 };
-use ringmq_shards::types::{PhysicalOffset, StoreTimestamp};
+use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 /// How the store is opened.
 #[derive(Debug, Clone)]
@@ -188,9 +189,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
 /// Whether a start failed at the file system, and not for want of room: then the page cache may show what the disk does not
 /// have, and as the kernel tells of a failed write only once, the next start would not hear of it.
 fn is_disk_error(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| error.raw_os_error().is_some() && !is_no_space(error))
+    io_causes(error).any(|error| error.raw_os_error().is_some() && !is_no_space(error))
 }
 
 fn open_locked(
@@ -431,7 +430,8 @@ fn read_tail_page(segments: &Segments, end: PhysicalOffset) -> Result<Vec<u8>, S
     Ok(bytes)
 }
 
-/// Notes where every queue stands, for a recovery that begins at `log_offset`.
+/// Notes where every queue stands, for a recovery that begins at `log_offset`. What is in memory changes only with the file:
+/// retention trusts it to tell which part of the log no recovery reads.
 pub fn note_queue_offsets(
     disk: &dyn Disk,
     paths: &StorePaths,
@@ -441,15 +441,18 @@ pub fn note_queue_offsets(
     log_minimum: u64,
 ) -> Result<(), StateFileError> {
     let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
-    offsets.log_offset = PhysicalOffset(log_offset);
-    offsets.next.clear();
-    for (topic, queue_id, _, next) in queues.all_bounds() {
-        if next.0 > 0 {
-            offsets.next.entry(topic.to_string()).or_default().insert(queue_id, next);
+    let mut next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>> = BTreeMap::new();
+    for (topic, queue_id, _, offset) in queues.all_bounds() {
+        if offset.0 > 0 {
+            next.entry(topic.to_string()).or_default().insert(queue_id, offset);
         }
     }
-    offsets.forget_barriers_below(PhysicalOffset(log_minimum));
-    offsets.persist(disk, paths)
+    let barriers = offsets.barriers.clone();
+    let mut noted = QueueOffsets { log_offset: PhysicalOffset(log_offset), next, barriers };
+    noted.forget_barriers_below(PhysicalOffset(log_minimum));
+    noted.persist(disk, paths)?;
+    *offsets = noted;
+    Ok(())
 }
 
 /// Records of a topic that was just deleted count no more: what the log holds of it below `barrier` belongs to the past. In
@@ -474,8 +477,7 @@ mod tests {
     use std::path::Path;
 
     use ringmq_shards::queue::{QueueEntry, Rebuilt};
-    use ringmq_shards::sim::SimDisk;
-    use ringmq_shards::types::{QueueId, QueueOffset};
+    use ringmq_shards::sim::{Fault, FaultAction, OperationKind, SimDisk};
 
     use super::*;
 
@@ -513,5 +515,39 @@ mod tests {
             let left = left(rebuilt_from);
             assert!(!left.contains(&1) && left.contains(&2), "{rebuilt_from:?}: {left:?}");
         }
+    }
+
+    /// Goal: memory never claims more of the sidecar than its file holds. Method: note twice, the second time with each of the
+    /// file's writes, renames and syncs failing.
+    #[test]
+    fn what_could_not_be_noted_counts_as_little_as_on_disk() {
+        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
+        create_directories_durably(&disk, &paths.own()).unwrap();
+        let (queues, pool) =
+            QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
+        let offsets = Mutex::new(QueueOffsets::default());
+        note_barrier(&offsets, "gone", BARRIER.0);
+        let add = |offset| {
+            let queue = queues.get_or_create("orders", QueueId(0)).unwrap();
+            let entry = QueueEntry { physical: PhysicalOffset(1_000 + offset * 100), size: 100, tags_code: 0 };
+            queues.rebuild_append(&pool, &queue, QueueOffset(offset), entry, StoreTimestamp(1)).unwrap();
+        };
+        add(0);
+        let note = |end, minimum| note_queue_offsets(&disk, &paths, &queues, &offsets, end, minimum);
+        note(1_100, 0).unwrap();
+        let noted = offsets.lock().unwrap().clone();
+        assert_eq!((noted.log_offset, noted.barriers.len()), (PhysicalOffset(1_100), 1));
+        add(1);
+        for kind in [OperationKind::Write, OperationKind::Sync, OperationKind::Rename] {
+            let action = FaultAction::Fail(libc::EIO);
+            disk.inject(Fault { kind, path_contains: "queue-offsets".to_owned(), after: 0, times: 1, action });
+            note(3_000, BARRIER.0).expect_err("it cannot be written");
+            assert_eq!(*offsets.lock().unwrap(), noted, "{kind:?}");
+            assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, noted);
+        }
+        note(3_000, BARRIER.0).unwrap();
+        let later = offsets.lock().unwrap().clone();
+        assert_eq!((later.log_offset, later.barriers.len()), (PhysicalOffset(3_000), 0));
+        assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, later);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ringmq::server::storage::{self, Storage, StorageOptions};
 use ringmq_protocol::record::{CrcCheck, RecordFields, RecordView, encode_record, record_length};
-use ringmq_shards::clock::Clock;
+use ringmq_shards::clock::{Clock, Now};
 use ringmq_shards::disk::{Disk, write_file};
 use ringmq_shards::log::segments::WritePath;
 use ringmq_shards::log::writer::{Piece, PlantedBug, SettleSink, Ticket, WriterOptions};
@@ -198,7 +198,14 @@ impl Life {
         self.writer.slot(admission).copy_from_slice(&records.concat());
         let ticket = Ticket { shard: 0, slot: self.requests.len() as u32 };
         self.now_ms += self.random.below(3);
-        self.writer.bind(admission, &queue, &pieces, Some(ticket), true, self.now_ms);
+        self.writer.bind(
+            admission,
+            &queue,
+            &pieces,
+            Some(ticket),
+            true,
+            Now { steady_ms: self.now_ms, wall_ms: self.now_ms },
+        );
         self.requests.push(self.writer.end());
         let mut at = admission.physical;
         for record in &records {

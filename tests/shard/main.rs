@@ -2,6 +2,7 @@
 //! comes out is compared with what that disk really holds.
 
 mod allocation;
+mod clocks;
 mod crash;
 mod faults;
 mod flush;
@@ -12,4 +13,5 @@ mod output;
 mod pair;
 mod planted;
 mod remote;
+mod retention;
 mod world;

@@ -112,7 +112,10 @@ pub struct World {
     pub store: QueueStore,
     pub control: Receiver<ControlRequest>,
     pub cold: Receiver<ColdPull>,
+    /// The steady clock.
     pub now_ms: u64,
+    /// How far the wall clock is ahead of it.
+    pub wall_ahead_ms: u64,
     pub hold_writes: bool,
     pub hold_syncs: bool,
     /// No further segment can be made.
@@ -239,6 +242,7 @@ impl World {
             control,
             cold,
             now_ms: 1_000_000,
+            wall_ahead_ms: 0,
             hold_writes: false,
             hold_syncs: false,
             no_space: false,
@@ -285,10 +289,10 @@ impl World {
     /// One turn of the loop, as the event loop makes it. Returns connections that must be closed.
     pub fn turn(&mut self) -> Vec<SlotId> {
         self.now_ms += 1;
-        self.core.begin_turn(self.now_ms, self.now_ms * 1_000_000);
+        let wall_ms = self.now_ms + self.wall_ahead_ms;
+        self.core.begin_turn(wall_ms, self.now_ms * 1_000_000);
         self.finish_operations();
-        let now_ms = self.now_ms;
-        self.core.take_remote(|| now_ms);
+        self.core.take_remote(|| wall_ms);
         self.core.retry_blocked(&mut self.broken);
         self.core.expire_pulls();
         self.write_log();

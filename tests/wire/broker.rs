@@ -44,8 +44,12 @@ pub struct Store {
     directory: TempDir,
     port: u16,
     starts: u32,
-    file_bytes: Option<u64>,
+    /// For the next start.
+    prepare: Option<Prepare>,
 }
+
+/// What a process does before it becomes a broker. Runs between fork and exec, so it may only make system calls.
+pub type Prepare = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// A running broker with a name server in the same process.
 pub struct Broker {
@@ -77,7 +81,7 @@ impl Store {
     /// A fresh directory and free ports.
     pub fn new() -> Store {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        Store { directory, port: free_ports(), starts: 0, file_bytes: None }
+        Store { directory, port: free_ports(), starts: 0, prepare: None }
     }
 
     /// The data directory.
@@ -122,10 +126,13 @@ impl Store {
 
     /// Starts a broker whose files cannot become larger than `file_bytes`, which for the start is as good as a full disk.
     pub fn try_start_without_room(&mut self, file_bytes: u64, sets: &[&str]) -> Result<Broker, NotStarted> {
-        self.file_bytes = Some(file_bytes);
-        let outcome = self.try_start_on(self.port, sets);
-        self.file_bytes = None;
-        outcome
+        self.try_start_prepared(Box::new(move || limit_files(file_bytes)), sets)
+    }
+
+    /// Starts a broker in a process that was prepared.
+    pub fn try_start_prepared(&mut self, prepare: Prepare, sets: &[&str]) -> Result<Broker, NotStarted> {
+        self.prepare = Some(prepare);
+        self.try_start_on(self.port, sets)
     }
 
     fn try_start_on(&mut self, port: u16, sets: &[&str]) -> Result<Broker, NotStarted> {
@@ -137,9 +144,9 @@ impl Store {
         for set in SMALL.iter().chain(sets) {
             command.args(["--set", set]);
         }
-        if let Some(file_bytes) = self.file_bytes {
-            // SAFETY: between fork and exec only two system calls are made.
-            unsafe { command.pre_exec(move || limit_files(file_bytes)) };
+        if let Some(prepare) = self.prepare.take() {
+            // SAFETY: between fork and exec only system calls are made.
+            unsafe { command.pre_exec(prepare) };
         }
         let mut child = command
             .stdin(Stdio::null())

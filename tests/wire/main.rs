@@ -5,6 +5,7 @@ mod bounds;
 mod broker;
 mod cold;
 mod consumers;
+mod preflight;
 mod pull;
 mod random;
 mod refusals;

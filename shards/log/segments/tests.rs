@@ -127,6 +127,33 @@ fn the_oldest_goes_and_the_last_stays() {
     assert_eq!(open(&disk.crash(0, CrashPattern::KeepNone), WritePath::PageCache, 0).snapshot().segments().len(), 1);
 }
 
+/// A segment that has left the log is never lost sight of: when its new name cannot be synced it is given out all the same, its
+/// file goes as a whole, and after a power cut the log has all of it or nothing; a removal that fails can be tried again.
+#[test]
+fn a_segment_that_left_the_log_can_always_be_freed() {
+    for after in [0, 1] {
+        let disk = SimDisk::new();
+        let segments = open(&disk, WritePath::PageCache, 0);
+        segments.prepare_next(PhysicalOffset(0)).unwrap();
+        segments.prepare_next(PhysicalOffset(0)).unwrap();
+        disk.inject(Fault::once(OperationKind::SyncDirectory, after, libc::EIO));
+        let mut taken = segments.take_oldest().unwrap().unwrap();
+        assert!(taken.unsynced().is_some(), "{after}");
+        assert_eq!(segments.snapshot().min(), Some(PhysicalOffset(SIZE)));
+        assert!(!taken.shrink(SIZE / 2).unwrap());
+        disk.inject(Fault::once(OperationKind::Remove, 0, libc::EIO));
+        assert!(taken.remove().is_err());
+        for pattern in CrashPattern::ALL {
+            let left = open(&disk.crash(1, pattern), WritePath::PageCache, 0).snapshot();
+            let lengths: Vec<u64> =
+                left.segments().iter().map(|segment| segment.page_cache().length().unwrap()).collect();
+            assert!(lengths == [SIZE] || lengths == [SIZE, SIZE], "{after} {pattern:?}: {lengths:?}");
+        }
+        taken.remove().unwrap();
+        assert!(!disk.paths().iter().any(|path| path.to_string_lossy().ends_with(REMOVED_SUFFIX)));
+    }
+}
+
 /// The same steps on the file system of the host: allocation, direct zeroing, direct writes and holes.
 #[test]
 fn works_on_the_host() {

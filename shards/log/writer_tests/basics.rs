@@ -35,7 +35,7 @@ fn offsets_are_bound_in_order() {
 fn the_clock_may_step_back() {
     let mut rig = Rig::new(Shape::default());
     for now_ms in [5_000, 7_000, 3_000, 6_999, 7_001] {
-        rig.now_ms = now_ms;
+        rig.now.wall_ms = now_ms;
         rig.offer(0, &[200], true).unwrap();
     }
     let times: Vec<_> = rig.records.values().map(|record| record_time(&record.bytes)).collect();

@@ -14,6 +14,7 @@ use ringmq_protocol::record::{CrcCheck, RecordFields, RecordView, encode_record,
 use super::limits::PAGE_BYTES;
 use super::writer::{Piece, PlantedBug, SettleSink, SyncOperation, Ticket, WriterOptions};
 use super::*;
+use crate::clock::Now;
 use crate::disk::Disk;
 use crate::queue::{Queue, QueueEntry, QueueStore, QueueStoreConfig, TailRead};
 use crate::sim::{SimDisk, SimRandom};
@@ -97,7 +98,7 @@ struct Rig {
     store: QueueStore,
     queues: Vec<Arc<Queue>>,
     heard: Heard,
-    now_ms: u64,
+    now: Now,
     /// Files by their start.
     files: BTreeMap<u64, Vec<u8>>,
     /// What a write in flight will put down.
@@ -166,7 +167,7 @@ impl Rig {
             store,
             queues,
             heard: Heard::default(),
-            now_ms: 1_000_000,
+            now: Now { steady_ms: 50_000, wall_ms: 1_000_000 },
             files: BTreeMap::from([(first, file)]),
             write: None,
             sync: None,
@@ -205,7 +206,7 @@ impl Rig {
             at += size;
         }
         let ticket = Ticket { shard: 0, slot: self.requests.len() as u32 };
-        self.writer.bind(admission, &self.queues[queue], &pieces, Some(ticket), wait, self.now_ms);
+        self.writer.bind(admission, &self.queues[queue], &pieces, Some(ticket), wait, self.now);
         self.note(queue, admission, sizes, wait);
         Ok(admission.physical)
     }
@@ -299,7 +300,7 @@ impl Rig {
     }
 
     fn settle(&mut self) {
-        self.writer.settle(self.now_ms, &mut self.heard);
+        self.writer.settle(self.now.steady_ms, &mut self.heard);
         self.check();
     }
 

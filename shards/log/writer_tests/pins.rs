@@ -169,7 +169,7 @@ fn readers_and_writer_never_meet() {
             if turn_is_over || appended % 4 == 0 {
                 turn_is_over = false;
                 rig.write_all();
-                rig.writer.settle(rig.now_ms, &mut rig.heard);
+                rig.writer.settle(rig.now.steady_ms, &mut rig.heard);
                 rig.heard.settled.clear();
                 rig.requests.clear();
                 rig.writer.begin_turn();

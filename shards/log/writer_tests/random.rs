@@ -38,7 +38,8 @@ fn step(rig: &mut Rig, random: &mut SimRandom) -> &'static str {
             "finish sync"
         }
         15 => {
-            rig.now_ms = (rig.now_ms + random.below(3_000)).saturating_sub(random.below(1_000));
+            rig.now.steady_ms += random.below(3_000);
+            rig.now.wall_ms = (rig.now.wall_ms + random.below(3_000)).saturating_sub(random.below(1_000));
             "time"
         }
         16 => {
@@ -113,7 +114,7 @@ fn random_lives() {
         for _ in 0..500 {
             trace.push(step(&mut rig, &mut random));
             if random.chance(1, 3) {
-                rig.writer.settle(rig.now_ms, &mut rig.heard);
+                rig.writer.settle(rig.now.steady_ms, &mut rig.heard);
             }
             if let Some(broken) = rig.broken_rule() {
                 panic!("seed {seed}, {shape:?}, after {:?}: {broken}", &trace[trace.len().saturating_sub(12)..]);
@@ -136,7 +137,7 @@ fn random_lives_find_planted_mistakes() {
             rig.writer.plant(bug);
             (0..400).any(|_| {
                 step(&mut rig, &mut random);
-                rig.writer.settle(rig.now_ms, &mut rig.heard);
+                rig.writer.settle(rig.now.steady_ms, &mut rig.heard);
                 rig.broken_rule().is_some()
             })
         });

@@ -1,6 +1,6 @@
 //! Tails: bounds of memory, reuse of chunks, admission, waiters.
 
-use super::super::limits::{CHUNK_ENTRIES, DIRECTORY_SLOTS, SLAB_CHUNKS};
+use super::super::limits::{CHUNK_ENTRIES, DIRECTORY_SLOTS, SLAB_CHUNKS, UNFLUSHED_SHARE};
 use super::super::{ChunkArena, TailRead};
 use super::*;
 use crate::sim::{Fault, OperationKind, SimDisk};
@@ -38,21 +38,41 @@ fn memory_is_bounded_and_reused() {
 
 #[test]
 fn unflushed_entries_are_counted() {
-    // Goal: the flush thread learns how full the tails are. Method: entries as the writer notes them, a round that fails
-    // because of a write, one that works.
+    // Goal: the flush thread learns how full the tails are. Method: entries as the writer notes them, up to a quarter of the room
+    // of a pool of one slab, a round that fails because of a write, one that works.
     let disk = SimDisk::new();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let (store, pool) = store(&shared, 1000, 64 << 20);
+    let (store, pool) = store(&shared, 1000, 1);
     let queue = queue(&store, "counted", 0);
-    fill(&queue, &pool, 1, 500).unwrap();
-    store.arena().note_appended(500);
-    assert_eq!(store.unflushed_entries(), 500);
-    assert!(store.capacity_entries() * 24 <= 64 << 20);
+    let quarter = slab_entries() / UNFLUSHED_SHARE;
+    fill(&queue, &pool, 1, quarter).unwrap();
+    store.arena().note_appended(quarter - 1);
+    assert!(!store.is_filling());
+    store.arena().note_appended(1);
+    assert!(store.is_filling());
     disk.inject(Fault::once(OperationKind::Write, 0, libc::EIO));
     store.flush_dirty().unwrap_err();
-    assert_eq!(store.unflushed_entries(), 500);
+    assert!(store.is_filling());
     store.flush_dirty().unwrap();
-    assert_eq!(store.unflushed_entries(), 0);
+    assert!(!store.is_filling());
+}
+
+#[test]
+fn used_up_chunks_call_for_a_flush() {
+    // Goal: with a few entries in each of very many queues the tails are full long before a share of their entries is used, and
+    // the flush thread learns of it. Method: as many queues as there are chunks, with one entry each, one more, a flush.
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let (store, pool) = store(&disk, 1000, 1);
+    for number in 0..SLAB_CHUNKS {
+        assert!(!store.is_filling());
+        fill(&queue(&store, "many", number), &pool, 1, 1).unwrap();
+        store.arena().note_appended(1);
+    }
+    let last = queue(&store, "last", 0);
+    assert!(!last.can_append(&pool, 1));
+    assert!(store.is_filling());
+    store.flush_dirty().unwrap();
+    assert!(!store.is_filling() && last.can_append(&pool, 1));
 }
 
 #[test]

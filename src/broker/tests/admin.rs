@@ -57,7 +57,7 @@ fn envelopes() {
         assert_eq!((answer.opaque, answer.serialize_type), (77, SerializeType::RocketMq));
         assert!(answer.is_response());
         let oneway = Command { flag: 2, ..request };
-        assert!(matches!(control.handle(&oneway, &peer(1), 1_000, &store, &mut Vec::new()), Answer::Nothing));
+        assert!(matches!(control.handle(&oneway, &peer(1), at(1_000), &store, &mut Vec::new()), Answer::Nothing));
     }
 }
 
@@ -470,14 +470,14 @@ fn registration() {
 #[test]
 fn registration_period() {
     let mut control = control();
-    let mut at = Vec::new();
+    let mut registered_at = Vec::new();
     control.dirty_files(0);
     for now_ms in (1_000..=70_000).step_by(1_000) {
         let mut effects = Vec::new();
-        control.tick(now_ms, &mut effects);
-        at.extend(effects.contains(&Effect::RegisterAll).then_some(now_ms));
+        control.tick(at(now_ms), &mut effects);
+        registered_at.extend(effects.contains(&Effect::RegisterAll).then_some(now_ms));
     }
-    assert_eq!(at, [1_000, 31_000, 61_000]);
+    assert_eq!(registered_at, [1_000, 31_000, 61_000]);
     assert_eq!(control.topics.version().timestamp, 1_000);
     let files = control.dirty_files(70_000);
     let topics = files.iter().find(|(name, _)| *name == "topics.json").expect("a set version is written");

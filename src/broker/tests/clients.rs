@@ -214,11 +214,11 @@ fn departures() {
     let (_, effects) = send(&mut control, &leave, 2, 1_000);
     assert_eq!(effects, []);
     let mut effects = Vec::new();
-    control.connection_closed(ConnectionId(1), 1_000, &mut effects);
+    control.connection_closed(ConnectionId(1), &mut effects);
     assert_eq!(notified(&effects), [3]);
     assert_eq!(control.clients.producer_group("pg").map(BTreeMap::len), Some(2));
-    control.connection_closed(ConnectionId(3), 1_000, &mut effects);
-    control.connection_closed(ConnectionId(2), 1_000, &mut effects);
+    control.connection_closed(ConnectionId(3), &mut effects);
+    control.connection_closed(ConnectionId(2), &mut effects);
     assert!(control.clients.consumer_group("g").is_none() && control.clients.producer_group("pg").is_none());
     assert!(control.snapshot().groups["g"].live.is_none());
     let answer = ask(&mut control, code::GET_CONSUMER_LIST_BY_GROUP, &[("consumerGroup", "g")]);
@@ -232,10 +232,10 @@ fn silent_clients() {
     send(&mut control, &beat("c1", "g", "CLUSTERING", SAME, ""), 1, 1_000);
     send(&mut control, &beat("c2", "g", "CLUSTERING", SAME, ""), 2, 100_000);
     let mut effects = Vec::new();
-    control.tick(121_000, &mut effects);
+    control.tick(at(121_000), &mut effects);
     assert_eq!(effects, [Effect::RegisterAll]);
     effects.clear();
-    control.tick(131_000, &mut effects);
+    control.tick(at(131_000), &mut effects);
     assert_eq!(effects[0], Effect::CloseConnection(ConnectionId(1)));
     assert_eq!(notified(&effects), [2]);
     assert!(control.clients.find("g", "c1").is_none() && control.clients.find("g", "c2").is_some());
@@ -318,4 +318,43 @@ fn bound_on_groups_per_connection() {
     let body = format!(r#"{{"clientID":"c","producerDataSet":[{}]}}"#, groups.join(","));
     assert_eq!(ask_body(&mut control, code::HEART_BEAT, &body).code, 0);
     assert_eq!(control.clients.producer_groups().len(), bound);
+}
+
+/// Goal: steps of the wall clock neither remove clients nor move locks, and what is stored or shown follows it. Method: a client
+/// that beats and locks, then the wall clock a day ahead, then behind.
+#[test]
+fn steps_of_the_wall_clock() {
+    const DAY_MS: u64 = 86_400_000;
+    let mut control = control();
+    let store = FakeStore::default();
+    let ask = |control: &mut Control, request: &Command, now| match control.handle(
+        request,
+        &peer(1),
+        now,
+        &store,
+        &mut Vec::new(),
+    ) {
+        Answer::Now(answer) => answer,
+        Answer::LookUp(look_up) => look_up(&store),
+        Answer::Nothing => panic!("no answer"),
+    };
+    let beaten = Now { steady_ms: 5_000, wall_ms: 10 * DAY_MS };
+    ask(&mut control, &beat("c1", "g", "CLUSTERING", SAME, ""), beaten);
+    assert_eq!(control.topics.version().timestamp, beaten.wall_ms as i64);
+    let lock = r#"{"clientId":"c1","consumerGroup":"g","mqSet":[{"brokerName":"broker-a","queueId":0,"topic":"T"}]}"#;
+    ask(&mut control, &Command::request(code::LOCK_BATCH_MQ).with_body(lock.as_bytes().to_vec()), beaten);
+    let group = Arc::clone(&control.snapshot().groups["g"]);
+    assert!(group.holds_locks(65_000) && !group.holds_locks(65_001));
+    for (steady_ms, wall_ms) in [(6_000, 11 * DAY_MS), (64_000, 9 * DAY_MS)] {
+        let now = Now { steady_ms, wall_ms };
+        let mut effects = Vec::new();
+        control.tick(now, &mut effects);
+        assert!(effects.iter().all(|effect| matches!(effect, Effect::RegisterAll)), "{effects:?}");
+        assert!(group.holds_locks(65_000));
+        let shown = ask(&mut control, &Command::request(code::GET_ALL_PRODUCER_INFO), now);
+        let beaten_at = format!("\"lastUpdateTimestamp\":{}", wall_ms + 5_000 - steady_ms);
+        assert!(text(&shown).contains(&beaten_at), "{}", text(&shown));
+        let shown = ask(&mut control, &Command::request(code::GET_BROKER_RUNTIME_INFO), now);
+        assert!(text(&shown).contains(&format!("\"currentTimeMillis\":\"{wall_ms}\"")), "{}", text(&shown));
+    }
 }

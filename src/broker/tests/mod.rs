@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ringmq_protocol::command::Command;
+use ringmq_shards::clock::Now;
 
 use super::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
 use super::{Answer, BrokerIdentity, ConnectionId, Control, ControlConfig, Effect, Peer};
@@ -28,6 +29,11 @@ pub(crate) fn control() -> Control {
 /// A peer by number.
 pub(crate) fn peer(number: u16) -> Peer {
     Peer { connection: ConnectionId(u64::from(number)), address: SocketAddr::from(([127, 0, 0, 1], 50_000 + number)) }
+}
+
+/// A time at which both clocks show the same.
+pub(crate) fn at(now_ms: u64) -> Now {
+    Now { steady_ms: now_ms, wall_ms: now_ms }
 }
 
 /// A store of queues with given bounds; store time of a message = 1000 + offset.
@@ -106,7 +112,7 @@ pub(crate) fn ask_with(
     store: &FakeStore,
     effects: &mut Vec<Effect>,
 ) -> Command {
-    match control.handle(request, &peer(from), now_ms, store, effects) {
+    match control.handle(request, &peer(from), at(now_ms), store, effects) {
         Answer::Now(answer) => answer,
         Answer::LookUp(look_up) => look_up(store),
         Answer::Nothing => panic!("no answer to {request:?}"),

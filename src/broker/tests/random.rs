@@ -119,16 +119,16 @@ proptest! {
                         request = request.with_ext(KEYS[key], value);
                     }
                     let request = request.with_body(BODIES[body].as_bytes().to_vec());
-                    match control.handle(&request, &peer(from), now_ms, &store, &mut effects) {
+                    match control.handle(&request, &peer(from), at(now_ms), &store, &mut effects) {
                         Answer::Now(answer) => prop_assert!(!oneway && answer.is_response()),
                         Answer::LookUp(look_up) => prop_assert!(!oneway && look_up(&store).is_response()),
                         Answer::Nothing => prop_assert!(oneway),
                     }
                 }
-                Step::Close(number) => control.connection_closed(peer(number).connection, now_ms, &mut effects),
+                Step::Close(number) => control.connection_closed(peer(number).connection, &mut effects),
                 Step::Wait(milliseconds) => {
                     now_ms += milliseconds;
-                    control.tick(now_ms, &mut effects);
+                    control.tick(at(now_ms), &mut effects);
                 }
             }
             check(&mut control);

@@ -3,7 +3,7 @@
 mod open;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ringmq_shards::clock::{Clock, SteadyClock, SystemClock};
-use ringmq_shards::disk::{Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, is_no_space};
+use ringmq_shards::clock::{Clock, SystemClock};
+use ringmq_shards::disk::{
+    Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, io_causes, is_no_space,
+};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
 use ringmq_shards::log::segments::WritePath as SegmentPath;
@@ -86,7 +88,7 @@ impl BootError {
                 ExitStatus::StoreLocked
             }
             // Nothing is damaged: it starts again when there is room.
-            Self::Storage(error) if lacks_space(error) => ExitStatus::Failure,
+            Self::Storage(error) if io_causes(error).any(is_no_space) => ExitStatus::Failure,
             Self::Storage(StorageError::Recovery(_) | StorageError::Segments(_) | StorageError::Queues(_)) => {
                 ExitStatus::RecoveryRefused
             }
@@ -96,13 +98,6 @@ impl BootError {
             Self::Storage(_) | Self::System { .. } => ExitStatus::Failure,
         }
     }
-}
-
-/// Whether an error comes from a file system without room.
-fn lacks_space(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(is_no_space)
 }
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> BootError {
@@ -195,7 +190,10 @@ impl Running {
             true => Some(open_broker(&mut config, &disk, &clock, descriptors, salvage)?),
             false => None,
         };
-        let cores = if config.cores.is_empty() { machine_cores() } else { config.cores.clone() };
+        let mut cores = if config.cores.is_empty() { machine::processor_numbers() } else { config.cores.clone() };
+        if cores.is_empty() {
+            cores.push(0);
+        }
         let shard_count = config.shard_count(cores.len()).clamp(1, 64);
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
         launch(Launch {
@@ -278,12 +276,6 @@ fn join(thread: JoinHandle<()>, name: &str) {
     if thread.join().is_err() {
         tracing::error!(name, "a thread panicked");
     }
-}
-
-/// Processors that this process may use.
-fn machine_cores() -> Vec<usize> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    if cores.is_empty() { vec![0] } else { cores.into_iter().map(|core| core.id).collect() }
 }
 
 fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
@@ -382,8 +374,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         control.1,
         senders.clone(),
         Arc::clone(&disk),
-        // Everything there waits for time to pass, which no step of the wall clock may stop or hasten.
-        Arc::new(SteadyClock::new(clock.as_ref())),
+        Arc::clone(&clock),
         broker_parts,
         namesrv,
         namesrv_files,
@@ -757,9 +748,9 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
             let ring = match Ring::new(RingOptions::default()) {
                 Ok(ring) => ring,
                 // Whoever starts the shards waits for this.
-                Err(error) => return drop(made.send(Some(error))),
+                Err(error) => return drop(made.send((index, Some(error)))),
             };
-            if made.send(None).is_err() {
+            if made.send((index, None)).is_err() {
                 return;
             }
             drop(made);
@@ -784,13 +775,19 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         handles.push(handle);
     }
     drop(made_sender);
-    for _ in &handles {
-        match made.recv() {
-            Ok(None) => {}
-            Ok(Some(error)) => return Err(PreflightError::of(error).into()),
-            // A shard whose executor could not be made says nothing.
-            Err(_) => return Err(system("start the executor of a shard")(std::io::Error::other("see the log"))),
+    let mut silent: BTreeMap<usize, ShardHandle> = handles.into_iter().enumerate().collect();
+    let mut started = Vec::new();
+    // Ends when each has spoken or is gone: one whose executor could not be made says nothing.
+    for (index, error) in made {
+        if let Some(error) = error {
+            return Err(PreflightError::of(error).into());
         }
+        started.extend(silent.remove_entry(&index));
     }
-    Ok(handles)
+    if let Some((_, shard)) = silent.pop_first() {
+        let ended = shard.join().err().unwrap_or_else(|| io::Error::other("it ended at once"));
+        return Err(system("start the executor of a shard")(ended));
+    }
+    started.sort_unstable_by_key(|(index, _)| *index);
+    Ok(started.into_iter().map(|(_, shard)| shard).collect())
 }

@@ -8,47 +8,66 @@ use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
 
 use super::*;
 
+/// Deleted topics whose barrier the writer has not given yet.
+pub(super) struct Unfenced {
+    topics: Vec<String>,
+    barrier: Receiver<u64>,
+}
+
 impl ControlThread {
-    /// Ends a topic's queues. From here to the answer of the writer, which binds nothing to them afterwards, all records of
-    /// the topic count as deleted; then those below the barrier do, and a topic of the same name may be made.
-    pub(super) fn retire_topic(&mut self, topic: &str) {
-        self.topics.remove(topic);
-        self.note_barrier(topic, u64::MAX);
+    /// Ends the queues of topics. From here to the answer of the writer, which binds nothing to them afterwards, all records of
+    /// these topics count as deleted; then those below the barrier do, and topics of the same names may be made.
+    pub(super) fn retire_topics(&mut self, mut topics: Vec<String>) {
+        // Nothing is bound to what is not served: the barrier to come holds for these as well.
+        topics.retain(|topic| !unfenced(&self.unfenced, topic));
+        if topics.is_empty() {
+            return;
+        }
+        for topic in &topics {
+            self.topics.remove(topic.as_str());
+        }
+        self.note_barriers(&topics, u64::MAX);
         let Some(broker) = &self.broker else { return };
         let (done, barrier) = channel();
-        let queues = broker.queues.topic_queues(topic);
+        let queues = topics.iter().flat_map(|topic| broker.queues.topic_queues(topic)).collect();
         if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
             return;
         }
         match barrier.recv_timeout(BARRIER_PATIENCE) {
-            Ok(offset) => self.finish_retirement(topic, offset),
+            Ok(offset) => self.finish_retirement(&topics, offset),
             Err(RecvTimeoutError::Timeout) => {
                 tracing::warn!(
-                    topic,
-                    "the log is stuck: a topic of this name is served again when its deletion is complete"
+                    topic = topics[0],
+                    others = topics.len() - 1,
+                    "the log is stuck: topics of these names are served again when their deletion is complete"
                 );
-                self.unfenced.push((topic.to_owned(), barrier));
+                self.unfenced.push(Unfenced { topics, barrier });
             }
             Err(RecvTimeoutError::Disconnected) => {}
         }
     }
 
-    fn finish_retirement(&mut self, topic: &str, barrier: u64) {
+    fn finish_retirement(&mut self, topics: &[String], barrier: u64) {
         if let Some(broker) = &self.broker {
-            broker.queues.remove_topic(topic);
+            for topic in topics {
+                broker.queues.remove_topic(topic);
+            }
         }
-        self.note_barrier(topic, barrier);
+        self.note_barriers(topics, barrier);
     }
 
-    fn note_barrier(&mut self, topic: &str, barrier: u64) {
+    fn note_barriers(&mut self, topics: &[String], barrier: u64) {
         let Some(broker) = &self.broker else { return };
-        storage::note_barrier(&broker.queue_offsets, topic, barrier);
+        for topic in topics {
+            storage::note_barrier(&broker.queue_offsets, topic, barrier);
+        }
         let was_written = self.barrier_error.replace(String::new()).is_none();
         self.write_barriers();
         if was_written && let Some(error) = &self.barrier_error {
             tracing::warn!(
                 error,
-                topic,
+                topic = topics[0],
+                others = topics.len() - 1,
                 "what a deleted topic held may come back after a crash until this can be written"
             );
         }
@@ -77,19 +96,24 @@ impl ControlThread {
     pub(super) fn retire_unknown_topics(&mut self) {
         let Some(broker) = &self.broker else { return };
         let is_unknown = |topic: &Arc<str>| !broker.control.topics.contains(topic) && !names::is_system_topic(topic);
-        let unknown: Vec<_> = broker.queues.topics().into_iter().filter(is_unknown).collect();
-        for topic in unknown {
-            tracing::info!(topic = &*topic, "the queues of a topic that does not exist are removed");
-            self.retire_topic(&topic);
+        let unknown = broker.queues.topics().into_iter().filter(is_unknown).map(|topic| topic.to_string());
+        let unknown: Vec<String> = unknown.filter(|topic| !unfenced(&self.unfenced, topic)).collect();
+        if !unknown.is_empty() {
+            tracing::info!(
+                topic = unknown[0],
+                others = unknown.len() - 1,
+                "the queues of topics that do not exist are removed"
+            );
+            self.retire_topics(unknown);
         }
     }
 
     /// Takes the barriers that the writer has given in the meantime.
     pub(super) fn take_late_barriers(&mut self) {
         let mut ready = Vec::new();
-        self.unfenced.retain(|(topic, barrier)| match barrier.try_recv() {
+        self.unfenced.retain_mut(|Unfenced { topics, barrier }| match barrier.try_recv() {
             Ok(offset) => {
-                ready.push((topic.clone(), offset));
+                ready.push((std::mem::take(topics), offset));
                 false
             }
             Err(TryRecvError::Empty) => true,
@@ -98,12 +122,12 @@ impl ControlThread {
         if ready.is_empty() {
             return;
         }
-        ready.iter().for_each(|(topic, offset)| self.finish_retirement(topic, *offset));
+        ready.iter().for_each(|(topics, offset)| self.finish_retirement(topics, *offset));
         self.publish_serving();
     }
 }
 
 /// Whether the topic's deletion still waits for its barrier.
-pub(super) fn unfenced(topics: &[(String, Receiver<u64>)], topic: &str) -> bool {
-    topics.iter().any(|(unfenced, _)| unfenced == topic)
+pub(super) fn unfenced(deletions: &[Unfenced], topic: &str) -> bool {
+    deletions.iter().any(|deletion| deletion.topics.iter().any(|unfenced| unfenced == topic))
 }

@@ -55,9 +55,9 @@ impl ControlThread {
 
     /// Writes state files that are due: topics and groups before anybody uses them, offsets by the flush thread.
     pub(super) fn write_state(&mut self, at_stop: bool) {
-        let now_ms = self.clock.now_ms();
+        let steady_ms = self.now().steady_ms;
         let Some(broker) = &mut self.broker else { return };
-        let files = if at_stop { broker.control.last_files() } else { broker.control.dirty_files(now_ms) };
+        let files = if at_stop { broker.control.last_files() } else { broker.control.dirty_files(steady_ms) };
         let directory = broker.state_directory.clone();
         for (name, bytes) in files {
             let path = directory.join(name);

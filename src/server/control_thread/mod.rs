@@ -25,7 +25,7 @@ use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
 use ringmq_protocol::send::SendHeader;
-use ringmq_shards::clock::Clock;
+use ringmq_shards::clock::{Clock, Now};
 use ringmq_shards::disk::{Disk, Reserve, StateFile};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
@@ -34,7 +34,7 @@ use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueId;
 
-use self::deletion::unfenced;
+use self::deletion::{Unfenced, unfenced};
 use self::files::Unwritten;
 use super::connection::{Listener, connection_slot};
 use super::flush_thread::{FlushRequest, is_json};
@@ -146,7 +146,7 @@ pub struct ControlThread {
     pub shards: Vec<MailboxSender<ShardMessage>>,
     /// Files.
     pub disk: Arc<dyn Disk>,
-    /// Clock.
+    /// The wall clock, for what is stored and shown.
     pub clock: Arc<dyn Clock>,
     /// The broker, if this process is one.
     pub broker: Option<BrokerParts>,
@@ -163,8 +163,8 @@ pub struct ControlThread {
     notices: Option<Notices>,
     connections: HashMap<u64, (Listener, SocketAddr)>,
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
-    /// Deleted topics whose barrier the writer has not given yet. No topic of these names is served.
-    unfenced: Vec<(String, Receiver<u64>)>,
+    /// Deletions whose barrier the writer has not given yet. No topic of these names is served, and each name is here once.
+    unfenced: Vec<Unfenced>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
     /// Why a barrier is in memory only.
@@ -224,10 +224,10 @@ impl ControlThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let now_ms = self.clock.now_ms();
-            if now_ms >= next_tick_ms {
-                next_tick_ms = now_ms + TICK.as_millis() as u64;
-                self.tick(now_ms);
+            let now = self.now();
+            if now.steady_ms >= next_tick_ms {
+                next_tick_ms = now.steady_ms + TICK.as_millis() as u64;
+                self.tick(now);
             }
             if self.stopping.load(Ordering::Acquire) {
                 break;
@@ -247,8 +247,8 @@ impl ControlThread {
                 outstanding += 1;
             }
         }
-        let deadline_ms = self.clock.now_ms() + UNREGISTER_PATIENCE_MS;
-        while outstanding > 0 && self.clock.now_ms() < deadline_ms {
+        let deadline_ms = self.now().steady_ms + UNREGISTER_PATIENCE_MS;
+        while outstanding > 0 && self.now().steady_ms < deadline_ms {
             if let Ok(request) = self.requests.recv_timeout(STOP_BEAT) {
                 self.request(request);
             }
@@ -260,27 +260,32 @@ impl ControlThread {
         self.write_state(true);
     }
 
-    fn tick(&mut self, now_ms: u64) {
+    /// The present time. What waits does so by the shards' clock: they compare with times that are published here.
+    fn now(&self) -> Now {
+        Now { steady_ms: monotonic_ns() / 1_000_000, wall_ms: self.clock.now_ms() }
+    }
+
+    fn tick(&mut self, now: Now) {
         self.take_late_barriers();
         self.write_unwritten();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
-            broker.control.tick(now_ms, &mut effects);
+            broker.control.tick(now, &mut effects);
             let stored = |queues: &[Arc<Queue>]| queues.iter().map(|queue| queue.bounds().1.0).sum();
             let topics = self.topics.iter().map(|(name, (_, topic))| (name.as_ref(), stored(&topic.queues)));
-            broker.control.sample_statistics(now_ms, topics);
+            broker.control.sample_statistics(now.steady_ms, topics);
         }
         self.apply(effects);
         let mut effects = Vec::new();
         if let Some(namesrv) = &mut self.namesrv {
-            namesrv.tick(now_ms, &mut effects);
+            namesrv.tick(now.steady_ms, &mut effects);
         }
         self.apply_namesrv(effects);
         self.write_state(false);
-        self.publish_figures(now_ms);
+        self.publish_figures(now.wall_ms);
     }
 
-    fn publish_figures(&self, now_ms: u64) {
+    fn publish_figures(&self, wall_ms: u64) {
         let Some(broker) = &self.broker else { return };
         let figures = &self.shared.control;
         figures.topics.set(broker.control.topics.len() as u64);
@@ -289,7 +294,7 @@ impl ControlThread {
         figures.max_topics.set(broker.control.config.max_topics as u64);
         figures.max_groups.set(broker.control.config.max_groups as u64);
         figures.max_queues.set(broker.control.config.max_queues);
-        broker.figures.sample(now_ms);
+        broker.figures.sample(wall_ms);
     }
 
     fn request(&mut self, request: ControlRequest) {
@@ -312,17 +317,17 @@ impl ControlThread {
 
     fn closed(&mut self, connection: u64) {
         let Some((listener, _)) = self.connections.remove(&connection) else { return };
-        let now_ms = self.clock.now_ms();
         match listener {
             Listener::Broker => {
                 let mut effects = Vec::new();
                 if let Some(broker) = &mut self.broker {
-                    broker.control.connection_closed(ConnectionId(connection), now_ms, &mut effects);
+                    broker.control.connection_closed(ConnectionId(connection), &mut effects);
                 }
                 self.apply(effects);
             }
             Listener::Namesrv => {
                 let mut effects = Vec::new();
+                let now_ms = self.now().steady_ms;
                 if let Some(namesrv) = &mut self.namesrv {
                     namesrv.connection_closed(namesrv::ConnectionId(connection), now_ms, &mut effects);
                 }
@@ -343,12 +348,12 @@ impl ControlThread {
             self.reply(connection, None, frame.len());
             return;
         }
-        let now_ms = self.clock.now_ms();
+        let now = self.now();
         match listener {
             Listener::Namesrv => {
                 let mut effects = Vec::new();
                 let answer = self.namesrv.as_mut().and_then(|namesrv| {
-                    namesrv.handle(&command, namesrv::ConnectionId(connection), now_ms, &mut effects)
+                    namesrv.handle(&command, namesrv::ConnectionId(connection), now.steady_ms, &mut effects)
                 });
                 self.apply_namesrv(effects);
                 let answer = answer.unwrap_or_else(|| NameServer::not_supported(&command));
@@ -358,8 +363,10 @@ impl ControlThread {
                 let Some(broker) = &mut self.broker else { return };
                 let peer = Peer { connection: ConnectionId(connection), address };
                 let mut effects = Vec::new();
-                let answer = broker.control.handle(&command, &peer, now_ms, broker.store.as_ref(), &mut effects);
-                let deletes = effects.iter().any(|effect| matches!(effect, Effect::RetireQueues { .. }));
+                let answer = broker.control.handle(&command, &peer, now, broker.store.as_ref(), &mut effects);
+                let deletes = effects
+                    .iter()
+                    .any(|effect| matches!(effect, Effect::RetireQueues { .. } | Effect::RetireUnknownTopics));
                 self.apply(effects);
                 let answer = match (answer, self.unwritten_deletion().filter(|_| deletes)) {
                     (Answer::Now(_), Some(remark)) => {
@@ -388,7 +395,7 @@ impl ControlThread {
     }
 
     fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
-        let now_ms = self.clock.now_ms();
+        let wall_ms = self.clock.now_ms();
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
@@ -403,11 +410,11 @@ impl ControlThread {
                 request.default_topic,
                 request.default_topic_queue_nums,
                 request.unit_mode,
-                now_ms,
+                wall_ms,
                 &mut effects,
             )?;
             match request.topic.strip_prefix(RETRY_PREFIX).filter(|_| !request.batch) {
-                Some(group) => broker.control.ensure_group(group, now_ms, &mut effects),
+                Some(group) => broker.control.ensure_group(group, wall_ms, &mut effects),
                 None => Ok(()),
             }
         });
@@ -416,12 +423,12 @@ impl ControlThread {
     }
 
     fn create_group(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
-        let now_ms = self.clock.now_ms();
+        let wall_ms = self.clock.now_ms();
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = PullHeader::decode(header).map_err(Refusal::from)?;
             let Some(broker) = &mut this.broker else { return Ok(()) };
-            broker.control.ensure_group(request.consumer_group, now_ms, &mut effects)
+            broker.control.ensure_group(request.consumer_group, wall_ms, &mut effects)
         });
         self.apply(effects);
         self.again_or_refuse(connection, frame, answers, outcome);
@@ -460,7 +467,7 @@ impl ControlThread {
     }
 
     fn commit(&mut self, commits: &[CarriedCommit]) {
-        let now_ms = self.clock.now_ms();
+        let wall_ms = self.clock.now_ms();
         if let Some(broker) = &mut self.broker {
             let commits = commits.iter().map(|carried| OffsetCommit {
                 group: carried.group.to_string(),
@@ -469,7 +476,7 @@ impl ControlThread {
                 commit: carried.commit,
                 pulled: Some(carried.pulled),
             });
-            broker.control.commit_offsets(commits, now_ms);
+            broker.control.commit_offsets(commits, wall_ms);
         }
     }
 
@@ -508,7 +515,7 @@ impl ControlThread {
         }
         for effect in &effects {
             match effect {
-                Effect::RetireQueues { topic } => self.retire_topic(topic),
+                Effect::RetireQueues { topic } => self.retire_topics(vec![topic.clone()]),
                 Effect::RetireUnknownTopics => self.retire_unknown_topics(),
                 Effect::RemoveExpired => self.shared.retention.ask(),
                 Effect::CleanQueues => self.shared.retention.ask_for_queues(),

@@ -28,6 +28,7 @@ use ringmq_protocol::header::{Header, HeaderDecoder};
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
 use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
+use ringmq_shards::clock::Now;
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
 use ringmq_shards::probe::{Histogram, Probe};
@@ -172,7 +173,8 @@ pub struct ShardCore {
     /// The same of the other shards, as of the begin of the turn.
     others_bytes: u64,
     pressure: Pressure,
-    now_ms: u64,
+    /// When this turn began.
+    now: Now,
     /// Clock of this turn, and when it began; see [`super::shared::monotonic_ns`].
     now_ns: u64,
     turn_ns: u64,
@@ -227,7 +229,7 @@ impl ShardCore {
             published_bytes: 0,
             others_bytes: 0,
             pressure: Pressure::None,
-            now_ms: 0,
+            now: Now::default(),
             now_ns: 0,
             turn_ns: 0,
             turn_pulls: 0,
@@ -306,7 +308,7 @@ impl ShardCore {
 
     /// Begins a turn at `now_ms` (milliseconds since the epoch) and `now_ns` (monotonic).
     pub fn begin_turn(&mut self, now_ms: u64, now_ns: u64) {
-        self.now_ms = now_ms;
+        self.now = Now { steady_ms: now_ns / 1_000_000, wall_ms: now_ms };
         self.now_ns = now_ns;
         self.turn_ns = now_ns;
         self.pressure = self.shared.buffers.pressure();
@@ -320,11 +322,6 @@ impl ShardCore {
     /// Milliseconds of a clock that no step of the wall clock moves, as of this turn: for everything that waits.
     pub fn steady_ms(&self) -> u64 {
         self.now_ns / 1_000_000
-    }
-
-    /// The wall clock of this turn: for what is stored.
-    pub fn now_ms(&self) -> u64 {
-        self.now_ms
     }
 
     // ------------------------------------------------------------------------------------------ connections

@@ -17,12 +17,13 @@ impl ShardCore {
         self.peers.iter().any(WriterPeer::waits)
     }
 
-    /// Takes what has come through the lanes: records on the writer's shard, verdicts and wake-ups on others. `now_ms` reads
-    /// the clock.
-    pub fn take_remote(&mut self, mut now_ms: impl FnMut() -> u64) {
+    /// Takes what has come through the lanes: records on the writer's shard, verdicts and wake-ups on others. `wall_ms` reads
+    /// the wall clock.
+    pub fn take_remote(&mut self, mut wall_ms: impl FnMut() -> u64) {
+        let steady_ms = self.now.steady_ms;
         if let LogPort::Local(writer) = &mut self.log {
             for peer in &mut self.peers {
-                peer.take(writer, &mut now_ms);
+                peer.take(writer, || Now { steady_ms, wall_ms: wall_ms() });
             }
         }
         // What has come while this is done is for the next turn.

@@ -104,7 +104,7 @@ impl ShardCore {
             request.max_reconsume_times = None;
         }
         let Some(peer) = self.connections.get(id).map(|connection| connection.peer) else { return Progress::Done };
-        let target = match send::check_target(&mut self.send_state, serving, &request, self.now_ms) {
+        let target = match send::check_target(&mut self.send_state, serving, &request, self.now.wall_ms) {
             Ok(target) => target,
             Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
             Err(NotNow::CreateTopic) => {
@@ -142,7 +142,7 @@ impl ShardCore {
                             pieces,
                             wait: batch.wait,
                             pending: if header.is_oneway() { &mut none } else { &mut kept },
-                            now_ms: self.now_ms,
+                            now: self.now,
                         },
                         |out| batch.encode(out),
                     );
@@ -155,8 +155,7 @@ impl ShardCore {
                 Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
             }
         } else {
-            let prepared =
-                send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now_ms);
+            let prepared = send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now);
             match prepared {
                 Ok(single) => {
                     queue.prefetch(PrefetchStep::Tail);
@@ -182,7 +181,7 @@ impl ShardCore {
                             pieces: &[piece],
                             wait: single.wait,
                             pending: &mut (!header.is_oneway()).then_some(pending),
-                            now_ms: self.now_ms,
+                            now: self.now,
                         },
                         |out| single.encode(out),
                     )
@@ -305,7 +304,7 @@ struct Append<'a> {
     wait: bool,
     /// Taken when the request is in the log; left where it is when not.
     pending: &'a mut Option<PendingSend>,
-    now_ms: u64,
+    now: Now,
 }
 
 /// Puts a prepared request into the log, here or on the writer's shard. Gives the number of messages.
@@ -323,7 +322,7 @@ fn append(
             let admission = writer.admit(append.length, messages, append.queue)?;
             encode(writer.slot(admission));
             let ticket = take_ticket(pending, shard, append.pending)?;
-            writer.bind(admission, append.queue, append.pieces, ticket, append.wait, append.now_ms);
+            writer.bind(admission, append.queue, append.pieces, ticket, append.wait, append.now);
             Ok(messages)
         }
         LogPort::Remote(remote) => {

@@ -524,12 +524,12 @@ impl EventLoop {
     }
 
     fn settle(&mut self, sink: &mut TurnSink) {
-        let now_ms = self.core.now_ms();
+        let steady_ms = self.core.steady_ms();
         if self.core.writer_mut().is_some_and(|writer| writer.pending() > 0) {
             self.core.set_now_ns(monotonic_ns());
         }
         if let Some(writer) = self.core.writer_mut() {
-            writer.settle(now_ms, sink);
+            writer.settle(steady_ms, sink);
         }
         self.finish_settle(sink);
     }
