@@ -63,6 +63,8 @@ impl HandleCache {
     }
 
     pub(crate) fn insert(&self, key: FileKey, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        // As for the log's files: one look at old entries would fetch as much as the device is set to, 8 MiB on some.
+        let _ = file.expect_scattered_reads();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(present) = state.touch(key) {
             return present;

@@ -13,7 +13,6 @@ pub mod mailbox;
 pub mod pipe;
 pub mod preflight;
 pub mod ring;
-pub mod scheduling;
 pub mod socket;
 
 pub use executor::{ShardHandle, ShardPlan, spawn_shard};
@@ -22,4 +21,3 @@ pub use mailbox::{Mailbox, MailboxSender, WakeHandle};
 pub use pipe::{FilledPipe, PipePool};
 pub use preflight::{PreflightError, check_io_uring};
 pub use ring::{Completion, Ring, RingOptions, Token};
-pub use scheduling::set_scheduling;
