@@ -391,14 +391,17 @@ impl RemovedSegment {
         Arc::strong_count(&self.segment) > 1
     }
 
-    /// Gives back up to `bytes` of the file's end: a whole file at once keeps the file system busy for long. False when
-    /// nothing is left, or when the file must go as a whole because it may come back. Not for a file that is read.
+    /// Gives back up to `bytes` of the file's end, and has the file system finish with them: on one that discards free blocks,
+    /// the discards of all that became free since its last commit go to the device at once, and everybody's writes wait
+    /// for them. False when nothing is left, or when the file must go as a whole because it may come back. Not for a file that
+    /// is read.
     pub fn shrink(&mut self, bytes: u64) -> io::Result<bool> {
         if self.unsynced.is_some() {
             return Ok(false);
         }
         self.length = self.length.saturating_sub(bytes);
         self.segment.page_cache.set_length(self.length)?;
+        self.segment.page_cache.sync_data()?;
         Ok(self.length > 0)
     }
 
