@@ -106,9 +106,6 @@ fn kernel_offset(value: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
 }
 
-/// Pages of the page cache. Processors for which the broker is built have no smaller ones; larger ones count as several.
-const PAGE_BYTES: u64 = 4_096;
-
 /// Number of the system call cachestat(2), the same on all processors; `libc` does not name it everywhere.
 const SYS_CACHESTAT: libc::c_long = 451;
 
@@ -176,9 +173,11 @@ impl DiskFile for RealFile {
     }
 
     fn is_cached(&self, offset: u64, length: u64) -> io::Result<bool> {
-        let first = offset - offset % PAGE_BYTES;
-        let pages = (offset + length).div_ceil(PAGE_BYTES) - first / PAGE_BYTES;
-        let range = [first, pages * PAGE_BYTES];
+        // SAFETY: sysconf takes a plain integer. The page size is known on every Linux.
+        let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4_096).max(1);
+        let first = offset - offset % page;
+        let pages = (offset + length).div_ceil(page) - first / page;
+        let range = [first, pages * page];
         let mut counts = CacheCounts::default();
         // SAFETY: the kernel reads `range` and writes `counts`, both of its layout, and keeps neither.
         let status = unsafe { libc::syscall(SYS_CACHESTAT, self.0.as_raw_fd(), range.as_ptr(), &raw mut counts, 0) };

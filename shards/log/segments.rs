@@ -126,8 +126,16 @@ impl Segment {
         if let Some((_, file)) = &self.direct {
             return Some(file.as_ref());
         }
-        let open = || disk.open(&self.path, OpenOptions { direct: true, ..OpenOptions::default() }).ok();
-        self.direct_reads.get_or_init(open).as_deref()
+        if let Some(known) = self.direct_reads.get() {
+            return known.as_deref();
+        }
+        let file = match disk.open(&self.path, OpenOptions { direct: true, ..OpenOptions::default() }) {
+            Ok(file) => Some(file),
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => None,
+            // Such as too many open files: another time.
+            Err(_) => return None,
+        };
+        self.direct_reads.get_or_init(|| file).as_deref()
     }
 
     /// The kernel's descriptor of a write path.

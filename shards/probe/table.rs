@@ -112,7 +112,7 @@ metrics! {
     ShardTurnTime, "ringmq_shard_turn_seconds", "seconds", "Duration of a shard's turn: how long others on it wait.";
     SegmentRemoveTime, "ringmq_log_segment_remove_seconds", "seconds", "From the first freed block of a removed file to its end, pauses included.";
     QueueFlushTime, "ringmq_queue_flush_seconds", "seconds", "Duration of one round over the queues to flush.";
-    IndexFlushTime, "ringmq_index_flush_seconds", "seconds", "Duration of one flush of the index.";
+    IndexFlushTime, "ringmq_index_flush_seconds", "seconds", "Duration of the syncs of one flush of the index.";
 }
 
 metrics! {

@@ -600,7 +600,7 @@ mod tests {
 
     #[test]
     fn json_is_short_for_its_format() {
-        // Goal: --json is taken wherever --format is, and means the same (T14). Method: each command with it; both at once.
+        // Goal: --json is taken wherever --format is, and means the same. Method: each command with it; both at once.
         let of = |line: &str| {
             let words = format!("ringmq tune {line}");
             let parsed = CommandLine::try_parse_from(words.split(' ')).map(|parsed| parsed.command);

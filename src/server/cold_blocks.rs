@@ -1,8 +1,7 @@
 //! Blocks of the log that were read for cold pulls, past the page cache: a backlog that is read once neither drives out pages that
 //! others use nor takes fresh ones, which costs the kernel more than the copy and cannot be interrupted by a shard.
 //!
-//! Shared by the reader threads. The memory is taken with the first cold pull, used again for ever, and bounded by
-//! [`COLD_BLOCKS`]. Invariant: a block holds only whole pages below the ring's floor, which are never written again.
+//! Shared by the reader threads. The memory is taken as it is needed, used again for ever, and bounded by [`COLD_BLOCKS`]. Invariant: a block holds only whole pages below the ring's floor, which are never written again.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -94,6 +93,9 @@ impl Set {
     fn fetch(&mut self, disk: &dyn Disk, segments: &SegmentList, floor: u64, number: u64) -> usize {
         let start = PhysicalOffset(number * COLD_BLOCK_BYTES as u64);
         let Some((segment, in_file)) = segments.locate(start) else { return 0 };
+        if !segments.size().bytes().is_multiple_of(COLD_BLOCK_BYTES as u64) {
+            return 0;
+        }
         let Some(file) = segment.direct_reads(disk) else { return 0 };
         let below = floor.saturating_sub(start.0).min(segments.size().bytes_left(start));
         let length = usize::try_from(below - below % DIRECT_ALIGNMENT).unwrap_or(usize::MAX).min(COLD_BLOCK_BYTES);
@@ -111,12 +113,17 @@ impl Set {
         };
         let mut block = Block { number, filled: 0, memory };
         match file.read_at(&mut block.memory[..length], in_file) {
-            Ok(filled) => block.filled = filled,
-            Err(error) => tracing::debug!(%error, offset = start.0, "the log could not be read past the page cache"),
+            Ok(filled) => {
+                block.filled = filled;
+                self.blocks.insert(0, block);
+                filled
+            }
+            Err(error) => {
+                tracing::debug!(%error, offset = start.0, "the log could not be read past the page cache");
+                self.blocks.push(block);
+                0
+            }
         }
-        let filled = block.filled;
-        self.blocks.insert(0, block);
-        filled
     }
 }
 

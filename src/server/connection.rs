@@ -43,6 +43,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// Bytes of requests that have no answer yet.
     pub unanswered_bytes: usize,
+    /// Requests that the control thread has, to be executed again. Sends behind them wait, or they would overtake them.
+    pub executed_again: u32,
     /// Bytes of its buffers that the shard has counted.
     pub accounted_bytes: usize,
     /// Listed among the connections with new output.
@@ -78,6 +80,7 @@ impl Connection {
             wanted_input: 0,
             outbox: Outbox::default(),
             unanswered_bytes: 0,
+            executed_again: 0,
             accounted_bytes: 0,
             is_dirty: false,
             is_blocked: false,

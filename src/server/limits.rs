@@ -110,6 +110,9 @@ pub const DIRECT_HEAD_BYTES: usize = 16 << 10;
 /// Bytes of the log that a cold pull fetches from the disk at once, when they are not in the page cache.
 pub const COLD_BLOCK_BYTES: usize = 256 << 10;
 
+/// Messages of one pull that lie farther apart than this are read one by one: most of what is between them is not wanted.
+pub const COLD_SPAN_BYTES: u64 = 1 << 20;
+
 /// Such blocks that are kept in memory, for all readers together (16 MiB): neighbours of a message are wanted next.
 pub const COLD_BLOCKS: usize = 64;
 

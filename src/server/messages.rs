@@ -36,7 +36,8 @@ pub enum ShardMessage {
         /// As above.
         answers: usize,
     },
-    /// A request is to be executed again, because what it was missing exists now.
+    /// A request is to be executed again, because what it was missing exists now. An empty one was refused and has its
+    /// answer; what waits behind it may go on.
     Again {
         /// The connection's number.
         connection: u64,

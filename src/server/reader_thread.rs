@@ -238,9 +238,13 @@ impl Reader {
     /// Copies the ranges one behind the other and gives the bytes of those that are there.
     fn copy(&self, ranges: &[Range], body: &mut [u8]) -> usize {
         let mut filled = 0;
+        let span = ranges.last().zip(ranges.first());
+        let span = span.map_or(0, |(last, first)| (last.physical + last.length as u64).saturating_sub(first.physical));
+        let is_dense = span <= limits::COLD_SPAN_BYTES;
         for range in ranges {
             let out = &mut body[filled..filled + range.length];
-            if !self.read_block(range, out) && !self.access.read(range.physical, out) {
+            let is_read = is_dense && self.read_block(range, out) || self.access.read(range.physical, out);
+            if !is_read {
                 break;
             }
             filled += range.length;
@@ -248,20 +252,22 @@ impl Reader {
         filled
     }
 
-    /// A range that lies below the ring and not in the page cache. False when it has to be read otherwise.
+    /// A range in a finished file and not in the page cache. False when it has to be read otherwise.
     fn read_block(&self, range: &Range, out: &mut [u8]) -> bool {
-        let floor = self.access.view().floor();
-        if range.physical + out.len() as u64 > floor {
+        let view = self.access.view();
+        let segments = self.access.segments().snapshot();
+        // A direct read keeps writes of the same file waiting, and the log's writer is a shard.
+        let written = view.confirmed() - view.confirmed() % segments.size().bytes();
+        if range.physical + out.len() as u64 > written.min(view.floor()) {
             return false;
         }
         if self.blocks.copy(range.physical, out) {
             return true;
         }
-        let segments = self.access.segments().snapshot();
         if is_cached(&segments, range) {
             return false;
         }
-        match self.blocks.read(self.access.disk(), &segments, floor, range.physical, out) {
+        match self.blocks.read(self.access.disk(), &segments, view.floor(), range.physical, out) {
             BlockRead::Done { fetched } => {
                 self.probe.add(Counter::PullFetchedBytes, fetched);
                 true

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::limits::{COLD_BLOCK_BYTES, COLD_BLOCKS};
 use super::retention::RetentionState;
 use crate::config::Config;
 
@@ -262,7 +263,9 @@ pub struct Shared {
 impl Shared {
     /// Splits the memory budget: what ring, tails and cold reads leave is for connection buffers.
     pub fn new(config: &Config, shards: usize, memory_bytes: u64, ring_bytes: u64, tail_bytes: u64) -> Self {
-        let reserved = ring_bytes.saturating_add(tail_bytes).saturating_add(config.cold_read_bytes);
+        let blocks = (COLD_BLOCKS * COLD_BLOCK_BYTES) as u64;
+        let reserved =
+            [ring_bytes, tail_bytes, config.cold_read_bytes, blocks].into_iter().fold(0, u64::saturating_add);
         let least = BUFFER_BYTES_MIN.max(config.max_frame_bytes.saturating_mul(2));
         let live = LiveValues::default();
         live.adopt(config);
@@ -330,7 +333,7 @@ mod tests {
     fn shared(sets: &[&str]) -> Shared {
         let sets = sets.iter().map(|set| (*set).to_owned()).collect();
         let config = Layers { sets, ..Layers::default() }.build().expect("valid");
-        Shared::new(&config, 2, 256 << 20, 64 << 20, 64 << 20)
+        Shared::new(&config, 2, 272 << 20, 64 << 20, 64 << 20)
     }
 
     #[test]

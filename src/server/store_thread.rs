@@ -44,6 +44,9 @@ const INDEX_READ_BYTES: usize = 1 << 20;
 /// How often the index is flushed to its file.
 const INDEX_FLUSH_PERIOD: Duration = Duration::from_secs(5);
 
+/// And before it answers one: about half a second. What is behind that is found later, and the lag is a figure.
+const INDEX_JOB_BYTES: u64 = 512 << 20;
+
 /// How long the index rests after a failed sync, before it is made anew from where it is safe.
 const INDEX_RETRY_PERIOD: Duration = Duration::from_secs(60);
 
@@ -348,6 +351,9 @@ impl StoreThread {
             // The thread ends when `syncs` goes.
             self.follow(&syncs, &outcomes);
         });
+        if let Some(IndexPause { unsafe_files: Some(sync), .. }) = self.pause.take() {
+            self.discard(sync);
+        }
         self.flush_index();
     }
 
@@ -360,24 +366,24 @@ impl StoreThread {
         loop {
             match self.jobs.recv_timeout(pause) {
                 Ok(job) => {
-                    // A key that was just sent must be found: the index catches up first.
-                    self.catch_up(&mut buffer, u64::MAX);
+                    // A key that was just sent must be found: the index catches up first, unless it is far behind.
+                    self.catch_up(&mut buffer, INDEX_JOB_BYTES);
                     self.job(job);
-                    continue;
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let before = self.indexed.load(Ordering::Relaxed);
+                    self.catch_up(&mut buffer, INDEX_ROUND_BYTES);
+                    let after = self.indexed.load(Ordering::Relaxed);
+                    // Far behind, it goes on at once: what leaves the ring has to be read from the files.
+                    let lag = self.access.view.confirmed().saturating_sub(after);
+                    pause = match after > before {
+                        true if lag >= INDEX_ROUND_BYTES / 2 => Duration::ZERO,
+                        true => INDEX_BUSY_PERIOD,
+                        false => INDEX_PERIOD,
+                    };
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let before = self.indexed.load(Ordering::Relaxed);
-            self.catch_up(&mut buffer, INDEX_ROUND_BYTES);
-            let after = self.indexed.load(Ordering::Relaxed);
-            // Far behind, it goes on at once: what leaves the ring has to be read from the files.
-            let lag = self.access.view.confirmed().saturating_sub(after);
-            pause = match after > before {
-                _ if lag >= INDEX_ROUND_BYTES / 2 => Duration::ZERO,
-                true => INDEX_BUSY_PERIOD,
-                false => INDEX_PERIOD,
-            };
             if let Ok(outcome) = outcomes.try_recv() {
                 syncing = false;
                 self.index_synced(outcome);
@@ -421,6 +427,10 @@ impl StoreThread {
 
     /// Writes what was put into the index; gives what has to be synced.
     fn begin_index_flush(&self) -> Option<IndexSync> {
+        if self.pause.borrow().as_ref().is_some_and(|pause| pause.unsafe_files.is_some()) {
+            // What is there cannot be trusted, whatever a sync says.
+            return None;
+        }
         let mut index = self.access.index();
         let flush = index.as_mut()?.begin_flush();
         flush.inspect_err(|error| tracing::warn!(%error, "the index could not be flushed; it is tried again")).ok()
@@ -449,7 +459,11 @@ impl StoreThread {
                 Some(sync)
             }
         };
-        self.indexed.store(index.last().map_or(0, |last| last.physical.0), Ordering::Relaxed);
+        let last = index.last();
+        self.indexed.store(last.map_or(0, |last| last.physical.0), Ordering::Relaxed);
+        // The checkpoint must not say that more is safe. With files that could not be removed nothing is.
+        let safe = last.filter(|_| unsafe_files.is_none());
+        self.index_timestamp_ms.store(safe.map_or(0, |last| last.store_timestamp.0), Ordering::Relaxed);
         self.pause.replace(Some(IndexPause { until: Instant::now() + INDEX_RETRY_PERIOD, unsafe_files }));
     }
 
@@ -477,24 +491,25 @@ impl StoreThread {
     }
 
     /// Indexes the whole records at the front of `bytes`, which lie at `at`; gives how far it came, and what ended it.
-    fn index_records(&self, index: &mut IndexService, at: u64, bytes: &[u8]) -> (usize, RecordError) {
+    fn index_records(&self, index: &mut IndexService, at: u64, bytes: &[u8]) -> (usize, IndexStop) {
         let mut used = 0;
         loop {
             let record = match RecordView::parse(&bytes[used..], CrcCheck::Skip) {
                 Ok(record) => record,
                 Err(error) => {
                     index.link();
-                    return (used, error);
+                    return (used, IndexStop::Log(error));
                 }
             };
             // The next record is as long as this one, as a rule.
             prefetch_record(bytes, used + record.total_size(), record.total_size());
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
-            match index.gather_record(&record, physical, time) {
-                Ok(()) => self.probe.count(Counter::IndexMessages),
-                Err(error) => tracing::warn!(%error, "a message could not be indexed"),
+            if let Err(error) = index.gather_record(&record, physical, time) {
+                tracing::warn!(%error, "a message could not be indexed; it is tried again");
+                return (used, IndexStop::Index);
             }
+            self.probe.count(Counter::IndexMessages);
             used += record.total_size();
         }
     }
@@ -527,6 +542,14 @@ impl StoreThread {
                 }
             };
             at += used as u64;
+            let stop = match stop {
+                IndexStop::Log(stop) => stop,
+                IndexStop::Index => {
+                    let until = Instant::now() + INDEX_FLUSH_PERIOD;
+                    self.pause.replace(Some(IndexPause { until, unsafe_files: None }));
+                    break;
+                }
+            };
             match stop {
                 RecordError::Blank { .. } => at = segment_end,
                 // A record that the buffer cuts off: from its start next time, with a larger buffer if it was the first.
@@ -544,6 +567,14 @@ impl StoreThread {
         }
         self.indexed.store(at, Ordering::Relaxed);
     }
+}
+
+/// What ended a run of records.
+enum IndexStop {
+    /// The bytes.
+    Log(RecordError),
+    /// The record there could not be put, for want of room as a rule.
+    Index,
 }
 
 /// Why the index does not go on.

@@ -218,6 +218,38 @@ fn a_send_creates_its_topic() {
 }
 
 #[test]
+fn sends_that_wait_for_their_topic_are_not_overtaken() {
+    // Goal: a pipelined connection's messages are stored in its order, also while their topic is being made. Method: many new
+    // topics in turn; to each a window of sends to one queue, each answer followed by another send, until the window is through.
+    const WINDOW: usize = 32;
+    const SENDS: usize = 128;
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    let mut connection = broker.connection();
+    for number in 0..60 {
+        let topic = format!("Fresh{number}");
+        let send = |body: usize| send_in(SEND_MESSAGE_V2, SerializeType::Json, &topic, &format!("{body:03}"));
+        let window = connection.submit_all((0..WINDOW).map(send)).expect("the broker reads");
+        let mut under_way: BTreeMap<_, _> = window.into_iter().zip(0..).collect();
+        let (mut next, mut offsets) = (WINDOW, BTreeMap::new());
+        while let Some((ticket, answer)) = connection.wait_any(PATIENCE).expect("an answer") {
+            let body = under_way.remove(&ticket).expect("it was asked");
+            let receipt = SendReceipt::decode(&answer).expect("complete").expect("stored");
+            offsets.insert(body, receipt.queue_offset);
+            if next < SENDS {
+                under_way.insert(connection.submit(send(next)).expect("the broker reads"), next);
+                next += 1;
+            }
+            if under_way.is_empty() {
+                break;
+            }
+        }
+        let in_order: Vec<_> = (0..SENDS as i64).collect();
+        assert_eq!(offsets.into_values().collect::<Vec<_>>(), in_order, "{topic}");
+    }
+}
+
+#[test]
 fn a_negative_queue_id_lets_the_broker_choose() {
     // Goal: queue −1 is any queue, and the answer names it. Method: many such sends; each named queue holds what it was
     // given, and more than one is used.

@@ -82,16 +82,20 @@ impl<'a> IndexAudit<'a> {
                 findings.note(AREA, &path, "an empty file, which the next start removes");
                 continue;
             }
-            if entry.length != geometry.file_bytes() {
-                let wanted = geometry.file_bytes();
-                let text = format!("the file has {} bytes instead of {wanted}; a start refuses it", entry.length);
-                findings.at(Severity::Derived, AREA, &path, text);
-                continue;
-            }
             let file = scene.disk.open(&path, OpenOptions::default()).map_err(AuditError::io("open", &path))?;
             let mut bytes = [0; HEADER_LENGTH];
             file.read_at(&mut bytes, 0).map_err(AuditError::io("read", &path))?;
             let mut header = Header::from_bytes(&bytes);
+            if entry.length != geometry.file_bytes() {
+                let wanted = geometry.file_bytes();
+                if !scene.was_clean && header.promised() == 0 && entry.length < wanted {
+                    findings.note(AREA, &path, "a file from just before a crash, which the next start removes");
+                    continue;
+                }
+                let text = format!("the file has {} bytes instead of {wanted}; a start refuses it", entry.length);
+                findings.at(Severity::Derived, AREA, &path, text);
+                continue;
+            }
             if header.next_entry > geometry.entries {
                 let text =
                     format!("the header counts {} entries, there is room for {}", header.next_entry, geometry.entries);
@@ -104,9 +108,12 @@ impl<'a> IndexAudit<'a> {
             Checkpoint::load(&*scene.disk, scene.paths).map_err(AuditError::io("read", &scene.paths.root))?;
         let indexed_ms = checkpoint.unwrap_or_default().index_timestamp_ms;
         if !scene.was_clean {
-            let doomed = files.iter().filter(|file| file.header.end_time > indexed_ms).count();
+            let is_doomed = |header: &Header| header.end_time > indexed_ms || header.promised() == 0;
+            let doomed = files.iter().filter(|file| is_doomed(&file.header)).count();
             if doomed > 0 {
-                let text = format!("{doomed} files are newer than the checkpoint says; the next start makes them anew");
+                let text = format!(
+                    "{doomed} files are empty or newer than the checkpoint says; the next start makes them anew"
+                );
                 findings.note(AREA, &directory, text);
             }
         }

@@ -456,12 +456,15 @@ impl ControlThread {
             Ok(()) => self.send(connection, ShardMessage::Again { connection, frame, answers }),
             Err(refusal) => {
                 let mut decoder = HeaderDecoder::new();
-                let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { return };
-                let Ok(header) = decoder.decode_frame(&view) else { return };
-                let mut answer = refusal.into_command();
-                answer.opaque = header.opaque;
-                answer.serialize_type = header.serialize_type;
-                self.reply(connection, (!header.is_oneway()).then_some(&answer), answers);
+                if let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, MAX_FRAME_BYTES)
+                    && let Ok(header) = decoder.decode_frame(&view)
+                {
+                    let mut answer = refusal.into_command();
+                    answer.opaque = header.opaque;
+                    answer.serialize_type = header.serialize_type;
+                    self.reply(connection, (!header.is_oneway()).then_some(&answer), answers);
+                }
+                self.send(connection, ShardMessage::Again { connection, frame: Vec::new(), answers: 0 });
             }
         }
     }

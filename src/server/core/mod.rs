@@ -611,10 +611,14 @@ impl ShardCore {
     }
 
     fn ask_control(&mut self, id: SlotId, header: &Header<'_>, bytes: usize, message: ControlRequest) -> Progress {
+        let comes_back = matches!(message, ControlRequest::CreateTopic { .. } | ControlRequest::CreateGroup { .. });
         match self.control.try_send(message) {
             Ok(()) => {
                 self.counters.control_asked += 1;
                 self.charge(id, bytes);
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.executed_again += u32::from(comes_back);
+                }
             }
             Err(_) => self.refuse(
                 id,
@@ -696,11 +700,13 @@ impl ShardCore {
         }
     }
 
-    /// A request that waited for a topic or a group is executed again. False when the connection must be closed.
+    /// A request that waited for a topic or a group is executed again; an empty one was refused. False when the connection must
+    /// be closed.
     pub fn again(&mut self, id: SlotId, frame: &[u8], answers: usize) -> bool {
         self.discharge(id, answers);
-        let Some(connection) = self.connections.get(id) else { return true };
-        if connection.closing {
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        connection.executed_again = connection.executed_again.saturating_sub(1);
+        if connection.closing || frame.is_empty() {
             return true;
         }
         if self.is_full(id) {

@@ -103,7 +103,11 @@ impl ShardCore {
         if header.version < VERSION_WITH_MAX_RECONSUME_TIMES {
             request.max_reconsume_times = None;
         }
-        let Some(peer) = self.connections.get(id).map(|connection| connection.peer) else { return Progress::Done };
+        let Some(connection) = self.connections.get(id) else { return Progress::Done };
+        if connection.executed_again > 0 {
+            return Progress::Blocked;
+        }
+        let peer = connection.peer;
         let target = match send::check_target(&mut self.send_state, serving, &request, self.now.wall_ms) {
             Ok(target) => target,
             Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
