@@ -38,14 +38,14 @@ const INDEX_BUSY_PERIOD: Duration = Duration::from_millis(10);
 /// Log bytes that one round of the index reads before it looks for requests again.
 const INDEX_ROUND_BYTES: u64 = 32 << 20;
 
+/// And before it answers one: about half a second. What is behind that is found later, and the lag is a figure.
+const INDEX_JOB_BYTES: u64 = 512 << 20;
+
 /// Log bytes that the index reads at once; grows for a longer record.
 const INDEX_READ_BYTES: usize = 1 << 20;
 
 /// How often the index is flushed to its file.
 const INDEX_FLUSH_PERIOD: Duration = Duration::from_secs(5);
-
-/// And before it answers one: about half a second. What is behind that is found later, and the lag is a figure.
-const INDEX_JOB_BYTES: u64 = 512 << 20;
 
 /// How long the index rests after a failed sync, before it is made anew from where it is safe.
 const INDEX_RETRY_PERIOD: Duration = Duration::from_secs(60);
@@ -322,7 +322,7 @@ pub struct StoreThread {
     pub index_timestamp_ms: Arc<AtomicU64>,
     /// Figures of jobs.
     pub shared: Arc<Shared>,
-    /// Set after a failed sync of the index.
+    /// Set after a failed sync of the index, and after a message that it could not take.
     pub pause: RefCell<Option<IndexPause>>,
     /// Figures.
     pub probe: Probe,
@@ -507,6 +507,7 @@ impl StoreThread {
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             if let Err(error) = index.gather_record(&record, physical, time) {
                 tracing::warn!(%error, "a message could not be indexed; it is tried again");
+                index.link();
                 return (used, IndexStop::Index);
             }
             self.probe.count(Counter::IndexMessages);
