@@ -241,9 +241,10 @@ impl Reader {
         let span = ranges.last().zip(ranges.first());
         let span = span.map_or(0, |(last, first)| (last.physical + last.length as u64).saturating_sub(first.physical));
         let is_dense = span <= limits::COLD_SPAN_BYTES;
+        let segments = self.access.segments().snapshot();
         for range in ranges {
             let out = &mut body[filled..filled + range.length];
-            let is_read = is_dense && self.read_block(range, out) || self.access.read(range.physical, out);
+            let is_read = is_dense && self.read_block(&segments, range, out) || self.access.read(range.physical, out);
             if !is_read {
                 break;
             }
@@ -253,9 +254,8 @@ impl Reader {
     }
 
     /// A range in a finished file and not in the page cache. False when it has to be read otherwise.
-    fn read_block(&self, range: &Range, out: &mut [u8]) -> bool {
+    fn read_block(&self, segments: &SegmentList, range: &Range, out: &mut [u8]) -> bool {
         let view = self.access.view();
-        let segments = self.access.segments().snapshot();
         // A direct read keeps writes of the same file waiting, and the log's writer is a shard.
         let written = view.confirmed() - view.confirmed() % segments.size().bytes();
         if range.physical + out.len() as u64 > written.min(view.floor()) {
@@ -264,10 +264,10 @@ impl Reader {
         if self.blocks.copy(range.physical, out) {
             return true;
         }
-        if is_cached(&segments, range) {
+        if is_cached(segments, range) {
             return false;
         }
-        match self.blocks.read(self.access.disk(), &segments, view.floor(), range.physical, out) {
+        match self.blocks.read(self.access.disk(), segments, view.floor(), range.physical, out) {
             BlockRead::Done { fetched } => {
                 self.probe.add(Counter::PullFetchedBytes, fetched);
                 true
