@@ -19,7 +19,7 @@ pub use aligned::AlignedBuffer;
 pub use read_only::ReadOnlyDisk;
 pub use real::RealDisk;
 pub use reserve::Reserve;
-pub use state_file::{StateFile, StateFileError};
+pub use state_file::{LoadedState, StateFile, StateFileError};
 
 /// Alignment of offsets, lengths and memory that every direct access keeps, in bytes.
 pub const DIRECT_ALIGNMENT: u64 = 4096;

@@ -73,7 +73,7 @@ impl StateFile {
     pub fn load<T>(
         &self,
         disk: &dyn Disk,
-        decode: impl Fn(&[u8]) -> Result<T, String>,
+        mut decode: impl FnMut(&[u8]) -> Result<T, String>,
     ) -> Result<Option<LoadedState<T>>, StateFileError> {
         let mut problem = None;
         for (path, is_backup) in [(self.path.clone(), false), (self.sibling(".bak"), true)] {

@@ -19,19 +19,23 @@ pub struct Identity {
     pub contents_to_write: Option<String>,
 }
 
-/// Chooses the name: the configured one, else the one of the first start, else the host name.
-pub fn choose(
-    contents: Option<&str>,
-    configured: &str,
-    host_name: &str,
-) -> Result<Identity, properties::PropertiesError> {
-    let pairs = contents.map(properties::parse).transpose()?.unwrap_or_default();
-    let kept = pairs.into_iter().rev().find(|(key, value)| key == KEY && !value.is_empty()).map(|(_, value)| value);
-    let chosen = [configured, kept.as_deref().unwrap_or_default(), host_name, FALLBACK];
+/// The name that the file holds, if it holds one.
+///
+/// # Errors
+/// Bytes that are no properties file.
+pub fn kept_name(contents: &[u8]) -> Result<Option<String>, String> {
+    let text = std::str::from_utf8(contents).map_err(|error| error.to_string())?;
+    let pairs = properties::parse(text).map_err(|error| error.to_string())?;
+    Ok(pairs.into_iter().rev().find(|(key, value)| key == KEY && !value.is_empty()).map(|(_, value)| value))
+}
+
+/// Chooses the name: the configured one, else the kept one of the first start, else the host name.
+pub fn choose(kept: Option<&str>, configured: &str, host_name: &str) -> Identity {
+    let chosen = [configured, kept.unwrap_or_default(), host_name, FALLBACK];
     let broker_name = chosen.into_iter().find(|name| !name.is_empty()).unwrap_or(FALLBACK).to_string();
-    let contents_to_write = (kept.as_ref() != Some(&broker_name))
+    let contents_to_write = (kept != Some(&*broker_name))
         .then(|| format!("# The name this broker registered with first.\n{}\n", properties::line(KEY, &broker_name)));
-    Ok(Identity { broker_name, contents_to_write })
+    Identity { broker_name, contents_to_write }
 }
 
 #[cfg(test)]
@@ -41,14 +45,16 @@ mod tests {
     #[test]
     fn first_host_name_stays_until_configured_otherwise() {
         // Goal: a new host name does not rename the broker. Method: start, move to another host, configure a name.
-        let first = choose(None, "", "host-a").expect("no contents to misread");
+        let first = choose(None, "", "host-a");
         assert_eq!(first.broker_name, "host-a");
         let contents = first.contents_to_write.expect("the first start writes");
-        let second = choose(Some(&contents), "", "host-b").expect("own contents");
+        let kept = kept_name(contents.as_bytes()).expect("own contents");
+        let second = choose(kept.as_deref(), "", "host-b");
         assert_eq!(second, Identity { broker_name: "host-a".into(), contents_to_write: None });
-        let third = choose(Some(&contents), "broker-x", "host-b").expect("own contents");
+        let third = choose(kept.as_deref(), "broker-x", "host-b");
         assert_eq!(third.broker_name, "broker-x");
         assert!(third.contents_to_write.is_some());
-        assert_eq!(choose(None, "", "").expect("nothing to misread").broker_name, "DEFAULT_BROKER");
+        assert_eq!(choose(None, "", "").broker_name, "DEFAULT_BROKER");
+        assert!(kept_name(b"\xff").is_err() && kept_name(b"\\u12").is_err(), "a damaged file is told");
     }
 }

@@ -40,6 +40,33 @@ fn foreign_files_are_left_alone() {
 }
 
 #[test]
+fn damaged_state_files_fall_back_or_refuse() {
+    // Goal: a state file that cannot be understood gives way to its backup, with a warning; without one the start is refused
+    // as for any other damage, and names the file. Method: damage each file of a stopped store, once beside a backup.
+    let mut store = Store::new();
+    assert_eq!(store.start(&[]).stop(&[]).code(), Some(0));
+    for name in ["config/topics.json", "config/subscriptionGroup.json", "config/consumerOffset.json"] {
+        let path = store.path().join(name);
+        let backup = path.with_extension("json.bak");
+        let good = fs::read(&path).unwrap_or_else(|_| b"{}".to_vec());
+        fs::write(&backup, &good).expect("written");
+        fs::write(&path, &good[..good.len() / 2]).expect("written");
+        let expected = "a state file cannot be used, its backup is";
+        let broker = store.start(&[]);
+        assert!(broker.log_text().contains(expected), "{name}");
+        assert_eq!(broker.stop(&[expected]).code(), Some(0));
+        for damaged in [&path, &backup] {
+            fs::write(damaged, "\u{0}").expect("written");
+        }
+        let refused = store.try_start(&[]).err().expect("no generation is good");
+        assert_eq!(refused.status.code(), Some(6), "{}", refused.log);
+        refused.assert_reason(path.file_name().and_then(|name| name.to_str()).unwrap_or_default());
+        fs::write(&path, &good).expect("written");
+    }
+    assert_eq!(store.start(&[]).stop(&[]).code(), Some(0));
+}
+
+#[test]
 fn a_directory_that_cannot_be_written_is_told() {
     // Goal: a start that cannot write its store ends with a message that names the place. Method: a folder without the
     // right to write; for root, whom rights do not bind, a folder below /proc.

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SystemClock};
 use ringmq_shards::disk::{
-    Disk, OpenOptions, RealDisk, Reserve, StateFile, create_directories_durably, io_causes, is_no_space,
+    Disk, LoadedState, OpenOptions, RealDisk, Reserve, StateFile, StateFileError, create_directories_durably,
+    io_causes, is_no_space,
 };
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
@@ -72,6 +73,8 @@ enum BootError {
     IoUring(#[from] PreflightError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    State(#[from] StateFileError),
     #[error("cannot listen on {address}: {source}; choose another with {key}")]
     Listen { address: SocketAddr, key: &'static str, source: io::Error },
     #[error("{0}")]
@@ -89,13 +92,17 @@ impl BootError {
             }
             // Nothing is damaged: it starts again when there is room.
             Self::Storage(error) if io_causes(error).any(is_no_space) => ExitStatus::Failure,
-            Self::Storage(StorageError::Recovery(_) | StorageError::Segments(_) | StorageError::Queues(_)) => {
-                ExitStatus::RecoveryRefused
-            }
+            Self::Storage(
+                StorageError::Recovery(_)
+                | StorageError::Segments(_)
+                | StorageError::Queues(_)
+                | StorageError::State(StateFileError::Unreadable { .. }),
+            )
+            | Self::State(StateFileError::Unreadable { .. }) => ExitStatus::RecoveryRefused,
             Self::Storage(StorageError::NotAdoptable(_)) => ExitStatus::NotAdoptable,
             Self::Listen { .. } => ExitStatus::AddressUnavailable,
             Self::Config(_) => ExitStatus::Usage,
-            Self::Storage(_) | Self::System { .. } => ExitStatus::Failure,
+            Self::Storage(_) | Self::State(_) | Self::System { .. } => ExitStatus::Failure,
         }
     }
 }

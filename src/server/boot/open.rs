@@ -96,16 +96,11 @@ pub(super) fn tail_bytes(config: &Config) -> u64 {
 
 /// The broker's name and address: chosen once, kept for ever.
 pub(super) fn adopt_identity(config: &mut Config, disk: &Arc<dyn Disk>) -> Result<IpAddr, BootError> {
-    let path = config.own_dir().join(identity::FILE_NAME);
-    let file = StateFile::new(&path);
-    let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).map_err(|error| error.to_string());
-    let loaded = file.load(disk.as_ref(), text).map_err(|error| BootError::Config(error.to_string()))?;
-    let contents = loaded.map(|loaded| loaded.value);
-    let chosen = identity::choose(contents.as_deref(), &config.broker_name, &machine::host_name())
-        .map_err(|error| BootError::Config(format!("{}: {error}", path.display())))?;
+    let file = StateFile::new(config.own_dir().join(identity::FILE_NAME));
+    let kept = file.load(disk.as_ref(), identity::kept_name)?.and_then(|loaded| loaded.value);
+    let chosen = identity::choose(kept.as_deref(), &config.broker_name, &machine::host_name());
     if let Some(contents) = &chosen.contents_to_write {
-        file.persist(disk.as_ref(), contents.as_bytes(), |_| true)
-            .map_err(|error| BootError::Config(error.to_string()))?;
+        file.persist(disk.as_ref(), contents.as_bytes(), |_| true)?;
     }
     let advertise = config
         .advertised_address(machine::resolve, machine::outward_address)
@@ -126,21 +121,23 @@ pub(super) fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<Name
     }
     // What request 318 has changed wins over the configuration, as the live changes of a broker do.
     let kept = StateFile::new(path.join("namesrv.properties"))
-        .load(disk.as_ref(), |bytes| Ok(String::from_utf8_lossy(bytes).into_owned()))
-        .map_err(|error| BootError::Config(error.to_string()))?;
+        .load(disk.as_ref(), |bytes| Ok(String::from_utf8_lossy(bytes).into_owned()))?;
     for (key, value) in kept.map(|kept| config::properties::parse(&kept.value).unwrap_or_default()).unwrap_or_default()
     {
         settings.set(&key, &value);
     }
     let mut namesrv = NameServer::new(settings);
     let kv_file = StateFile::new(config.kv_config_file());
-    let loaded = kv_file
-        .load(disk.as_ref(), |bytes| Ok(bytes.to_vec()))
-        .map_err(|error| BootError::Config(error.to_string()))?;
-    if let Some(loaded) = loaded {
-        namesrv.load_kv_config(&loaded.value).map_err(|error| BootError::Config(error.to_string()))?;
-    }
+    let load = |bytes: &[u8]| namesrv.load_kv_config(bytes).map_err(|error| error.to_string());
+    tell_of_backup("kvConfig.json", kv_file.load(disk.as_ref(), load)?);
     Ok(namesrv)
+}
+
+/// What a backup holds may be older than what was once acknowledged.
+fn tell_of_backup(name: &str, loaded: Option<LoadedState<()>>) {
+    if let Some(problem) = loaded.and_then(|loaded| loaded.backup_used) {
+        tracing::warn!(file = name, problem, "a state file cannot be used, its backup is");
+    }
 }
 
 pub(super) fn open_control(
@@ -161,20 +158,8 @@ pub(super) fn open_control(
     let mut control = Control::new(identity, ControlConfig::from(config)).with_config_access(Box::new(access));
     for name in ["topics.json", "subscriptionGroup.json", "consumerOffset.json"] {
         let file = StateFile::new(directory.join(name));
-        let loaded = file
-            .load(disk.as_ref(), |bytes| {
-                let checked = crate::broker::state::check(name, bytes);
-                checked.map(|()| bytes.to_vec()).map_err(|error| error.to_string())
-            })
-            .map_err(|error| BootError::Config(error.to_string()))?;
-        if let Some(loaded) = loaded {
-            if let Some(problem) = loaded.backup_used {
-                tracing::warn!(file = name, problem, "a state file cannot be used, its backup is");
-            }
-            control
-                .load_state([(name, loaded.value.as_slice())])
-                .map_err(|error| BootError::Config(error.to_string()))?;
-        }
+        let load = |bytes: &[u8]| control.load_state([(name, bytes)]).map_err(|error| error.to_string());
+        tell_of_backup(name, file.load(disk.as_ref(), load)?);
     }
     let end = |topic: &str, queue_id: i32| {
         let queue = queues.get(topic, ringmq_shards::types::QueueId(u32::try_from(queue_id).ok()?))?;
