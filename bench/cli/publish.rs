@@ -192,21 +192,23 @@ fn extras(session: &mut Session<'_>, scope: &Scope, settings: &[(String, String)
     let async_shapes =
         [without(&idle, WITHOUT_IDLE_CONNECTIONS), idle, without(&catchup, CATCHUP_WITHOUT_BACKLOG), catchup, batches];
     for (flush, shapes) in [(Flush::Async, &async_shapes[..]), (Flush::Sync, std::slice::from_ref(&steady))] {
-        let broker = session.start(Peer::RingMq, flush, settings.to_vec())?;
-        for shape in shapes {
-            if session.is_stopped() {
-                break;
+        let name = format!("ringmq-{}-alone", flush.durability().name());
+        session.with_broker((Peer::RingMq, flush), settings.to_vec(), &name, |session, broker| {
+            for shape in shapes {
+                if session.is_stopped() {
+                    break;
+                }
+                let scale = if shape.name == "catchup" { BACKLOG_SCALE } else { 1.0 };
+                let request = Request::of_broker(broker, Peer::RingMq, flush, shape, RunRole::Measured);
+                session.run(&Request { scale, ..request })?;
             }
-            let scale = if shape.name == "catchup" { BACKLOG_SCALE } else { 1.0 };
-            let request = Request::of_broker(&broker, Peer::RingMq, flush, shape, RunRole::Measured);
-            session.run(&Request { scale, ..request })?;
-        }
-        if flush == Flush::Async && !session.is_stopped() {
-            let step = timed(&steady, scope.step_s, scope.step_warm_up_s);
-            let request = Request::of_broker(&broker, Peer::RingMq, flush, &step, RunRole::SweepStep);
-            sweep(session, &request, &plan)?;
-        }
-        session.stop_broker(broker, &format!("ringmq-{}-alone", flush.durability().name()));
+            if flush == Flush::Async && !session.is_stopped() {
+                let step = timed(&steady, scope.step_s, scope.step_warm_up_s);
+                let request = Request::of_broker(broker, Peer::RingMq, flush, &step, RunRole::SweepStep);
+                sweep(session, &request, &plan)?;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -44,6 +44,12 @@ fn command_line() -> Vec<String> {
     words
 }
 
+/// Leaves of a set what a plan can go on with.
+fn keep_whole(set: &mut ResultSet) {
+    set.runs.retain(|run| run.status == RunStatus::Complete);
+    set.curves.retain(|curve| !curve.is_cut_short);
+}
+
 /// One run in a session.
 pub struct Request<'w> {
     pub system: &'w str,
@@ -98,6 +104,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// The directory cannot be made, or cores are wrong.
     pub fn begin(common: &'a Common, kind: SetKind, name: &str, starts_brokers: bool) -> Result<Session<'a>, CliError> {
+        // Before anything is on disk: an interrupt from now on leaves a marked result.
+        signals::catch();
         let layout = common.layout(starts_brokers)?;
         let path = common
             .out
@@ -140,7 +148,7 @@ impl<'a> Session<'a> {
         let directory = ResultDirectory::open(path);
         let mut set = directory.read_result()?;
         set.status = SetStatus::Partial { reason: "it has not come to its end".to_owned() };
-        set.runs.retain(|run| run.status == RunStatus::Complete);
+        keep_whole(&mut set);
         Session::over(common, directory, set, layout)
     }
 
@@ -211,7 +219,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(&mut self, peer: Peer, flush: Flush, settings: Vec<(String, String)>) -> Result<Broker, CliError> {
+    fn start(&mut self, peer: Peer, flush: Flush, settings: Vec<(String, String)>) -> Result<Broker, CliError> {
         let folder = self.common.store_folder();
         let options = PeerOptions {
             peer,
@@ -228,8 +236,26 @@ impl<'a> Session<'a> {
         Ok(broker)
     }
 
+    /// Starts a broker on a fresh store, works with it, and stops it whatever became of the work: its log and how it ended belong
+    /// to the result, most of all if it died.
+    ///
+    /// # Errors
+    /// It does not start, or those of `work`.
+    pub fn with_broker<T>(
+        &mut self,
+        (peer, flush): (Peer, Flush),
+        settings: Vec<(String, String)>,
+        name: &str,
+        work: impl FnOnce(&mut Self, &Broker) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let broker = self.start(peer, flush, settings)?;
+        let result = work(self, &broker);
+        self.stop_broker(broker, name);
+        result
+    }
+
     /// Stops a broker and keeps its configuration and log.
-    pub fn stop_broker(&mut self, broker: Broker, name: &str) {
+    fn stop_broker(&mut self, broker: Broker, name: &str) {
         let system = broker.record().name.clone();
         let (files, exit) = broker.finish(&self.directory, name);
         if !exit.is_in_order {
@@ -348,7 +374,14 @@ impl<'a> Session<'a> {
         workload.consumers = None;
         let target = Target::Null(Behaviour::default());
         let request = Request { role: RunRole::Headroom, ..Request::of_floor("null", target, &workload, None) };
-        let reached = self.run(&request)?.achieved_rate_per_s;
+        if self.set.headroom.iter().any(|known| known.workload == shape.name) {
+            return Ok(());
+        }
+        let run = self.run(&request)?;
+        if run.status != RunStatus::Complete {
+            return Ok(());
+        }
+        let reached = run.achieved_rate_per_s;
         self.set.headroom.push(Headroom {
             workload: shape.name.clone(),
             null_rate_per_s: reached,
@@ -368,7 +401,9 @@ impl<'a> Session<'a> {
         self.set.status = if self.is_stopped() {
             SetStatus::Partial { reason: INTERRUPTED.to_owned() }
         } else if let Some(failure) = &failure {
-            SetStatus::Partial { reason: failure.to_string() }
+            // A broker that died is the reason for what went wrong after it.
+            let reasons = [Some(failure.to_string()), self.set.broken_exit()];
+            SetStatus::Partial { reason: reasons.into_iter().flatten().collect::<Vec<_>>().join("; ") }
         } else if let Some(run) = self.set.runs.iter().find(|run| run.status != RunStatus::Complete) {
             SetStatus::Partial { reason: format!("run {} did not get to its end", run.id) }
         } else if let Some(reason) = self.set.broken_exit() {
@@ -407,5 +442,24 @@ impl<'a> Session<'a> {
             }
             None => Ok(code),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: a plan that is resumed takes no unfinished run and no unfinished curve for a whole one. Method: the example, with one curve
+    /// cut short.
+    #[test]
+    fn only_whole_parts_are_resumed() {
+        let mut set = example::result_set();
+        let (runs, curves) = (set.runs.len(), set.curves.len());
+        set.curves[0].is_cut_short = true;
+        keep_whole(&mut set);
+        assert!(set.runs.len() < runs && set.runs.iter().all(|run| run.status == RunStatus::Complete));
+        assert_eq!(set.curves.len(), curves - 1);
+        assert!(set.curves.iter().all(|curve| !curve.is_cut_short));
     }
 }

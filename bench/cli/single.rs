@@ -99,11 +99,12 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
             match &target {
                 NamedTarget::Start(peer) => {
                     let settings = common.settings(&workload)?;
-                    let broker = session.start(*peer, options.target.flush, settings)?;
-                    let request =
-                        Request::of_broker(&broker, *peer, options.target.flush, &workload, RunRole::Measured);
-                    session.run(&Request { round, header, scale, ..request })?;
-                    session.stop_broker(broker, &format!("{}-{round}", peer.name()));
+                    let flush = options.target.flush;
+                    let name = format!("{}-{round}", peer.name());
+                    session.with_broker((*peer, flush), settings, &name, |session, broker| {
+                        let request = Request::of_broker(broker, *peer, flush, &workload, RunRole::Measured);
+                        session.run(&Request { round, header, scale, ..request }).map(|_| ())
+                    })?;
                 }
                 NamedTarget::Ready(target) => {
                     let ready = describe(&mut session, target, &options.target)?;

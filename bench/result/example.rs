@@ -181,6 +181,7 @@ pub fn result_set() -> ResultSet {
             points,
             knee_rate_per_s: Some(knee),
             confirmed: true,
+            is_cut_short: false,
         });
     }
     let mut partial = run("java", 4, RunRole::Measured, 10_000.0, 500_000);

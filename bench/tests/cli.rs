@@ -119,19 +119,21 @@ fn an_interrupt_leaves_a_marked_result() {
     assert_eq!(child.wait().unwrap().code(), Some(3));
     let set = result(&out);
     assert_eq!(set.status, SetStatus::Partial { reason: "interrupted".to_owned() });
-    assert!(set.runs.iter().all(|run| matches!(run.status, RunStatus::Partial { .. })));
+    let is_partial = |run: &ringmq_bench::result::RunRecord| matches!(run.status, RunStatus::Partial { .. });
+    assert!(set.runs.iter().all(is_partial), "{:?}", set.runs.iter().map(|run| &run.status).collect::<Vec<_>>());
 }
 
 #[test]
 fn wrong_use_is_explained() {
     // Goal: exit code 2 and a sentence that helps. Method: a list of mistakes.
     let folder = tempfile::tempdir().unwrap();
-    let mistakes: [(&[&str], &str); 8] = [
+    let mistakes: [(&[&str], &str); 9] = [
         (&["run", "rtt-2k", "--target", "null"], "there is no workload"),
         (&["run", "rtt-1k", "--target", "nothing"], "none of remoting://HOST:PORT"),
         (&["run", "rtt-1k", "--target", "remoting://nohost"], "no address HOST:PORT"),
         (&["run", "rtt-1k", "--target", "null", "--rate", "5"], "closed loop"),
         (&["sweep", "rtt-1k", "--target", "null", "--slo", "p99<=1ms"], "no rate to sweep"),
+        (&["sweep", "steady-1k-1k", "--target", "null", "--slo", "p99<=1ms", "--from", "0"], "no rate above 0"),
         (&["run", "rtt-1k", "--target", "null", "--slo", "p98<=1ms"], "p98<=1ms"),
         (&["versus", "ringmq", "kafka"], "neither ringmq nor java"),
         (&["run", "delay-level", "--target", "ringmq"], "does not serve yet"),
