@@ -125,6 +125,9 @@ pub struct TargetOptions {
     /// When a broker that is started acknowledges; for a running one, what to call it
     #[arg(long, value_enum, default_value_t = Flush::Async)]
     pub flush: Flush,
+    /// Name of the target in the result, instead of its address: results with the same name can be compared
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Metrics page of a running broker, HOST:PORT
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics: Option<String>,
@@ -294,12 +297,21 @@ impl Common {
             generator = Some(core);
         }
         let broker = match &self.broker_cores {
-            Some(text) => pinning::parse_cores(text)
-                .ok_or_else(|| CliError::Usage(format!("--broker-cores {text:?} is no list such as 0,2-3")))?,
-            None => {
-                let others: Vec<u32> = allowed.iter().copied().filter(|core| Some(*core) != generator).collect();
-                if others.is_empty() { allowed } else { others }
+            Some(text) => {
+                let cores = pinning::parse_cores(text)
+                    .ok_or_else(|| CliError::Usage(format!("--broker-cores {text:?} is no list such as 0,2-3")))?;
+                let online = pinning::online_cores();
+                if let Some(core) = cores.iter().find(|core| !online.contains(core)) {
+                    let online = pinning::format_cores(&online);
+                    return Err(CliError::Usage(format!(
+                        "--broker-cores: there is no core {core}; this machine has {online}"
+                    )));
+                }
+                cores
             }
+            None => generator
+                .map(|core| pinning::broker_cores(&allowed, core, &pinning::siblings_of(core)))
+                .unwrap_or(allowed),
         };
         let layout = Layout { generator, broker };
         if starts_brokers && layout.shares_cores() && !self.allow_shared_cores {

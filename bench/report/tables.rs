@@ -205,7 +205,7 @@ pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
 pub fn versus(set: &ResultSet) -> Markup {
     let comparisons = compare::inside(set);
     html! {
-        @for Comparison { baseline, candidate, rows, skipped, failures, violations } in &comparisons {
+        @for Comparison { baseline, candidate, rows, skipped, failures, violations, .. } in &comparisons {
             h3 { (title(set, candidate)) " against " (title(set, baseline)) }
             @for failure in failures { p.warning { "Failed: " (failure) } }
             @for violation in violations { p.warning { "Integrity: " (violation) } }

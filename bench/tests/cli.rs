@@ -127,12 +127,13 @@ fn an_interrupt_leaves_a_marked_result() {
 fn wrong_use_is_explained() {
     // Goal: exit code 2 and a sentence that helps. Method: a list of mistakes.
     let folder = tempfile::tempdir().unwrap();
-    let mistakes: [(&[&str], &str); 9] = [
+    let mistakes: [(&[&str], &str); 10] = [
         (&["run", "rtt-2k", "--target", "null"], "there is no workload"),
         (&["run", "rtt-1k", "--target", "nothing"], "none of remoting://HOST:PORT"),
         (&["run", "rtt-1k", "--target", "remoting://nohost"], "no address HOST:PORT"),
         (&["run", "rtt-1k", "--target", "null", "--rate", "5"], "closed loop"),
         (&["sweep", "rtt-1k", "--target", "null", "--slo", "p99<=1ms"], "no rate to sweep"),
+        (&["run", "rtt-1k", "--target", "null", "--broker-cores", "1000"], "there is no core 1000"),
         (&["sweep", "steady-1k-1k", "--target", "null", "--slo", "p99<=1ms", "--from", "0"], "no rate above 0"),
         (&["run", "rtt-1k", "--target", "null", "--slo", "p98<=1ms"], "p98<=1ms"),
         (&["versus", "ringmq", "kafka"], "neither ringmq nor java"),
