@@ -15,7 +15,9 @@ use super::sweep::{SweepPlan, sweep};
 use super::{CliError, floors};
 use crate::peers::{Flush, Peer};
 use crate::report::section;
-use crate::result::{ResultDirectory, ResultError, ResultSet, RunRecord, RunRole, SetKind, SetStatus, Slo, sha256_hex};
+use crate::result::{
+    RESULT_SCHEMA, ResultDirectory, ResultError, ResultSet, RunRecord, RunRole, SetKind, SetStatus, Slo, sha256_hex,
+};
 use crate::workload::Workload;
 
 /// Length of a floor's run and of its warm-up.
@@ -231,9 +233,19 @@ fn published_names(set: &ResultSet, is_small: bool) -> Vec<String> {
     names.extend(set.runs.iter().filter(|run| !is_small && confirms(run)).map(|run| run.hlog.clone()));
     let files = set.systems.iter().flat_map(|system| system.files.iter());
     names.extend(files.filter(|name| !name.ends_with(".log") || name.ends_with("-1.log")).cloned());
+    names.retain(|name| !name.is_empty());
     names.sort();
     names.dedup();
     names
+}
+
+/// A set that names no file which its copy does not have.
+fn naming_only(set: &ResultSet, files: &[(String, Vec<u8>)]) -> ResultSet {
+    let mut set = ResultSet { schema: RESULT_SCHEMA.to_owned(), ..set.clone() };
+    let is_kept = |name: &String| files.iter().any(|(kept, _)| kept == name);
+    set.runs.iter_mut().filter(|run| !is_kept(&run.hlog)).for_each(|run| run.hlog.clear());
+    set.systems.iter_mut().for_each(|system| system.files.retain(|name| is_kept(name)));
+    set
 }
 
 /// Files with their names. What is not there is left out: a broker whose log could not be copied has none.
@@ -250,6 +262,7 @@ fn copy(from: &ResultDirectory, set: &ResultSet, into: &Path) -> Result<f64, Cli
     if size(&files) > MOST_BYTES {
         files = read_all(from, published_names(set, true))?;
     }
+    let set = &naming_only(set, &files);
     let (result, page) = (from.result_text(set)?, crate::report::page_text(set, &from.read_environment()?));
     for (name, content) in &mut files {
         match name.as_str() {
@@ -356,7 +369,14 @@ mod tests {
         judged.goals = goals(&judged);
         let into = ResultDirectory::open(path("into"));
         copy(&into, &judged, into.path()).unwrap();
-        assert_eq!(into.read_result().unwrap(), judged);
+        let published = into.read_result().unwrap();
+        assert_eq!(published.goals, judged.goals);
+        let named = published.runs.iter().map(|run| &run.hlog).filter(|name| !name.is_empty());
+        let named = named.chain(published.systems.iter().flat_map(|system| &system.files));
+        assert!(named.clone().count() > 0 && named.clone().all(|name| path("into").join(name).is_file()));
+        assert!(published.runs.iter().any(|run| run.hlog.is_empty()), "logs of search steps are not published");
+        let page = fs::read_to_string(path("into/report.html")).unwrap();
+        assert!(!page.contains("per run (HdrHistogram"), "not each run has its log");
         assert_ne!(judged.goals, set.goals);
         assert!(fs::read_to_string(path("into/report.html")).unwrap().contains(&judged.goals[0].rule));
     }
