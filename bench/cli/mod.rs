@@ -57,6 +57,7 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// See the table of exit codes.
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) | CliError::Workload(_) | CliError::Plan(_) | CliError::Slo(_) => 2,

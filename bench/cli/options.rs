@@ -131,6 +131,16 @@ pub struct TargetOptions {
     /// Metrics page of a running broker, HOST:PORT
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics: Option<String>,
+    /// Leave the topics of the run on a running broker instead of deleting them
+    #[arg(long)]
+    pub keep_topics: bool,
+}
+
+impl TargetOptions {
+    /// Whether the topics of a run are deleted when it is over.
+    pub fn deletes_topics(&self, target: &Target) -> bool {
+        matches!(target, Target::Broker(_)) && !self.keep_topics
+    }
 }
 
 #[derive(Debug, Args)]
@@ -374,6 +384,16 @@ impl Changes {
         load.seed = self.seed.unwrap_or(load.seed);
         load.arrivals = self.arrivals.clone().unwrap_or_else(|| load.arrivals.clone());
         load.verify &= !self.no_verify;
+        if !(self.scale.is_finite() && self.scale >= 0.0) {
+            return Err(CliError::Usage(format!("--scale {} is no factor", self.scale)));
+        }
+        #[expect(clippy::float_cmp, reason = "the default is exactly 1")]
+        if self.scale != 1.0 && !workload.has_scale() {
+            let name = &workload.name;
+            return Err(CliError::Usage(format!(
+                "--scale changes backlogs and idle connections, and {name} has neither; for its length there is --seconds"
+            )));
+        }
         workload.scale(self.scale);
         workload.check()?;
         Ok(())

@@ -11,6 +11,7 @@ use super::options::Common;
 use super::{CliError, signals, summary};
 use crate::clock::{rfc3339, stamp, wall_ms};
 use crate::drivers::null::Behaviour;
+use crate::host::limits::raise_open_files;
 use crate::judge::exit_code;
 use crate::peers::{Broker, Flush, Peer, PeerOptions};
 use crate::result::{
@@ -62,6 +63,8 @@ pub struct Request<'w> {
     pub scale: f64,
     pub broker_pid: Option<u32>,
     pub metrics: Option<SocketAddr>,
+    /// Whether the broker is to be left without the topics of the run: one that goes on, unlike those that are started here.
+    pub deletes_topics: bool,
 }
 
 impl<'w> Request<'w> {
@@ -78,6 +81,7 @@ impl<'w> Request<'w> {
             scale: 1.0,
             broker_pid: Some(broker.pid()),
             metrics: broker.metrics(),
+            deletes_topics: false,
         }
     }
 
@@ -94,6 +98,7 @@ impl<'w> Request<'w> {
             scale: 1.0,
             broker_pid: None,
             metrics: None,
+            deletes_topics: false,
         }
     }
 }
@@ -106,6 +111,7 @@ impl<'a> Session<'a> {
     pub fn begin(common: &'a Common, kind: SetKind, name: &str, starts_brokers: bool) -> Result<Session<'a>, CliError> {
         // Before anything is on disk: an interrupt from now on leaves a marked result.
         signals::catch();
+        raise_open_files();
         let layout = common.layout(starts_brokers)?;
         let path = common
             .out
@@ -144,6 +150,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// It cannot be read.
     pub fn resume(common: &'a Common, path: PathBuf) -> Result<Session<'a>, CliError> {
+        signals::catch();
+        raise_open_files();
         let layout = common.layout(true)?;
         let directory = ResultDirectory::open(path);
         let mut set = directory.read_result()?;
@@ -307,6 +315,7 @@ impl<'a> Session<'a> {
             broker_pid: request.broker_pid,
             metrics: request.metrics,
             counts_syscalls: self.common.count_syscalls,
+            deletes_topics: request.deletes_topics,
             slo: self.set.slo.as_ref(),
         }
     }
@@ -420,7 +429,13 @@ impl<'a> Session<'a> {
         self.set.environment_sha256 = self.directory.write_environment(&environment)?;
         self.directory.write_result(&self.set)?;
         let page = crate::report::write(&self.directory)?;
-        let code = if self.is_stopped() { exit_code(&self.set).max(3) } else { exit_code(&self.set) };
+        let code = match &failure {
+            _ if self.is_stopped() => exit_code(&self.set).max(3),
+            // Nothing was measured: the failure is all there is.
+            Some(failure) if self.set.runs.is_empty() => failure.exit_code(),
+            Some(_) => exit_code(&self.set).max(3),
+            None => exit_code(&self.set),
+        };
         if self.common.json {
             let failure = failure.as_ref().map(ToString::to_string);
             let text = serde_json::json!({
@@ -438,7 +453,7 @@ impl<'a> Session<'a> {
             Some(failure) if self.set.runs.is_empty() => Err(failure),
             Some(failure) => {
                 note(&format!("error: {failure}"));
-                Ok(code.max(3))
+                Ok(code)
             }
             None => Ok(code),
         }

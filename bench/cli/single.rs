@@ -138,7 +138,9 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
                     let floor = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
                     let role = RunRole::Measured;
                     let broker_pid = ready.pid;
-                    session.run(&Request { role, round, header, scale, broker_pid, metrics, ..floor })?;
+                    let deletes_topics = options.target.deletes_topics(target);
+                    let request = Request { role, round, header, scale, broker_pid, metrics, deletes_topics, ..floor };
+                    session.run(&request)?;
                 }
             }
         }

@@ -141,7 +141,9 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
                 session.add_plain_system(&ready.system, &ready.title, ready.durability);
                 let request = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
                 let broker_pid = ready.pid;
-                sweep(&mut session, &Request { header, scale, broker_pid, metrics, ..request }, &plan)?;
+                let deletes_topics = options.target.deletes_topics(target);
+                let request = Request { header, scale, broker_pid, metrics, deletes_topics, ..request };
+                sweep(&mut session, &request, &plan)?;
             }
         }
         Ok(())

@@ -3,5 +3,6 @@
 pub mod broker_metrics;
 pub mod extents;
 pub mod hiccup;
+pub mod limits;
 pub mod pinning;
 pub mod process;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringmq_bench::result::{ResultDirectory, ResultSet, RunStatus, SetStatus};
-use ringmq_protocol::codes::request::{SEND_MESSAGE, SEND_MESSAGE_V2};
+use ringmq_protocol::codes::request::{DELETE_TOPIC_IN_BROKER, SEND_MESSAGE, SEND_MESSAGE_V2, UPDATE_AND_CREATE_TOPIC};
 use ringmq_protocol::command::Command as Remoting;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
 
@@ -35,6 +35,9 @@ extern "C" fn end_in_order(_: libc::c_int) {
     unsafe { libc::_exit(0) };
 }
 
+/// Topics that the broker has.
+static TOPICS: AtomicU64 = AtomicU64::new(0);
+
 fn serve(mut stream: TcpStream, sends: &AtomicU64) {
     let (mut received, mut piece) = (Vec::new(), vec![0; 1 << 16]);
     loop {
@@ -51,6 +54,11 @@ fn serve(mut stream: TcpStream, sends: &AtomicU64) {
                     std::process::exit(DIED);
                 }
                 code = i32::from(number(SERVES_EACH).is_some_and(|each| count % each != 0));
+            }
+            match request.code {
+                UPDATE_AND_CREATE_TOPIC => drop(TOPICS.fetch_add(1, Ordering::Relaxed)),
+                DELETE_TOPIC_IN_BROKER => drop(TOPICS.fetch_sub(1, Ordering::Relaxed)),
+                _ => {}
             }
             let answer = Remoting::response(code, request.opaque)
                 .with_ext("msgId", "0")
@@ -217,4 +225,37 @@ fn an_interrupt_leaves_no_broker() {
     assert!(!broker.exists() && case.store_is_empty());
     let exits: Vec<_> = set.systems.iter().flat_map(|system| &system.exits).collect();
     assert!(exits.len() == 1 && exits[0].is_in_order, "{exits:?}");
+}
+
+#[test]
+fn a_running_broker_is_left_as_it_was() {
+    // Goal: a run against a broker that goes on deletes the topics that it made, and keeps them when asked to. Method: a broker in
+    // this process counts them.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let target = format!("remoting://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        let sends = Arc::new(AtomicU64::new(0));
+        for stream in listener.incoming().flatten() {
+            let sends = Arc::clone(&sends);
+            std::thread::spawn(move || serve(stream, &sends));
+        }
+    });
+    let arguments = [
+        "run",
+        "topics-1000",
+        "--rate",
+        "100",
+        "--target",
+        &target,
+        "--seconds",
+        "0.3",
+        "--warm-up",
+        "0",
+        "--no-verify",
+    ];
+    for (more, left) in [(&[][..], 0), (&["--keep-topics"], 1000)] {
+        let (code, text) = Case::new().run(&[&arguments[..], more].concat(), &[]);
+        assert!([0, 3].contains(&code), "{text}");
+        assert_eq!(TOPICS.load(Ordering::Relaxed), left, "{more:?}: {text}");
+    }
 }
