@@ -11,6 +11,7 @@ use super::options::Common;
 use super::{CliError, signals, summary};
 use crate::clock::{rfc3339, stamp, wall_ms};
 use crate::drivers::null::Behaviour;
+use crate::host::disk::{CLEANED_SHARE, FULL_SHARE, used_share};
 use crate::host::limits::raise_open_files;
 use crate::judge::exit_code;
 use crate::peers::{Broker, Flush, Peer, PeerOptions};
@@ -19,6 +20,7 @@ use crate::result::{
     RunStatus, SetKind, SetStatus, SystemRecord, ToolRecord,
 };
 use crate::runner::{Layout, ProgressLine, RunSpec, Target, note, run};
+use crate::units;
 use crate::workload::Workload;
 
 /// Folder of results when none is named.
@@ -238,6 +240,15 @@ impl<'a> Session<'a> {
             folder: &folder,
             heap_mib: self.common.java_heap,
         };
+        if let Some(share) = used_share(&folder).filter(|share| *share >= FULL_SHARE) {
+            note(&format!(
+                "warning: the disk of {} is {} full; from {} on brokers remove messages, read or not, and they count as lost; name \
+                 another --store",
+                folder.display(),
+                units::percent(share),
+                units::percent(CLEANED_SHARE)
+            ));
+        }
         self.progress.say(&format!("starting {} with {}", peer.name(), flush.value()));
         let broker = Broker::start(&options, self.stop)?;
         self.add_system(broker.record().clone());
