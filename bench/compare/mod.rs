@@ -671,7 +671,7 @@ mod tests {
     fn unlike_machines_are_told() {
         let left = example::environment();
         let mut right = left.clone();
-        assert!(differences(&[left.clone()], &[right.clone()]).is_empty());
+        assert!(differences(std::slice::from_ref(&left), std::slice::from_ref(&right)).is_empty());
         right.facts.iter_mut().filter(|fact| fact.name == "release").for_each(|fact| fact.value = Some("7".to_owned()));
         let poll = crate::result::EnvironmentFact {
             section: "cpu".to_owned(),

@@ -53,7 +53,7 @@ fn serve(mut stream: TcpStream, sends: &AtomicU64) {
                     println!("the fake broker dies");
                     std::process::exit(DIED);
                 }
-                code = i32::from(number(SERVES_EACH).is_some_and(|each| count % each != 0));
+                code = i32::from(number(SERVES_EACH).is_some_and(|each| !count.is_multiple_of(each)));
             }
             match request.code {
                 UPDATE_AND_CREATE_TOPIC => drop(TOPICS.fetch_add(1, Ordering::Relaxed)),

@@ -52,6 +52,31 @@ fn faults_are_caught() {
 }
 
 #[test]
+fn faults_are_caught_by_consumers() {
+    // Goal: faults are caught where consumers read while the load runs, too. Method: each fault once, under a
+    // workload with a group. But for a changed order: a consumer at the end of its queue has read the first of two before they
+    // change places.
+    let folder = tempfile::tempdir().unwrap();
+    type Look = fn(&ResultSet) -> u64;
+    let classes: [(&str, Look); 4] = [
+        ("loss", |set| set.runs[0].integrity.lost),
+        ("duplicate", |set| set.runs[0].integrity.duplicated),
+        ("corruption", |set| set.runs[0].integrity.corrupt),
+        ("phantom", |set| set.runs[0].integrity.phantom),
+    ];
+    for (class, look) in classes {
+        let out = folder.path().join(class);
+        let target = format!("null:{class}");
+        let arguments = [&["run", "end-to-end", "--target", &target][..], &SHORT].concat();
+        let output = bench(&arguments, &out);
+        let set = result(&out);
+        assert_eq!(code(&output), 4, "{class}: {:?}", set.runs[0].integrity);
+        assert!(set.runs[0].parameters.consumer_groups > 0 && set.runs[0].end_to_end.is_some());
+        assert!(look(&set) >= 1, "{class}: {:?}", set.runs[0].integrity);
+    }
+}
+
+#[test]
 fn a_faultless_server_is_not_accused() {
     // Goal: no false alarm, with consumers, batches, many queues and binary headers. Method: the null server keeps everything.
     let folder = tempfile::tempdir().unwrap();
