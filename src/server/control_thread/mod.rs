@@ -26,7 +26,7 @@ use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Clock, Now};
-use ringmq_shards::disk::{Disk, Reserve, StateFile};
+use ringmq_shards::disk::{Disk, Reserve, StateFile, StateFileError};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
@@ -167,6 +167,8 @@ pub struct ControlThread {
     unfenced: Vec<Unfenced>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
+    /// What becomes of the consumer offsets that the flush thread was given. Until that is known nobody else writes their file.
+    offsets_outcome: Option<Receiver<Result<(), StateFileError>>>,
     /// Why a barrier is in memory only.
     barrier_error: Option<String>,
 }
@@ -204,6 +206,7 @@ impl ControlThread {
             topics: FastMap::default(),
             unfenced: Vec::new(),
             unwritten: BTreeMap::new(),
+            offsets_outcome: None,
             barrier_error: None,
         }
     }
@@ -257,7 +260,7 @@ impl ControlThread {
         while let Ok(request) = self.requests.try_recv() {
             self.request(request);
         }
-        self.write_state(true);
+        self.write_last();
     }
 
     /// The present time. What waits does so by the shards' clock: they compare with times that are published here.
