@@ -77,6 +77,24 @@ impl ControlThread {
         }
     }
 
+    /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written.
+    pub(super) fn write_topics(&mut self, before: Option<TopicsBefore>) -> Result<(), String> {
+        let Some((broker, before)) = self.broker.as_ref().zip(before) else { return Ok(()) };
+        if !broker.control.topics.differ_from(&before) {
+            return Ok(());
+        }
+        let path = broker.state_directory.join(TOPICS_FILE);
+        self.write_state(false);
+        let Some(unwritten) = self.unwritten.get(&path) else { return Ok(()) };
+        let remark = format!("the table of topics cannot be changed: {}; try again later", unwritten.error);
+        let wall_ms = self.clock.now_ms();
+        if let Some(broker) = &mut self.broker {
+            broker.control.topics.restore(before, wall_ms);
+        }
+        self.write_state(false);
+        Err(remark)
+    }
+
     /// Hands the consumer offsets to the flush thread; if it is busy they stay due.
     fn write_offsets_later(&mut self, path: PathBuf, bytes: Vec<u8>) {
         let Some(broker) = &mut self.broker else { return };
