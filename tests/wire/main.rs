@@ -8,6 +8,7 @@ mod cold;
 mod consumers;
 mod preflight;
 mod pull;
+mod queries;
 mod random;
 mod refusals;
 mod restart;
