@@ -1,9 +1,10 @@
 //! Two sets of runs against each other: ratios of medians with bootstrap intervals, and a verdict per figure. Pure.
 //!
-//! Invariants: only runs of the same workload, rate and durability class meet, and only knees of the same conditions; invalid,
+//! Invariants: only runs of the same workload, load and durability class meet, and only knees of the same conditions; invalid,
 //! unfinished and lossy runs are left out; fewer than [`LEAST_RUNS`] usable runs on a side are not compared at all, and the
 //! reader is told. A candidate that has too few because it failed itself (it lost messages, died, or missed the rate) is
-//! worse than any figure: that is a failure of the comparison, not a gap in it. The intervals come from a fixed seed, so the
+//! worse than any figure: that is a failure of the comparison, not a gap in it. So is a candidate without runs where the baseline has
+//! figures, and one that did not get to its end. The intervals come from a fixed seed, so the
 //! same files give the same table.
 
 mod bootstrap;
@@ -13,9 +14,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::environment::HALT_POLL_FACT;
 use crate::judge::{confirmed_rate, doubts, is_refuted, target_failures};
 use crate::report::groups::{Figure, Group, groups};
-use crate::result::{Durability, ResultSet, RunRecord, RunRole, Slo};
+use crate::result::{Curve, Durability, EnvironmentRecord, ResultSet, RunRecord, RunRole, SetStatus, Slo};
 use crate::units;
 
 pub use text::table;
@@ -190,6 +192,8 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// What was not compared, and why.
     pub skipped: Vec<String>,
+    /// In what the machines of the two sides differ.
+    pub notes: Vec<String>,
     /// What could not be compared because the candidate failed where the baseline did not.
     pub failures: Vec<String>,
     /// Runs of the candidate in which messages were lost, doubled, reordered, damaged or invented.
@@ -203,6 +207,7 @@ impl Comparison {
             candidate: candidate.to_owned(),
             rows: Vec::new(),
             skipped: Vec::new(),
+            notes: Vec::new(),
             failures: Vec::new(),
             violations: Vec::new(),
         }
@@ -233,6 +238,15 @@ impl Comparison {
 pub fn compare(baseline: &[ResultSet], candidate: &[ResultSet], thresholds: Thresholds) -> Comparison {
     let mut comparison = Comparison::new("A", "B");
     comparison.note_violations(candidate.iter().flat_map(|set| &set.runs));
+    for set in candidate {
+        let partial = if let SetStatus::Partial { reason } = &set.status { Some(reason.clone()) } else { None };
+        // The status of a set is its first trouble; a broker that ended badly is told in any case.
+        let exit = set.broken_exit().filter(|exit| partial.as_ref().is_none_or(|reason| !reason.contains(exit)));
+        comparison
+            .failures
+            .extend(partial.map(|reason| format!("the set of B made {} is partial: {reason}", set.created)));
+        comparison.failures.extend(exit);
+    }
     let left = cells(baseline, None);
     let right = cells(candidate, None);
     pair(&left, &right, thresholds, &mut comparison);
@@ -240,6 +254,29 @@ pub fn compare(baseline: &[ResultSet], candidate: &[ResultSet], thresholds: Thre
         comparison.skipped.push(format!("{}: only in B", cell.name()));
     }
     comparison
+}
+
+/// Facts of a machine without which times of two sides are not comparable.
+const TELLING_FACTS: [(&str, &str); 5] =
+    [("cpu", HALT_POLL_FACT), ("cpu", "model"), ("cpu", "virtual machine"), ("kernel", "release"), ("cpu", "governor")];
+
+/// In what the machines differ, one sentence each.
+pub fn differences(baseline: &[EnvironmentRecord], candidate: &[EnvironmentRecord]) -> Vec<String> {
+    let values = |side: &[EnvironmentRecord], section: &str, name: &str| {
+        let fact = |environment: &EnvironmentRecord| {
+            let found = environment.facts.iter().find(|fact| fact.section == section && fact.name == name);
+            found.and_then(|fact| fact.value.clone()).unwrap_or_else(|| "unknown".to_owned())
+        };
+        let mut values: Vec<String> = side.iter().map(fact).collect();
+        values.sort();
+        values.dedup();
+        values.join(" and ")
+    };
+    let facts = TELLING_FACTS.into_iter().filter_map(|(section, name)| {
+        let (left, right) = (values(baseline, section, name), values(candidate, section, name));
+        (left != right).then(|| format!("{section}, {name}: A {left}, B {right}"))
+    });
+    facts.collect()
 }
 
 /// Compares the systems of one set: each further one is the baseline of the first, so that a `versus ringmq java` says what
@@ -255,6 +292,9 @@ pub fn inside(set: &ResultSet) -> Vec<Comparison> {
         .map(|other| {
             let mut comparison = Comparison::new(other, first);
             comparison.note_violations(set.runs.iter().filter(|run| run.system == first));
+            let exits = set.systems.iter().filter(|system| system.name == first).flat_map(|system| &system.exits);
+            let broken = exits.filter(|exit| !exit.is_in_order);
+            comparison.failures.extend(broken.map(|exit| format!("broker {}: {}", exit.start, exit.status)));
             pair(&cells(sets, Some(other)), &cells(sets, Some(first)), Thresholds::default(), &mut comparison);
             comparison
         })
@@ -270,19 +310,55 @@ struct Cell {
     system: Option<String>,
     /// What a knee had to hold.
     slo: Option<Slo>,
+    /// What else shapes the load, by name; `None`: unknown.
+    shape: Option<Vec<(&'static str, String)>>,
     runs: usize,
     /// Runs that the system itself failed, with what they failed by.
     failed: Vec<String>,
     values: Vec<(Metric, Vec<f64>)>,
 }
 
+/// Everything that shapes a load beside its rate: runs that differ in it are no repeats of each other.
+fn shape_of(run: &RunRecord) -> Vec<(&'static str, String)> {
+    let all = &run.parameters;
+    vec![
+        ("arrivals", all.arrivals.clone()),
+        ("header", all.header.clone()),
+        ("body", all.message_bytes.to_string()),
+        ("batch", all.batch.to_string()),
+        ("connections", all.connections.to_string()),
+        ("depth", all.depth.to_string()),
+        ("topics", all.topics.to_string()),
+        ("queues", all.queues.to_string()),
+        ("consumer groups", all.consumer_groups.to_string()),
+        ("idle connections", all.idle_connections.to_string()),
+        ("backlog", all.preload_bytes.to_string()),
+    ]
+}
+
 impl Cell {
+    /// Its key alone.
+    fn key(&self) -> Cell {
+        Cell {
+            durability: self.durability,
+            workload: self.workload.clone(),
+            rate_milli: self.rate_milli,
+            system: self.system.clone(),
+            slo: self.slo.clone(),
+            shape: self.shape.clone(),
+            runs: 0,
+            failed: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
     fn is_same(&self, other: &Cell) -> bool {
         self.durability == other.durability
             && self.workload == other.workload
             && self.rate_milli == other.rate_milli
             && self.system == other.system
             && self.slo == other.slo
+            && self.shape == other.shape
     }
 
     fn name(&self) -> String {
@@ -330,6 +406,7 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
                     rate_milli: None,
                     system: system.is_none().then(|| curve.system.clone()),
                     slo: Some(curve.slo.clone()),
+                    shape: knee_shape(set, curve),
                     runs: usize::from(knee.is_some()),
                     failed: failed.into_iter().collect(),
                     values: vec![(Metric::Knee, knee.into_iter().collect())],
@@ -338,6 +415,11 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
         }
     }
     cells
+}
+
+/// The shape of the runs of a curve.
+fn knee_shape(set: &ResultSet, curve: &Curve) -> Option<Vec<(&'static str, String)>> {
+    curve.points.iter().find_map(|point| set.run(&point.run)).map(shape_of)
 }
 
 fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
@@ -353,6 +435,7 @@ fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
         rate_milli: group.key.rate_milli,
         system: with_system.then(|| group.key.system.clone()),
         slo: None,
+        shape: group.runs.first().map(|run| shape_of(run)),
         runs: group.usable().count(),
         failed: failed.collect(),
         values,
@@ -377,7 +460,14 @@ fn add(cells: &mut Vec<Cell>, cell: Cell) {
 fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, comparison: &mut Comparison) {
     for left in baseline {
         let Some(right) = candidate.iter().find(|right| right.is_same(left)) else {
-            comparison.skipped.push(format!("{}: only in {}", left.name(), comparison.baseline));
+            let text = format!("{}: {}", left.name(), absence(left, candidate, &comparison.baseline));
+            // Where the baseline has figures, a candidate without any must not pass.
+            let failed = left.runs >= LEAST_RUNS;
+            if failed {
+                comparison.failures.push(text)
+            } else {
+                comparison.skipped.push(text)
+            }
             continue;
         };
         if !right.failed.is_empty() {
@@ -409,6 +499,25 @@ fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, compariso
             }
             comparison.rows.extend(row(left, *metric, old, new, thresholds));
         }
+    }
+}
+
+/// Why a cell of the baseline has no match.
+fn absence(left: &Cell, candidate: &[Cell], baseline: &str) -> String {
+    let is_alike = |right: &&Cell| Cell { shape: left.shape.clone(), ..right.key() }.is_same(left);
+    match candidate.iter().find(is_alike).zip(left.shape.as_ref()) {
+        Some((right, ours)) => {
+            let theirs = right.shape.as_ref();
+            let differences: Vec<String> = ours
+                .iter()
+                .filter_map(|(name, value)| {
+                    let other = theirs?.iter().find(|(other, _)| other == name).map(|(_, value)| value)?;
+                    (other != value).then(|| format!("{name} {value} and {other}"))
+                })
+                .collect();
+            format!("not the same load: {}", differences.join(", "))
+        }
+        None => format!("only in {baseline}"),
     }
 }
 
@@ -527,7 +636,95 @@ mod tests {
         }
         let refused = compare(&base, &[other], Thresholds::default());
         assert!(refused.rows.is_empty());
-        assert_eq!(refused.skipped.len(), 2);
+        assert_eq!((refused.skipped.len(), refused.failures.len()), (1, 1), "{refused:?}");
+    }
+
+    /// Goal: runs under another load do not meet, by any of its parameters, and the difference is told; the seed and the length are no
+    /// part of it. Method: the same set with one parameter changed at a time.
+    #[test]
+    fn unlike_loads_do_not_meet() {
+        let base = [set_with(100)];
+        let against = |change: &dyn Fn(&mut crate::result::RunParameters)| {
+            let mut set = set_with(100);
+            set.runs.iter_mut().for_each(|run| change(&mut run.parameters));
+            compare(&base, &[set], Thresholds::default())
+        };
+        let same = against(&|all| (all.seed, all.measure_s, all.plan_sha256) = (9, 99.0, String::new()));
+        assert!(!same.rows.is_empty() && same.exit_code() == 0, "{same:?}");
+        let refused = |change: &dyn Fn(&mut crate::result::RunParameters), part: &str| {
+            let found = against(change);
+            let told = found.failures.iter().any(|failure| failure.contains(part));
+            assert!(found.rows.is_empty() && found.exit_code() == 1 && told, "{part}: {found:?}");
+        };
+        refused(&|all| all.header = "rocketmq".to_owned(), "header json and rocketmq");
+        refused(&|all| all.arrivals = "poisson".to_owned(), "arrivals uniform and poisson");
+        refused(&|all| all.message_bytes = 16, "body 1024 and 16");
+        refused(&|all| all.batch = 32, "batch 1 and 32");
+        refused(&|all| all.connections = 99, "connections 4 and 99");
+        refused(&|all| all.preload_bytes = 1, "backlog 0 and 1");
+        refused(&|all| all.idle_connections = 1, "idle connections 0 and 1");
+    }
+
+    /// Goal: machines that differ in what decides times are told. Method: the example's environment, and one with another kernel and
+    /// another halt polling.
+    #[test]
+    fn unlike_machines_are_told() {
+        let left = example::environment();
+        let mut right = left.clone();
+        assert!(differences(&[left.clone()], &[right.clone()]).is_empty());
+        right.facts.iter_mut().filter(|fact| fact.name == "release").for_each(|fact| fact.value = Some("7".to_owned()));
+        let poll = crate::result::EnvironmentFact {
+            section: "cpu".to_owned(),
+            name: HALT_POLL_FACT.to_owned(),
+            value: Some("0".to_owned()),
+            note: String::new(),
+        };
+        right.facts.push(poll);
+        let told = differences(&[left], &[right]);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].ends_with("A unknown, B 0") && told[1].ends_with("A 6.18.0, B 7"), "{told:?}");
+    }
+
+    /// Goal: a candidate that is not there at all, that is partial, or whose broker ended badly cannot pass beside runs that
+    /// compare. Method: two rates on the baseline's side, and each trouble in turn.
+    #[test]
+    fn dead_candidates_fail() {
+        let two = || {
+            let mut set = set_with(100);
+            set.runs.extend((1..=3).map(|round| example::run("ringmq", round, RunRole::Measured, 20_000.0, 60_000)));
+            set
+        };
+        let against = |candidate: ResultSet| compare(&[two()], &[candidate], Thresholds::default());
+        assert_eq!(against(two()).exit_code(), 0);
+        let absent = against(set_with(100));
+        assert!(absent.exit_code() == 1 && !absent.rows.is_empty(), "{absent:?}");
+        assert!(absent.failures[0].ends_with("only in A"), "{absent:?}");
+        let mut partial = two();
+        partial.status = SetStatus::Partial { reason: "connection refused".to_owned() };
+        let found = against(partial);
+        assert!(found.exit_code() == 1 && found.failures[0].contains("is partial: connection refused"), "{found:?}");
+        let mut killed = two();
+        killed.systems[2].exits.push(crate::result::ExitRecord {
+            start: "ringmq-1".to_owned(),
+            status: "signal: 9".to_owned(),
+            is_in_order: false,
+        });
+        let found = against(killed.clone());
+        assert_eq!((found.exit_code(), found.failures.len()), (1, 1), "{found:?}");
+        assert!(found.failures[0].contains("signal: 9"), "{found:?}");
+        assert_eq!(
+            compare(&[killed], &[two()], Thresholds::default()).exit_code(),
+            0,
+            "the baseline's exit is not its fault"
+        );
+        let little = [two()];
+        let mut few = little[0].clone();
+        few.runs.retain(|run| run.round <= 2);
+        assert_eq!(
+            compare(&[few], &[set_with(100)], Thresholds::default()).failures.len(),
+            0,
+            "too few to be a figure"
+        );
     }
 
     /// Goal: a candidate that lost messages, died or missed its rate cannot pass, whatever else there is to compare; one that the

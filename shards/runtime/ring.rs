@@ -307,3 +307,43 @@ impl Ring {
         self.uring.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::{AsRawFd, FromRawFd};
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_poll_finds_what_has_completed() {
+        // Goal: what completes while nobody sleeps in the ring is seen in memory, and taken by a wait of no time. Method: a read of a
+        // pipe waits, another thread writes, this one looks.
+        let mut ring = Ring::new(RingOptions { entries: 8, receive_buffers: 2, receive_buffer_bytes: 4096 }).unwrap();
+        let mut ends = [0; 2];
+        // SAFETY: the array holds both descriptors.
+        assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+        // SAFETY: both were just opened and nobody else knows them.
+        let [reading, mut writing] = ends.map(|descriptor| unsafe { File::from_raw_fd(descriptor) });
+        let mut value = [0_u8; 8];
+        let token = Token::new(1, 2, 3);
+        // SAFETY: the value outlives the read, which completes below.
+        unsafe { ring.read(reading.as_raw_fd(), value.as_mut_ptr(), 8, 0, token).unwrap() };
+        ring.submit().unwrap();
+        assert!(!ring.is_due(), "nothing was written");
+        let writer = std::thread::spawn(move || writing.write_all(b"12345678").map(|()| writing));
+        let started = Instant::now();
+        while !ring.is_due() {
+            assert!(started.elapsed() < Duration::from_secs(30), "a completed read is not seen");
+            std::hint::spin_loop();
+        }
+        ring.wait(Some(Duration::ZERO)).unwrap();
+        let mut completions = Vec::new();
+        ring.completions(&mut completions);
+        let found: Vec<_> = completions.iter().map(|completion| (completion.token, completion.result)).collect();
+        assert_eq!((found, &value), (vec![(token, 8)], b"12345678"));
+        drop(writer.join().expect("it does not panic").expect("written"));
+    }
+}

@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SystemClock};
 use ringmq_shards::disk::{
-    Disk, LoadedState, OpenOptions, RealDisk, Reserve, StateFile, StateFileError, create_directories_durably,
-    io_causes, is_no_space,
+    Disk, OpenOptions, RealDisk, Reserve, StateFile, StateFileError, create_directories_durably, io_causes, is_no_space,
 };
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
@@ -33,7 +32,7 @@ use super::cold::BufferPool;
 use super::connection::Listener;
 use super::control_thread::{BrokerParts, ControlThread, Pictured, namesrv_addresses};
 use super::core::{LogPort, ShardCore, ShardSettings};
-use super::event_loop::{EventLoop, Lifecycle, ListenerSlot, kind};
+use super::event_loop::{EventLoop, Lifecycle, ListenerSlot, SpinWindow, kind};
 use super::flush_thread::{FlushRequest, FlushThread};
 use super::log_shell::{LogShell, LogShellOptions};
 use super::messages::{ColdPull, ControlRequest, ShardMessage};
@@ -55,7 +54,7 @@ use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
-use self::open::{open_broker, open_control, open_namesrv, ring_bytes, tail_bytes};
+use self::open::{open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
 
 /// Longest wait for the first registration before the broker says that it is ready all the same.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
@@ -709,6 +708,7 @@ struct ShardStart<'a> {
 
 fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
     let config = start.config;
+    let spin_limit = spin_limit(config, start.mailboxes.len(), start.cores.len());
     let mut listeners = Some(start.listeners);
     let mut writer = start.writer;
     let seed = start.clock.now_ms();
@@ -748,7 +748,6 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         let (clock, lifecycle) = (Arc::clone(start.clock), Arc::clone(start.lifecycle));
         let idle_connection_ms = config.server_channel_max_idle_time_seconds * 1_000;
         let own_listeners = listeners.take().unwrap_or_default();
-        let spin = Duration::from_micros(config.spin_before_sleep_us);
         let made = made_sender.clone();
         let handle = spawn_shard(plan, move || async move {
             // The ring belongs to the thread that makes it.
@@ -773,7 +772,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
                 view,
                 clock,
                 lifecycle,
-                spin,
+                spin: SpinWindow::new(spin_limit),
                 idle_connection_ms,
             };
             event_loop.run().await;

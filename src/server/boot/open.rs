@@ -1,5 +1,7 @@
 //! What a start opens before any thread runs: store, identity, state files, the name server's tables.
 
+use ringmq_shards::disk::LoadedState;
+
 use super::*;
 
 pub(super) fn open_broker(
@@ -92,6 +94,11 @@ fn queue_open_files(descriptors: u64) -> usize {
 pub(super) fn tail_bytes(config: &Config) -> u64 {
     let budget = config.memory_budget_bytes(machine::memory_bytes());
     ringmq_shards::queue::limits::DEFAULT_POOL_BYTES.min(budget / 4)
+}
+
+/// Shards that share a processor would keep it from each other.
+pub(super) fn spin_limit(config: &Config, shards: usize, cores: usize) -> Duration {
+    Duration::from_micros(if shards <= cores { config.spin_before_sleep_us } else { 0 })
 }
 
 /// The broker's name and address: chosen once, kept for ever.
