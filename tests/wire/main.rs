@@ -14,6 +14,7 @@ mod refusals;
 mod restart;
 mod retention;
 mod send;
+mod state_files;
 mod surroundings;
 #[allow(dead_code, reason = "a measurement needs more of it")]
 mod threads;
