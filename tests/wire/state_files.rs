@@ -41,7 +41,11 @@ fn offsets_that_could_not_be_written_are_written_later() {
         let committed = broker.client().query_offset("g", &broker.queue("T", 0)).expect("an answer");
         assert_eq!(committed, Some(number));
     }
-    broker.stop(&[]);
+    // What cannot be written even then is told, by the log and by the exit code.
+    fs::create_dir(obstacle(&store, "consumerOffset.json")).expect("made");
+    broker.client().commit_offset("g", &broker.queue("T", 0), 3).expect("accepted");
+    let stopped = broker.stop(&["a state file could not be written", "its last changes are lost"]);
+    assert_eq!(stopped.code(), Some(1));
 }
 
 #[test]

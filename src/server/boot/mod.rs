@@ -54,7 +54,7 @@ use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
-use self::open::{open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
+use self::open::{bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
 
 /// Longest wait for the first registration before the broker says that it is ready all the same.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
@@ -165,7 +165,7 @@ struct Running {
     stopping: Arc<AtomicBool>,
     mailboxes: Vec<MailboxSender<ShardMessage>>,
     shards: Vec<ShardHandle>,
-    control: JoinHandle<()>,
+    control: JoinHandle<bool>,
     store: Option<StoreSide>,
 }
 
@@ -248,18 +248,20 @@ impl Running {
             mailbox.send_blocking(ShardMessage::Stop);
         }
         self.stopping.store(true, Ordering::Release);
-        join(self.control, "control");
+        let keeps_state = join(self.control, "control").unwrap_or(false);
         self.lifecycle.stopping.store(true, Ordering::Release);
         for (number, shard) in self.shards.into_iter().enumerate() {
             if let Err(error) = shard.join() {
                 tracing::error!(number, %error, "a shard did not end in order");
             }
         }
-        let mut status = ExitStatus::Ok;
+        let mut status = if keeps_state { ExitStatus::Ok } else { ExitStatus::Failure };
         if let Some(store) = self.store {
             join(store.retention_thread, "retention");
             join(store.store_thread, "store");
-            store.reader_threads.into_iter().for_each(|thread| join(thread, "reader"));
+            for thread in store.reader_threads {
+                join(thread, "reader");
+            }
             let (done, finished) = channel();
             let is_complete = store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
             join(store.flush_thread, "flush");
@@ -278,40 +280,12 @@ impl Running {
     }
 }
 
-fn join(thread: JoinHandle<()>, name: &str) {
-    if thread.join().is_err() {
+fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
+    let result = thread.join().ok();
+    if result.is_none() {
         tracing::error!(name, "a thread panicked");
     }
-}
-
-fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
-    let mut wanted = Vec::new();
-    if roles.broker {
-        wanted.push((config.broker_port, "--broker-port", Listener::Broker));
-        if let Some(port) = config.fast_port() {
-            wanted.push((
-                port,
-                "--broker-port (the fast port is 2 below it) or fast_port_enable=false",
-                Listener::Broker,
-            ));
-        }
-    }
-    if roles.namesrv {
-        wanted.push((config.namesrv_port, "--namesrv-port", Listener::Namesrv));
-    }
-    let options = socket::ListenOptions {
-        backlog: config.server_socket_backlog,
-        send_buffer_bytes: config.server_socket_snd_buf_size,
-        receive_buffer_bytes: config.server_socket_rcv_buf_size,
-    };
-    let bind_one = |(port, key, listener)| {
-        let address = SocketAddr::new(config.listen, port);
-        match socket::listen(address, options) {
-            Ok(socket) => Ok(ListenerSlot { socket, listener }),
-            Err(source) => Err(BootError::Listen { address, key, source }),
-        }
-    };
-    wanted.into_iter().map(bind_one).collect()
+    result
 }
 
 /// Pin slots of the log view behind those of the shards: flush, store, readers.

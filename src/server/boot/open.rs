@@ -116,6 +116,36 @@ pub(super) fn adopt_identity(config: &mut Config, disk: &Arc<dyn Disk>) -> Resul
     Ok(advertise)
 }
 
+pub(super) fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
+    let mut wanted = Vec::new();
+    if roles.broker {
+        wanted.push((config.broker_port, "--broker-port", Listener::Broker));
+        if let Some(port) = config.fast_port() {
+            wanted.push((
+                port,
+                "--broker-port (the fast port is 2 below it) or fast_port_enable=false",
+                Listener::Broker,
+            ));
+        }
+    }
+    if roles.namesrv {
+        wanted.push((config.namesrv_port, "--namesrv-port", Listener::Namesrv));
+    }
+    let options = socket::ListenOptions {
+        backlog: config.server_socket_backlog,
+        send_buffer_bytes: config.server_socket_snd_buf_size,
+        receive_buffer_bytes: config.server_socket_rcv_buf_size,
+    };
+    let bind_one = |(port, key, listener)| {
+        let address = SocketAddr::new(config.listen, port);
+        match socket::listen(address, options) {
+            Ok(socket) => Ok(ListenerSlot { socket, listener }),
+            Err(source) => Err(BootError::Listen { address, key, source }),
+        }
+    };
+    wanted.into_iter().map(bind_one).collect()
+}
+
 pub(super) fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, BootError> {
     let mut settings = NamesrvConfig::default();
     let path = config.root_dir().join("namesrv");

@@ -125,13 +125,14 @@ impl ControlThread {
         !matches!(written, Some(Ok(())))
     }
 
-    /// Everything that is not on disk yet, for the last time.
-    pub(super) fn write_last(&mut self) {
+    /// Everything that is not on disk yet, for the last time. False if something is lost.
+    pub(super) fn write_last(&mut self) -> bool {
         self.write_unwritten();
         self.write_state(true);
         for (path, unwritten) in &self.unwritten {
             let (path, error) = (path.display(), &unwritten.error);
             tracing::error!(%path, error, "a state file could not be written before the end; its last changes are lost");
         }
+        self.unwritten.is_empty()
     }
 }

@@ -219,8 +219,8 @@ impl ControlThread {
         self.make_serving()
     }
 
-    /// Runs until every shard is gone or the process stops.
-    pub fn run(mut self) {
+    /// Runs until every shard is gone or the process stops. False if state is lost that was confirmed.
+    pub fn run(mut self) -> bool {
         let mut next_tick_ms = 0;
         loop {
             match self.requests.recv_timeout(TICK) {
@@ -237,11 +237,11 @@ impl ControlThread {
                 break;
             }
         }
-        self.stop();
+        self.stop()
     }
 
-    /// Unregisters and writes what is left. The name server may be this very thread, so requests are served meanwhile.
-    fn stop(mut self) {
+    /// Unregisters and writes what is left; false if that failed. The name server may be this very thread, so requests are served meanwhile.
+    fn stop(mut self) -> bool {
         let (done, unregistered) = channel();
         let mut outstanding = 0;
         if let Some(broker) = &mut self.broker {
@@ -261,7 +261,7 @@ impl ControlThread {
         while let Ok(request) = self.requests.try_recv() {
             self.request(request);
         }
-        self.write_last();
+        self.write_last()
     }
 
     /// The present time. What waits does so by the shards' clock: they compare with times that are published here.
