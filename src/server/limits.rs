@@ -66,6 +66,12 @@ pub const STORE_JOBS: usize = 4_096;
 /// small enough to be read at once.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
 
+/// Descriptors that a start needs: six for each shard's rings and wake-ups, two more while they are tried, and those of the store,
+/// of listeners and of the first connections. A shard that finds none left while it starts could only panic.
+pub const fn descriptors_to_start(shards: usize) -> u64 {
+    64 + 8 * shards as u64
+}
+
 /// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
 pub const READERS: usize = 2;
 

@@ -64,6 +64,29 @@ fn refused(store: &mut Store, prepare: Prepare) -> NotStarted {
 }
 
 #[test]
+fn too_few_files_are_told() {
+    // Goal: a hard limit of open files that the shards do not fit in is told with its cure, before anything is touched, whatever
+    // its place between two descriptors of a start; the least one that is allowed serves. Method: limits around what is asked for.
+    let limit = |files: u64| -> Prepare {
+        Box::new(move || {
+            let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+            // SAFETY: the struct lives through the call.
+            checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
+        })
+    };
+    let mut store = Store::new();
+    for files in [40, 60, 79] {
+        let refused = refused(&mut store, limit(files));
+        assert_eq!(refused.status.code(), Some(1), "{}", refused.log);
+        refused.assert_reason("2 shards need at least 80");
+    }
+    match store.try_start_prepared(limit(80), &["shards=2"]) {
+        Ok(broker) => assert_eq!(broker.stop(&[]).code(), Some(0)),
+        Err(refused) => panic!("{}", refused.log),
+    }
+}
+
+#[test]
 fn too_little_locked_memory_is_told() {
     // Goal: a user whose hard limit of locked memory is too low for a shard hears so, and how to raise it; who may raise it is
     // served. Method: a low hard limit, without the right to raise it, and with it if the tests have it.

@@ -78,6 +78,11 @@ enum BootError {
     Listen { address: SocketAddr, key: &'static str, source: io::Error },
     #[error("{0}")]
     Config(String),
+    #[error(
+        "the process may open {descriptors} files, {shards} shards need at least {least}: raise the hard limit (`ulimit -Hn`, \
+         LimitNOFILE= of a unit), or start fewer with --shards"
+    )]
+    Descriptors { descriptors: u64, shards: usize, least: u64 },
     #[error("cannot {action}: {source}")]
     System { action: &'static str, source: io::Error },
 }
@@ -101,7 +106,7 @@ impl BootError {
             Self::Storage(StorageError::NotAdoptable(_)) => ExitStatus::NotAdoptable,
             Self::Listen { .. } => ExitStatus::AddressUnavailable,
             Self::Config(_) => ExitStatus::Usage,
-            Self::Storage(_) | Self::State(_) | Self::System { .. } => ExitStatus::Failure,
+            Self::Storage(_) | Self::State(_) | Self::Descriptors { .. } | Self::System { .. } => ExitStatus::Failure,
         }
     }
 }
@@ -187,6 +192,15 @@ impl Running {
         check_io_uring()?;
         let descriptors = signals::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
         tracing::debug!(descriptors, "open files allowed");
+        let mut cores = if config.cores.is_empty() { machine::processor_numbers() } else { config.cores.clone() };
+        if cores.is_empty() {
+            cores.push(0);
+        }
+        let shard_count = config.shard_count(cores.len()).clamp(1, 64);
+        let least = limits::descriptors_to_start(shard_count);
+        if descriptors < least {
+            return Err(BootError::Descriptors { descriptors, shards: shard_count, least });
+        }
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let boot_ms = clock.now_ms();
@@ -196,11 +210,6 @@ impl Running {
             true => Some(open_broker(&mut config, &disk, &clock, descriptors, salvage)?),
             false => None,
         };
-        let mut cores = if config.cores.is_empty() { machine::processor_numbers() } else { config.cores.clone() };
-        if cores.is_empty() {
-            cores.push(0);
-        }
-        let shard_count = config.shard_count(cores.len()).clamp(1, 64);
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
         launch(Launch {
             roles,
