@@ -10,7 +10,7 @@ mod revert;
 mod script;
 
 pub use direct::{apply, make_file};
-pub use revert::revert;
+pub use revert::{Reverting, revert};
 pub use script::script;
 
 /// What became of one change.

@@ -6,9 +6,18 @@ use crate::probe::System;
 
 use super::{Outcome, Step};
 
+/// What a revert was told.
+#[derive(Debug, Clone, Default)]
+pub struct Reverting {
+    /// Also overwrites what somebody else changed since.
+    pub force: bool,
+    /// Leaves the files that were made, and the journal's lines about them: values go, the next boot brings them again.
+    pub keep_files: bool,
+}
+
 /// Reverts everything that was applied. A value that somebody else changed since stays, and stays in the journal, unless
-/// `force`. Settings of another boot are forgotten: the reboot undid them. Without a journal there is nothing to do.
-pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Step>, JournalError> {
+/// forced. Settings of another boot are forgotten: the reboot undid them. Without a journal there is nothing to do.
+pub fn revert(system: &dyn System, boot_id: &str, told: &Reverting) -> Result<Vec<Step>, JournalError> {
     if !system.exists(FOLDER) {
         return Ok(Vec::new());
     }
@@ -43,7 +52,7 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
                 let at_start = seen.iter().find(|(place, _)| *place == target).map(|(_, value)| value.clone());
                 let undo = (undo_target, undo_value.as_str());
                 let change = Past { name, target, old, new, undo, ending: &ending, seen: at_start.as_deref() };
-                let step = bring_back(system, &change, force);
+                let step = bring_back(system, &change, told.force);
                 match &step.outcome {
                     Outcome::Conflict(value) => conflicts.push((target, value.clone())),
                     _ if step.is_good() => {
@@ -62,8 +71,9 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
                 }
                 steps.push(step);
             }
+            Entry::Made { .. } if told.keep_files => kept.push(entry.clone()),
             Entry::Made { path } => {
-                let step = unmake(system, path, force);
+                let step = unmake(system, path, told.force);
                 if !step.is_good() {
                     kept.push(entry.clone());
                 }
@@ -85,7 +95,9 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
     if kept.is_empty() {
         system.remove(PATH)?;
     } else {
-        kept.extend(journal.profile().map(|name| Entry::Profile(name.into())));
+        // A profile of which nothing but files is left is not applied.
+        let is_applied = kept.iter().any(|entry| matches!(entry, Entry::Set { .. }));
+        kept.extend(journal.profile().filter(|_| is_applied).map(|name| Entry::Profile(name.into())));
         kept.reverse();
         let rest = Journal { boot_id: journal.boot_id.clone(), entries: kept, torn: false };
         system.replace_synced(PATH, &rest.text())?;

@@ -98,7 +98,8 @@ pub fn tune_unit(profile: &str, program: &str, arguments: &str) -> String {
          Type=oneshot\n\
          RemainAfterExit=yes\n\
          ExecStart={program} tune apply --profile {profile}{arguments}\n\
-         ExecStop={program} tune revert\n\
+         # The files stay: a shutdown stops the unit too, and the next boot is to apply the profile again.\n\
+         ExecStop={program} tune revert --keep-files\n\
          # Something that is not as wanted is said, and does not keep the broker from starting.\n\
          SuccessExitStatus=1\n\
          \n\

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use ringmq_tuning::catalogue::{CardSetting, Catalogue, Class, Severity};
-use ringmq_tuning::executor::{self, Step};
+use ringmq_tuning::executor::{self, Reverting, Step};
 use ringmq_tuning::journal;
 use ringmq_tuning::plan::{self, Change, Choices, Line, Plan, State, Target, Undo};
 use ringmq_tuning::probe::{Access, FolderLock, Host, RootSystem, Selection, System};
@@ -159,7 +159,7 @@ fn reverted_at_the_end<Outcome>(
     work: impl FnOnce() -> Result<Outcome, Failure>,
 ) -> Result<Outcome, Failure> {
     work().map_err(|failure| {
-        let left = match executor::revert(system, &boot_id(system), false) {
+        let left = match executor::revert(system, &boot_id(system), &Reverting::default()) {
             Ok(steps) => steps.iter().filter(|step| !step.is_good()).map(|step| format!("{step:?}")).collect(),
             Err(error) => vec![error.to_string()],
         };
@@ -184,7 +184,7 @@ fn apply_and_revert(system: &RootSystem, count: usize) -> Result<(), Failure> {
         let after = plan_of(system, "latency", None, &Choices::default())?;
         drift = after.lines.iter().filter(|line| line.state == State::Drift).map(Line::name).collect();
         let again = executor::apply(system, &after)?;
-        let back = executor::revert(system, &boot_id(system), false)?;
+        let back = executor::revert(system, &boot_id(system), &Reverting::default())?;
         expect_good(&back, &format!("revert of round {round}"))?;
         expect_equal(&before, system, &format!("after round {round}"))?;
         if !again.iter().all(|step| drift.contains(&step.name)) {
@@ -217,14 +217,17 @@ fn kill_before_each_change(system: &RootSystem) -> Result<(), Failure> {
     // One run that is not killed tells how many changes there are.
     let whole = run(usize::MAX / 2)?;
     let total: usize = String::from_utf8(whole.stdout)?.trim().parse()?;
-    expect_good(&executor::revert(system, &boot_id(system), false)?, "revert of the whole run")?;
+    expect_good(&executor::revert(system, &boot_id(system), &Reverting::default())?, "revert of the whole run")?;
     expect_equal(&before, system, "after the whole run")?;
     for changes in 0..total {
         let status = run(changes)?.status;
         if status.signal() != Some(libc::SIGKILL) {
             return Err(format!("before change {changes}: the process ended with {status}").into());
         }
-        expect_good(&executor::revert(system, &boot_id(system), false)?, &format!("revert after {changes}"))?;
+        expect_good(
+            &executor::revert(system, &boot_id(system), &Reverting::default())?,
+            &format!("revert after {changes}"),
+        )?;
         expect_equal(&before, system, &format!("killed before change {changes}"))?;
     }
     println!("kill: SIGKILL before each of {total} changes, then revert: {} values equal each time", before.len());
@@ -285,7 +288,7 @@ fn apply_to_the_pair(system: &RootSystem) -> Result<(), Failure> {
             let verdict = if step.is_good() { "ok" } else { "not taken" };
             shown.insert(format!("{} {verdict}", step.name));
         }
-        expect_good(&executor::revert(system, &boot_id(system), false)?, "revert")?;
+        expect_good(&executor::revert(system, &boot_id(system), &Reverting::default())?, "revert")?;
         let found = differences(&before, &snapshot(system, cards.clone())?);
         if !found.is_empty() {
             return Err(found.join("; ").into());

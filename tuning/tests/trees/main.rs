@@ -3,6 +3,7 @@
 mod generated;
 mod kernel;
 mod machine;
+mod reverting;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kernel::{FakeKernel, bash_kernel};
 use machine::Machine;
 use ringmq_tuning::catalogue::{Catalogue, Class};
-use ringmq_tuning::executor::{self, Outcome, Step};
+use ringmq_tuning::executor::{self, Outcome, Reverting, Step};
 use ringmq_tuning::export;
 use ringmq_tuning::journal::{self, Journal, JournalError};
 use ringmq_tuning::plan::{self, Choices, Plan, State};
@@ -50,7 +51,7 @@ fn apply(machine: &Machine, profile: &str) -> Vec<Step> {
 
 fn revert(machine: &Machine) -> Vec<Step> {
     let system = system(machine);
-    executor::revert(&system, &boot_id(&system), false).expect("reverts")
+    executor::revert(&system, &boot_id(&system), &Reverting::default()).expect("reverts")
 }
 
 fn run_script(machine: &Machine, text: &str, what: &str) -> Output {
@@ -242,7 +243,7 @@ fn a_crash_within_revert_can_be_reverted() {
         apply(&machine, "latency");
         let mut dying = system(&machine);
         dying.dies_at = Some(dies_at);
-        let _ = executor::revert(&dying, &boot_id(&dying), false);
+        let _ = executor::revert(&dying, &boot_id(&dying), &Reverting::default());
         let finished = dying.changes.get() <= dies_at;
         revert(&machine);
         assert_eq!(machine.snapshot(), before, "at {dies_at}");
@@ -301,7 +302,12 @@ fn what_others_changed_stays_unless_forced() {
     }
     let system = system(&machine);
     assert_eq!(system.read("/proc/sys/vm/swappiness").expect("exists"), "33\n");
-    assert!(executor::revert(&system, &boot_id(&system), true).expect("reverts").iter().all(Step::is_good));
+    assert!(
+        executor::revert(&system, &boot_id(&system), &Reverting { force: true, ..Reverting::default() })
+            .expect("reverts")
+            .iter()
+            .all(Step::is_good)
+    );
     assert_eq!(machine.snapshot(), before);
 }
 
@@ -544,7 +550,8 @@ fn what_others_changed_is_not_moved_by_a_revert() {
         }
         assert_eq!(kernel.read(read_ahead).expect("exists"), "999\n");
         assert_eq!(kernel.read("/sys/block/vda/queue/add_random").expect("exists"), "1\n");
-        executor::revert(&kernel, &boot_id(&kernel), true).expect("reverts");
+        executor::revert(&kernel, &boot_id(&kernel), &Reverting { force: true, ..Reverting::default() })
+            .expect("reverts");
         assert_eq!(machine.snapshot(), before, "by force it comes back");
     }
 }
@@ -576,7 +583,7 @@ fn of_two_at_once_one_is_refused() {
     executor::apply(&kernel, &plan).expect("applies");
     let applied = machine.snapshot();
     let lock = journal::lock(&kernel).expect("free");
-    refused(executor::revert(&kernel, &boot_id(&kernel), true));
+    refused(executor::revert(&kernel, &boot_id(&kernel), &Reverting { force: true, ..Reverting::default() }));
     script_is_refused("revert");
     drop(lock);
     assert_eq!(machine.snapshot(), applied);
@@ -599,7 +606,7 @@ fn many_at_once_leave_one_journal() {
                     let kernel = system(machine);
                     let result = match (thread + round) % 2 {
                         0 => executor::apply(&kernel, &plan_of(machine, &kernel, "latency", &everything())),
-                        _ => executor::revert(&kernel, &boot_id(&kernel), false),
+                        _ => executor::revert(&kernel, &boot_id(&kernel), &Reverting::default()),
                     };
                     match result {
                         Ok(steps) => {
