@@ -3,21 +3,43 @@
 use std::fmt::Write;
 
 use crate::catalogue::{CardSetting, Catalogue, Class, Computation, Kind, Need, Profile, Rule, Tunable};
-use crate::plan::{Line, Plan, State, Target};
+use crate::plan::{Line, Plan, State};
 
-/// The value that a rule writes whatever the host.
-fn fixed_value(rule: &Rule) -> Option<String> {
+/// What a file says of an entry.
+enum Said {
+    /// This value.
+    Value(String),
+    /// This value, but only where the host has less or more: a file can only set it, so it is not set.
+    Bound(String),
+    /// Nothing but these words.
+    Words(String),
+}
+
+/// On a host what the plan found, whether it is to be written or there already; on any host what the rule says.
+fn said(plan: Option<&Plan>, tunable: &Tunable, rule: &Rule) -> Said {
+    if let Some(plan) = plan {
+        let line = on_host(plan, &tunable.id).next();
+        let unsupported = || plan.lines.iter().find(|line| line.id == tunable.id).map(|line| line.note.clone());
+        return match line {
+            Some(line) => Said::Value(written(line)),
+            None => Said::Words(format!("not on this host: {}", unsupported().unwrap_or_default())),
+        };
+    }
     match rule {
-        Rule::Set(value) => Some(value.text()),
-        Rule::AtLeast(number) | Rule::AtMost(number) => Some(number.to_string()),
-        _ => None,
+        Rule::Set(value) => Said::Value(value.text()),
+        Rule::AtLeast(number) | Rule::AtMost(number) => Said::Bound(number.to_string()),
+        _ => Said::Words(format!("{}; `ringmq tune plan` says the value", rule.words())),
     }
 }
 
+/// The words before a value that a file must not set.
+fn only_if(rule: &Rule) -> &'static str {
+    if matches!(rule, Rule::AtLeast(_)) { "Only if the host has less: " } else { "Only if the host has more: " }
+}
+
 /// Lines of an entry on the plan's host that have a value to write, or have it already.
-fn on_host<'plan>(plan: Option<&'plan Plan>, id: &'plan str) -> impl Iterator<Item = &'plan Line> {
-    let lines = plan.into_iter().flat_map(|plan| plan.lines.iter());
-    lines.filter(move |line| line.id == id && (line.change.is_some() || line.state == State::Ok))
+fn on_host<'plan>(plan: &'plan Plan, id: &'plan str) -> impl Iterator<Item = &'plan Line> {
+    plan.lines.iter().filter(move |line| line.id == id && (line.to_write.is_some() || line.state == State::Ok))
 }
 
 fn safe<'all>(
@@ -38,27 +60,31 @@ fn comment(tunable: &Tunable) -> String {
 pub fn sysctl(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
     let mut text = format!("# Profile {}. Read by systemd-sysctl, or by `sysctl -p FILE`.\n", profile.name);
     for (tunable, rule) in safe(catalogue, profile, Kind::Sysctl) {
-        let computed = on_host(plan, &tunable.id).next().map(|line| match &line.change {
-            Some(change) => change.new.clone(),
-            None => line.have.replace('\t', " "),
-        });
         text.push('\n');
         text += &comment(tunable);
-        let _ = match fixed_value(rule).or(computed) {
-            Some(value) => writeln!(text, "{} = {value}", tunable.id),
-            None => writeln!(text, "# {}: {}; `ringmq tune plan` says the number", tunable.id, rule.words()),
+        let _ = match said(plan, tunable, rule) {
+            Said::Value(value) => writeln!(text, "{} = {value}", tunable.id),
+            Said::Bound(value) => writeln!(text, "# {}{} = {value}", only_if(rule), tunable.id),
+            Said::Words(words) => writeln!(text, "# {}: {words}", tunable.id),
         };
     }
     text
 }
 
 /// tmpfiles.d, for settings below `/sys` that belong to no device.
-pub fn tmpfiles(catalogue: &Catalogue, profile: &Profile) -> String {
+pub fn tmpfiles(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
     let mut text = format!("# Profile {}. Read by systemd-tmpfiles at boot.\n", profile.name);
     for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
-        if let Some(value) = fixed_value(rule).filter(|_| !tunable.path.contains('{')) {
-            let _ = write!(text, "\n{}w {} - - - - {value}\n", comment(tunable), tunable.path);
+        if tunable.path.contains('{') {
+            continue;
         }
+        text.push('\n');
+        text += &comment(tunable);
+        let _ = match said(plan, tunable, rule) {
+            Said::Value(value) => writeln!(text, "w {} - - - - {value}", tunable.path),
+            Said::Bound(value) => writeln!(text, "# {}w {} - - - - {value}", only_if(rule), tunable.path),
+            Said::Words(words) => writeln!(text, "# {}: {words}", tunable.path),
+        };
     }
     text
 }
@@ -79,7 +105,7 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
         text.push('\n');
         text += &comment(tunable);
         let lines = match plan {
-            Some(_) => on_host(plan, &tunable.id).map(|line| (line.device.clone(), "", written(line))).collect(),
+            Some(plan) => on_host(plan, &tunable.id).map(|line| (line.device.clone(), "", written(line))).collect(),
             None => on_any_disk(tunable, rule),
         };
         for (kernel, only, value) in lines {
@@ -92,7 +118,7 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
     }
     for (tunable, _) in safe(catalogue, profile, Kind::Sysfs) {
         let Some(rest) = tunable.path.strip_prefix("/sys/class/net/{nic}/") else { continue };
-        for line in on_host(plan, &tunable.id) {
+        for line in plan.into_iter().flat_map(|plan| on_host(plan, &tunable.id)) {
             let (nic, queue) = line.device.split_once('/').unwrap_or((line.device.as_str(), ""));
             let attribute = rest.replace("{rx}", queue).replace("{tx}", queue);
             let value = written(line);
@@ -115,7 +141,7 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
 
 /// The value that a line of the plan wants on its device.
 fn written(line: &Line) -> String {
-    line.change.as_ref().map_or_else(|| line.have.clone(), |change| change.new.clone())
+    line.to_write.clone().unwrap_or_else(|| line.have.replace('\t', " "))
 }
 
 /// Kernel names, a further condition, and the value, for disks that nobody has seen yet. As for the tool itself, a
@@ -125,17 +151,17 @@ fn on_any_disk(tunable: &Tunable, rule: &Rule) -> Vec<(String, &'static str, Str
     const VIRTUAL: &str = "vd*[!0-9]|xvd*[!0-9]";
     const STILL: &str = ", ATTR{queue/rotational}==\"0\"";
     const ROTATING: &str = ", ATTR{queue/rotational}==\"1\"";
-    match (fixed_value(rule), rule) {
-        (Some(value), _) if tunable.needs.contains(&Need::SolidState) => {
-            vec![(REAL.into(), STILL, value.clone()), (VIRTUAL.into(), "", value)]
+    match rule {
+        Rule::Set(value) if tunable.needs.contains(&Need::SolidState) => {
+            vec![(REAL.into(), STILL, value.text()), (VIRTUAL.into(), "", value.text())]
         }
-        (Some(value), _) => vec![(format!("{REAL}|{VIRTUAL}"), "", value)],
-        (None, Rule::Computed(Computation::DiskScheduler)) => vec![
+        Rule::Set(value) => vec![(format!("{REAL}|{VIRTUAL}"), "", value.text())],
+        Rule::Computed(Computation::DiskScheduler) => vec![
             (REAL.into(), STILL, "none".into()),
             (REAL.into(), ROTATING, "mq-deadline".into()),
             (VIRTUAL.into(), "", "none".into()),
         ],
-        (None, _) => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -163,13 +189,16 @@ pub fn link(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
     );
     for (tunable, rule) in catalogue.chosen(profile) {
         let Some(setting) = tunable.setting.filter(|_| rule.writes()) else { continue };
-        let planned = on_host(plan, &tunable.id).find_map(|line| match &line.change {
-            Some(change) if matches!(change.target, Target::Card(..)) => Some(change.new.clone()),
-            _ => None,
-        });
-        let Some(value) = fixed_value(rule).or(planned) else {
-            let _ = writeln!(text, "# {}: {}", tunable.id, rule.words());
-            continue;
+        let value = match said(plan, tunable, rule) {
+            Said::Value(value) => value,
+            Said::Bound(value) => {
+                let _ = writeln!(text, "# {}{} {value}", only_if(rule), tunable.id);
+                continue;
+            }
+            Said::Words(words) => {
+                let _ = writeln!(text, "# {}: {words}", tunable.id);
+                continue;
+            }
         };
         text += &comment(tunable);
         let yes = if value == "on" { "yes" } else { "no" };

@@ -33,7 +33,7 @@ pub fn files(
     let file = |path: &str, text: String| ExportedFile { path: path.into(), text };
     let mut all = vec![
         file("sysctl.d/60-ringmq.conf", files::sysctl(catalogue, profile, plan)),
-        file("tmpfiles.d/60-ringmq.conf", files::tmpfiles(catalogue, profile)),
+        file("tmpfiles.d/60-ringmq.conf", files::tmpfiles(catalogue, profile, plan)),
         file("security/limits.d/60-ringmq.conf", files::limits()),
         file("udev/rules.d/60-ringmq.rules", files::udev(catalogue, profile, plan)),
         file("systemd/network/60-ringmq.link", files::link(catalogue, profile, plan)),

@@ -105,6 +105,8 @@ pub struct Line {
     pub unproven: bool,
     /// Why the entry exists.
     pub why: String,
+    /// What the rule would write if it may and can; `None` where it is satisfied or means nothing.
+    pub to_write: Option<String>,
     /// What would be written.
     pub change: Option<Change>,
 }
@@ -284,6 +286,7 @@ fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule:
         class: tunable.class,
         unproven: rule.writes() && !tunable.evidence.is_proven(),
         why: tunable.why.clone(),
+        to_write: None,
         change: None,
     };
     let mut lines = match places(tunable, situation.host) {
@@ -348,6 +351,7 @@ fn assess_one(
     {
         return Line { note: reason, ..line };
     }
+    line.to_write = Some(new.clone());
     if tunable.class != Class::Safe && !choices.allow.contains(&tunable.class) {
         line.state = State::Advice;
         line.note = format!("class {}: needs --allow {0}", tunable.class.name());
@@ -363,9 +367,9 @@ fn assess_one(
         Access::ReadOnly => {
             let fixed = matches!(target, Target::Card(..));
             let note = if fixed { "fixed by the card's driver" } else { "read-only here" };
-            return Line { note: note.into(), ..line };
+            return Line { note: note.into(), to_write: None, ..line };
         }
-        Access::Missing => return Line { note: "does not exist".into(), ..line },
+        Access::Missing => return Line { note: "does not exist".into(), to_write: None, ..line },
         Access::Forbidden => {
             line.state = State::Drift;
             line.note = "needs root".into();
