@@ -207,6 +207,21 @@ pub enum Inquiry {
     TimeSynchronised,
 }
 
+impl Inquiry {
+    /// Whether each data directory has an answer of its own.
+    pub fn is_of_directory(self) -> bool {
+        matches!(
+            self,
+            Inquiry::MountDiscard
+                | Inquiry::MountAtime
+                | Inquiry::FileSystem
+                | Inquiry::Ballast
+                | Inquiry::FreeSpaceGib
+                | Inquiry::DataDirectory
+        )
+    }
+}
+
 /// What is known about the use of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Evidence {

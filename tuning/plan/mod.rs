@@ -10,9 +10,9 @@ pub use target::Target;
 
 use std::collections::BTreeSet;
 
-use crate::catalogue::{Catalogue, CatalogueError, Class, Kind, Need, Profile, Rule, Severity, Tunable};
+use crate::catalogue::{Catalogue, CatalogueError, Class, Inquiry, Kind, Need, Profile, Rule, Severity, Tunable};
 use crate::placement::{self, Placement};
-use crate::probe::{Access, Answer, Host, Nic, System, ask};
+use crate::probe::{Access, Answer, DataDirectory, Host, Nic, System, ask};
 use wanted::{Place, Situation, Wanted, not_offered, wanted};
 
 /// Which governor decides how the processors idle.
@@ -200,6 +200,15 @@ fn places<'host>(tunable: &Tunable, host: &'host Host) -> Result<Vec<(String, Pl
     let has = |placeholder: &str| tunable.path.contains(placeholder);
     let on_disk = has("{disk}") || tunable.needs.contains(&Need::SolidState);
     let on_nic = has("{nic}") || tunable.kind == Kind::Ethtool || has("{irq}");
+    if tunable.inquiry.is_some_and(Inquiry::is_of_directory) {
+        let one = |directory: &'host DataDirectory| {
+            (directory.path.clone(), Place { directory: Some(directory), ..Place::default() })
+        };
+        if host.directories.is_empty() {
+            return Err("no data directory was named".into());
+        }
+        return Ok(host.directories.iter().map(one).collect());
+    }
     if on_disk {
         if host.disks.is_empty() {
             return Err(host.no_disk_because.clone());
@@ -274,6 +283,7 @@ fn unmet_need(situation: &Situation<'_>, tunable: &Tunable, place: &Place<'_>) -
     })
 }
 
+/// At least one line.
 fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule: &Rule) -> Vec<Line> {
     let blank = |device: String| Line {
         id: tunable.id.clone(),
@@ -302,6 +312,13 @@ fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule:
         lines.truncate(1);
         lines[0].device.clear();
     }
+    // Directories are named only where they differ.
+    let first = (lines[0].have.clone(), lines[0].state);
+    let is_same = |line: &Line| line.have == first.0 && line.state == first.1;
+    if tunable.inquiry.is_some_and(Inquiry::is_of_directory) && lines.iter().all(is_same) {
+        lines.truncate(1);
+        lines[0].device.clear();
+    }
     lines
 }
 
@@ -322,7 +339,7 @@ fn assess_one(
         (None, false) => Some(Target::File(fill(&tunable.path, place))),
         (None, true) => None,
     };
-    line.have = match present(situation, tunable, target.as_ref()) {
+    line.have = match present(situation, tunable, place, target.as_ref()) {
         Ok(have) => have,
         Err(reason) => return Line { note: reason, ..line },
     };
@@ -399,7 +416,12 @@ pub fn undo_of(system: &dyn System, target: &Target, old: &str, counterpart: Opt
 }
 
 /// The value now, or why there is none.
-fn present(situation: &Situation<'_>, tunable: &Tunable, target: Option<&Target>) -> Result<String, String> {
+fn present(
+    situation: &Situation<'_>,
+    tunable: &Tunable,
+    place: &Place<'_>,
+    target: Option<&Target>,
+) -> Result<String, String> {
     let Situation { system, host, .. } = situation;
     if let Some(target) = target {
         if let Target::File(path) = target
@@ -413,7 +435,7 @@ fn present(situation: &Situation<'_>, tunable: &Tunable, target: Option<&Target>
         });
     }
     if let Some(inquiry) = tunable.inquiry {
-        return match ask(*system, host, inquiry) {
+        return match ask(*system, host, place.directory, inquiry) {
             Answer::Is(text) => Ok(text),
             Answer::Unsupported(reason) => Err(reason),
         };

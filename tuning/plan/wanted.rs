@@ -2,7 +2,7 @@
 
 use crate::catalogue::{CardSetting, Computation, Rule};
 use crate::placement::Placement;
-use crate::probe::{Host, Interrupt, Nic, System, format_mask};
+use crate::probe::{DataDirectory, Host, Interrupt, Nic, System, format_mask};
 
 use super::target::{Target, choice};
 
@@ -14,6 +14,8 @@ const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "hyperv_clocksource_tsc_page"
 /// The device that an entry is looked at on.
 #[derive(Debug, Clone, Default)]
 pub struct Place<'host> {
+    /// A data directory.
+    pub directory: Option<&'host DataDirectory>,
     /// A disk's name.
     pub disk: Option<&'host str>,
     /// A card.

@@ -1,6 +1,6 @@
 //! Questions about a host whose answer is not simply the content of one file.
 
-use super::{Host, System, format_list};
+use super::{DataDirectory, Host, System, format_list};
 use crate::catalogue::Inquiry;
 
 /// What came out of a question.
@@ -20,8 +20,11 @@ fn unsupported(reason: impl Into<String>) -> Answer {
     Answer::Unsupported(reason.into())
 }
 
-/// Asks one question.
-pub fn ask(system: &dyn System, host: &Host, inquiry: Inquiry) -> Answer {
+/// Asks one question; one about a data directory needs one ([`Inquiry::is_of_directory`]).
+pub fn ask(system: &dyn System, host: &Host, directory: Option<&DataDirectory>, inquiry: Inquiry) -> Answer {
+    let of_directory = |answer: &dyn Fn(&DataDirectory) -> Answer| {
+        directory.map_or_else(|| unsupported("no data directory was named"), answer)
+    };
     match inquiry {
         Inquiry::Swap => swap(system),
         Inquiry::NumaPlacement => match system.read("/proc/self/status") {
@@ -35,23 +38,25 @@ pub fn ask(system: &dyn System, host: &Host, inquiry: Inquiry) -> Answer {
             Some(disk) => is(format!("managed ({})", disk.name)),
             None => unsupported("no NVMe disk"),
         },
-        Inquiry::MountDiscard => mount_option(host, |options| {
-            if options.iter().any(|option| option == "discard" || option == "discard=async") { "on" } else { "off" }
+        Inquiry::MountDiscard => of_directory(&|directory| {
+            let options = &directory.mount.options;
+            is(if options.iter().any(|option| option == "discard" || option == "discard=async") { "on" } else { "off" })
         }),
-        Inquiry::MountAtime => mount_option(host, |options| {
+        Inquiry::MountAtime => of_directory(&|directory| {
             let known = ["noatime", "relatime", "strictatime"];
-            known.into_iter().find(|name| options.iter().any(|option| option == name)).unwrap_or("strictatime")
+            let has = |name: &&str| directory.mount.options.iter().any(|option| option == name);
+            is(known.into_iter().find(has).unwrap_or("strictatime"))
         }),
-        Inquiry::FileSystem => per_directory(host, |directory| is(directory.mount.file_system.clone())),
-        Inquiry::Ballast => per_directory(host, |directory| {
+        Inquiry::FileSystem => of_directory(&|directory| is(directory.mount.file_system.clone())),
+        Inquiry::Ballast => of_directory(&|directory| {
             let found = system.exists(&format!("{}/ballast", directory.path.trim_end_matches('/')));
             is(if found { "present" } else { "absent" })
         }),
-        Inquiry::FreeSpaceGib => per_directory(host, |directory| match system.free_bytes(&directory.path) {
+        Inquiry::FreeSpaceGib => of_directory(&|directory| match system.free_bytes(&directory.path) {
             Some(bytes) => is((bytes >> 30).to_string()),
             None => unsupported("the file system does not say"),
         }),
-        Inquiry::DataDirectory => per_directory(host, |directory| data_directory(system, &directory.path)),
+        Inquiry::DataDirectory => of_directory(&|directory| data_directory(system, &directory.path)),
         Inquiry::OpenFilesLimit => limit(system, "Max open files"),
         Inquiry::LockedMemoryLimit => limit(system, "Max locked memory"),
         Inquiry::OomScoreAdjust => file(system, "/proc/self/oom_score_adj"),
@@ -106,27 +111,6 @@ fn status_field<'text>(text: &'text str, name: &str) -> Option<&'text str> {
 fn is_running(system: &dyn System, name: &str) -> bool {
     let processes = system.list("/proc").into_iter().filter(|entry| entry.bytes().all(|byte| byte.is_ascii_digit()));
     processes.into_iter().any(|id| system.read(&format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim() == name))
-}
-
-/// The answer of the first directory that is not as the others would be: the worst is not known here, so all that
-/// differ are shown together.
-fn per_directory(host: &Host, answer: impl Fn(&super::DataDirectory) -> Answer) -> Answer {
-    let mut answers: Vec<Answer> = host.directories.iter().map(answer).collect();
-    answers.dedup();
-    match answers.len() {
-        0 => unsupported("no data directory was named"),
-        1 => answers.remove(0),
-        _ => {
-            let texts = answers.into_iter().map(|answer| match answer {
-                Answer::Is(text) | Answer::Unsupported(text) => text,
-            });
-            is(texts.collect::<Vec<_>>().join("; "))
-        }
-    }
-}
-
-fn mount_option(host: &Host, choose: impl Fn(&[String]) -> &'static str) -> Answer {
-    per_directory(host, |directory| is(choose(&directory.mount.options)))
 }
 
 fn data_directory(system: &dyn System, path: &str) -> Answer {

@@ -127,6 +127,10 @@ impl Machine {
         fs::write(path, format!("{text}\n")).expect("a file");
     }
 
+    pub fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.below(path)).expect("text")
+    }
+
     fn folder_at(&self, path: &str) {
         fs::create_dir_all(self.below(path)).expect("folders");
     }

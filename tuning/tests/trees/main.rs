@@ -1,5 +1,6 @@
 //! The engine on folders that look like machines: what it finds, what it changes, and that everything comes back.
 
+mod choosing;
 mod exporting;
 mod generated;
 mod kernel;
