@@ -6,18 +6,17 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ringmq_tuning::catalogue::{Catalogue, Class, Profile};
 use ringmq_tuning::executor::{self, Reverting, Step};
-use ringmq_tuning::journal::Journal;
+use ringmq_tuning::export;
+use ringmq_tuning::journal::{Journal, JournalError};
 use ringmq_tuning::plan::{self, Choices, Plan, State};
 use ringmq_tuning::probe::{Host, RootSystem, Selection, System};
 use ringmq_tuning::report::{self, Style};
-use ringmq_tuning::{export, placement};
 
 use crate::config::{self, Config, Service, Sources};
 
@@ -214,6 +213,12 @@ fn internal(error: impl std::fmt::Display) -> Failure {
     Failure(TuneStatus::Internal, error.to_string())
 }
 
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Failure {
+        internal(error)
+    }
+}
+
 /// Everything that commands about a host need.
 struct Session {
     system: RootSystem,
@@ -221,7 +226,17 @@ struct Session {
     profile: Profile,
     host: Host,
     plan: Plan,
+    selection: Selection,
+    choices: Choices,
     data_dir: PathBuf,
+}
+
+impl Session {
+    /// The host as it is by now.
+    fn look_again(&self, choices: &Choices) -> Result<Plan, Failure> {
+        let host = Host::probe(&self.system, &self.selection).map_err(usage)?;
+        plan::make(&self.system, &self.catalogue, &host, &self.profile, choices).map_err(usage)
+    }
 }
 
 /// Runs a `tune` command.
@@ -342,7 +357,8 @@ fn session(arguments: &HostArguments) -> Result<Session, Failure> {
         named => named.to_vec(),
     };
     let nics = (!arguments.nic.is_empty()).then(|| arguments.nic.clone());
-    look(system, arguments, directories, config.listen, nics, data_dir)
+    let selection = Selection { directories, listen: Some(config.listen), nics, ..Selection::default() };
+    look(system, arguments, selection, data_dir)
 }
 
 /// The commit log may be on a disk of its own.
@@ -353,17 +369,15 @@ fn data_dir_of_log(config: &Config, data_dir: &Path) -> PathBuf {
 fn look(
     system: RootSystem,
     arguments: &HostArguments,
-    mut directories: Vec<String>,
-    listen: IpAddr,
-    nics: Option<Vec<String>>,
+    mut selection: Selection,
     data_dir: PathBuf,
 ) -> Result<Session, Failure> {
-    directories.dedup();
+    selection.directories.dedup();
+    selection.cores_file = Some(cores_file(&data_dir).to_string_lossy().into_owned());
     let catalogue = Catalogue::embedded().map_err(internal)?;
     let applied = applied_profile(&system);
     let name = arguments.profile.as_deref().or(applied.as_deref()).unwrap_or(DEFAULT_PROFILE);
     let profile = catalogue.profile(name).map_err(usage)?.clone();
-    let selection = Selection { directories, listen: Some(listen), nics };
     let host = Host::probe(&system, &selection).map_err(usage)?;
     let allow: BTreeSet<Class> = arguments
         .allow
@@ -373,9 +387,15 @@ fn look(
             Allowed::Reboot => Class::Reboot,
         })
         .collect();
-    let choices = Choices { only: arguments.only.clone(), allow, proven_only: arguments.proven_only };
+    let proven_only = arguments.proven_only;
+    let choices = Choices { only: arguments.only.clone(), allow, proven_only, ..Choices::default() };
     let plan = plan::make(&system, &catalogue, &host, &profile, &choices).map_err(usage)?;
-    Ok(Session { system, catalogue, profile, host, plan, data_dir })
+    Ok(Session { system, catalogue, profile, host, plan, selection, choices, data_dir })
+}
+
+/// Where `tune cpus` writes and `start` reads.
+fn cores_file(data_dir: &Path) -> PathBuf {
+    data_dir.join(config::OWN_FOLDER).join(config::CPUS_FILE)
 }
 
 /// The profile of the journal, if its settings are of this boot.
@@ -397,8 +417,9 @@ fn show_plan(session: &Session, arguments: &HostArguments, style: Style) -> Resu
 }
 
 fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Style) -> Result<TuneStatus, Failure> {
-    let plan = &session.plan;
-    let mut steps = executor::apply(&session.system, plan).map_err(internal)?;
+    let again = || session.look_again(&Choices { queues_are_settled: true, ..session.choices.clone() });
+    let (plan, mut steps) = executor::apply_in_order(&session.system, session.plan.clone(), again)?;
+    let plan = &plan;
     if persist {
         let program = std::env::current_exe().map_err(internal)?;
         let unit =
@@ -462,8 +483,9 @@ fn export_files(session: &Session, arguments: &HostArguments, to: &Path) -> Resu
 }
 
 fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Style) -> Result<TuneStatus, Failure> {
-    let decision = placement::decide(&session.host, session.profile.shard_threads);
-    let path = session.data_dir.join(config::OWN_FOLDER).join(config::CPUS_FILE);
+    let Session { system, catalogue, host, profile, choices, .. } = session;
+    let decision = plan::decide_cores(system, catalogue, host, profile, choices);
+    let path = cores_file(&session.data_dir);
     if !dry_run {
         let text = decision.file_text(&session.profile.name);
         let written = session.system.replace_synced(&path.to_string_lossy(), &text);
@@ -486,8 +508,10 @@ pub fn start_line(config: &Config) -> String {
     let data_dir = real_path(&config.root_dir());
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let directories = vec![text(&data_dir), text(&data_dir_of_log(config, &data_dir))];
-    let session = open_root(Path::new("/"))
-        .and_then(|system| look(system, &arguments, directories, config.listen, None, data_dir));
+    // The service may keep this process off the cores of interrupts, which count all the same.
+    let selection =
+        Selection { directories, listen: Some(config.listen), all_processors: true, ..Selection::default() };
+    let session = open_root(Path::new("/")).and_then(|system| look(system, &arguments, selection, data_dir));
     let session = match session {
         Ok(session) => session,
         Err(Failure(_, message)) => return format!("tuning: this host cannot be checked: {message}"),

@@ -32,6 +32,25 @@ pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError
     Ok(steps)
 }
 
+/// Applies a plan; if it changes the number of queues, on which much else depends, then `again` looks at the host anew, takes
+/// its queues as they are, and the rest is applied. Answers with the last plan and all steps.
+pub fn apply_in_order<Failure: From<JournalError>>(
+    system: &dyn System,
+    plan: Plan,
+    again: impl FnOnce() -> Result<Plan, Failure>,
+) -> Result<(Plan, Vec<Step>), Failure> {
+    let mut steps = apply(system, &plan)?;
+    if plan.postponed_count() == 0 {
+        return Ok((plan, steps));
+    }
+    let rest = again()?;
+    let more = apply(system, &rest)?;
+    // What the host did not take as it was is told once.
+    steps.retain(|step| more.iter().all(|other| other.name != step.name));
+    steps.extend(more);
+    Ok((rest, steps))
+}
+
 /// A change with the value that was there before the first write of all.
 struct Pending {
     change: Change,

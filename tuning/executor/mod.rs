@@ -9,7 +9,7 @@ mod direct;
 mod revert;
 mod script;
 
-pub use direct::{apply, make_file};
+pub use direct::{apply, apply_in_order, make_file};
 pub use revert::{Reverting, revert};
 pub use script::script;
 

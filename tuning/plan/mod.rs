@@ -10,7 +10,9 @@ pub use target::Target;
 
 use std::collections::BTreeSet;
 
-use crate::catalogue::{Catalogue, CatalogueError, Class, Inquiry, Kind, Need, Profile, Rule, Severity, Tunable};
+use crate::catalogue::{
+    CardSetting, Catalogue, CatalogueError, Class, Computation, Inquiry, Kind, Need, Profile, Rule, Severity, Tunable,
+};
 use crate::placement::{self, Placement};
 use crate::probe::{Access, Answer, DataDirectory, Host, Nic, System, ask};
 use wanted::{Place, Situation, Wanted, not_offered, wanted};
@@ -27,7 +29,21 @@ pub struct Choices {
     pub allow: BTreeSet<Class>,
     /// Leaves unproven entries as they are.
     pub proven_only: bool,
+    /// Takes the cards' queues as they are: their number was just written, or could not be.
+    pub queues_are_settled: bool,
 }
+
+impl Choices {
+    /// Whether an entry may be written, as far as these choices go.
+    fn may_write(&self, tunable: &Tunable) -> bool {
+        (self.only.is_empty() || self.only.contains(&tunable.id))
+            && (tunable.class == Class::Safe || self.allow.contains(&tunable.class))
+            && (!self.proven_only || tunable.evidence.is_proven())
+    }
+}
+
+/// What is said of an entry that depends on the number of queues while that is about to change.
+const AFTER_QUEUES: &str = "decided when nic.channels is written";
 
 /// How an entry stands on one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +160,12 @@ impl Plan {
         self.lines.iter().filter_map(|line| line.change.as_ref())
     }
 
+    /// Lines that are decided when the cards have the number of queues that this plan gives them: then the host must be looked
+    /// at again.
+    pub fn postponed_count(&self) -> usize {
+        self.lines.iter().filter(|line| line.note == AFTER_QUEUES).count()
+    }
+
     /// Lines of a state.
     pub fn count(&self, state: State) -> usize {
         self.lines.iter().filter(|line| line.state == state).count()
@@ -183,16 +205,54 @@ pub fn make(
             return Err(CatalogueError::UnknownTunable { id: format!("{id} of profile {}", profile.name), valid });
         }
     }
-    let placement = placement::decide(host, profile.shard_threads);
-    let situation = Situation { system, host, placement: &placement };
+    let written = host.cores_file.as_ref().and_then(|text| Placement::of_file(text, host));
+    let placement = written.unwrap_or_else(|| decide_cores(system, catalogue, host, profile, choices));
+    let mut situation = Situation { system, host, placement: &placement, cards_in_change: Vec::new() };
+    let is_chosen = |tunable: &Tunable| choices.only.is_empty() || choices.only.contains(&tunable.id);
+    let is_groundwork = |tunable: &Tunable| tunable.setting == Some(CardSetting::CombinedChannels);
+    if let Some((tunable, rule)) = chosen.iter().find(|(tunable, _)| is_groundwork(tunable) && is_chosen(tunable))
+        && !choices.queues_are_settled
+    {
+        let lines = assess(&situation, choices, tunable, rule).into_iter().filter(|line| line.change.is_some());
+        situation.cards_in_change = lines.map(|line| line.device).collect();
+    }
     let mut lines = Vec::new();
     for (tunable, rule) in chosen {
-        if choices.only.is_empty() || choices.only.contains(&tunable.id) {
+        if is_chosen(tunable) {
             lines.extend(assess(&situation, choices, tunable, rule));
         }
     }
     let (host_line, boot_id) = (host.summary(), host.boot_id.clone());
     Ok(Plan { profile: profile.name.clone(), host: host_line, boot_id, placement, lines })
+}
+
+/// Which cores for what, with the queues that the cards will have once the profile's rule for them is followed, if it may be.
+/// A decision that was written down is not looked at: this is how it is made.
+pub fn decide_cores(
+    system: &dyn System,
+    catalogue: &Catalogue,
+    host: &Host,
+    profile: &Profile,
+    choices: &Choices,
+) -> Placement {
+    let (now, threads) = (placement::queues(host), profile.shard_threads);
+    let chosen = catalogue.chosen(profile);
+    let rule = chosen.iter().find(|(tunable, _)| tunable.setting == Some(CardSetting::CombinedChannels));
+    let present = placement::decide(host, threads, now);
+    let wish = match rule {
+        Some((tunable, Rule::Computed(rule))) if choices.may_write(tunable) && !choices.queues_are_settled => {
+            match rule {
+                Computation::ChannelsForShards => present.shards.len(),
+                _ => host.topology.usable().len(),
+            }
+        }
+        _ => return present,
+    };
+    let to_come = host.nics.iter().map(|nic| match system.card(&nic.name, CardSetting::CombinedChannels) {
+        Ok((_, Some(maximum))) => wish.min(usize::try_from(maximum).unwrap_or(wish)),
+        _ => nic.rx.len(),
+    });
+    placement::decide(host, threads, to_come.max().unwrap_or(now))
 }
 
 /// All devices of an entry, or why there is none.
@@ -339,6 +399,9 @@ fn assess_one(
         (None, false) => Some(Target::File(fill(&tunable.path, place))),
         (None, true) => None,
     };
+    if rule.writes() && depends_on_queues(situation, tunable, rule, place) {
+        return Line { state: State::Advice, note: AFTER_QUEUES.into(), ..line };
+    }
     line.have = match present(situation, tunable, place, target.as_ref()) {
         Ok(have) => have,
         Err(reason) => return Line { note: reason, ..line },
@@ -400,6 +463,16 @@ fn assess_one(
     let (name, old) = (line.name(), line.have.clone());
     line.change = Some(Change { name, target, counterpart, moves, old, new, undo });
     line
+}
+
+/// Whether the value follows from queues whose number is about to change.
+fn depends_on_queues(situation: &Situation<'_>, tunable: &Tunable, rule: &Rule, place: &Place<'_>) -> bool {
+    let in_change = &situation.cards_in_change;
+    let of_queue = ["{rx}", "{tx}", "{irq}"].iter().any(|part| tunable.path.contains(part));
+    match rule {
+        Rule::Computed(Computation::RfsEntries) => !in_change.is_empty(),
+        _ => of_queue && place.nic.is_some_and(|nic| in_change.contains(&nic.name)),
+    }
 }
 
 /// How to bring a value back: usually by writing it; a zero beside a counterpart that is not zero cannot be written, but

@@ -52,6 +52,8 @@ pub struct Situation<'all> {
     pub host: &'all Host,
     /// The decision about cores.
     pub placement: &'all Placement,
+    /// Cards whose number of queues is about to change.
+    pub cards_in_change: Vec<String>,
 }
 
 fn fixed(target: Option<&Target>, have: &str, want: String) -> Wanted {
@@ -106,7 +108,7 @@ fn computed(
     target: Option<&Target>,
     have: &str,
 ) -> Wanted {
-    let Situation { system, host, placement } = situation;
+    let Situation { system, host, placement, .. } = situation;
     let shards = placement.shards.len();
     let queues = |nic: &Nic| nic.rx.len().max(1);
     // Two processors only push packets to each other.

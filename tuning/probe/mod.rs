@@ -30,6 +30,11 @@ pub struct Selection {
     pub listen: Option<IpAddr>,
     /// Cards by name, in place of those of `listen`.
     pub nics: Option<Vec<String>>,
+    /// The file of `tune cpus`, absolute below the root, whether it exists or not.
+    pub cores_file: Option<String>,
+    /// Whether all processors count that are online, not those alone that this process may use: a broker whose service
+    /// keeps it off the interrupts' cores is to see those as well.
+    pub all_processors: bool,
 }
 
 /// Why a host could not be described.
@@ -91,12 +96,14 @@ pub struct Host {
     pub nics: Vec<Nic>,
     /// Why there is no card, if there is none.
     pub no_nic_because: String,
+    /// What the file of `tune cpus` says, if there is one.
+    pub cores_file: Option<String>,
 }
 
 impl Host {
     /// Looks at a host.
     pub fn probe(system: &dyn System, selection: &Selection) -> Result<Host, ProbeError> {
-        let topology = topology::probe(system)?;
+        let topology = topology::probe(system, selection.all_processors)?;
         let mounts = devices::mounts(system);
         let mut directories = Vec::new();
         for directory in &selection.directories {
@@ -120,6 +127,7 @@ impl Host {
             no_disk_because,
             nics,
             no_nic_because,
+            cores_file: selection.cores_file.as_ref().and_then(|path| system.read(path).ok()),
         })
     }
 

@@ -154,6 +154,11 @@ pub fn plan_text(plan: &Plan, style: Style) -> String {
         1 => writeln!(text, "\n1 change"),
         _ => writeln!(text, "\n{count} changes"),
     };
+    if plan.postponed_count() > 0 {
+        let more = "What depends on the number of queues is decided when that is written: apply does it in the same run; after a \
+                    script, plan again.";
+        text += &indented(more, 0);
+    }
     text
 }
 

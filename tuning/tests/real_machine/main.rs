@@ -102,6 +102,7 @@ fn plan_of(system: &dyn System, profile: &str, nics: Option<Vec<String>>, choice
         directories: vec!["/var/lib/ringmq".into()],
         listen: Some(std::net::Ipv4Addr::UNSPECIFIED.into()),
         nics,
+        ..Selection::default()
     };
     let host = Host::probe(system, &selection)?;
     Ok(plan::make(system, &catalogue, &host, catalogue.profile(profile)?, choices)?)

@@ -1,11 +1,13 @@
 //! Which directories, disks, cards and processors a plan is about.
 
 use ringmq_tuning::catalogue::Catalogue;
+use ringmq_tuning::executor::Step;
+use ringmq_tuning::placement::Placement;
 use ringmq_tuning::plan::{self, Choices, Line, Plan, State};
 use ringmq_tuning::probe::{Host, Selection};
 
 use crate::machine::Machine;
-use crate::system;
+use crate::{apply, everything, plan_of, settled, system};
 
 fn plan_with(machine: &Machine, profile: &str, selection: &Selection, choices: &Choices) -> Plan {
     let (catalogue, system) = (Catalogue::embedded().expect("sound"), system(machine));
@@ -37,4 +39,50 @@ fn each_data_directory_is_judged_by_itself() {
     let alike = Selection { directories: vec!["/data/ringmq".into(), "/data".into()], ..Selection::default() };
     let plan = plan_with(&machine, "latency", &alike, &Choices::default());
     assert_eq!(lines(&plan, "fs.free_space").iter().map(|line| line.name()).collect::<Vec<_>>(), ["fs.free_space"]);
+}
+
+#[test]
+fn queues_come_before_what_depends_on_them() {
+    // Goal: what follows from the number of queues is decided for those that the card gets, not for those it had. Method: a
+    // card that grows from one queue to eight on eight cores; apply once, look again with and without the class.
+    for profile in ["latency", "throughput"] {
+        let machine = Machine::growing();
+        let planned = plan_of(&machine, &system(&machine), profile, &everything());
+        assert!(planned.postponed_count() > 2, "{profile}");
+        assert!(planned.lines.iter().all(|line| line.change.is_none() || !line.id.contains("rps")), "{profile}");
+        let steps = apply(&machine, profile);
+        assert!(steps.iter().all(Step::is_good), "{steps:?}");
+        assert!(steps.iter().any(|step| step.name == "nic.irq_affinity[eth0/46]"), "the new queues as well: {steps:?}");
+        for choices in [everything(), settled(), Choices::default()] {
+            let plan = plan_of(&machine, &system(&machine), profile, &choices);
+            let drift: Vec<String> =
+                plan.lines.iter().filter(|line| line.state == State::Drift).map(Line::name).collect();
+            assert_eq!(drift, [""; 0], "{profile}");
+            assert_eq!(plan.placement, planned.placement, "{profile}: cores are where they were decided to be");
+        }
+    }
+}
+
+#[test]
+fn a_plan_follows_the_cores_that_the_broker_runs_on() {
+    // Goal: a broker that its service keeps to the shards' cores finds a well tuned host well tuned. Method: apply as the
+    // operator does; then look as that broker does, with the file of `tune cpus` and without.
+    let machine = Machine::growing();
+    let placement: Placement = plan_of(&machine, &system(&machine), "latency", &Choices::default()).placement;
+    assert!(apply(&machine, "latency").iter().all(Step::is_good));
+    machine.put("/proc/self/status", "Cpus_allowed_list:\t1-7\nMems_allowed_list:\t0");
+    let drift = |selection: &Selection| {
+        let plan = plan_with(&machine, "latency", selection, &settled());
+        plan.lines.iter().filter(|line| line.state == State::Drift).count()
+    };
+    let operators = Selection {
+        directories: vec!["/data/ringmq".into()],
+        listen: Some(machine.listen.parse().expect("an address")),
+        ..Selection::default()
+    };
+    assert!(drift(&operators) > 0, "seen from within, other cores would be chosen");
+    assert_eq!(drift(&Selection { all_processors: true, ..operators.clone() }), 0);
+    machine.put("/data/ringmq/ringmq/cpus.toml", &placement.file_text("latency"));
+    let with_file = Selection { cores_file: Some("/data/ringmq/ringmq/cpus.toml".into()), ..operators };
+    assert_eq!(drift(&with_file), 0);
 }

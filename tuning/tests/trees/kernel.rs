@@ -25,6 +25,8 @@ pub enum Rule {
     Ignores(String),
     /// Keeps this value and says so.
     Refuses(String),
+    /// Of a card, not of a file: it gets queues and interrupts when their number is written. For the engine only.
+    Queues,
 }
 
 /// A root directory with a kernel's behaviour, which counts its changes and can stop at one of them.
@@ -50,6 +52,29 @@ impl<'rules> FakeKernel<'rules> {
             Some(last) if number >= last => Err(number == last),
             _ => Ok(()),
         }
+    }
+}
+
+impl FakeKernel<'_> {
+    /// A driver makes queues and an interrupt for each; what there was stays.
+    fn grow(&self, nic: &str, count: usize) -> io::Result<()> {
+        let device = self.inner.resolve(&format!("/sys/class/net/{nic}/device")).expect("a device");
+        let mut table = String::from("           CPU0\n");
+        for queue in 0..count {
+            let number = 40 + queue;
+            let files = [
+                (format!("{device}/net/{nic}/queues/rx-{queue}/rps_cpus"), "0"),
+                (format!("{device}/net/{nic}/queues/rx-{queue}/rps_flow_cnt"), "0"),
+                (format!("{device}/net/{nic}/queues/tx-{queue}/xps_cpus"), "0"),
+                (format!("{device}/msi_irqs/{number}"), "msix"),
+                (format!("/proc/irq/{number}/smp_affinity_list"), "0-1"),
+            ];
+            for (path, value) in files.iter().filter(|(path, _)| !self.inner.exists(path)) {
+                self.inner.replace_synced(path, &format!("{value}\n"))?;
+            }
+            let _ = writeln!(table, " {number}:   1   PCI-MSIX  {queue}-edge  {nic}-TxRx-{queue}");
+        }
+        self.inner.replace_synced("/proc/interrupts", &table)
     }
 }
 
@@ -115,12 +140,16 @@ impl System for FakeKernel<'_> {
                 self.inner.write(path, &number.min(*most).to_string())
             }
             Some(Rule::Ignores(kept)) => self.inner.write(path, kept),
+            Some(Rule::Queues) => unreachable!("a card is no file"),
             Some(Rule::Refuses(_)) => Err(io::Error::from_raw_os_error(22)),
         }
     }
 
     fn set_card(&self, nic: &str, setting: CardSetting, value: &str) -> io::Result<()> {
         self.count().map_err(|_| dead())?;
+        if let (CardSetting::CombinedChannels, Some(Rule::Queues)) = (setting, self.rules.get(&format!("card:{nic}"))) {
+            self.grow(nic, value.parse().expect("a number"))?;
+        }
         self.inner.set_card(nic, setting, value)
     }
 
@@ -155,7 +184,7 @@ impl System for FakeKernel<'_> {
 /// `printf` is called, so it writes what the kernel would show.
 pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
     let mut cases = String::new();
-    for (path, rule) in rules {
+    for (path, rule) in rules.iter().filter(|(path, _)| path.starts_with('/')) {
         // Redirections follow links; the shadow sees where they lead.
         let real = root.join(path.trim_start_matches('/')).canonicalize().expect("exists");
         let body = match rule {
@@ -173,6 +202,7 @@ pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
             Rule::AtMost(most) => format!("if [ \"$value\" -gt {most} ]; then echo {most}; else echo \"$value\"; fi"),
             Rule::Ignores(kept) => format!("echo '{kept}'"),
             Rule::Refuses(kept) => format!("echo '{kept}'; return 1"),
+            Rule::Queues => continue,
         };
         let _ = writeln!(cases, "    '{}') {body} ;;", real.display());
     }

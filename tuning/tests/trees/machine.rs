@@ -311,6 +311,21 @@ impl Machine {
         machine
     }
 
+    /// Eight cores and a card with one queue that can have eight, and gets them when it is told.
+    pub fn growing() -> Machine {
+        let mut machine = Machine::new("growing", &Shape { nodes: 1, cores_per_node: 8, threads: 1 }, 16);
+        let queue =
+            [("scheduler", "[none] mq-deadline"), ("rotational", "0"), ("nomerges", "0"), ("read_ahead_kb", "128")];
+        machine.disk("nvme0n1", "/sys/devices/pci0000:10/0000:10:00.0/nvme/nvme0", "nvme0n1p1", "259:1", &queue);
+        let device = "/sys/devices/pci0000:00/0000:00:05.0";
+        machine.card("eth0", device, device, 1, &["eth0-TxRx-0".to_string()], "0");
+        for (setting, value) in [("combined-channels", "1"), ("combined-channels.max", "8"), ("rx-usecs", "0")] {
+            machine.card_setting("eth0", setting, value);
+        }
+        machine.rules.insert("card:eth0".into(), Rule::Queues);
+        machine
+    }
+
     /// Four ARM cores, an SSD behind SATA, one card with four queues.
     pub fn arm() -> Machine {
         let mut machine = Machine::new("arm", &Shape { nodes: 1, cores_per_node: 4, threads: 1 }, 8);
