@@ -391,6 +391,9 @@ fn assess_one(
     mut line: Line,
 ) -> Line {
     let system = situation.system;
+    if rule.writes() && depends_on_queues(situation, tunable, rule, place) {
+        return Line { state: State::Advice, note: AFTER_QUEUES.into(), ..line };
+    }
     if let Some(reason) = unmet_need(situation, tunable, place) {
         return Line { note: reason, ..line };
     }
@@ -399,9 +402,6 @@ fn assess_one(
         (None, false) => Some(Target::File(fill(&tunable.path, place))),
         (None, true) => None,
     };
-    if rule.writes() && depends_on_queues(situation, tunable, rule, place) {
-        return Line { state: State::Advice, note: AFTER_QUEUES.into(), ..line };
-    }
     line.have = match present(situation, tunable, place, target.as_ref()) {
         Ok(have) => have,
         Err(reason) => return Line { note: reason, ..line },
@@ -471,7 +471,13 @@ fn depends_on_queues(situation: &Situation<'_>, tunable: &Tunable, rule: &Rule, 
     let of_queue = ["{rx}", "{tx}", "{irq}"].iter().any(|part| tunable.path.contains(part));
     match rule {
         Rule::Computed(Computation::RfsEntries) => !in_change.is_empty(),
-        _ => of_queue && place.nic.is_some_and(|nic| in_change.contains(&nic.name)),
+        Rule::Computed(Computation::NtupleWithRfs | Computation::AdaptiveRxOff) => {
+            place.nic.is_some_and(|nic| in_change.contains(&nic.name))
+        }
+        _ => {
+            (of_queue || tunable.needs.contains(&Need::SeveralQueues))
+                && place.nic.is_some_and(|nic| in_change.contains(&nic.name))
+        }
     }
 }
 

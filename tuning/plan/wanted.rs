@@ -130,7 +130,9 @@ fn computed(
             fixed(if host.nics.iter().any(steering_helps) { RFS_ENTRIES } else { 0 }.to_string())
         }
         Computation::RfsFlowCount => {
-            on_nic(place, |nic| fixed(if steering_helps(nic) { RFS_ENTRIES / queues(nic) } else { 0 }.to_string()))
+            // The kernel would round up itself, and the value never be as written.
+            let share = |nic: &Nic| (RFS_ENTRIES / queues(nic)).next_power_of_two();
+            on_nic(place, |nic| fixed(if steering_helps(nic) { share(nic) } else { 0 }.to_string()))
         }
         Computation::RpsOffIfEnoughQueues | Computation::RpsAllShardCores => {
             on_nic(place, |nic| fixed(if steering_helps(nic) { format_mask(&placement.shards) } else { "0".into() }))
@@ -147,6 +149,14 @@ fn computed(
             let own: Vec<usize> =
                 shards.filter(|(index, _)| index % nic.tx.len() == number).map(|(_, cpu)| *cpu).collect();
             fixed(format_mask(&own))
+        }),
+        Computation::AdaptiveRxOff => on_nic(place, |nic| match nic.rx.len() {
+            0 | 1 => Wanted::Unsupported("one receive queue".into()),
+            _ => fixed("off".into()),
+        }),
+        Computation::NtupleWithRfs => on_nic(place, |nic| match steering_helps(nic) {
+            true => fixed("on".into()),
+            false => Wanted::Unsupported("queues suffice: RFS is off, and alone the filters steer nothing".into()),
         }),
         Computation::ChannelsForShards => bounded_by_card(*system, place, target, have, shards as u64),
         Computation::ChannelsForCores => {

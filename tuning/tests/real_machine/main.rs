@@ -120,9 +120,15 @@ fn snapshot(system: &dyn System, nics: Option<Vec<String>>) -> Result<BTreeMap<S
             values.insert(line.name(), line.have);
         }
     }
-    for path in ["dirty_ratio", "dirty_background_ratio"].map(|name| format!("/proc/sys/vm/{name}")) {
-        let value = system.read(&path)?;
-        values.insert(path, value);
+    let mut others: Vec<String> =
+        ["dirty_ratio", "dirty_background_ratio", "min_free_kbytes"].map(|name| format!("/proc/sys/vm/{name}")).into();
+    for disk in system.list("/sys/block") {
+        others.extend(["nr_requests", "read_ahead_kb"].map(|name| format!("/sys/block/{disk}/queue/{name}")));
+    }
+    for path in others {
+        if let Ok(value) = system.read(&path) {
+            values.insert(path, value);
+        }
     }
     // What is counted, not set, differs from moment to moment.
     values.retain(|name, _| !name.starts_with("fs.free_space"));

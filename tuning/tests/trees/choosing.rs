@@ -86,3 +86,58 @@ fn a_plan_follows_the_cores_that_the_broker_runs_on() {
     let with_file = Selection { cores_file: Some("/data/ringmq/ringmq/cpus.toml".into()), ..operators };
     assert_eq!(drift(&with_file), 0);
 }
+
+#[test]
+fn what_resets_a_card_is_not_done_by_default() {
+    // Goal: no link goes down unless that was allowed. Method: a card whose switches of that kind are not as wanted, with
+    // fewer queues than shards and with as many; by default, and with the class.
+    let machine = Machine::large();
+    std::fs::remove_file(machine.root().join("fake-root/cards/ens1/ntuple.fixed")).expect("was there");
+    machine.put("/fake-root/cards/ens1/lro", "on");
+    let changes = |machine: &Machine, choices: &Choices| {
+        let plan = plan_of(machine, &system(machine), "latency", choices);
+        let names = plan.changes().map(|change| change.name.clone()).filter(|name| name.starts_with("nic."));
+        names.filter(|name| !name.starts_with("nic.irq")).collect::<Vec<_>>()
+    };
+    assert_eq!(changes(&machine, &Choices::default()), [""; 0]);
+    let allowed = changes(&machine, &settled());
+    assert!(
+        ["nic.lro[ens1]", "nic.ntuple[ens1]"].iter().all(|name| allowed.contains(&name.to_string())),
+        "{allowed:?}"
+    );
+    let machine = Machine::growing();
+    assert!(apply(&machine, "latency").iter().all(Step::is_good));
+    machine.put("/fake-root/cards/eth0/ntuple", "off");
+    assert_eq!(changes(&machine, &everything()), [""; 0], "without RFS nobody fills the filters");
+}
+
+#[test]
+fn a_share_of_flows_is_a_power_of_two() {
+    // Goal: what is wanted is what the kernel keeps, so that it does not drift for ever. Method: a card with six queues.
+    let machine = Machine::growing();
+    machine.put("/fake-root/cards/eth0/combined-channels.max", "6");
+    apply(&machine, "latency");
+    let plan = plan_of(&machine, &system(&machine), "latency", &settled());
+    let shares = lines(&plan, "net.rps_flow_cnt");
+    assert_eq!(shares.len(), 6);
+    assert!(shares.iter().all(|line| (line.want.as_str(), line.state) == ("8192", State::Ok)), "{shares:?}");
+}
+
+#[test]
+fn one_queue_keeps_its_moderation() {
+    // Goal: no storm of interrupts. Method: a card with one queue that adapts and has no fixed delay; the same with more.
+    let machine = Machine::growing();
+    machine.put("/fake-root/cards/eth0/adaptive-rx", "on");
+    machine.put("/fake-root/cards/eth0/combined-channels.max", "1");
+    let planned = |profile: &str| {
+        let plan = plan_of(&machine, &system(&machine), profile, &everything());
+        plan.changes().any(|change| change.name == "nic.adaptive_rx[eth0]")
+    };
+    assert!(!planned("latency"));
+    machine.put("/fake-root/cards/eth0/adaptive-rx", "off");
+    assert!(planned("throughput"), "turning it on harms nobody");
+    machine.put("/fake-root/cards/eth0/adaptive-rx", "on");
+    machine.put("/fake-root/cards/eth0/combined-channels.max", "8");
+    apply(&machine, "latency");
+    assert_eq!(machine.text("/fake-root/cards/eth0/adaptive-rx"), "off\n");
+}

@@ -19,6 +19,8 @@ pub enum Rule {
     ZeroesOther(String),
     /// Sets another file to this value.
     Moves(String, String),
+    /// Sets another file to this value, and shows all words with the chosen one in brackets.
+    MovesBesides(String, String, Vec<String>),
     /// Takes this number at most.
     AtMost(u64),
     /// Keeps this value.
@@ -123,9 +125,10 @@ impl System for FakeKernel<'_> {
         self.count().map_err(|_| dead())?;
         match self.rules.get(path) {
             None => self.inner.write(path, value),
-            Some(Rule::Choice(words)) => {
-                let show = |word: &String| if word == value { format!("[{word}]") } else { word.clone() };
-                self.inner.write(path, &words.iter().map(show).collect::<Vec<_>>().join(" "))
+            Some(Rule::Choice(words)) => self.inner.write(path, &chosen(words, value)),
+            Some(Rule::MovesBesides(other, moved, words)) => {
+                self.inner.write(other, moved)?;
+                self.inner.write(path, &chosen(words, value))
             }
             Some(Rule::ZeroesOther(other)) => {
                 self.inner.write(other, "0")?;
@@ -180,6 +183,12 @@ impl System for FakeKernel<'_> {
     }
 }
 
+/// All words, the chosen one in brackets.
+fn chosen(words: &[String], value: &str) -> String {
+    let show = |word: &String| if word == value { format!("[{word}]") } else { word.clone() };
+    words.iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
 /// The same behaviour for a script: bash reads this first (`BASH_ENV`). The redirection has emptied the file when
 /// `printf` is called, so it writes what the kernel would show.
 pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
@@ -187,12 +196,17 @@ pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
     for (path, rule) in rules.iter().filter(|(path, _)| path.starts_with('/')) {
         // Redirections follow links; the shadow sees where they lead.
         let real = root.join(path.trim_start_matches('/')).canonicalize().expect("exists");
-        let body = match rule {
-            Rule::Choice(words) => format!(
+        let choose = |words: &[String]| {
+            format!(
                 "for word in {}; do if [ \"$word\" = \"$value\" ]; then out+=\" [$word]\"; else out+=\" $word\"; fi; done; \
                  builtin printf '%s\\n' \"${{out# }}\"",
                 words.join(" ")
-            ),
+            )
+        };
+        let below = |path: &str| root.join(path.trim_start_matches('/')).display().to_string();
+        let body = match rule {
+            Rule::Choice(words) => choose(words),
+            Rule::MovesBesides(other, moved, words) => format!("echo {moved} > '{}'; {}", below(other), choose(words)),
             Rule::ZeroesOther(other) => {
                 format!("echo 0 > '{}'; echo \"$value\"", root.join(other.trim_start_matches('/')).display())
             }

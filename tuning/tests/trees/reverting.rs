@@ -6,8 +6,9 @@ use ringmq_tuning::journal::{self, Journal};
 use ringmq_tuning::plan::Choices;
 use ringmq_tuning::probe::System;
 
+use crate::kernel::Rule;
 use crate::machine::Machine;
-use crate::{boot_id, plan_of, revert, system};
+use crate::{apply, boot_id, plan_of, revert, run_script, settled, system};
 
 #[test]
 fn a_persisted_profile_outlives_its_shutdowns() {
@@ -42,4 +43,43 @@ fn a_persisted_profile_outlives_its_shutdowns() {
     machine.put("/proc/sys/kernel/random/boot_id", before["proc/sys/kernel/random/boot_id"][5..].trim());
     assert_eq!(machine.snapshot(), before);
     assert!(export::tune_unit("latency", "ringmq", "").contains("\nExecStop=ringmq tune revert --keep-files\n"));
+}
+
+/// A kernel that gives a disk its default depth when the scheduler changes, and itself a reserve when huge pages do.
+fn resetting() -> Machine {
+    let mut machine = Machine::small_virtual();
+    let (queue, reserve) = ("/sys/block/vda/queue", "/proc/sys/vm/min_free_kbytes");
+    let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+    let thp = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let set = |other: &str, value: &str, choice: &str| Rule::MovesBesides(other.into(), value.into(), words(choice));
+    let depth = set(&format!("{queue}/nr_requests"), "256", "none mq-deadline kyber bfq");
+    machine.rules.insert(format!("{queue}/scheduler"), depth);
+    machine.rules.insert(thp.into(), set(reserve, "90112", "always madvise never"));
+    machine.put(&format!("{queue}/nr_requests"), "1024");
+    machine.put(thp, "always madvise [never]");
+    machine
+}
+
+#[test]
+fn what_a_scheduler_takes_with_it_comes_back() {
+    // Goal: apply and revert keep the depth of a queue and the reserve of memory, which Linux sets beside other values. Method:
+    // such a kernel, with values of somebody's own; both executors, with the whole profile and with one entry.
+    for only in [vec![], vec!["block.scheduler".to_string(), "thp.enabled".to_string()]] {
+        let (direct, scripted) = (resetting(), resetting());
+        let before = direct.snapshot();
+        let choices = Choices { only: only.clone(), ..settled() };
+        let (kernel, other) = (system(&direct), system(&scripted));
+        let plan = plan_of(&direct, &kernel, "latency", &choices);
+        assert!(executor::apply(&kernel, &plan).expect("applies").iter().all(Step::is_good));
+        assert_eq!(direct.text("/sys/block/vda/queue/nr_requests"), "1024\n");
+        let reserve = if only.is_empty() { "131072\n" } else { "67584\n" };
+        assert_eq!(direct.text("/proc/sys/vm/min_free_kbytes"), reserve);
+        let script = executor::script(&plan_of(&scripted, &other, "latency", &choices), scripted.root());
+        assert!(run_script(&scripted, &script, "apply").status.success());
+        assert_eq!(scripted.snapshot(), direct.snapshot());
+        assert!(revert(&direct).iter().all(Step::is_good));
+        assert!(run_script(&scripted, &script, "revert").status.success());
+        assert_eq!((direct.snapshot(), scripted.snapshot()), (before.clone(), before));
+    }
+    assert!(apply(&resetting(), "throughput").iter().all(Step::is_good));
 }
