@@ -8,9 +8,15 @@ use crate::probe::System;
 use super::{Outcome, Step};
 
 /// Applies a plan. Fails when the journal cannot be written, then nothing more is changed; or when another process is at
-/// it, then nothing is. A plan without changes writes nothing and asks nobody.
+/// it, then nothing is. A plan without changes writes nothing and asks nobody, but that a host which is as wanted already is
+/// noted to have the profile.
 pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError> {
     if plan.changes().next().is_none() {
+        let open = || Recorder::open(system, &plan.profile, &plan.boot_id);
+        if plan.is_fulfilled() && !open()?.is_of_profile() {
+            let _lock = journal::lock(system)?;
+            open()?.begin()?;
+        }
         return Ok(Vec::new());
     }
     let _lock = journal::lock(system)?;

@@ -1,7 +1,7 @@
 //! Brings back what the journal says was there before, newest change first.
 
 use crate::journal::{self, Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
-use crate::plan::Target;
+use crate::plan::{Plan, Target};
 use crate::probe::System;
 
 use super::{Outcome, Step};
@@ -13,6 +13,18 @@ pub struct Reverting {
     pub force: bool,
     /// Leaves the files that were made, and the journal's lines about them: values go, the next boot brings them again.
     pub keep_files: bool,
+    /// Leaves these as they are, and in the journal.
+    pub keep: Vec<Target>,
+}
+
+/// Before a plan of another profile is applied: brings back what the profile before it set and this one says nothing of, so that
+/// no mixture is left. Files stay.
+pub fn leave(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError> {
+    if plan.left_behind.is_empty() {
+        return Ok(Vec::new());
+    }
+    let told = Reverting { keep_files: true, keep: plan.targets().cloned().collect(), ..Reverting::default() };
+    revert(system, &plan.boot_id, &told)
 }
 
 /// Reverts everything that was applied. A value that somebody else changed since stays, and stays in the journal, unless
@@ -39,7 +51,9 @@ pub fn revert(system: &dyn System, boot_id: &str, told: &Reverting) -> Result<Ve
         true => values_now(system, &journal),
         false => Vec::new(),
     };
-    let mut conflicts: Vec<(&Target, String)> = Vec::new();
+    // What stays although another write may move it: what somebody else changed, and what is to be left alone.
+    let mut staying: Vec<(&Target, String)> =
+        seen.iter().filter(|(place, _)| told.keep.contains(place)).cloned().collect();
     // Looking backwards, what a change was found to have become is met before the change.
     let mut became: Vec<(Target, Option<String>)> = Vec::new();
     for entry in journal.entries.iter().rev() {
@@ -49,25 +63,23 @@ pub fn revert(system: &dyn System, boot_id: &str, told: &Reverting) -> Result<Ve
             Entry::Set { name, target, old, new, undo_target, undo_value } if same_boot => {
                 let place = became.iter().position(|(place, _)| place == target);
                 let ending = place.map(|place| became.remove(place).1);
+                if told.keep.contains(target) {
+                    keep(&mut kept, entry, target, new, ending);
+                    continue;
+                }
                 let at_start = seen.iter().find(|(place, _)| *place == target).map(|(_, value)| value.clone());
                 let undo = (undo_target, undo_value.as_str());
                 let change = Past { name, target, old, new, undo, ending: &ending, seen: at_start.as_deref() };
                 let step = bring_back(system, &change, told.force);
                 match &step.outcome {
-                    Outcome::Conflict(value) => conflicts.push((target, value.clone())),
+                    Outcome::Conflict(value) => staying.push((target, value.clone())),
                     _ if step.is_good() => {
                         seen.iter_mut().filter(|(place, _)| *place == target).for_each(|one| one.1.clone_from(old))
                     }
                     _ => {}
                 }
                 if !step.is_good() {
-                    kept.push(entry.clone());
-                    // What the kernel made of it, so that the next revert can still tell.
-                    let read_back = ending.flatten();
-                    let done =
-                        read_back.map(|read_back| Entry::Done { target: target.clone(), new: new.clone(), read_back });
-                    let place = kept.len() - 1;
-                    kept.splice(place..place, done);
+                    keep(&mut kept, entry, target, new, ending);
                 }
                 steps.push(step);
             }
@@ -84,8 +96,7 @@ pub fn revert(system: &dyn System, boot_id: &str, told: &Reverting) -> Result<Ve
     }
     if same_boot {
         steps.extend(bring_back_again(system, &journal, &mut kept));
-        // Nor does what somebody else wrote move.
-        for (target, value) in conflicts {
+        for (target, value) in staying {
             if target.read(system).is_ok_and(|now| !target.same(&now, &value)) {
                 // It stays in the journal either way.
                 let _ = target.write(system, &value);
@@ -103,6 +114,16 @@ pub fn revert(system: &dyn System, boot_id: &str, told: &Reverting) -> Result<Ve
         system.replace_synced(PATH, &rest.text())?;
     }
     Ok(steps)
+}
+
+/// Keeps an entry for the next revert, with what the kernel made of it. The list is backwards.
+fn keep(kept: &mut Vec<Entry>, entry: &Entry, target: &Target, new: &str, ending: Option<Option<String>>) {
+    let target = target.clone();
+    kept.extend(ending.map(|read_back| match read_back {
+        Some(read_back) => Entry::Done { target, new: new.into(), read_back },
+        None => Entry::Failed { target },
+    }));
+    kept.push(entry.clone());
 }
 
 /// Every target of the journal with the value that it has.
@@ -164,6 +185,7 @@ fn bring_back(system: &dyn System, past: &Past<'_>, force: bool) -> Step {
         |from: &str, outcome: Outcome| Step { name: (*name).into(), from: from.into(), to: (*old).into(), outcome };
     let now = match target.read(system) {
         Ok(now) => now,
+        Err(_) if target.is_gone(system) => return step("", Outcome::Gone),
         Err(error) => return step("", Outcome::Failed(format!("cannot be read: {error}"))),
     };
     if target.same(&now, old) {

@@ -32,7 +32,7 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         );
     }
     if changes.is_empty() {
-        changes.push_str("  :\n");
+        changes.push_str(if plan.is_fulfilled() { "  lock; begin\n" } else { "  :\n" });
     } else {
         let moved: Vec<&Target> = plan.changes().filter_map(|change| change.moves.as_ref()).collect();
         let may_move = |change: &&Change| moved.contains(&&change.target);
@@ -58,6 +58,13 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         }
         changes.insert_str(0, &looks);
     }
+    // What another profile set is brought back by the tool alone: it knows the whole journal.
+    let left = match plan.left_behind.len() {
+        0 => String::new(),
+        count => format!(
+            "  say '{count} settings of another profile stay, which this one says nothing of: `ringmq tune revert` first'\n"
+        ),
+    };
     TEMPLATE
         .replace("@profile@", &plan.profile)
         .replace("@host@", &plan.host)
@@ -68,6 +75,7 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         .replace("@fake@", FAKE_FOLDER)
         .replace("@card-get@", &card_lines(|setting| reading(setting).to_string()))
         .replace("@card-set@", &card_lines(|setting| card::command("\"$nic\"", setting, "\"$2\"")))
+        .replace("@left@", &left)
         .replace("@changes@", &changes)
 }
 
@@ -145,6 +153,15 @@ value_of() { # TARGET
   esac
   case $text in *\[*\]*) text=${text#*\[}; text=${text%%\]*} ;; esac
   printf '%s' "${text//"$tab"/\\t}"
+}
+
+# A device that was taken away, or an interrupt that has another number by now.
+is_gone() { # TARGET
+  local nic
+  case $1 in
+    card:*) nic=${1#card:}; [ ! -e "$root/sys/class/net/${nic%:*}" ] ;;
+    *) [ ! -e "$root$1" ] ;;
+  esac
 }
 
 write_value() { # TARGET VALUE
@@ -283,7 +300,7 @@ change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]
 }
 
 apply() {
-@changes@}
+@left@@changes@}
 
 revert() {
   local -a lines=() kept=() ended=()
@@ -299,7 +316,7 @@ revert() {
   for index in "${!lines[@]}"; do
     IFS=$tab read -r kind name target now <<< "${lines[index]}"
     if [ "$kind" = set ] && [ "$boot" = "$(boot_id)" ] && [ -z "${seen[$target]+known}" ]; then
-      seen[$target]=$(value_of "$target") || unset "seen[$target]"
+      seen[$target]=$(value_of "$target" 2> /dev/null) || unset "seen[$target]"
     fi
   done
   for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
@@ -321,7 +338,9 @@ revert() {
             "done$tab$target$tab"* | "failed$tab$target") ending=${ended[place]}; unset 'ended[place]'; break ;;
           esac
         done
-        if ! now=$(value_of "$target"); then
+        if is_gone "$target"; then
+          say "$name: gone"; continue
+        elif ! now=$(value_of "$target"); then
           say "$name: cannot be read"
         elif same "$target" "$now" "$old"; then
           seen[$target]=$old; continue
@@ -353,6 +372,7 @@ revert() {
     for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
       IFS=$tab read -r kind name target old new undo_target undo_value <<< "${lines[index]}"
       if [ "$kind" != set ] || [ "${first[$target]}" != "$index" ] || [ -n "${held[$target]-}" ]; then continue; fi
+      if is_gone "$target"; then continue; fi
       if now=$(value_of "$target") && same "$target" "$now" "$old"; then continue; fi
       if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then continue; fi
       say "$name: the kernel did not take $old back"

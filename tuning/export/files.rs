@@ -39,7 +39,9 @@ fn only_if(rule: &Rule) -> &'static str {
 
 /// Lines of an entry on the plan's host that have a value to write, or have it already.
 fn on_host<'plan>(plan: &'plan Plan, id: &'plan str) -> impl Iterator<Item = &'plan Line> {
-    plan.lines.iter().filter(move |line| line.id == id && (line.to_write.is_some() || line.state == State::Ok))
+    let can_be =
+        |line: &&Line| line.state != State::Unsupported && (line.to_write.is_some() || line.state == State::Ok);
+    plan.lines.iter().filter(move |line| line.id == id).filter(can_be)
 }
 
 fn safe<'all>(

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use crate::catalogue::{
     CardSetting, Catalogue, CatalogueError, Class, Computation, Inquiry, Kind, Need, Profile, Rule, Severity, Tunable,
 };
+use crate::journal::{Entry, Journal};
 use crate::placement::{self, Placement};
 use crate::probe::{Access, Answer, DataDirectory, Host, Nic, System, ask};
 use wanted::{Place, Situation, Wanted, not_offered, wanted};
@@ -121,6 +122,8 @@ pub struct Line {
     pub unproven: bool,
     /// Why the entry exists.
     pub why: String,
+    /// The place that the rule writes to; `None` if it only looks, or means nothing here.
+    pub target: Option<Target>,
     /// What the rule would write if it may and can; `None` where it is satisfied or means nothing.
     pub to_write: Option<String>,
     /// What would be written.
@@ -152,6 +155,11 @@ pub struct Plan {
     pub placement: Placement,
     /// All entries, in the order of the catalogue.
     pub lines: Vec<Line>,
+    /// Whether it has all entries of the profile.
+    pub is_whole: bool,
+    /// What another profile that is applied set and this one says nothing of. Apply brings it back first. Empty for a plan of
+    /// single entries.
+    pub left_behind: Vec<Undo>,
 }
 
 impl Plan {
@@ -164,6 +172,27 @@ impl Plan {
     /// at again.
     pub fn postponed_count(&self) -> usize {
         self.lines.iter().filter(|line| line.note == AFTER_QUEUES).count()
+    }
+
+    /// Every place that the profile writes to, whether it has to or not.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.lines.iter().filter_map(|line| line.target.as_ref())
+    }
+
+    /// Whether the host is as the profile wants it, as far as it may be written: something of it means something here, and
+    /// nothing of that is otherwise.
+    pub fn is_fulfilled(&self) -> bool {
+        let differs = |line: &Line| match line.state {
+            State::Drift => true,
+            // Read-only here, or not offered by the kernel.
+            State::Unsupported => line.to_write.is_some(),
+            State::Ok | State::Advice => false,
+        };
+        let is_there = |line: &Line| line.state == State::Ok && line.target.is_some();
+        self.is_whole
+            && self.lines.iter().any(is_there)
+            && !self.lines.iter().any(differs)
+            && self.left_behind.is_empty()
     }
 
     /// Lines of a state.
@@ -223,7 +252,31 @@ pub fn make(
         }
     }
     let (host_line, boot_id) = (host.summary(), host.boot_id.clone());
-    Ok(Plan { profile: profile.name.clone(), host: host_line, boot_id, placement, lines })
+    let name = profile.name.clone();
+    let is_whole = choices.only.is_empty();
+    let mut plan =
+        Plan { profile: name, host: host_line, boot_id, placement, lines, is_whole, left_behind: Vec::new() };
+    // A profile that only looks takes no other's place.
+    if is_whole && plan.targets().next().is_some() {
+        plan.left_behind = left_behind(system, &plan);
+    }
+    Ok(plan)
+}
+
+/// The first values, by the journal, of what another profile set and this plan has no place for.
+fn left_behind(system: &dyn System, plan: &Plan) -> Vec<Undo> {
+    let journal = Journal::read(system).ok().flatten().filter(|journal| journal.boot_id == plan.boot_id);
+    let other = journal.filter(|journal| journal.profile().is_some_and(|name| name != plan.profile));
+    let mut found: Vec<Undo> = Vec::new();
+    for entry in other.iter().flat_map(|journal| &journal.entries) {
+        if let Entry::Set { target, old, .. } = entry
+            && plan.targets().all(|own| own != target)
+            && found.iter().all(|undo| undo.target != *target)
+        {
+            found.push(Undo { target: target.clone(), value: old.clone() });
+        }
+    }
+    found
 }
 
 /// Which cores for what, with the queues that the cards will have once the profile's rule for them is followed, if it may be.
@@ -356,6 +409,7 @@ fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule:
         class: tunable.class,
         unproven: rule.writes() && !tunable.evidence.is_proven(),
         why: tunable.why.clone(),
+        target: None,
         to_write: None,
         change: None,
     };
@@ -391,17 +445,18 @@ fn assess_one(
     mut line: Line,
 ) -> Line {
     let system = situation.system;
+    let target = match (tunable.setting, tunable.path.is_empty()) {
+        (Some(setting), _) => place.nic.map(|nic| Target::Card(nic.name.clone(), setting)),
+        (None, false) => Some(Target::File(fill(&tunable.path, place))),
+        (None, true) => None,
+    };
+    line.target = target.clone().filter(|_| rule.writes());
     if rule.writes() && depends_on_queues(situation, tunable, rule, place) {
         return Line { state: State::Advice, note: AFTER_QUEUES.into(), ..line };
     }
     if let Some(reason) = unmet_need(situation, tunable, place) {
         return Line { note: reason, ..line };
     }
-    let target = match (tunable.setting, tunable.path.is_empty()) {
-        (Some(setting), _) => place.nic.map(|nic| Target::Card(nic.name.clone(), setting)),
-        (None, false) => Some(Target::File(fill(&tunable.path, place))),
-        (None, true) => None,
-    };
     line.have = match present(situation, tunable, place, target.as_ref()) {
         Ok(have) => have,
         Err(reason) => return Line { note: reason, ..line },
@@ -426,12 +481,12 @@ fn assess_one(
         }
         return line;
     };
+    line.to_write = Some(new.clone());
     if let Target::File(path) = &target
         && let Some(reason) = system.read(path).ok().and_then(|text| not_offered(&text, &new))
     {
         return Line { note: reason, ..line };
     }
-    line.to_write = Some(new.clone());
     if tunable.class != Class::Safe && !choices.allow.contains(&tunable.class) {
         line.state = State::Advice;
         line.note = format!("class {}: needs --allow {0}", tunable.class.name());
@@ -447,9 +502,9 @@ fn assess_one(
         Access::ReadOnly => {
             let fixed = matches!(target, Target::Card(..));
             let note = if fixed { "fixed by the card's driver" } else { "read-only here" };
-            return Line { note: note.into(), to_write: None, ..line };
+            return Line { note: note.into(), ..line };
         }
-        Access::Missing => return Line { note: "does not exist".into(), to_write: None, ..line },
+        Access::Missing => return Line { note: "does not exist".into(), ..line },
         Access::Forbidden => {
             line.state = State::Drift;
             line.note = "needs root".into();

@@ -137,7 +137,13 @@ pub fn check_text(plan: &Plan, style: Style) -> String {
 /// The list of `plan` and of `apply --dry-run`.
 pub fn plan_text(plan: &Plan, style: Style) -> String {
     let mut text = head(plan, style);
-    let mut count = 0;
+    let mut count = plan.left_behind.len();
+    for undo in &plan.left_behind {
+        let first = format!("{} -> {}", undo.target.name(), undo.value.replace('\t', " "));
+        text += &format!("{}\n", style.bold(&cut(&first, COLUMNS)));
+        text +=
+            &indented("Set by the profile before, and nothing that this one says anything of: brought back first.", 4);
+    }
     for line in &plan.lines {
         let Some(change) = &line.change else { continue };
         count += 1;
@@ -169,6 +175,7 @@ pub fn steps_text(steps: &[Step], style: Style) -> String {
         let (word, colour, more) = match &step.outcome {
             Outcome::Done => ("ok", AnsiColor::Green, String::new()),
             Outcome::AlreadyBack => ("as before", AnsiColor::Green, String::new()),
+            Outcome::Gone => ("gone", AnsiColor::Green, "there is no such device any more".into()),
             Outcome::Clamped(value) => ("drift", AnsiColor::Yellow, format!("the kernel made it {value}")),
             Outcome::Ignored => ("drift", AnsiColor::Yellow, "the kernel ignored it".into()),
             Outcome::Failed(error) => ("failed", AnsiColor::Red, error.clone()),

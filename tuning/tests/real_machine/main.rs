@@ -325,6 +325,7 @@ fn by_hand_at(system: &dyn System, id: &str, target: Target, new: &str) -> Resul
         class: Class::Safe,
         unproven: true,
         why: "The files are tried.".into(),
+        target: Some(target.clone()),
         to_write: Some(new.into()),
         change: Some(Change { name, target, counterpart: None, moves: None, old, new: new.into(), undo }),
     })

@@ -1,6 +1,6 @@
 //! What comes back, when, and what stays.
 
-use ringmq_tuning::executor::{self, Reverting, Step};
+use ringmq_tuning::executor::{self, Outcome, Reverting, Step};
 use ringmq_tuning::export;
 use ringmq_tuning::journal::{self, Journal};
 use ringmq_tuning::plan::Choices;
@@ -82,4 +82,88 @@ fn what_a_scheduler_takes_with_it_comes_back() {
         assert_eq!((direct.snapshot(), scripted.snapshot()), (before.clone(), before));
     }
     assert!(apply(&resetting(), "throughput").iter().all(Step::is_good));
+}
+
+#[test]
+fn a_device_that_is_gone_ends_a_revert() {
+    // Goal: what was taken away since leaves no journal that nobody can empty. Method: an interrupt with another number, a
+    // card that was unplugged; both executors.
+    for by_script in [false, true] {
+        let machine = Machine::small_virtual();
+        let kernel = system(&machine);
+        let plan = plan_of(&machine, &kernel, "latency", &settled());
+        executor::apply(&kernel, &plan).expect("applies");
+        let gone = |path: &str| std::fs::remove_file(machine.root().join(path)).expect("was there");
+        gone("proc/irq/41/smp_affinity_list");
+        gone("sys/class/net/eth0");
+        std::fs::remove_dir_all(machine.root().join("fake-root/cards")).expect("were there");
+        if by_script {
+            let output = run_script(&machine, &executor::script(&plan, machine.root()), "revert");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        } else {
+            let steps = revert(&machine);
+            assert!(steps.iter().all(Step::is_good), "{steps:?}");
+            let gone: Vec<&str> =
+                steps.iter().filter(|step| step.outcome == Outcome::Gone).map(|step| step.name.as_str()).collect();
+            assert_eq!(gone, ["nic.irq_affinity[eth0/41]", "nic.lro[eth0]"]);
+        }
+        assert!(!kernel.exists(journal::PATH), "nothing is left to do");
+    }
+}
+
+#[test]
+fn another_profile_leaves_no_mixture() {
+    // Goal: after a change of profiles nothing of the first holds that the second says nothing of, and one revert still
+    // brings back the first values. Method: latency, then throughput, on a kernel that moves values besides; compare with
+    // throughput alone.
+    let (changed, alone) = (Machine::moving(), Machine::moving());
+    let before = changed.snapshot();
+    apply(&changed, "latency");
+    let kernel = system(&changed);
+    let plan = plan_of(&changed, &kernel, "throughput", &settled());
+    let names: Vec<String> = plan.left_behind.iter().map(|undo| undo.target.name()).collect();
+    assert!(names.contains(&"/proc/sys/vm/page-cluster".to_string()), "{names:?}");
+    assert!(!names.contains(&"/proc/sys/vm/swappiness".to_string()), "{names:?}");
+    let text = ringmq_tuning::report::plan_text(&plan, ringmq_tuning::report::Style { colour: false });
+    assert!(text.contains("/proc/sys/vm/page-cluster -> 3\n"), "{text}");
+    assert!(executor::leave(&kernel, &plan).expect("reverts").iter().all(Step::is_good));
+    apply(&changed, "throughput");
+    apply(&alone, "throughput");
+    let without_journal = |machine: &Machine| {
+        let mut tree = machine.snapshot();
+        assert!(tree.remove(&journal::PATH[1..]).is_some());
+        tree
+    };
+    assert_eq!(without_journal(&changed), without_journal(&alone));
+    assert_eq!(plan_of(&changed, &kernel, "throughput", &settled()).left_behind, []);
+    assert!(revert(&changed).iter().all(Step::is_good));
+    assert_eq!(changed.snapshot(), before);
+}
+
+#[test]
+fn a_host_that_is_as_wanted_has_the_profile() {
+    // Goal: who set everything otherwise, by files for example, has the profile too. Method: take the journal away after an
+    // apply, apply again, by each executor; a third time nothing is written. A host that cannot be written has none.
+    for by_script in [false, true] {
+        let machine = Machine::small_virtual();
+        let kernel = system(&machine);
+        apply(&machine, "latency");
+        std::fs::remove_dir_all(machine.root().join("var/lib/ringmq-tune")).expect("was there");
+        for round in 0..2 {
+            let plan = plan_of(&machine, &kernel, "latency", &settled());
+            let changes = kernel.changes.get();
+            if by_script {
+                assert!(run_script(&machine, &executor::script(&plan, machine.root()), "apply").status.success());
+            } else {
+                assert_eq!(executor::apply(&kernel, &plan).expect("applies"), []);
+                assert_eq!(kernel.changes.get() - changes, 1 - round);
+            }
+            assert_eq!(Journal::read(&kernel).expect("sound").expect("noted").profile(), Some("latency"));
+        }
+        assert_eq!(revert(&machine), []);
+        assert!(!kernel.exists(journal::FOLDER));
+    }
+    let container = Machine::container();
+    let plan = plan_of(&container, &system(&container), "latency", &settled());
+    assert!(plan.changes().next().is_none() && !plan.is_fulfilled());
 }
