@@ -24,7 +24,7 @@ const PROFILES: &[(&str, &str)] = &[
 /// Evidence that exists as files below `tuning/evidence/`.
 const EVIDENCE: &str = include_str!("../evidence/index.toml");
 
-const PLACEHOLDERS: &[&str] = &["disk", "nic", "rx", "tx", "irq", "cpu"];
+const PLACEHOLDERS: &[&str] = &["disk", "volume", "nic", "rx", "tx", "irq", "cpu"];
 
 /// Why a name or a catalogue was refused.
 #[derive(Debug, thiserror::Error)]

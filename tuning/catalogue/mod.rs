@@ -192,6 +192,8 @@ pub enum Inquiry {
     Ballast,
     FreeSpaceGib,
     DataDirectory,
+    IoUring,
+    MapCount,
     OpenFilesLimit,
     LockedMemoryLimit,
     OomScoreAdjust,
@@ -200,6 +202,7 @@ pub enum Inquiry {
     MemoryMax,
     Cpuset,
     IoMax,
+    IoWeight,
     DmaLatencyDevice,
     Smt,
     IsolatedCpus,
@@ -262,7 +265,7 @@ pub struct Tunable {
     pub group: &'static str,
     /// What it is.
     pub kind: Kind,
-    /// Where it is, with `{disk}`, `{nic}`, `{rx}`, `{tx}`, `{irq}` and `{cpu}` to be filled in. Empty for kinds that
+    /// Where it is, with `{disk}`, `{volume}`, `{nic}`, `{rx}`, `{tx}`, `{irq}` and `{cpu}` to be filled in. Empty for kinds that
     /// have no file.
     pub path: String,
     /// The file that the kernel sets to zero when this one is written, and the other way round.

@@ -56,6 +56,8 @@ pub enum Computation {
     IrqCore,
     /// `none`, or `mq-deadline` on a rotating disk.
     DiskScheduler,
+    /// `none`, or `mq-deadline` on a rotating disk and behind an ATA port.
+    DiskSchedulerBySata,
     /// `tsc` (or the architecture's counter) if the kernel lists it.
     Clocksource,
 }
@@ -78,6 +80,7 @@ impl Computation {
             Computation::RxRingMaximum | Computation::TxRingMaximum => "the card's maximum",
             Computation::IrqCore => "pinned by tune cpus",
             Computation::DiskScheduler => "none; mq-deadline on rotating disks",
+            Computation::DiskSchedulerBySata => "none; mq-deadline on SATA and rotating disks",
             Computation::Clocksource => "tsc if listed",
         }
     }

@@ -103,7 +103,8 @@ pub fn limits() -> String {
 pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
     let mut text = format!("# Profile {}. Read by udev whenever a device appears.\n", profile.name);
     for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
-        let Some(attribute) = tunable.path.strip_prefix("/sys/block/{disk}/") else { continue };
+        let of_device = ["/sys/block/{disk}/", "/sys/block/{volume}/"];
+        let Some(attribute) = of_device.iter().find_map(|folder| tunable.path.strip_prefix(folder)) else { continue };
         text.push('\n');
         text += &comment(tunable);
         let lines = match plan {
@@ -161,6 +162,12 @@ fn on_any_disk(tunable: &Tunable, rule: &Rule) -> Vec<(String, &'static str, Str
         Rule::Computed(Computation::DiskScheduler) => vec![
             (REAL.into(), STILL, "none".into()),
             (REAL.into(), ROTATING, "mq-deadline".into()),
+            (VIRTUAL.into(), "", "none".into()),
+        ],
+        Rule::Computed(Computation::DiskSchedulerBySata) => vec![
+            (REAL.into(), STILL, "none".into()),
+            (REAL.into(), ROTATING, "mq-deadline".into()),
+            ("sd*[!0-9]".into(), ", DEVPATH==\"*/ata[0-9]*\"", "mq-deadline".into()),
             (VIRTUAL.into(), "", "none".into()),
         ],
         _ => Vec::new(),

@@ -180,7 +180,14 @@ mod tests {
         let cpus: Vec<Cpu> = (0..total * threads).map(cpu).collect();
         let allowed = cpus.iter().map(|cpu| cpu.id).collect();
         let rx = (0..queues).map(|queue| format!("rx-{queue}")).collect();
-        let nic = Nic { name: "eth0".into(), rx, tx: Vec::new(), interrupts: Vec::new(), node: Some(nodes - 1) };
+        let nic = Nic {
+            name: "eth0".into(),
+            rx,
+            tx: Vec::new(),
+            interrupts: Vec::new(),
+            node: Some(nodes - 1),
+            address: None,
+        };
         Host {
             topology: Topology { cpus, allowed },
             memory_bytes: 1 << 30,
@@ -190,6 +197,7 @@ mod tests {
             directories: Vec::new(),
             disks: Vec::new(),
             no_disk_because: String::new(),
+            volumes: Vec::new(),
             nics: vec![nic],
             no_nic_because: String::new(),
             cores_file: None,

@@ -322,6 +322,13 @@ fn places<'host>(tunable: &Tunable, host: &'host Host) -> Result<Vec<(String, Pl
         }
         return Ok(host.directories.iter().map(one).collect());
     }
+    if has("{volume}") {
+        if host.volumes.is_empty() {
+            return Err(host.no_disk_because.clone());
+        }
+        let one = |name: &'host String| (name.clone(), Place { volume: Some(name.as_str()), ..Place::default() });
+        return Ok(host.volumes.iter().map(one).collect());
+    }
     if on_disk {
         if host.disks.is_empty() {
             return Err(host.no_disk_because.clone());
@@ -372,6 +379,7 @@ fn places<'host>(tunable: &Tunable, host: &'host Host) -> Result<Vec<(String, Pl
 fn fill(path: &str, place: &Place<'_>) -> String {
     let queue = place.queue.unwrap_or_default();
     path.replace("{disk}", place.disk.unwrap_or_default())
+        .replace("{volume}", place.volume.unwrap_or_default())
         .replace("{nic}", place.nic.map_or("", |nic: &Nic| nic.name.as_str()))
         .replace("{rx}", queue)
         .replace("{tx}", queue)

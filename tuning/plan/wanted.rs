@@ -18,6 +18,8 @@ pub struct Place<'host> {
     pub directory: Option<&'host DataDirectory>,
     /// A disk's name.
     pub disk: Option<&'host str>,
+    /// What a file system is on: a disk, or what is made of disks.
+    pub volume: Option<&'host str>,
     /// A card.
     pub nic: Option<&'host Nic>,
     /// Name of a receive or send queue.
@@ -173,10 +175,15 @@ fn computed(
             Some(interrupt) => fixed(placement.core_of_queue(interrupt.queue).to_string()),
             None => Wanted::Unsupported("no interrupt".into()),
         },
-        Computation::DiskScheduler => match place.disk.and_then(|name| host.disk(name)) {
-            Some(disk) => fixed(if disk.seeks() { "mq-deadline" } else { "none" }.into()),
-            None => Wanted::Unsupported(host.no_disk_because.clone()),
-        },
+        Computation::DiskScheduler | Computation::DiskSchedulerBySata => {
+            match place.disk.and_then(|name| host.disk(name)) {
+                Some(disk) => {
+                    let is_short = computation == Computation::DiskSchedulerBySata && disk.is_sata;
+                    fixed(if disk.seeks() || is_short { "mq-deadline" } else { "none" }.into())
+                }
+                None => Wanted::Unsupported(host.no_disk_because.clone()),
+            }
+        }
         Computation::Clocksource => {
             let shown = String::from("a fast clock");
             if FAST_CLOCKS.contains(&have) {

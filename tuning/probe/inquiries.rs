@@ -3,6 +3,9 @@
 use super::{DataDirectory, Host, System, format_list};
 use crate::catalogue::Inquiry;
 
+/// What a ballast file must really take.
+const BALLAST_BYTES: u64 = 1 << 30;
+
 /// What came out of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -49,8 +52,8 @@ pub fn ask(system: &dyn System, host: &Host, directory: Option<&DataDirectory>, 
         }),
         Inquiry::FileSystem => of_directory(&|directory| is(directory.mount.file_system.clone())),
         Inquiry::Ballast => of_directory(&|directory| {
-            let found = system.exists(&format!("{}/ballast", directory.path.trim_end_matches('/')));
-            is(if found { "present" } else { "absent" })
+            let path = format!("{}/ballast", directory.path.trim_end_matches('/'));
+            is(ballast(system.exists(&path).then(|| system.size_of(&path).unwrap_or_default())))
         }),
         Inquiry::FreeSpaceGib => of_directory(&|directory| match system.free_bytes(&directory.path) {
             Some(bytes) => is((bytes >> 30).to_string()),
@@ -69,6 +72,19 @@ pub fn ask(system: &dyn System, host: &Host, directory: Option<&DataDirectory>, 
             Some(_) => is("none"),
             None => unsupported("no control group of version 2 with the io controller"),
         },
+        Inquiry::IoWeight => match group_file(system, "io.weight") {
+            Some(text) => is(text.trim().replace('\n', "; ")),
+            None => unsupported("no control group of version 2 with the io controller"),
+        },
+        Inquiry::IoUring => match system.try_io_uring() {
+            Ok(()) => is("available"),
+            Err(error) => is(match error.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => "forbidden".into(),
+                Some(libc::ENOSYS) => "not in this kernel".into(),
+                _ => format!("refused: {error}"),
+            }),
+        },
+        Inquiry::MapCount => map_count(system),
         Inquiry::DmaLatencyDevice => {
             if system.list("/sys/devices/system/cpu/cpu0/cpuidle").is_empty() {
                 return unsupported("the processors have no idle states to forbid");
@@ -111,6 +127,15 @@ fn status_field<'text>(text: &'text str, name: &str) -> Option<&'text str> {
 fn is_running(system: &dyn System, name: &str) -> bool {
     let processes = system.list("/proc").into_iter().filter(|entry| entry.bytes().all(|byte| byte.is_ascii_digit()));
     processes.into_iter().any(|id| system.read(&format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim() == name))
+}
+
+/// A file that takes no room gives none back: length and allocated bytes, if there is one.
+fn ballast(found: Option<(u64, u64)>) -> String {
+    match found {
+        None => "absent".into(),
+        Some((length, allocated)) if length.min(allocated) >= BALLAST_BYTES => "present".into(),
+        Some((_, allocated)) => format!("{} MiB only", allocated >> 20),
+    }
 }
 
 fn data_directory(system: &dyn System, path: &str) -> Answer {
@@ -173,6 +198,26 @@ fn memory_bound(system: &dyn System, name: &str) -> Answer {
     let values = own.iter().filter_map(|group| system.read(&format!("{group}/{name}")).ok());
     let least = values.filter_map(|text| text.trim().parse::<u64>().ok()).min();
     is(least.map_or("none".into(), |bytes| format!("{} MiB", bytes >> 20)))
+}
+
+/// How much of the allowed mappings the broker that uses most of them has.
+fn map_count(system: &dyn System) -> Answer {
+    let limit = system.read("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<usize>().ok());
+    let Some(limit) = limit.filter(|limit| *limit > 0) else { return unsupported("the kernel does not say") };
+    let count = |id: usize| system.read(&format!("/proc/{id}/maps")).map_or(0, |text| text.lines().count());
+    match brokers(system).into_iter().map(count).max() {
+        Some(most) => is(format!("{} %", most.saturating_mul(100).div_ceil(limit))),
+        None => unsupported("no broker is running"),
+    }
+}
+
+/// Numbers of the processes that are brokers.
+pub fn brokers(system: &dyn System) -> Vec<usize> {
+    let is_broker = |id: &usize| {
+        let read = |file: &str| system.read(&format!("/proc/{id}/{file}")).unwrap_or_default();
+        read("comm").trim() == "ringmq" && read("cmdline").split('\0').nth(1) == Some("start")
+    };
+    system.list("/proc").iter().filter_map(|entry| entry.parse().ok()).filter(is_broker).collect()
 }
 
 fn mitigations(system: &dyn System) -> Answer {

@@ -7,6 +7,7 @@ pub mod card;
 mod cpu_list;
 mod devices;
 mod inquiries;
+mod live;
 pub mod system;
 mod topology;
 
@@ -92,6 +93,8 @@ pub struct Host {
     pub disks: Vec<Disk>,
     /// Why there is no disk, if there is none.
     pub no_disk_because: String,
+    /// What the file systems of the data directories are on: their disks, or what is made of those, such as `dm-0`.
+    pub volumes: Vec<String>,
     /// Cards of the listen address.
     pub nics: Vec<Nic>,
     /// Why there is no card, if there is none.
@@ -113,7 +116,7 @@ impl Host {
             })?;
             directories.push(DataDirectory { path: directory.clone(), mount: mount.clone() });
         }
-        let (disks, no_disk_because) = devices::disks(system, &directories);
+        let (disks, no_disk_because, volumes) = devices::disks(system, &directories);
         let (nics, no_nic_because) = devices::nics(system, selection)?;
         let memory = system.read("/proc/meminfo").unwrap_or_default();
         Ok(Host {
@@ -125,6 +128,7 @@ impl Host {
             directories,
             disks,
             no_disk_because,
+            volumes,
             nics,
             no_nic_because,
             cores_file: selection.cores_file.as_ref().and_then(|path| system.read(path).ok()),

@@ -141,3 +141,105 @@ fn one_queue_keeps_its_moderation() {
     apply(&machine, "latency");
     assert_eq!(machine.text("/fake-root/cards/eth0/adaptive-rx"), "off\n");
 }
+
+fn states(plan: &Plan, id: &str) -> Vec<(String, String, State)> {
+    lines(plan, id).iter().map(|line| (line.device.clone(), line.have.clone(), line.state)).collect()
+}
+
+#[test]
+fn an_address_without_a_subnet_has_its_card() {
+    // Goal: clouds that give a machine one address and no network are no reason to leave its card alone. Method: an address
+    // that no route leads to, with the list of addresses; one that is not this machine's; the list is believed above routes.
+    let machine = Machine::arm();
+    let cards = |listen: &str| {
+        let listen = Some(listen.parse().expect("an address"));
+        let host = Host::probe(&system(&machine), &Selection { listen, ..Selection::default() }).expect("a host");
+        (host.nics.into_iter().map(|nic| nic.name).collect::<Vec<_>>(), host.no_nic_because)
+    };
+    assert_eq!(cards("10.10.0.7"), (vec![], "no card carries 10.10.0.7".to_string()));
+    machine.put("/fake-root/addresses", "lo 127.0.0.1\neth0 10.10.0.7\neth0 fe80::7");
+    for listen in ["10.10.0.7", "fe80::7"] {
+        assert_eq!(cards(listen).0, ["eth0"], "{listen}");
+    }
+    assert_eq!(cards("192.0.2.7").0, [""; 0], "in the subnet, and somebody else's");
+}
+
+#[test]
+fn read_ahead_is_that_of_the_mounted_device() {
+    // Goal: with LVM, LUKS or RAID the setting goes where the kernel looks. Method: a logical volume on a disk.
+    let machine = Machine::stacked();
+    let before = machine.snapshot();
+    assert!(apply(&machine, "latency").iter().all(Step::is_good));
+    assert_eq!(machine.text("/sys/block/dm-0/queue/read_ahead_kb"), "128\n");
+    assert_eq!(machine.text("/sys/block/vda/queue/read_ahead_kb"), "8192\n");
+    assert_eq!(machine.text("/sys/block/vda/queue/nomerges"), "2\n", "the rest is the disk's");
+    assert!(crate::revert(&machine).iter().all(Step::is_good));
+    assert_eq!(machine.snapshot(), before);
+}
+
+#[test]
+fn io_uring_is_tried() {
+    // Goal: a filter of system calls is found although the kernel's own switch is open. Method: a host that refuses.
+    let machine = Machine::container();
+    let check = || plan_of(&machine, &system(&machine), "dev-vm", &Choices::default());
+    assert_eq!(check().fatal_count(), 0);
+    for (code, have) in [(libc::EPERM, "forbidden"), (libc::ENOSYS, "not in this kernel")] {
+        machine.put("/fake-root/io-uring-error", &code.to_string());
+        let plan = check();
+        assert_eq!(states(&plan, "kernel.io_uring"), [(String::new(), have.into(), State::Drift)]);
+        assert_eq!(states(&plan, "kernel.io_uring_disabled")[0].2, State::Ok);
+        assert_eq!(plan.fatal_count(), 1);
+    }
+}
+
+#[test]
+fn a_ballast_takes_room() {
+    // Goal: a file that gives nothing back when it is deleted is no ballast. Method: none, an empty one, one with a hole, one
+    // that is really allocated.
+    let machine = Machine::small_virtual();
+    let have =
+        || states(&plan_of(&machine, &system(&machine), "latency", &Choices::default()), "fs.ballast")[0].clone();
+    assert_eq!((have().1.as_str(), have().2), ("absent", State::Advice));
+    machine.put("/data/ringmq/ballast", "");
+    let size = "/fake-root/sizes-data-ringmq-ballast";
+    for (sizes, told, state) in [
+        ("0 0", "0 MiB only", State::Advice),
+        ("1073741824 4096", "0 MiB only", State::Advice),
+        ("1073741824 1073745920", "present", State::Ok),
+    ] {
+        machine.put(size, sizes);
+        assert_eq!((have().1.as_str(), have().2), (told, state), "{sizes}");
+    }
+}
+
+#[test]
+fn sata_gets_a_scheduler_for_throughput() {
+    // Goal: a disk that takes few requests at a time has them sorted where throughput counts. Method: one behind an ATA port
+    // that does not rotate, under both profiles.
+    let machine = Machine::arm();
+    machine.put("/sys/block/sda/queue/rotational", "0");
+    let want = |profile: &str| {
+        let plan = plan_of(&machine, &system(&machine), profile, &Choices::default());
+        lines(&plan, "block.scheduler")[0].want.clone()
+    };
+    assert_eq!((want("latency").as_str(), want("throughput").as_str()), ("none", "mq-deadline"));
+}
+
+#[test]
+fn mappings_of_a_running_broker_are_counted() {
+    // Goal: the limit of mappings is worth a word only where a broker comes near it. Method: no broker, one with few, one
+    // with most of them; a program of the same name that is none.
+    let machine = Machine::small_virtual();
+    machine.put("/proc/sys/vm/max_map_count", "10");
+    let found =
+        || states(&plan_of(&machine, &system(&machine), "latency", &Choices::default()), "memory.map_count")[0].2;
+    machine.put("/proc/70/comm", "ringmq");
+    machine.put("/proc/70/cmdline", "ringmq\0tune\0check");
+    assert_eq!(found(), State::Unsupported);
+    machine.put("/proc/71/comm", "ringmq");
+    machine.put("/proc/71/cmdline", "ringmq\0start\0");
+    for (count, state) in [(2, State::Ok), (5, State::Ok), (6, State::Advice)] {
+        machine.put("/proc/71/maps", &vec!["7f0-7f1 r--p"; count].join("\n"));
+        assert_eq!(found(), state, "{count}");
+    }
+}

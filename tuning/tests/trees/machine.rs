@@ -44,6 +44,7 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("vm/stat_interval", "1"),
     ("kernel/numa_balancing", "1"),
     ("kernel/timer_migration", "1"),
+    ("kernel/watchdog", "1"),
     ("kernel/nmi_watchdog", "1"),
     ("kernel/sched_autogroup_enabled", "1"),
     ("kernel/io_uring_disabled", "0"),
@@ -323,6 +324,20 @@ impl Machine {
             machine.card_setting("eth0", setting, value);
         }
         machine.rules.insert("card:eth0".into(), Rule::Queues);
+        machine
+    }
+
+    /// The small machine with its data on a logical volume of the disk.
+    pub fn stacked() -> Machine {
+        let mut machine = Machine::small_virtual();
+        machine.name = "stacked";
+        let volume = "/sys/devices/virtual/block/dm-0";
+        machine.put(&format!("{volume}/queue/read_ahead_kb"), "8192");
+        machine.put(&format!("{volume}/queue/rotational"), "1");
+        machine.link(&format!("{volume}/slaves/vda1"), "/sys/devices/pci0000:00/0000:00:02.0/virtio1/block/vda/vda1");
+        machine.link("/sys/block/dm-0", volume);
+        machine.link("/sys/dev/block/252:0", volume);
+        machine.put("/proc/self/mountinfo", "2 1 252:0 / /data rw,relatime - xfs /dev/mapper/data rw");
         machine
     }
 
