@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::catalogue::{CardSetting, Catalogue, Class, Computation, Kind, Need, Profile, Rule, Tunable};
+use super::Exporting;
+use crate::catalogue::{CardSetting, Class, Computation, Kind, Need, Rule, Tunable};
 use crate::plan::{Line, Plan, State};
+use crate::probe::Nic;
 
 /// What a file says of an entry.
 enum Said {
@@ -16,9 +18,10 @@ enum Said {
 }
 
 /// On a host what the plan found, whether it is to be written or there already; on any host what the rule says.
-fn said(plan: Option<&Plan>, tunable: &Tunable, rule: &Rule) -> Said {
+fn said(plan: Option<&Plan>, nic: Option<&str>, tunable: &Tunable, rule: &Rule) -> Said {
     if let Some(plan) = plan {
-        let line = on_host(plan, &tunable.id).next();
+        let is_of = |line: &&Line| nic.is_none_or(|nic| line.device == nic);
+        let line = on_host(plan, &tunable.id).find(is_of);
         let unsupported = || plan.lines.iter().find(|line| line.id == tunable.id).map(|line| line.note.clone());
         return match line {
             Some(line) => Said::Value(written(line)),
@@ -44,13 +47,18 @@ fn on_host<'plan>(plan: &'plan Plan, id: &'plan str) -> impl Iterator<Item = &'p
     plan.lines.iter().filter(move |line| line.id == id).filter(can_be)
 }
 
-fn safe<'all>(
-    catalogue: &'all Catalogue,
-    profile: &Profile,
-    kind: Kind,
-) -> impl Iterator<Item = (&'all Tunable, &'all Rule)> {
-    let chosen = catalogue.chosen(profile).into_iter();
-    chosen.filter(move |(tunable, rule)| tunable.kind == kind && tunable.class == Class::Safe && rule.writes())
+/// The chosen entries of the profile that write.
+fn writing<'all>(exporting: &Exporting<'all>) -> Vec<(&'all Tunable, &'all Rule)> {
+    let Exporting { catalogue, profile, choices, .. } = *exporting;
+    let mut chosen = catalogue.chosen(profile);
+    chosen.retain(|(tunable, rule)| rule.writes() && choices.includes(tunable));
+    chosen
+}
+
+fn safe<'all>(exporting: &Exporting<'all>, kind: Kind) -> Vec<(&'all Tunable, &'all Rule)> {
+    let mut chosen = writing(exporting);
+    chosen.retain(|(tunable, _)| tunable.kind == kind && tunable.class == Class::Safe);
+    chosen
 }
 
 fn comment(tunable: &Tunable) -> String {
@@ -59,12 +67,13 @@ fn comment(tunable: &Tunable) -> String {
 }
 
 /// sysctl.d.
-pub fn sysctl(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
-    let mut text = format!("# Profile {}. Read by systemd-sysctl, or by `sysctl -p FILE`.\n", profile.name);
-    for (tunable, rule) in safe(catalogue, profile, Kind::Sysctl) {
+pub fn sysctl(exporting: &Exporting<'_>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    let mut text = format!("# Profile {profile}. Read by systemd-sysctl, or by `sysctl -p FILE`.\n");
+    for (tunable, rule) in safe(exporting, Kind::Sysctl) {
         text.push('\n');
         text += &comment(tunable);
-        let _ = match said(plan, tunable, rule) {
+        let _ = match said(plan, None, tunable, rule) {
             Said::Value(value) => writeln!(text, "{} = {value}", tunable.id),
             Said::Bound(value) => writeln!(text, "# {}{} = {value}", only_if(rule), tunable.id),
             Said::Words(words) => writeln!(text, "# {}: {words}", tunable.id),
@@ -74,21 +83,29 @@ pub fn sysctl(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> 
 }
 
 /// tmpfiles.d, for settings below `/sys` that belong to no device.
-pub fn tmpfiles(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
-    let mut text = format!("# Profile {}. Read by systemd-tmpfiles at boot.\n", profile.name);
-    for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
+pub fn tmpfiles(exporting: &Exporting<'_>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    let mut text = format!("# Profile {profile}. Read by systemd-tmpfiles at boot.\n");
+    for (tunable, rule) in safe(exporting, Kind::Sysfs) {
         if tunable.path.contains('{') {
             continue;
         }
         text.push('\n');
         text += &comment(tunable);
-        let _ = match said(plan, tunable, rule) {
+        let _ = match said(plan, None, tunable, rule) {
             Said::Value(value) => writeln!(text, "w {} - - - - {value}", tunable.path),
             Said::Bound(value) => writeln!(text, "# {}w {} - - - - {value}", only_if(rule), tunable.path),
             Said::Words(words) => writeln!(text, "# {}: {words}", tunable.path),
         };
     }
     text
+}
+
+/// sysusers.d: the user of the broker's unit.
+pub fn sysusers() -> String {
+    "# The user of ringmq.service. Read by systemd-sysusers at boot, and when it is called.\n\
+     u ringmq - \"RingMQ message broker\" /var/lib/ringmq\n"
+        .into()
 }
 
 /// limits.d, for brokers that no unit starts.
@@ -100,9 +117,10 @@ pub fn limits() -> String {
 }
 
 /// udev rules for disks, and for the queues of this host's cards.
-pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
-    let mut text = format!("# Profile {}. Read by udev whenever a device appears.\n", profile.name);
-    for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
+pub fn udev(exporting: &Exporting<'_>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    let mut text = format!("# Profile {profile}. Read by udev whenever a device appears.\n");
+    for (tunable, rule) in safe(exporting, Kind::Sysfs) {
         let of_device = ["/sys/block/{disk}/", "/sys/block/{volume}/"];
         let Some(attribute) = of_device.iter().find_map(|folder| tunable.path.strip_prefix(folder)) else { continue };
         text.push('\n');
@@ -119,22 +137,30 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
             );
         }
     }
-    for (tunable, _) in safe(catalogue, profile, Kind::Sysfs) {
+    for (tunable, _) in safe(exporting, Kind::Sysfs) {
         let Some(rest) = tunable.path.strip_prefix("/sys/class/net/{nic}/") else { continue };
         for line in plan.into_iter().flat_map(|plan| on_host(plan, &tunable.id)) {
             let (nic, queue) = line.device.split_once('/').unwrap_or((line.device.as_str(), ""));
             let attribute = rest.replace("{rx}", queue).replace("{tx}", queue);
             let value = written(line);
+            let host = exporting.on.map(|(host, _)| host);
+            let known = host.and_then(|host| host.nic(nic)).and_then(|nic| nic.address.as_ref());
+            // Rules run before the card has its name. A bridge or a VLAN may have the same address, but no driver.
+            let matched = match known {
+                Some((address, true)) => format!("DRIVERS==\"?*\", ATTR{{address}}==\"{address}\""),
+                Some((address, false)) => format!("ATTR{{address}}==\"{address}\""),
+                None => format!("KERNEL==\"{nic}\""),
+            };
             let _ = writeln!(
                 text,
-                "ACTION==\"add|change\", SUBSYSTEM==\"net\", KERNEL==\"{nic}\", ATTR{{{attribute}}}=\"{value}\""
+                "ACTION==\"add|change\", SUBSYSTEM==\"net\", {matched}, ATTR{{{attribute}}}=\"{value}\""
             );
         }
     }
     if plan.is_none() {
         text += "\n# Queues of cards (RPS, XPS) depend on the host: `ringmq tune export` on it writes them here.\n";
     }
-    if profile.name == "latency" {
+    if profile == "latency" {
         text += "\n# The broker keeps the processors from deep sleep while this profile is applied; it needs the device for it.\n\
                  KERNEL==\"cpu_dma_latency\", GROUP=\"ringmq\", MODE=\"0660\"\n\n";
     }
@@ -174,31 +200,38 @@ fn on_any_disk(tunable: &Tunable, rule: &Rule) -> Vec<(String, &'static str, Str
     }
 }
 
-/// A link file of systemd-networkd for the cards: the profile's settings that interrupt the link for a moment, applied
-/// when the card appears, when nobody is connected yet.
-pub fn link(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
-    let mut names: Vec<&str> = plan
-        .into_iter()
-        .flat_map(|plan| plan.lines.iter())
-        .filter(|line| line.id.starts_with("nic.") && !line.device.is_empty())
-        .map(|line| line.device.split('/').next().unwrap_or_default())
-        .collect();
-    names.dedup();
-    let matched = match names.is_empty() {
-        true => "# Name the card: `ringmq tune export` on the host does it.\nOriginalName=CARD\n".into(),
-        false => format!("OriginalName={}\n", names.join(" ")),
+/// Link files of systemd-networkd, one per card of the host: the profile's settings that interrupt the link for a moment, applied
+/// when the card appears, when nobody is connected yet. Paths and texts.
+pub fn links(exporting: &Exporting<'_>) -> Vec<(String, String)> {
+    let path = |name: &str| format!("systemd/network/60-ringmq{name}.link");
+    match exporting.on.map_or(&[][..], |(host, _)| host.nics.as_slice()) {
+        [] => vec![(path(""), link(exporting, None))],
+        [one] => vec![(path(""), link(exporting, Some(one)))],
+        several => several.iter().map(|nic| (path(&format!("-{}", nic.name)), link(exporting, Some(nic)))).collect(),
+    }
+}
+
+fn link(exporting: &Exporting<'_>, nic: Option<&Nic>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    // A name that udev itself gave matches nothing.
+    let matched = match nic.map(|nic| (&nic.name, &nic.address)) {
+        None => {
+            "# Give the card's address: `ringmq tune export` on the host does it.\nPermanentMACAddress=CARD\n".into()
+        }
+        Some((name, Some((address, true)))) => format!("# {name}\nPermanentMACAddress={address}\n"),
+        Some((name, Some((address, false)))) => format!("# {name}\nMACAddress={address}\n"),
+        Some((name, None)) => format!("OriginalName={name}\n"),
     };
     let mut text = format!(
-        "# Profile {}. Read by udev when the card appears, before anybody is connected.\n\
+        "# Profile {profile}. Read by udev when the card appears, before anybody is connected.\n\
          [Match]\n{matched}\n[Link]\n\
          # As in systemd's own default file, which this one replaces for the card.\n\
          NamePolicy=keep kernel database onboard slot path\n\
-         MACAddressPolicy=persistent\n",
-        profile.name
+         MACAddressPolicy=persistent\n"
     );
-    for (tunable, rule) in catalogue.chosen(profile) {
-        let Some(setting) = tunable.setting.filter(|_| rule.writes()) else { continue };
-        let value = match said(plan, tunable, rule) {
+    for (tunable, rule) in writing(exporting) {
+        let Some(setting) = tunable.setting else { continue };
+        let value = match said(plan, nic.map(|nic| nic.name.as_str()), tunable, rule) {
             Said::Value(value) => value,
             Said::Bound(value) => {
                 let _ = writeln!(text, "# {}{} {value}", only_if(rule), tunable.id);

@@ -35,11 +35,14 @@ pub struct Choices {
 }
 
 impl Choices {
+    /// Whether an entry is among them, whatever its class.
+    pub fn includes(&self, tunable: &Tunable) -> bool {
+        (self.only.is_empty() || self.only.contains(&tunable.id)) && (!self.proven_only || tunable.evidence.is_proven())
+    }
+
     /// Whether an entry may be written, as far as these choices go.
     fn may_write(&self, tunable: &Tunable) -> bool {
-        (self.only.is_empty() || self.only.contains(&tunable.id))
-            && (tunable.class == Class::Safe || self.allow.contains(&tunable.class))
-            && (!self.proven_only || tunable.evidence.is_proven())
+        self.includes(tunable) && (tunable.class == Class::Safe || self.allow.contains(&tunable.class))
     }
 }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use ringmq_tuning::catalogue::Catalogue;
-use ringmq_tuning::{export, report};
+use ringmq_tuning::export::{self, Exporting, Service};
+use ringmq_tuning::plan::Choices;
+use ringmq_tuning::report;
 
 /// Compares a file of the crate with its text; with `RINGMQ_TUNING_WRITE=1` writes it instead.
 pub fn compare(path: &str, text: &str) {
@@ -28,12 +30,13 @@ fn generated_catalogue_page_is_fresh() {
 fn generated_exports_are_fresh() {
     // Goal: the files for operators without the tool are those of the catalogue. Method: generate and compare.
     let catalogue = Catalogue::embedded().expect("sound");
-    let program = "/usr/bin/ringmq";
-    compare("systemd/ringmq.service", &export::broker_unit(&catalogue, None, program));
-    compare("systemd/ringmq-tune.service", &export::tune_unit("latency", program, "--config /etc/ringmq/ringmq.toml"));
+    let (service, choices) = (Service::standard("/usr/bin/ringmq"), Choices::default());
+    compare("systemd/ringmq.service", &export::broker_unit(&catalogue, None, &service));
+    compare("systemd/ringmq-tune.service", &export::tune_unit("latency", &service));
     for name in ["latency", "throughput"] {
         let profile = catalogue.profile(name).expect("exists");
-        for file in export::files(&catalogue, profile, None, program, "") {
+        let exporting = Exporting { catalogue: &catalogue, profile, choices: &choices, on: None, service: &service };
+        for file in export::files(&exporting) {
             if !file.path.starts_with("systemd/system/") {
                 compare(&format!("exported/{name}/{}", file.path), &file.text);
             }

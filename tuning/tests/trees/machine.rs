@@ -312,6 +312,14 @@ impl Machine {
         machine
     }
 
+    /// One more card, with nothing but a place.
+    pub fn second_card(&self, name: &str) {
+        let device = "/sys/devices/pci0000:80/0000:82:00.0";
+        self.put(&format!("{device}/net/{name}/queues/rx-0/rps_cpus"), "0");
+        self.link(&format!("/sys/class/net/{name}"), &format!("{device}/net/{name}"));
+        self.link(&format!("{device}/net/{name}/device"), device);
+    }
+
     /// Eight cores and a card with one queue that can have eight, and gets them when it is told.
     pub fn growing() -> Machine {
         let mut machine = Machine::new("growing", &Shape { nodes: 1, cores_per_node: 8, threads: 1 }, 16);

@@ -42,7 +42,10 @@ fn a_persisted_profile_outlives_its_shutdowns() {
     assert!(!kernel.exists(journal::PATH) && !kernel.exists(export::TUNE_UNIT));
     machine.put("/proc/sys/kernel/random/boot_id", before["proc/sys/kernel/random/boot_id"][5..].trim());
     assert_eq!(machine.snapshot(), before);
-    assert!(export::tune_unit("latency", "ringmq", "").contains("\nExecStop=ringmq tune revert --keep-files\n"));
+    assert!(
+        export::tune_unit("latency", &export::Service::standard("ringmq"))
+            .contains("\nExecStop=ringmq tune revert --keep-files\n")
+    );
 }
 
 /// A kernel that gives a disk its default depth when the scheduler changes, and itself a reserve when huge pages do.
