@@ -12,18 +12,21 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use ringmq_tuning::catalogue::{Catalogue, Class, Profile};
 use ringmq_tuning::executor::{self, Reverting, Step};
-use ringmq_tuning::export;
+use ringmq_tuning::export::{self, Exporting, Service};
 use ringmq_tuning::journal::{Journal, JournalError};
 use ringmq_tuning::plan::{self, Choices, Plan, State};
 use ringmq_tuning::probe::{Host, RootSystem, Selection, System};
 use ringmq_tuning::report::{self, Style};
 
-use crate::config::{self, Config, Service, Sources};
+use crate::config::{self, Config, Sources};
 
 /// The profile when none is named and none is applied.
 const DEFAULT_PROFILE: &str = "latency";
 /// Deviations that the start names.
 const WORST_AT_START: usize = 3;
+
+/// What stands before a complaint.
+const COMPLAINT_MARK: &str = "ringmq: ";
 
 /// The kernel's device for wishes about the time to wake a processor (`Documentation/power/pm_qos_interface`).
 const DMA_LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
@@ -46,7 +49,7 @@ impl From<TuneStatus> for ExitCode {
 }
 
 /// For the help text.
-pub const EXIT_CODES: &str = "Exit codes of tune:\n    0  all as wanted\n    1  something is not, or plan has changes\n    \
+pub const EXIT_CODES: &str = "Exit codes of tune:\n    0  nothing to change (advice may be left: see the last line of check)\n    1  something is not, or plan has changes\n    \
                               2  wrong command line or name\n    3  something without which the broker cannot run\n    \
                               4  an error of the tool or the host";
 
@@ -140,7 +143,7 @@ pub enum Format {
 pub enum Allowed {
     /// What interrupts the network or the clock for a moment
     Jitter,
-    /// What takes effect after a reboot
+    /// What takes effect after a reboot: taken, and nothing of it is ever written
     Reboot,
 }
 
@@ -244,7 +247,7 @@ pub fn run(arguments: TuneArguments) -> ExitCode {
     match carry_out(arguments.what) {
         Ok(status) => status.into(),
         Err(Failure(status, message)) => {
-            super::complain(&message);
+            super::complain(&report::wrapped(&message, COMPLAINT_MARK.len()));
             status.into()
         }
     }
@@ -278,12 +281,18 @@ fn carry_out(command: TuneCommand) -> Result<TuneStatus, Failure> {
         TuneCommand::Revert { force, keep_files, root, format } => {
             let system = open_root(&root)?;
             let boot_id = system.read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-            let steps =
-                executor::revert(&system, boot_id.trim(), &Reverting { force, keep_files }).map_err(internal)?;
+            let steps = executor::revert(&system, boot_id.trim(), &Reverting { force, keep_files, keep: Vec::new() })
+                .map_err(internal)?;
             show(format.chosen(), || report::steps_text(&steps, style), || report::steps_json(&steps))?;
             Ok(if steps.iter().all(Step::is_good) { TuneStatus::AllOk } else { TuneStatus::Drift })
         }
-        TuneCommand::Export { host, to } => export_files(&session(&host)?, &host, &to),
+        TuneCommand::Export { mut host, to } => {
+            // Files are for a service: where nothing names its data, it has the unit's own directory.
+            if host.data.is_none() && host.config.is_none() && host.broker_conf.is_none() {
+                host.data = Some(export::DATA_DIR.into());
+            }
+            export_files(&session(&host)?, &host, &to)
+        }
         TuneCommand::Cpus { host, dry_run } => cpus(&session(&host)?, &host, dry_run, style),
     }
 }
@@ -321,7 +330,7 @@ fn open_root(root: &Path) -> Result<RootSystem, Failure> {
 fn configuration(arguments: &HostArguments) -> Result<Config, Failure> {
     let options = [("data_dir", arguments.data.clone()), ("listen", arguments.listen.clone())];
     let sources = Sources {
-        service: Service::Broker,
+        service: config::Service::Broker,
         config_file: arguments.config.clone(),
         broker_conf: arguments.broker_conf.clone(),
         sets: Vec::new(),
@@ -351,8 +360,14 @@ fn session(arguments: &HostArguments) -> Result<Session, Failure> {
         false => std::path::absolute(config.root_dir()).map_err(internal)?,
     };
     let text = |path: &Path| path.to_string_lossy().into_owned();
+    let absolute = |path: &String| std::path::absolute(path).map_or_else(|_| path.clone(), |path| text(&path));
     let directories = match arguments.dirs.as_slice() {
         [] => vec![text(&data_dir), text(&data_dir_of_log(&config, &data_dir))],
+        named if named.iter().any(|path| !system.exists(&absolute(path))) => {
+            let lacking: Vec<&str> =
+                named.iter().filter(|path| !system.exists(&absolute(path))).map(String::as_str).collect();
+            return Err(usage(format!("there is no directory {}", lacking.join(", "))));
+        }
         named if system.is_live() => named.iter().map(|path| text(&real_path(Path::new(path)))).collect(),
         named => named.to_vec(),
     };
@@ -388,6 +403,11 @@ fn look(
         })
         .collect();
     let proven_only = arguments.proven_only;
+    if allow.contains(&Class::Reboot) {
+        super::complain(
+            &"--allow reboot writes nothing: the kernel's command line is for a person to edit, as check says",
+        );
+    }
     let choices = Choices { only: arguments.only.clone(), allow, proven_only, ..Choices::default() };
     let plan = plan::make(&system, &catalogue, &host, &profile, &choices).map_err(usage)?;
     Ok(Session { system, catalogue, profile, host, plan, selection, choices, data_dir })
@@ -417,13 +437,14 @@ fn show_plan(session: &Session, arguments: &HostArguments, style: Style) -> Resu
 }
 
 fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Style) -> Result<TuneStatus, Failure> {
+    let mut steps = executor::leave(&session.system, &session.plan)?;
+    let plan = if steps.is_empty() { session.plan.clone() } else { session.look_again(&session.choices)? };
     let again = || session.look_again(&Choices { queues_are_settled: true, ..session.choices.clone() });
-    let (plan, mut steps) = executor::apply_in_order(&session.system, session.plan.clone(), again)?;
+    let (plan, applied) = executor::apply_in_order(&session.system, plan, again)?;
+    steps.extend(applied);
     let plan = &plan;
     if persist {
-        let program = std::env::current_exe().map_err(internal)?;
-        let unit =
-            export::tune_unit(&plan.profile, &program.display().to_string(), &kept_arguments(session, arguments));
+        let unit = export::tune_unit(&plan.profile, &service(session, arguments)?);
         for (path, text) in [(export::TUNE_UNIT, unit), (export::TUNE_DROP_IN, export::tune_drop_in())] {
             steps.push(executor::make_file(&session.system, plan, path, &text).map_err(internal)?);
         }
@@ -440,36 +461,53 @@ fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Sty
     Ok(if good { TuneStatus::AllOk } else { TuneStatus::Drift })
 }
 
-/// The options that a unit must repeat, so that every boot chooses the same devices.
-fn kept_arguments(session: &Session, arguments: &HostArguments) -> String {
-    let mut kept: Vec<String> = vec!["--dirs".into(), {
-        let paths: Vec<&str> = session.host.directories.iter().map(|directory| directory.path.as_str()).collect();
-        paths.join(",")
-    }];
-    let mut option = |name: &str, value: Option<String>| {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            kept.extend([name.to_string(), value]);
+/// How units are to call this program, so that every boot chooses the same devices and the broker runs on the same data.
+fn service(session: &Session, arguments: &HostArguments) -> Result<Service, Failure> {
+    let absolute = |path: &PathBuf| real_path(path).display().to_string();
+    let data_dir = session.data_dir.display().to_string();
+    let mut config: Vec<String> = Vec::new();
+    for (name, path) in [("--config", &arguments.config), ("--broker-conf", &arguments.broker_conf)] {
+        config.extend(path.iter().flat_map(|path| [name.to_string(), absolute(path)]));
+    }
+    let mut start = config.clone();
+    if start.is_empty() {
+        start.extend(["--config".to_string(), export::CONFIG.into()]);
+    }
+    start.extend(["--data".to_string(), data_dir.clone()]);
+    // A directory that the broker makes at its first start may be missing at this one, so it is not among those named.
+    let mut tune = match arguments.dirs.is_empty() {
+        true => vec!["--data".into(), data_dir],
+        false => vec!["--dirs".into(), session.selection.directories.join(",")],
+    };
+    tune.extend(config);
+    let mut option = |name: &str, value: String| {
+        if !value.is_empty() {
+            tune.extend([name.to_string(), value]);
         }
     };
-    let absolute = |path: &PathBuf| real_path(path).display().to_string();
-    option("--nic", Some(arguments.nic.join(",")));
-    option("--listen", arguments.listen.clone());
-    option("--config", arguments.config.as_ref().map(absolute));
-    option("--broker-conf", arguments.broker_conf.as_ref().map(absolute));
-    option("--only", Some(arguments.only.join(",")));
+    option("--nic", arguments.nic.join(","));
+    option("--listen", arguments.listen.clone().unwrap_or_default());
+    option("--only", arguments.only.join(","));
     for allowed in &arguments.allow {
-        option("--allow", allowed.to_possible_value().map(|value| value.get_name().to_string()));
+        option("--allow", allowed.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string()));
     }
     if arguments.proven_only {
-        kept.push("--proven-only".into());
+        tune.push("--proven-only".into());
     }
-    kept.join(" ")
+    let is_elsewhere = |path: &&String| !Path::new(path.as_str()).starts_with(export::DATA_DIR);
+    let writable = session.selection.directories.iter().filter(is_elsewhere).cloned().collect();
+    let program = std::env::current_exe().map_err(internal)?.display().to_string();
+    Ok(Service { program, start, tune, writable })
 }
 
 fn export_files(session: &Session, arguments: &HostArguments, to: &Path) -> Result<TuneStatus, Failure> {
-    let program = std::env::current_exe().map_err(internal)?.display().to_string();
-    let kept = kept_arguments(session, arguments);
-    let files = export::files(&session.catalogue, &session.profile, Some(&session.plan), &program, &kept);
+    let files = export::files(&Exporting {
+        catalogue: &session.catalogue,
+        profile: &session.profile,
+        choices: &session.choices,
+        on: Some((&session.host, &session.plan)),
+        service: &service(session, arguments)?,
+    });
     for file in &files {
         let path = to.join(&file.path);
         let written =
@@ -502,8 +540,16 @@ fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Styl
     Ok(TuneStatus::AllOk)
 }
 
-/// One line for the log of a starting broker: which profile is applied, and what deviates most from it.
-pub fn start_line(config: &Config) -> String {
+/// How a starting broker finds its host.
+pub struct AtStart {
+    /// One line for the log: which profile is applied, and what deviates most from it.
+    pub line: String,
+    /// Whether the host has profile `latency`, applied or otherwise.
+    is_for_latency: bool,
+}
+
+/// Looks at the host of a starting broker.
+pub fn at_start(config: &Config) -> AtStart {
     let arguments = HostArguments { root: "/".into(), ..HostArguments::default() };
     let data_dir = real_path(&config.root_dir());
     let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -511,14 +557,21 @@ pub fn start_line(config: &Config) -> String {
     // The service may keep this process off the cores of interrupts, which count all the same.
     let selection =
         Selection { directories, listen: Some(config.listen), all_processors: true, ..Selection::default() };
-    let session = open_root(Path::new("/")).and_then(|system| look(system, &arguments, selection, data_dir));
-    let session = match session {
-        Ok(session) => session,
-        Err(Failure(_, message)) => return format!("tuning: this host cannot be checked: {message}"),
-    };
-    let applied = match applied_profile(&session.system) {
-        Some(name) => format!("profile {name} is applied"),
-        None => format!("no profile is applied; compared with {}", session.profile.name),
+    match open_root(Path::new("/")).and_then(|system| look(system, &arguments, selection, data_dir)) {
+        Ok(session) => session_at_start(&session),
+        Err(Failure(_, message)) => {
+            AtStart { line: format!("tuning: this host cannot be checked: {message}"), is_for_latency: false }
+        }
+    }
+}
+
+fn session_at_start(session: &Session) -> AtStart {
+    let wanted = &session.plan.profile;
+    let (applied, has_profile) = match applied_profile(&session.system) {
+        Some(name) => (format!("profile {name} is applied"), true),
+        // By the files of export, for example.
+        None if session.plan.is_fulfilled() => (format!("the host is as profile {wanted} wants it"), true),
+        None => (format!("no profile is applied; compared with {wanted}"), false),
     };
     let worst: Vec<String> = session
         .plan
@@ -532,15 +585,17 @@ pub fn start_line(config: &Config) -> String {
         .collect();
     let drift = session.plan.count(State::Drift);
     let tail = if worst.is_empty() { "nothing deviates".into() } else { format!("worst: {}", worst.join("; ")) };
-    format!("tuning: {applied}: {} ok, {drift} drift (ringmq tune check); {tail}", session.plan.count(State::Ok))
+    let ok = session.plan.count(State::Ok);
+    AtStart {
+        line: format!("tuning: {applied}: {ok} ok, {drift} drift (ringmq tune check); {tail}"),
+        is_for_latency: has_profile && wanted == "latency",
+    }
 }
 
-/// Keeps the processors from deep sleep (PM QoS) while profile `latency` is applied, until the file is dropped. `None`
+/// Keeps the processors from deep sleep (PM QoS) while the host has profile `latency`, until the file is dropped. `None`
 /// under other profiles, and where the device is missing or not for this user: that costs latency and nothing else.
-pub fn hold_awake() -> Option<File> {
-    let system = RootSystem::new(Path::new("/")).ok()?;
-    let wanted = applied_profile(&system).is_some_and(|name| name == "latency");
-    let held = wanted.then(|| ask_for_wakefulness(Path::new(DMA_LATENCY_DEVICE)))?;
+pub fn hold_awake(start: &AtStart) -> Option<File> {
+    let held = start.is_for_latency.then(|| ask_for_wakefulness(Path::new(DMA_LATENCY_DEVICE)))?;
     match held {
         Ok(file) => Some(file),
         Err(error) => {

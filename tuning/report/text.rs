@@ -70,6 +70,12 @@ fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
+/// A sentence for a person in lines of at most 100 columns, the first of which begins after so many.
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let lines: Vec<String> = text.lines().flat_map(|line| wrap(line, COLUMNS - indent)).collect();
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}
+
 fn indented(text: &str, indent: usize) -> String {
     let blank = " ".repeat(indent);
     wrap(text, COLUMNS - indent).iter().map(|line| format!("{blank}{line}\n")).collect()

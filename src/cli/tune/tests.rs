@@ -97,7 +97,7 @@ fn persisting_is_undone() {
     std::fs::create_dir_all(unit.parent().expect("below")).expect("folders");
     assert_eq!(run(machine.path(), "apply --persist --data /data --only vm.swappiness"), TuneStatus::AllOk);
     let text = std::fs::read_to_string(&unit).expect("made");
-    assert!(text.contains(" tune apply --profile latency --dirs /data --only vm.swappiness\n"), "{text}");
+    assert!(text.contains(" tune apply --profile latency --data /data --only vm.swappiness\n"), "{text}");
     assert_eq!(run(machine.path(), "revert --keep-files"), TuneStatus::AllOk);
     assert!(unit.exists(), "the unit's own stop leaves it for the next boot");
     assert_eq!(run(machine.path(), "revert"), TuneStatus::AllOk);
@@ -145,7 +145,87 @@ fn the_wish_for_wakefulness_is_a_number_of_four_bytes() {
 fn the_start_has_one_line() {
     // Goal: a starting broker says how the host stands, whatever the host. Method: the line on this machine.
     let config = config::Layers::default().build().expect("defaults");
-    let line = start_line(&config);
+    let line = at_start(&config).line;
     assert!(line.starts_with("tuning: ") && !line.contains('\n'), "{line}");
     assert!(line.matches("ringmq tune explain").count() <= WORST_AT_START, "{line}");
+}
+
+fn session_of(root: &Path, line: &str) -> Session {
+    let line = format!("ringmq tune check {line} --root {}", root.display());
+    match CommandLine::try_parse_from(line.split(' ')).map(|parsed| parsed.command) {
+        Ok(Command::Tune(TuneArguments { what: TuneCommand::Check(arguments) })) => {
+            session(&arguments).unwrap_or_else(|Failure(_, message)| panic!("{message}"))
+        }
+        _ => panic!("{line}"),
+    }
+}
+
+#[test]
+fn a_named_directory_must_exist() {
+    // Goal: a misspelt directory is not taken for one on the disk of its parent. Method: one of two; the data directory of the
+    // configuration, which the broker makes itself, may be missing.
+    let machine = machine();
+    assert_eq!(run(machine.path(), "check --profile dev-vm --dirs /data"), TuneStatus::AllOk);
+    for dirs in ["/dtaa/nowhere", "/data,/dtaa"] {
+        assert_eq!(run(machine.path(), &format!("check --profile dev-vm --dirs {dirs}")), TuneStatus::Usage, "{dirs}");
+    }
+    assert_eq!(run(machine.path(), "check --profile dev-vm --data /data/to/come"), TuneStatus::AllOk);
+}
+
+#[test]
+fn changing_the_profile_leaves_nothing_of_the_first() {
+    // Goal: apply of another profile is the same as that profile alone, and exits so. Method: one setting that both have, one
+    // that only the first has.
+    let machine = machine();
+    let put = |path: &str, text: &str| std::fs::write(machine.path().join(path), text).expect("a file");
+    let read = |path: &str| std::fs::read_to_string(machine.path().join(path)).expect("a file");
+    put("proc/sys/vm/page-cluster", "3\n");
+    assert_eq!(run(machine.path(), "apply --profile latency --data /data"), TuneStatus::AllOk);
+    assert_eq!(read("proc/sys/vm/page-cluster"), "0\n");
+    assert_eq!(run(machine.path(), "apply --profile throughput --data /data"), TuneStatus::AllOk);
+    assert_eq!((read("proc/sys/vm/page-cluster"), read("proc/sys/vm/swappiness")), ("3\n".into(), "1\n".into()));
+    assert_eq!(run(machine.path(), "revert"), TuneStatus::AllOk);
+    assert_eq!(read("proc/sys/vm/swappiness"), "60\n");
+}
+
+#[test]
+fn a_host_that_is_as_wanted_counts_as_tuned() {
+    // Goal: who tuned by files has the profile at the start, with what it brings. Method: a host that drifts, the same as
+    // wanted without a journal, and with the journal of another profile.
+    let machine = machine();
+    let start = || session_at_start(&session_of(machine.path(), "--data /data"));
+    assert!(start().line.contains("no profile is applied") && !start().is_for_latency, "{}", start().line);
+    std::fs::write(machine.path().join("proc/sys/vm/swappiness"), "1\n").expect("a file");
+    assert!(start().line.contains("the host is as profile latency wants it") && start().is_for_latency);
+    assert_eq!(run(machine.path(), "apply --data /data"), TuneStatus::AllOk);
+    assert!(start().line.contains("profile latency is applied") && start().is_for_latency);
+    assert_eq!(run(machine.path(), "apply --profile throughput --data /data"), TuneStatus::AllOk);
+    assert!(start().line.contains("profile throughput is applied") && !start().is_for_latency);
+}
+
+#[test]
+fn units_repeat_what_was_told() {
+    // Goal: every boot, and the broker, see the same directories and choices. Method: words of the units for a few lines.
+    let machine = machine();
+    std::fs::create_dir_all(machine.path().join("data/with blank")).expect("a folder");
+    let of = |line: &[&str]| {
+        let root = machine.path().display().to_string();
+        let words = ["ringmq", "tune", "check", "--root", &root].into_iter().chain(line.iter().copied());
+        let Ok(Command::Tune(TuneArguments { what: TuneCommand::Check(arguments) })) =
+            CommandLine::try_parse_from(words).map(|parsed| parsed.command)
+        else {
+            panic!("{line:?}");
+        };
+        let session = session(&arguments).unwrap_or_else(|Failure(_, message)| panic!("{message}"));
+        service(&session, &arguments).unwrap_or_else(|Failure(_, message)| panic!("{message}"))
+    };
+    let service = of(&["--data", "/data/with blank", "--proven-only", "--allow", "jitter"]);
+    assert_eq!(service.start, ["--config", export::CONFIG, "--data", "/data/with blank"]);
+    assert_eq!(service.tune, ["--data", "/data/with blank", "--allow", "jitter", "--proven-only"]);
+    assert_eq!(service.writable, ["/data/with blank"]);
+    let service = of(&["--data", "/var/lib/ringmq", "--dirs", "/data"]);
+    assert_eq!(
+        (service.tune, service.start[3].as_str()),
+        (vec!["--dirs".into(), "/data".to_string()], "/var/lib/ringmq")
+    );
 }
