@@ -555,8 +555,13 @@ pub fn at_start(config: &Config) -> AtStart {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let directories = vec![text(&data_dir), text(&data_dir_of_log(config, &data_dir))];
     // The service may keep this process off the cores of interrupts, which count all the same.
-    let selection =
-        Selection { directories, listen: Some(config.listen), all_processors: true, ..Selection::default() };
+    let selection = Selection {
+        directories,
+        listen: Some(config.listen),
+        all_processors: true,
+        is_broker: true,
+        ..Selection::default()
+    };
     match open_root(Path::new("/")).and_then(|system| look(system, &arguments, selection, data_dir)) {
         Ok(session) => session_at_start(&session),
         Err(Failure(_, message)) => {

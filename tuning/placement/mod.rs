@@ -201,6 +201,7 @@ mod tests {
             nics: vec![nic],
             no_nic_because: String::new(),
             cores_file: None,
+            broker: None,
         }
     }
 

@@ -486,10 +486,14 @@ fn assess_one(
     }
     let (Some(new), Some(target), true) = (new, target, rule.writes()) else {
         line.state = if tunable.severity == Severity::Fatal { State::Drift } else { State::Advice };
-        line.note = "change by hand".into();
-        if tunable.directive.is_some() {
-            line.note = "set by the unit".into();
+        let of_asking = situation.host.broker.is_none() && tunable.inquiry.is_some_and(Inquiry::is_of_process);
+        line.note = match (tunable.directive.is_some(), of_asking) {
+            (true, true) => "of this shell, no broker runs; set by the unit",
+            (true, false) => "set by the unit",
+            (false, true) => "of this shell, no broker runs; change by hand",
+            (false, false) => "change by hand",
         }
+        .into();
         return line;
     };
     line.to_write = Some(new.clone());

@@ -30,7 +30,7 @@ pub fn ask(system: &dyn System, host: &Host, directory: Option<&DataDirectory>, 
     };
     match inquiry {
         Inquiry::Swap => swap(system),
-        Inquiry::NumaPlacement => match system.read("/proc/self/status") {
+        Inquiry::NumaPlacement => match system.read(&format!("{}/status", host.subject())) {
             Ok(text) => {
                 is(status_field(&text, "Mems_allowed_list").map_or("all nodes".into(), |list| format!("nodes {list}")))
             }
@@ -60,19 +60,19 @@ pub fn ask(system: &dyn System, host: &Host, directory: Option<&DataDirectory>, 
             None => unsupported("the file system does not say"),
         }),
         Inquiry::DataDirectory => of_directory(&|directory| data_directory(system, &directory.path)),
-        Inquiry::OpenFilesLimit => limit(system, "Max open files"),
-        Inquiry::LockedMemoryLimit => limit(system, "Max locked memory"),
-        Inquiry::OomScoreAdjust => file(system, "/proc/self/oom_score_adj"),
-        Inquiry::CpuQuota => cpu_quota(system),
-        Inquiry::MemoryHigh => memory_bound(system, "memory.high"),
-        Inquiry::MemoryMax => memory_bound(system, "memory.max"),
+        Inquiry::OpenFilesLimit => limit(system, host, "Max open files"),
+        Inquiry::LockedMemoryLimit => limit(system, host, "Max locked memory"),
+        Inquiry::OomScoreAdjust => file(system, &format!("{}/oom_score_adj", host.subject())),
+        Inquiry::CpuQuota => cpu_quota(system, host),
+        Inquiry::MemoryHigh => memory_bound(system, host, "memory.high"),
+        Inquiry::MemoryMax => memory_bound(system, host, "memory.max"),
         Inquiry::Cpuset => is(format_list(&host.topology.allowed)),
-        Inquiry::IoMax => match group_file(system, "io.max") {
+        Inquiry::IoMax => match group_file(system, host, "io.max") {
             Some(text) if !text.trim().is_empty() => is(text.trim().replace('\n', "; ")),
             Some(_) => is("none"),
             None => unsupported("no control group of version 2 with the io controller"),
         },
-        Inquiry::IoWeight => match group_file(system, "io.weight") {
+        Inquiry::IoWeight => match group_file(system, host, "io.weight") {
             Some(text) => is(text.trim().replace('\n', "; ")),
             None => unsupported("no control group of version 2 with the io controller"),
         },
@@ -152,18 +152,18 @@ fn data_directory(system: &dyn System, path: &str) -> Answer {
 }
 
 /// The hard limit, which the broker raises its own to.
-fn limit(system: &dyn System, name: &str) -> Answer {
-    let text = system.read("/proc/self/limits").unwrap_or_default();
+fn limit(system: &dyn System, host: &Host, name: &str) -> Answer {
+    let text = system.read(&format!("{}/limits", host.subject())).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     match line.and_then(|rest| rest.split_whitespace().nth(1)) {
         Some(hard) => is(hard),
-        None => unsupported("/proc/self/limits does not say"),
+        None => unsupported(format!("{}/limits does not say", host.subject())),
     }
 }
 
-/// Folders of the process's control group of version 2, from its own up to the root.
-fn groups(system: &dyn System) -> Vec<String> {
-    let text = system.read("/proc/self/cgroup").unwrap_or_default();
+/// Folders of the broker's control group of version 2, from its own up to the root.
+fn groups(system: &dyn System, host: &Host) -> Vec<String> {
+    let text = system.read(&format!("{}/cgroup", host.subject())).unwrap_or_default();
     let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return Vec::new() };
     let mounted = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .into_iter()
@@ -173,13 +173,13 @@ fn groups(system: &dyn System) -> Vec<String> {
     levels.map(|level| format!("{root}{}", level.trim_end_matches('/'))).collect()
 }
 
-fn group_file(system: &dyn System, name: &str) -> Option<String> {
-    groups(system).iter().find_map(|group| system.read(&format!("{group}/{name}")).ok())
+fn group_file(system: &dyn System, host: &Host, name: &str) -> Option<String> {
+    groups(system, host).iter().find_map(|group| system.read(&format!("{group}/{name}")).ok())
 }
 
 /// The tightest quota of all levels, of either version of control groups.
-fn cpu_quota(system: &dyn System) -> Answer {
-    for group in groups(system) {
+fn cpu_quota(system: &dyn System, host: &Host) -> Answer {
+    for group in groups(system, host) {
         if let Ok(text) = system.read(&format!("{group}/cpu.max"))
             && let Some((quota, period)) = text.trim().split_once(' ')
             && quota != "max"
@@ -193,8 +193,8 @@ fn cpu_quota(system: &dyn System) -> Answer {
     }
 }
 
-fn memory_bound(system: &dyn System, name: &str) -> Answer {
-    let own = groups(system);
+fn memory_bound(system: &dyn System, host: &Host, name: &str) -> Answer {
+    let own = groups(system, host);
     let values = own.iter().filter_map(|group| system.read(&format!("{group}/{name}")).ok());
     let least = values.filter_map(|text| text.trim().parse::<u64>().ok()).min();
     is(least.map_or("none".into(), |bytes| format!("{} MiB", bytes >> 20)))

@@ -36,6 +36,8 @@ pub struct Selection {
     /// Whether all processors count that are online, not those alone that this process may use: a broker whose service
     /// keeps it off the interrupts' cores is to see those as well.
     pub all_processors: bool,
+    /// Whether this process is the broker whose limits and control group matter. Else a broker that runs is looked for.
+    pub is_broker: bool,
 }
 
 /// Why a host could not be described.
@@ -101,7 +103,12 @@ pub struct Host {
     pub no_nic_because: String,
     /// What the file of `tune cpus` says, if there is one.
     pub cores_file: Option<String>,
+    /// Folder below `/proc` of the broker that runs; `None`: none does, and limits are those of whoever asks.
+    pub broker: Option<String>,
 }
+
+/// The folder of whoever asks.
+const ASKING: &str = "/proc/self";
 
 impl Host {
     /// Looks at a host.
@@ -131,8 +138,17 @@ impl Host {
             volumes,
             nics,
             no_nic_because,
+            broker: match selection.is_broker {
+                true => Some(ASKING.into()),
+                false => inquiries::brokers(system).first().map(|id| format!("/proc/{id}")),
+            },
             cores_file: selection.cores_file.as_ref().and_then(|path| system.read(path).ok()),
         })
+    }
+
+    /// The folder below `/proc` of the process whose limits and control group are looked at.
+    pub fn subject(&self) -> &str {
+        self.broker.as_deref().unwrap_or(ASKING)
     }
 
     /// The card of this name.

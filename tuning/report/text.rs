@@ -52,7 +52,7 @@ fn cut(text: &str, columns: usize) -> String {
 }
 
 /// Breaks at blanks into lines of at most so many columns.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let word = cut(word, columns);
@@ -155,7 +155,10 @@ pub fn plan_text(plan: &Plan, style: Style) -> String {
         count += 1;
         let proof = if line.unproven { "  (unproven)" } else { "" };
         let arrow = format!("{} -> {}", change.old.replace('\t', " "), change.new);
-        let first = format!("{:<34}  {}", cut(&change.name, 60), cut(&arrow, 50));
+        let name = cut(&change.name, 60);
+        // Twelve columns for the word about proof.
+        let room = COLUMNS - 14 - name.chars().count().max(34);
+        let first = format!("{name:<34}  {}", cut(&arrow, room));
         text += &format!("{}{proof}\n", style.bold(&first));
         text += &indented(&line.why, 4);
         let undo = format!("undo: {} = {}", change.undo.target.name(), change.undo.value);

@@ -243,3 +243,26 @@ fn mappings_of_a_running_broker_are_counted() {
         assert_eq!(found(), state, "{count}");
     }
 }
+
+#[test]
+fn limits_are_those_of_the_broker() {
+    // Goal: what a shell may do says nothing of a service. Method: the limits of who asks; then a broker with others, in a
+    // control group of its own.
+    let machine = Machine::small_virtual();
+    let found = |id: &str| {
+        let plan = plan_of(&machine, &system(&machine), "latency", &Choices::default());
+        let line = lines(&plan, id)[0];
+        (line.have.clone(), line.note.clone())
+    };
+    let of_shell = "of this shell, no broker runs; set by the unit".to_string();
+    assert_eq!(found("limit.nofile"), ("524288".into(), of_shell));
+    machine.put("/proc/71/comm", "ringmq");
+    machine.put("/proc/71/cmdline", "ringmq\0start\0");
+    machine.put("/proc/71/limits", "Max open files  1024  4096  files\nMax locked memory  8388608  unlimited  bytes");
+    machine.put("/proc/71/oom_score_adj", "-800");
+    machine.put("/proc/71/cgroup", "0::/system.slice/other.service");
+    machine.put("/sys/fs/cgroup/system.slice/other.service/cpu.max", "50000 100000");
+    assert_eq!(found("limit.nofile"), ("4096".into(), "set by the unit".into()));
+    assert_eq!((found("limit.memlock").0.as_str(), found("limit.oom_score_adjust").0.as_str()), ("unlimited", "-800"));
+    assert_eq!(found("cgroup.cpu_quota"), ("50000 of 100000 us".into(), "change by hand".into()));
+}
