@@ -92,22 +92,35 @@ impl Pending {
     }
 }
 
-/// None where there is nothing to tell: a value that was to be kept is as it was.
+/// Brings a value back that an earlier write moved. Where the kernel refuses, it has no meaning beside the new value of the other:
+/// a disk without a scheduler takes fewer requests. What it is by then is written down, so that a revert knows it as its own.
+fn keep(system: &dyn System, recorder: &mut Recorder<'_>, this: &Pending) -> Result<(), JournalError> {
+    let Change { target, new, .. } = &this.change;
+    let Ok(now) = target.read(system) else { return Ok(()) };
+    if !this.is_recorded {
+        return Ok(());
+    }
+    if !target.same(&now, new) {
+        // Refused or not, it is looked at.
+        let _ = target.write(system, new);
+    }
+    let read_back = target.read(system).unwrap_or(now);
+    recorder.record(&Entry::Done { target: target.clone(), new: new.clone(), read_back })
+}
+
+/// None where there is nothing to tell: a value was to be kept.
 fn apply_one(
     system: &dyn System,
     recorder: &mut Recorder<'_>,
     this: &mut Pending,
     later: &mut [Pending],
 ) -> Result<Option<Step>, JournalError> {
-    let (is_recorded, is_keeping) = (this.is_recorded, this.is_keeping);
-    if is_keeping && !is_recorded {
-        return Ok(None);
+    if this.is_keeping {
+        return keep(system, recorder, this).map(|()| None);
     }
+    let is_recorded = this.is_recorded;
     let Change { name, target, moves, old, new, .. } = this.change.clone();
-    let step = |outcome: Outcome| {
-        let step = Step { name: name.clone(), from: old.clone(), to: new.clone(), outcome };
-        Ok(Some(step).filter(|step| !(is_keeping && step.is_good())))
-    };
+    let step = |outcome: Outcome| Ok(Some(Step { name: name.clone(), from: old.clone(), to: new.clone(), outcome }));
     let done = |read_back: &str| Entry::Done { target: target.clone(), new: new.clone(), read_back: read_back.into() };
     let now = target.read(system).unwrap_or_else(|_| old.clone());
     let is_there = target.same(&now, &new);

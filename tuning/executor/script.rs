@@ -279,8 +279,12 @@ keep() { # TARGET
   if [ -n "${before[$1]+known}" ]; then may_move "$1" "$1" "${before[$1]}" ''; fi
 }
 
+# Where the kernel refuses, it has no meaning beside the new value of the other.
 settle() { # TARGET
-  if [ -n "${noted[$1]-}" ]; then change "${names[$1]}" "$1" "${news[$1]}" ''; fi
+  local now new=${news[$1]-}
+  [ -n "${noted[$1]-}" ] && now=$(value_of "$1") || return 0
+  same "$1" "$now" "$new" || { write_value "$1" "$new" || true; } 2> /dev/null
+  note "done$tab$1$tab$new$tab$(value_of "$1")"
 }
 
 # The old value goes to the journal once, before the first write that may change it.

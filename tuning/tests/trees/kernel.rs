@@ -27,6 +27,8 @@ pub enum Rule {
     Ignores(String),
     /// Keeps this value and says so.
     Refuses(String),
+    /// While the other file has this word in brackets: keeps this value and says so.
+    RefusesWhile(String, String, String),
     /// Of a card, not of a file: it gets queues and interrupts when their number is written. For the engine only.
     Queues,
 }
@@ -143,6 +145,10 @@ impl System for FakeKernel<'_> {
                 self.inner.write(path, &number.min(*most).to_string())
             }
             Some(Rule::Ignores(kept)) => self.inner.write(path, kept),
+            Some(Rule::RefusesWhile(other, word, _)) => match self.inner.read(other)?.contains(&format!("[{word}]")) {
+                true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+                false => self.inner.write(path, value),
+            },
             Some(Rule::Queues) => unreachable!("a card is no file"),
             Some(Rule::Refuses(_)) => Err(io::Error::from_raw_os_error(22)),
         }
@@ -216,6 +222,10 @@ pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
             Rule::AtMost(most) => format!("if [ \"$value\" -gt {most} ]; then echo {most}; else echo \"$value\"; fi"),
             Rule::Ignores(kept) => format!("echo '{kept}'"),
             Rule::Refuses(kept) => format!("echo '{kept}'; return 1"),
+            Rule::RefusesWhile(other, word, kept) => format!(
+                "if grep -qF '[{word}]' '{}'; then echo '{kept}'; return 1; else echo \"$value\"; fi",
+                below(other)
+            ),
             Rule::Queues => continue,
         };
         let _ = writeln!(cases, "    '{}') {body} ;;", real.display());

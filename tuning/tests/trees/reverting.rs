@@ -49,7 +49,8 @@ fn a_persisted_profile_outlives_its_shutdowns() {
 }
 
 /// A kernel that gives a disk its default depth when the scheduler changes, and itself a reserve when huge pages do.
-fn resetting() -> Machine {
+/// With `none_is_small` the disk alone takes no more than that.
+fn resetting(none_is_small: bool) -> Machine {
     let mut machine = Machine::small_virtual();
     let (queue, reserve) = ("/sys/block/vda/queue", "/proc/sys/vm/min_free_kbytes");
     let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
@@ -57,6 +58,12 @@ fn resetting() -> Machine {
     let set = |other: &str, value: &str, choice: &str| Rule::MovesBesides(other.into(), value.into(), words(choice));
     let depth = set(&format!("{queue}/nr_requests"), "256", "none mq-deadline kyber bfq");
     machine.rules.insert(format!("{queue}/scheduler"), depth);
+    if none_is_small {
+        let scheduler = format!("{queue}/scheduler");
+        machine
+            .rules
+            .insert(format!("{queue}/nr_requests"), Rule::RefusesWhile(scheduler, "none".into(), "256".into()));
+    }
     machine.rules.insert(thp.into(), set(reserve, "90112", "always madvise never"));
     machine.put(&format!("{queue}/nr_requests"), "1024");
     machine.put(thp, "always madvise [never]");
@@ -66,15 +73,18 @@ fn resetting() -> Machine {
 #[test]
 fn what_a_scheduler_takes_with_it_comes_back() {
     // Goal: apply and revert keep the depth of a queue and the reserve of memory, which Linux sets beside other values. Method:
-    // such a kernel, with values of somebody's own; both executors, with the whole profile and with one entry.
-    for only in [vec![], vec!["block.scheduler".to_string(), "thp.enabled".to_string()]] {
-        let (direct, scripted) = (resetting(), resetting());
+    // such a kernel, with values of somebody's own; both executors, with the whole profile and with one entry; a disk that
+    // cannot keep the depth until its scheduler is back.
+    let two = vec!["block.scheduler".to_string(), "thp.enabled".to_string()];
+    for (only, none_is_small) in [(vec![], false), (two.clone(), false), (vec![], true), (two, true)] {
+        let (direct, scripted) = (resetting(none_is_small), resetting(none_is_small));
         let before = direct.snapshot();
         let choices = Choices { only: only.clone(), ..settled() };
         let (kernel, other) = (system(&direct), system(&scripted));
         let plan = plan_of(&direct, &kernel, "latency", &choices);
         assert!(executor::apply(&kernel, &plan).expect("applies").iter().all(Step::is_good));
-        assert_eq!(direct.text("/sys/block/vda/queue/nr_requests"), "1024\n");
+        let depth = if none_is_small { "256\n" } else { "1024\n" };
+        assert_eq!(direct.text("/sys/block/vda/queue/nr_requests"), depth);
         let reserve = if only.is_empty() { "131072\n" } else { "67584\n" };
         assert_eq!(direct.text("/proc/sys/vm/min_free_kbytes"), reserve);
         let script = executor::script(&plan_of(&scripted, &other, "latency", &choices), scripted.root());
@@ -84,7 +94,7 @@ fn what_a_scheduler_takes_with_it_comes_back() {
         assert!(run_script(&scripted, &script, "revert").status.success());
         assert_eq!((direct.snapshot(), scripted.snapshot()), (before.clone(), before));
     }
-    assert!(apply(&resetting(), "throughput").iter().all(Step::is_good));
+    assert!(apply(&resetting(true), "throughput").iter().all(Step::is_good));
 }
 
 #[test]
