@@ -9,11 +9,12 @@ use super::{Outcome, Step};
 
 /// Applies a plan. Fails when the journal cannot be written, then nothing more is changed; or when another process is at
 /// it, then nothing is. A plan without changes writes nothing and asks nobody, but that a host which is as wanted already is
-/// noted to have the profile.
+/// noted to have the profile, and one that had another has this one.
 pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError> {
     if plan.changes().next().is_none() {
         let open = || Recorder::open(system, &plan.profile, &plan.boot_id);
-        if plan.is_fulfilled() && !open()?.is_of_profile() {
+        let takes_over = plan.is_whole && plan.targets().next().is_some() && open()?.earlier().is_some();
+        if (plan.is_fulfilled() || takes_over) && !open()?.is_of_profile() {
             let _lock = journal::lock(system)?;
             open()?.begin()?;
         }

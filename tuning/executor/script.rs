@@ -26,7 +26,12 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         changes += &call("change", words);
     }
     if changes.is_empty() {
-        changes.push_str(if plan.is_fulfilled() { "  lock; begin\n" } else { "  :\n" });
+        let takes_over = plan.is_whole && plan.targets().next().is_some();
+        changes.push_str(match (plan.is_fulfilled(), takes_over) {
+            (true, _) => "  lock; begin\n",
+            (_, true) => "  if is_of_this_boot; then lock; begin; fi\n",
+            _ => "  :\n",
+        });
     } else {
         let moved: Vec<&Target> = plan.changes().filter_map(|change| change.moves.as_ref()).collect();
         let may_move = |change: &&Change| moved.contains(&&change.target);
@@ -203,6 +208,8 @@ same() { # TARGET VALUE VALUE
   [ "$2" = "$3" ] || [ "$(plain "$1" "$2")" = "$(plain "$1" "$3")" ]
 }
 
+is_of_this_boot() { [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal"; }
+
 boot_id() { cat "$root/proc/sys/kernel/random/boot_id" 2>/dev/null || true; }
 
 note() { # LINE
@@ -300,8 +307,7 @@ note_set() { # NAME TARGET OLD NEW COUNTERPART
 }
 
 is_known() { # TARGET NEW NOW
-  [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal" \
-    && grep -qxF -- "done$tab$1$tab$2$tab$3" "$journal"
+  is_of_this_boot && grep -qxF -- "done$tab$1$tab$2$tab$3" "$journal"
 }
 
 change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]

@@ -1,6 +1,7 @@
 //! Units of the service manager.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crate::catalogue::{Catalogue, Kind};
 use crate::placement::Placement;
@@ -78,7 +79,7 @@ pub fn broker_unit(catalogue: &Catalogue, placement: Option<&Placement>, service
         .iter()
         .map(|path| format!("# Must exist and belong to the user.\nReadWritePaths={}\n", listed_path(path)))
         .collect();
-    let in_home = |path: &String| ["/home/", "/root/", "/run/user/"].iter().any(|home| path.starts_with(home));
+    let in_home = |path: &String| ["/home", "/root", "/run/user"].iter().any(|home| Path::new(path).starts_with(home));
     writable += match service.writable.iter().any(in_home) {
         true => "# The data is in a home.\nProtectHome=no\n",
         false => "ProtectHome=yes\n",
@@ -184,6 +185,19 @@ pub fn irqbalance(placement: &Placement) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn data_in_a_home_is_seen() {
+        // Goal: the sandbox hides no data. Method: a directory in a home, and one elsewhere.
+        let catalogue = Catalogue::embedded().expect("sound");
+        let unit = |path: &str| {
+            let service = Service { writable: vec![path.into()], ..Service::standard("ringmq") };
+            broker_unit(&catalogue, None, &service)
+        };
+        assert!(unit("/home/data").contains("\nProtectHome=no\n"));
+        let elsewhere = unit("/data");
+        assert!(elsewhere.contains("\nProtectHome=yes\n") && elsewhere.contains("\nReadWritePaths=\"-/data\"\n"));
+    }
 
     #[test]
     fn words_of_a_unit() {

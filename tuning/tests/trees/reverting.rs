@@ -180,3 +180,25 @@ fn a_host_that_is_as_wanted_has_the_profile() {
     let plan = plan_of(&container, &system(&container), "latency", &settled());
     assert!(plan.changes().next().is_none() && !plan.is_fulfilled());
 }
+
+#[test]
+fn the_last_profile_is_the_one_that_holds() {
+    // Goal: the journal names the profile that was applied last, also where that had nothing to write. Method: a journal of
+    // another profile, and a host on which the second can write nothing but is not as it wants; both executors.
+    for by_script in [false, true] {
+        let machine = Machine::small_virtual();
+        let kernel = system(&machine);
+        apply(&machine, "latency");
+        let plan = plan_of(&machine, &kernel, "throughput", &settled());
+        executor::leave(&kernel, &plan).expect("reverts");
+        let mut plan = plan_of(&machine, &kernel, "throughput", &settled());
+        plan.lines.iter_mut().for_each(|line| line.change = None);
+        assert!(!plan.is_fulfilled());
+        if by_script {
+            assert!(run_script(&machine, &executor::script(&plan, machine.root()), "apply").status.success());
+        } else {
+            executor::apply(&kernel, &plan).expect("applies");
+        }
+        assert_eq!(Journal::read(&kernel).expect("sound").expect("exists").profile(), Some("throughput"));
+    }
+}
