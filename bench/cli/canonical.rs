@@ -44,15 +44,18 @@ fn measure(session: &mut Session<'_>) -> Result<(), CliError> {
         if session.is_stopped() {
             return Ok(());
         }
-        let broker = session.start(Peer::RingMq, flush, session.common.settings(&steady)?)?;
-        for &shape in parts {
-            if session.is_stopped() {
-                break;
+        let settings = session.common.settings(&steady)?;
+        let name = format!("ringmq-{}", flush.durability().name());
+        session.with_broker((Peer::RingMq, flush), settings, &name, |session, broker| {
+            for &shape in parts {
+                if session.is_stopped() {
+                    break;
+                }
+                let workload = part(session, shape)?;
+                session.run(&Request::of_broker(broker, Peer::RingMq, flush, &workload, RunRole::Measured))?;
             }
-            let workload = part(session, shape)?;
-            session.run(&Request::of_broker(&broker, Peer::RingMq, flush, &workload, RunRole::Measured))?;
-        }
-        session.stop_broker(broker, &format!("ringmq-{}", flush.durability().name()));
+            Ok(())
+        })?;
     }
     Ok(())
 }

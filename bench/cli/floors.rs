@@ -5,12 +5,31 @@ use super::session::{Request, Session};
 use crate::drivers::file::AppendMode;
 use crate::drivers::null::{Behaviour, Idle};
 use crate::report::groups::is_usable;
-use crate::result::{Durability, SetKind};
+use crate::result::{Durability, LoopKind, ResultSet, RunRole, SetKind};
 use crate::runner::Target;
 use crate::workload::Workload;
 
-/// A floor that the host spoiled is measured once more, for without it no goal can be judged; the canonical run has no time.
+/// Whether a set has this floor: of the same system, load and class.
+fn is_there(set: &ResultSet, request: &Request<'_>) -> bool {
+    let load = &request.workload.load;
+    let rate = (load.loop_kind == LoopKind::Open).then_some(load.rate_per_s);
+    set.runs.iter().any(|run| {
+        run.role == RunRole::Floor
+            && run.system == request.system
+            && run.workload == request.workload.name
+            && run.durability == request.durability
+            && rate
+                .zip(run.parameters.target_rate_per_s)
+                .is_none_or(|(wanted, has)| (wanted - has).abs() <= wanted * 1e-6)
+    })
+}
+
+/// Measures a floor that the set does not have yet. One that the host spoiled is measured once more, for without it no goal can be
+/// judged; the canonical run has no time.
 fn measure(session: &mut Session<'_>, request: &Request<'_>) -> Result<(), CliError> {
+    if session.is_stopped() || is_there(&session.set, request) {
+        return Ok(());
+    }
     let tries = if session.set.kind == SetKind::Canonical { 1 } else { 2 };
     for _ in 0..tries {
         if is_usable(session.run(request)?) || session.is_stopped() {
@@ -63,5 +82,30 @@ pub fn names(mode: AppendMode) -> (&'static str, &'static str) {
         AppendMode::PageCache => ("file", "append floor, page cache"),
         AppendMode::Fdatasync => ("file-fdatasync", "append floor, fdatasync"),
         AppendMode::DirectSync => ("file-direct", "append floor, O_DIRECT and O_DSYNC"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: a plan that is resumed makes the floors that are missing, and only those. Method: a set with one floor, asked for it and
+    /// for floors of another rate, workload, system and class.
+    #[test]
+    fn floors_are_known_by_name() {
+        let mut set = example::result_set();
+        set.runs = vec![example::run("null", 1, RunRole::Floor, 10_000.0, 30_000)];
+        let (shape, _) = Workload::find("steady-1k-10k").unwrap();
+        let (other, _) = Workload::find("rtt-1k").unwrap();
+        let mut faster = shape.clone();
+        faster.load.rate_per_s = 20_000.0;
+        let request =
+            |system, shape, class| Request::of_floor(system, Target::Null(Behaviour::default()), shape, class);
+        assert!(is_there(&set, &request("null", &shape, None)));
+        assert!(!is_there(&set, &request("null", &faster, None)));
+        assert!(!is_there(&set, &request("null", &other, None)));
+        assert!(!is_there(&set, &request("null-sleep", &shape, None)));
+        assert!(!is_there(&set, &request("null", &shape, Some(Durability::D2))));
     }
 }

@@ -20,12 +20,12 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use thiserror::Error;
 
-use crate::compare::{LEAST_RUNS, Thresholds, compare};
+use crate::compare::{LEAST_RUNS, Thresholds, compare, differences};
 use crate::host::pinning;
 use crate::judge::SloError;
 use crate::peers::PeerError;
 use crate::plan::PlanError;
-use crate::result::{ResultDirectory, ResultError, ResultSet};
+use crate::result::{EnvironmentRecord, ResultDirectory, ResultError, ResultSet};
 use crate::runner::RunError;
 use crate::workload::{CATALOGUE, Workload, WorkloadError};
 use options::{Arguments, CommandLine};
@@ -57,6 +57,7 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// See the table of exit codes.
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) | CliError::Workload(_) | CliError::Plan(_) | CliError::Slo(_) => 2,
@@ -100,8 +101,9 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
         Some(CommandLine::Publish(options)) => publish::carry_out(common, options),
         Some(CommandLine::Compare { baseline, candidate, p99, cpu, rate }) => {
             let thresholds = Thresholds { p99: p99 / 100.0, cpu_per_message: cpu / 100.0, rate: rate / 100.0 };
-            let (baseline, candidate) = (read_sets(baseline)?, read_sets(candidate)?);
-            let comparison = compare(&baseline, &candidate, thresholds);
+            let ((baseline, old_machines), (candidate, new_machines)) = (read_sets(baseline)?, read_sets(candidate)?);
+            let mut comparison = compare(&baseline, &candidate, thresholds);
+            comparison.notes = differences(&old_machines, &new_machines);
             if comparison.is_empty() {
                 let why = comparison.skipped.join("; ");
                 return Err(CliError::Usage(format!(
@@ -143,22 +145,27 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
     }
 }
 
-/// One result directory, or a folder of several.
-fn read_sets(path: &std::path::Path) -> Result<Vec<ResultSet>, CliError> {
-    if path.join("result.json").is_file() {
-        return Ok(vec![ResultDirectory::open(path).read_result()?]);
-    }
-    let mut folders: Vec<_> = std::fs::read_dir(path)
-        .map_err(|error| CliError::Usage(format!("read {}: {error}", path.display())))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|folder| folder.join("result.json").is_file())
-        .collect();
-    folders.sort();
+/// One result directory, or a folder of several, with their machines.
+fn read_sets(path: &std::path::Path) -> Result<(Vec<ResultSet>, Vec<EnvironmentRecord>), CliError> {
+    let folders = if path.join("result.json").is_file() {
+        vec![path.to_owned()]
+    } else {
+        let mut folders: Vec<_> = std::fs::read_dir(path)
+            .map_err(|error| CliError::Usage(format!("read {}: {error}", path.display())))?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|folder| folder.join("result.json").is_file())
+            .collect();
+        folders.sort();
+        folders
+    };
     if folders.is_empty() {
         return Err(CliError::Usage(format!("there is no result in {}", path.display())));
     }
-    Ok(folders.into_iter().map(|folder| ResultDirectory::open(folder).read_result()).collect::<Result<_, _>>()?)
+    let directories: Vec<ResultDirectory> = folders.into_iter().map(ResultDirectory::open).collect();
+    let sets = directories.iter().map(ResultDirectory::read_result).collect::<Result<_, _>>()?;
+    let machines = directories.iter().map(ResultDirectory::read_environment).collect::<Result<_, _>>()?;
+    Ok((sets, machines))
 }
 
 fn list(is_json: bool) -> Result<u8, CliError> {

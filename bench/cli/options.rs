@@ -125,9 +125,22 @@ pub struct TargetOptions {
     /// When a broker that is started acknowledges; for a running one, what to call it
     #[arg(long, value_enum, default_value_t = Flush::Async)]
     pub flush: Flush,
+    /// Name of the target in the result, instead of its address: results with the same name can be compared
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Metrics page of a running broker, HOST:PORT
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics: Option<String>,
+    /// Leave the topics of the run on a running broker instead of deleting them
+    #[arg(long)]
+    pub keep_topics: bool,
+}
+
+impl TargetOptions {
+    /// Whether the topics of a run are deleted when it is over.
+    pub fn deletes_topics(&self, target: &Target) -> bool {
+        matches!(target, Target::Broker(_)) && !self.keep_topics
+    }
 }
 
 #[derive(Debug, Args)]
@@ -294,12 +307,21 @@ impl Common {
             generator = Some(core);
         }
         let broker = match &self.broker_cores {
-            Some(text) => pinning::parse_cores(text)
-                .ok_or_else(|| CliError::Usage(format!("--broker-cores {text:?} is no list such as 0,2-3")))?,
-            None => {
-                let others: Vec<u32> = allowed.iter().copied().filter(|core| Some(*core) != generator).collect();
-                if others.is_empty() { allowed } else { others }
+            Some(text) => {
+                let cores = pinning::parse_cores(text)
+                    .ok_or_else(|| CliError::Usage(format!("--broker-cores {text:?} is no list such as 0,2-3")))?;
+                let online = pinning::online_cores();
+                if let Some(core) = cores.iter().find(|core| !online.contains(core)) {
+                    let online = pinning::format_cores(&online);
+                    return Err(CliError::Usage(format!(
+                        "--broker-cores: there is no core {core}; this machine has {online}"
+                    )));
+                }
+                cores
             }
+            None => generator
+                .map(|core| pinning::broker_cores(&allowed, core, &pinning::siblings_of(core)))
+                .unwrap_or(allowed),
         };
         let layout = Layout { generator, broker };
         if starts_brokers && layout.shares_cores() && !self.allow_shared_cores {
@@ -362,6 +384,16 @@ impl Changes {
         load.seed = self.seed.unwrap_or(load.seed);
         load.arrivals = self.arrivals.clone().unwrap_or_else(|| load.arrivals.clone());
         load.verify &= !self.no_verify;
+        if !(self.scale.is_finite() && self.scale >= 0.0) {
+            return Err(CliError::Usage(format!("--scale {} is no factor", self.scale)));
+        }
+        #[expect(clippy::float_cmp, reason = "the default is exactly 1")]
+        if self.scale != 1.0 && !workload.has_scale() {
+            let name = &workload.name;
+            return Err(CliError::Usage(format!(
+                "--scale changes backlogs and idle connections, and {name} has neither; for its length there is --seconds"
+            )));
+        }
         workload.scale(self.scale);
         workload.check()?;
         Ok(())

@@ -13,9 +13,13 @@ use super::rounds::{Side, half, knee, timed, turn};
 use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
 use super::{CliError, floors};
+use crate::judge::target_failures;
 use crate::peers::{Flush, Peer};
+use crate::report::groups::is_usable;
 use crate::report::section;
-use crate::result::{ResultDirectory, ResultError, ResultSet, RunRecord, RunRole, SetKind, SetStatus, Slo, sha256_hex};
+use crate::result::{
+    RESULT_SCHEMA, ResultDirectory, ResultError, ResultSet, RunRecord, RunRole, SetKind, SetStatus, Slo, sha256_hex,
+};
 use crate::workload::Workload;
 
 /// Length of a floor's run and of its warm-up.
@@ -26,6 +30,8 @@ const FIRST_STRICT_STEP_PER_S: f64 = 20_000.0;
 const PRECISION: f64 = 0.1;
 /// Part of the catalogue's backlog: 1 GB.
 const BACKLOG_SCALE: f64 = 0.02;
+/// Runs of what RingMQ alone is asked, if the host spoils them.
+const EXTRA_TRIES: u32 = 3;
 /// Most bytes of a published set: it lives in the history of the sources for ever. Room is left for its sums.
 const MOST_BYTES: u64 = 2900 << 10;
 
@@ -175,6 +181,11 @@ fn measure(session: &mut Session<'_>, scope: &Scope, slo: &Slo) -> Result<(), Cl
     if scope.has_extras && !session.is_stopped() { extras(session, scope, &settings) } else { Ok(()) }
 }
 
+/// Whether a run does not count for what the broker did not do.
+fn is_spoiled_by_host(run: &RunRecord) -> bool {
+    !is_usable(run) && target_failures(run).is_empty()
+}
+
 /// What RingMQ alone is asked: goals that no comparison covers.
 fn extras(session: &mut Session<'_>, scope: &Scope, settings: &[(String, String)]) -> Result<(), CliError> {
     let steady = scope.shape(session, "steady-1k-50k", None)?;
@@ -192,21 +203,29 @@ fn extras(session: &mut Session<'_>, scope: &Scope, settings: &[(String, String)
     let async_shapes =
         [without(&idle, WITHOUT_IDLE_CONNECTIONS), idle, without(&catchup, CATCHUP_WITHOUT_BACKLOG), catchup, batches];
     for (flush, shapes) in [(Flush::Async, &async_shapes[..]), (Flush::Sync, std::slice::from_ref(&steady))] {
-        let broker = session.start(Peer::RingMq, flush, settings.to_vec())?;
-        for shape in shapes {
-            if session.is_stopped() {
-                break;
+        let name = format!("ringmq-{}-alone", flush.durability().name());
+        session.with_broker((Peer::RingMq, flush), settings.to_vec(), &name, |session, broker| {
+            for shape in shapes {
+                if session.is_stopped() {
+                    break;
+                }
+                let scale = if shape.name == "catchup" { BACKLOG_SCALE } else { 1.0 };
+                // These are made once, not in rounds: one that the host spoiled is made again, one that the broker failed is not.
+                for _ in 0..EXTRA_TRIES {
+                    let request = Request::of_broker(broker, Peer::RingMq, flush, shape, RunRole::Measured);
+                    let run = session.run(&Request { scale, ..request })?;
+                    if !is_spoiled_by_host(run) || session.is_stopped() {
+                        break;
+                    }
+                }
             }
-            let scale = if shape.name == "catchup" { BACKLOG_SCALE } else { 1.0 };
-            let request = Request::of_broker(&broker, Peer::RingMq, flush, shape, RunRole::Measured);
-            session.run(&Request { scale, ..request })?;
-        }
-        if flush == Flush::Async && !session.is_stopped() {
-            let step = timed(&steady, scope.step_s, scope.step_warm_up_s);
-            let request = Request::of_broker(&broker, Peer::RingMq, flush, &step, RunRole::SweepStep);
-            sweep(session, &request, &plan)?;
-        }
-        session.stop_broker(broker, &format!("ringmq-{}-alone", flush.durability().name()));
+            if flush == Flush::Async && !session.is_stopped() {
+                let step = timed(&steady, scope.step_s, scope.step_warm_up_s);
+                let request = Request::of_broker(broker, Peer::RingMq, flush, &step, RunRole::SweepStep);
+                sweep(session, &request, &plan)?;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -229,9 +248,19 @@ fn published_names(set: &ResultSet, is_small: bool) -> Vec<String> {
     names.extend(set.runs.iter().filter(|run| !is_small && confirms(run)).map(|run| run.hlog.clone()));
     let files = set.systems.iter().flat_map(|system| system.files.iter());
     names.extend(files.filter(|name| !name.ends_with(".log") || name.ends_with("-1.log")).cloned());
+    names.retain(|name| !name.is_empty());
     names.sort();
     names.dedup();
     names
+}
+
+/// A set that names no file which its copy does not have.
+fn naming_only(set: &ResultSet, files: &[(String, Vec<u8>)]) -> ResultSet {
+    let mut set = ResultSet { schema: RESULT_SCHEMA.to_owned(), ..set.clone() };
+    let is_kept = |name: &String| files.iter().any(|(kept, _)| kept == name);
+    set.runs.iter_mut().filter(|run| !is_kept(&run.hlog)).for_each(|run| run.hlog.clear());
+    set.systems.iter_mut().for_each(|system| system.files.retain(|name| is_kept(name)));
+    set
 }
 
 /// Files with their names. What is not there is left out: a broker whose log could not be copied has none.
@@ -248,6 +277,7 @@ fn copy(from: &ResultDirectory, set: &ResultSet, into: &Path) -> Result<f64, Cli
     if size(&files) > MOST_BYTES {
         files = read_all(from, published_names(set, true))?;
     }
+    let set = &naming_only(set, &files);
     let (result, page) = (from.result_text(set)?, crate::report::page_text(set, &from.read_environment()?));
     for (name, content) in &mut files {
         match name.as_str() {
@@ -294,14 +324,14 @@ mod tests {
     use super::*;
     use crate::result::example;
 
-    /// Goal: the plan stays within its promise of 30 and 8 minutes. Method: adds up its parts, with what starting, stopping and
+    /// Goal: the plan stays within its promises of 30, 25 and 8 minutes. Method: adds up its parts, with what starting, stopping and
     /// reading back take on a machine of two cores.
     #[test]
     fn is_bounded() {
-        for (is_quick, limit_s) in [(false, 1800.0), (true, 480.0)] {
+        for (is_quick, scale, limit_s) in [(false, 1.0, 1800.0), (false, 0.8, 1500.0), (true, 1.0, 480.0)] {
             let options = PublishOptions {
                 quick: is_quick,
-                scale: 1.0,
+                scale,
                 slo: String::new(),
                 from: None,
                 into: "x".into(),
@@ -309,19 +339,40 @@ mod tests {
             };
             let scope = Scope::of(&options);
             // A start and stop of the Java broker, and reading back after a run.
-            let (restart_s, verify_s) = (22.0, 1.2);
+            let (restart_s, verify_s) = (18.0, 1.2);
             let run_s = scope.measure_s + scope.warm_up_s + verify_s;
             let step_s = scope.step_s + scope.step_warm_up_s + verify_s;
+            // Reading back what a fast broker took in takes longer than measuring it.
+            let fast_step_s = step_s + scope.step_s * 1.5;
             let shapes = if scope.has_extras { 5.0 } else { 4.0 };
             let turns = f64::from(scope.rounds) * (2.0 * shapes * run_s + restart_s + scope.conditioning_s + 4.0);
-            // Steps up to 150,000/s and to 10,000/s, halving, confirming.
-            let knees = (14.0 + 9.0) * step_s + restart_s + scope.conditioning_s + 4.0;
-            // Each may be made twice.
-            let floors = 2.0 * 10.0 * (FLOOR_S.0 + FLOOR_S.1);
-            let extras = if scope.has_extras { 6.0 * run_s + 10.0 * step_s + 20.0 } else { 0.0 };
+            // Steps up to 300,000/s and to 10,000/s, halving, confirming.
+            let knees = 10.0 * fast_step_s + (7.0 + 7.0) * step_s + restart_s + scope.conditioning_s + 4.0;
+            // One in two is made twice.
+            let floors = 1.5 * 10.0 * (FLOOR_S.0 + FLOOR_S.1);
+            // The backlog has a length of its own. One in three is made again.
+            let extras = if scope.has_extras { 8.0 * run_s + 20.0 + 10.0 * fast_step_s } else { 0.0 };
             let all_s = floors + scope.flushes.len() as f64 * (turns + knees) + extras;
-            assert!(all_s < limit_s, "{all_s}");
+            assert!(all_s < limit_s, "{is_quick} {scale}: {all_s}");
         }
+    }
+
+    /// Goal: what is made once is made again if the host spoiled it, and only then: a broker gets no second try. Method: a sound run,
+    /// one with steal, one that missed its rate, one that lost a message.
+    #[test]
+    fn only_the_host_gets_a_second_try() {
+        let run = |change: fn(&mut RunRecord)| {
+            let mut run = example::run("ringmq", 1, RunRole::Measured, 50_000.0, 60_000);
+            run.hiccups.clear();
+            change(&mut run);
+            crate::judge::judge(&mut run, None);
+            is_spoiled_by_host(&run)
+        };
+        assert!(!run(|_| ()));
+        assert!(run(|run| run.steal_share = Some(0.02)));
+        assert!(!run(|run| run.achieved_rate_per_s = 40_000.0));
+        assert!(!run(|run| run.integrity.lost = 1));
+        assert!(!run(|run| (run.steal_share, run.achieved_rate_per_s) = (Some(0.02), 40_000.0)));
     }
 
     /// Goal: only named files are published, a set of another kind and a partial one are refused, and the section is written.
@@ -354,7 +405,14 @@ mod tests {
         judged.goals = goals(&judged);
         let into = ResultDirectory::open(path("into"));
         copy(&into, &judged, into.path()).unwrap();
-        assert_eq!(into.read_result().unwrap(), judged);
+        let published = into.read_result().unwrap();
+        assert_eq!(published.goals, judged.goals);
+        let named = published.runs.iter().map(|run| &run.hlog).filter(|name| !name.is_empty());
+        let named = named.chain(published.systems.iter().flat_map(|system| &system.files));
+        assert!(named.clone().count() > 0 && named.clone().all(|name| path("into").join(name).is_file()));
+        assert!(published.runs.iter().any(|run| run.hlog.is_empty()), "logs of search steps are not published");
+        let page = fs::read_to_string(path("into/report.html")).unwrap();
+        assert!(!page.contains("per run (HdrHistogram"), "not each run has its log");
         assert_ne!(judged.goals, set.goals);
         assert!(fs::read_to_string(path("into/report.html")).unwrap().contains(&judged.goals[0].rule));
     }

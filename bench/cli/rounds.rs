@@ -72,21 +72,22 @@ fn is_done(session: &Session<'_>, side: &Side<'_>, number: u32, shape: &Workload
 pub fn turn(session: &mut Session<'_>, side: &Side<'_>, number: u32, shapes: &[Workload]) -> Result<(), CliError> {
     let missing: Vec<&Workload> = shapes.iter().filter(|shape| !is_done(session, side, number, shape)).collect();
     let Some(first) = missing.first().filter(|_| !session.is_stopped()) else { return Ok(()) };
-    let broker = session.start(side.peer, side.flush, side.settings.to_vec())?;
-    let base = Request {
-        round: number,
-        header: side.header,
-        ..Request::of_broker(&broker, side.peer, side.flush, first, RunRole::Measured)
-    };
-    session.condition(&base, side.conditioning_s())?;
-    for shape in missing {
-        if session.is_stopped() {
-            break;
+    let name = format!("{}-{}-{number}", side.peer.name(), side.durability().name());
+    session.with_broker((side.peer, side.flush), side.settings.to_vec(), &name, |session, broker| {
+        let base = Request {
+            round: number,
+            header: side.header,
+            ..Request::of_broker(broker, side.peer, side.flush, first, RunRole::Measured)
+        };
+        session.condition(&base, side.conditioning_s())?;
+        for shape in missing {
+            if session.is_stopped() {
+                break;
+            }
+            session.run(&Request { workload: shape, target: base.target.clone(), ..base })?;
         }
-        session.run(&Request { workload: shape, target: base.target.clone(), ..base })?;
-    }
-    session.stop_broker(broker, &format!("{}-{}-{number}", side.peer.name(), side.durability().name()));
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The curve of one broker, if the set has it: of the same class and workload, under the same conditions.
@@ -97,6 +98,7 @@ fn known<'s>(set: &'s ResultSet, side: &Side<'_>, shape: &Workload, slo: &Slo) -
             && curve.durability == class
             && curve.workload == shape.name
             && curve.slo == *slo
+            && !curve.is_cut_short
     })
 }
 
@@ -116,20 +118,15 @@ pub fn knee(
     if session.is_stopped() {
         return Ok(None);
     }
-    let broker = session.start(side.peer, side.flush, side.settings.to_vec())?;
-    let request = Request {
-        header: side.header,
-        ..Request::of_broker(&broker, side.peer, side.flush, shape, RunRole::SweepStep)
-    };
-    session.condition(&request, side.conditioning_s())?;
-    let knee = sweep(session, &request, plan)?;
-    if session.is_stopped() {
-        // A curve that was cut short would be taken for a whole one when the plan is resumed.
-        session.set.curves.pop();
-    }
-    let name = format!("{}-{}-knee-{}", side.peer.name(), side.durability().name(), session.set.curves.len());
-    session.stop_broker(broker, &name);
-    Ok(knee)
+    let name = format!("{}-{}-knee-{}", side.peer.name(), side.durability().name(), session.set.curves.len() + 1);
+    session.with_broker((side.peer, side.flush), side.settings.to_vec(), &name, |session, broker| {
+        let request = Request {
+            header: side.header,
+            ..Request::of_broker(broker, side.peer, side.flush, shape, RunRole::SweepStep)
+        };
+        session.condition(&request, side.conditioning_s())?;
+        sweep(session, &request, plan)
+    })
 }
 
 #[cfg(test)]
@@ -150,6 +147,9 @@ mod tests {
         assert!(known(&set, &side(Flush::Async), &shape, slo).is_some());
         assert!(known(&set, &side(Flush::Async), &other, slo).is_none());
         assert!(known(&set, &side(Flush::Sync), &shape, slo).is_none());
+        let mut cut = set.clone();
+        cut.curves.iter_mut().for_each(|curve| curve.is_cut_short = true);
+        assert!(known(&cut, &side(Flush::Async), &shape, slo).is_none());
         let looser = Slo { p99_ns: Some(50_000_000), ..slo.clone() };
         assert!(known(&set, &side(Flush::Async), &shape, &looser).is_none());
     }

@@ -11,6 +11,8 @@ use super::options::Common;
 use super::{CliError, signals, summary};
 use crate::clock::{rfc3339, stamp, wall_ms};
 use crate::drivers::null::Behaviour;
+use crate::host::disk::{CLEANED_SHARE, FULL_SHARE, used_share};
+use crate::host::limits::raise_open_files;
 use crate::judge::exit_code;
 use crate::peers::{Broker, Flush, Peer, PeerOptions};
 use crate::result::{
@@ -18,6 +20,7 @@ use crate::result::{
     RunStatus, SetKind, SetStatus, SystemRecord, ToolRecord,
 };
 use crate::runner::{Layout, ProgressLine, RunSpec, Target, note, run};
+use crate::units;
 use crate::workload::Workload;
 
 /// Folder of results when none is named.
@@ -44,6 +47,12 @@ fn command_line() -> Vec<String> {
     words
 }
 
+/// Leaves of a set what a plan can go on with.
+fn keep_whole(set: &mut ResultSet) {
+    set.runs.retain(|run| run.status == RunStatus::Complete);
+    set.curves.retain(|curve| !curve.is_cut_short);
+}
+
 /// One run in a session.
 pub struct Request<'w> {
     pub system: &'w str,
@@ -56,6 +65,8 @@ pub struct Request<'w> {
     pub scale: f64,
     pub broker_pid: Option<u32>,
     pub metrics: Option<SocketAddr>,
+    /// Whether the broker is to be left without the topics of the run: one that goes on, unlike those that are started here.
+    pub deletes_topics: bool,
 }
 
 impl<'w> Request<'w> {
@@ -72,6 +83,7 @@ impl<'w> Request<'w> {
             scale: 1.0,
             broker_pid: Some(broker.pid()),
             metrics: broker.metrics(),
+            deletes_topics: false,
         }
     }
 
@@ -88,6 +100,7 @@ impl<'w> Request<'w> {
             scale: 1.0,
             broker_pid: None,
             metrics: None,
+            deletes_topics: false,
         }
     }
 }
@@ -98,6 +111,9 @@ impl<'a> Session<'a> {
     /// # Errors
     /// The directory cannot be made, or cores are wrong.
     pub fn begin(common: &'a Common, kind: SetKind, name: &str, starts_brokers: bool) -> Result<Session<'a>, CliError> {
+        // Before anything is on disk: an interrupt from now on leaves a marked result.
+        signals::catch();
+        raise_open_files();
         let layout = common.layout(starts_brokers)?;
         let path = common
             .out
@@ -136,11 +152,13 @@ impl<'a> Session<'a> {
     /// # Errors
     /// It cannot be read.
     pub fn resume(common: &'a Common, path: PathBuf) -> Result<Session<'a>, CliError> {
+        signals::catch();
+        raise_open_files();
         let layout = common.layout(true)?;
         let directory = ResultDirectory::open(path);
         let mut set = directory.read_result()?;
         set.status = SetStatus::Partial { reason: "it has not come to its end".to_owned() };
-        set.runs.retain(|run| run.status == RunStatus::Complete);
+        keep_whole(&mut set);
         Session::over(common, directory, set, layout)
     }
 
@@ -211,7 +229,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(&mut self, peer: Peer, flush: Flush, settings: Vec<(String, String)>) -> Result<Broker, CliError> {
+    fn start(&mut self, peer: Peer, flush: Flush, settings: Vec<(String, String)>) -> Result<Broker, CliError> {
         let folder = self.common.store_folder();
         let options = PeerOptions {
             peer,
@@ -222,14 +240,41 @@ impl<'a> Session<'a> {
             folder: &folder,
             heap_mib: self.common.java_heap,
         };
+        if let Some(share) = used_share(&folder).filter(|share| *share >= FULL_SHARE) {
+            note(&format!(
+                "warning: the disk of {} is {} full; from {} on brokers remove messages, read or not, and they count as lost; name \
+                 another --store",
+                folder.display(),
+                units::percent(share),
+                units::percent(CLEANED_SHARE)
+            ));
+        }
         self.progress.say(&format!("starting {} with {}", peer.name(), flush.value()));
         let broker = Broker::start(&options, self.stop)?;
         self.add_system(broker.record().clone());
         Ok(broker)
     }
 
+    /// Starts a broker on a fresh store, works with it, and stops it whatever became of the work: its log and how it ended belong
+    /// to the result, most of all if it died.
+    ///
+    /// # Errors
+    /// It does not start, or those of `work`.
+    pub fn with_broker<T>(
+        &mut self,
+        (peer, flush): (Peer, Flush),
+        settings: Vec<(String, String)>,
+        name: &str,
+        work: impl FnOnce(&mut Self, &Broker) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let broker = self.start(peer, flush, settings)?;
+        let result = work(self, &broker);
+        self.stop_broker(broker, name);
+        result
+    }
+
     /// Stops a broker and keeps its configuration and log.
-    pub fn stop_broker(&mut self, broker: Broker, name: &str) {
+    fn stop_broker(&mut self, broker: Broker, name: &str) {
         let system = broker.record().name.clone();
         let (files, exit) = broker.finish(&self.directory, name);
         if !exit.is_in_order {
@@ -281,6 +326,7 @@ impl<'a> Session<'a> {
             broker_pid: request.broker_pid,
             metrics: request.metrics,
             counts_syscalls: self.common.count_syscalls,
+            deletes_topics: request.deletes_topics,
             slo: self.set.slo.as_ref(),
         }
     }
@@ -348,7 +394,14 @@ impl<'a> Session<'a> {
         workload.consumers = None;
         let target = Target::Null(Behaviour::default());
         let request = Request { role: RunRole::Headroom, ..Request::of_floor("null", target, &workload, None) };
-        let reached = self.run(&request)?.achieved_rate_per_s;
+        if self.set.headroom.iter().any(|known| known.workload == shape.name) {
+            return Ok(());
+        }
+        let run = self.run(&request)?;
+        if run.status != RunStatus::Complete {
+            return Ok(());
+        }
+        let reached = run.achieved_rate_per_s;
         self.set.headroom.push(Headroom {
             workload: shape.name.clone(),
             null_rate_per_s: reached,
@@ -368,7 +421,9 @@ impl<'a> Session<'a> {
         self.set.status = if self.is_stopped() {
             SetStatus::Partial { reason: INTERRUPTED.to_owned() }
         } else if let Some(failure) = &failure {
-            SetStatus::Partial { reason: failure.to_string() }
+            // A broker that died is the reason for what went wrong after it.
+            let reasons = [Some(failure.to_string()), self.set.broken_exit()];
+            SetStatus::Partial { reason: reasons.into_iter().flatten().collect::<Vec<_>>().join("; ") }
         } else if let Some(run) = self.set.runs.iter().find(|run| run.status != RunStatus::Complete) {
             SetStatus::Partial { reason: format!("run {} did not get to its end", run.id) }
         } else if let Some(reason) = self.set.broken_exit() {
@@ -385,7 +440,13 @@ impl<'a> Session<'a> {
         self.set.environment_sha256 = self.directory.write_environment(&environment)?;
         self.directory.write_result(&self.set)?;
         let page = crate::report::write(&self.directory)?;
-        let code = if self.is_stopped() { exit_code(&self.set).max(3) } else { exit_code(&self.set) };
+        let code = match &failure {
+            _ if self.is_stopped() => exit_code(&self.set).max(3),
+            // Nothing was measured: the failure is all there is.
+            Some(failure) if self.set.runs.is_empty() => failure.exit_code(),
+            Some(_) => exit_code(&self.set).max(3),
+            None => exit_code(&self.set),
+        };
         if self.common.json {
             let failure = failure.as_ref().map(ToString::to_string);
             let text = serde_json::json!({
@@ -403,9 +464,28 @@ impl<'a> Session<'a> {
             Some(failure) if self.set.runs.is_empty() => Err(failure),
             Some(failure) => {
                 note(&format!("error: {failure}"));
-                Ok(code.max(3))
+                Ok(code)
             }
             None => Ok(code),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: a plan that is resumed takes no unfinished run and no unfinished curve for a whole one. Method: the example, with one curve
+    /// cut short.
+    #[test]
+    fn only_whole_parts_are_resumed() {
+        let mut set = example::result_set();
+        let (runs, curves) = (set.runs.len(), set.curves.len());
+        set.curves[0].is_cut_short = true;
+        keep_whole(&mut set);
+        assert!(set.runs.len() < runs && set.runs.iter().all(|run| run.status == RunStatus::Complete));
+        assert_eq!(set.curves.len(), curves - 1);
+        assert!(set.curves.iter().all(|curve| !curve.is_cut_short));
     }
 }

@@ -1,5 +1,7 @@
 //! `run`: one workload against one target, once or some times.
 
+use std::net::{IpAddr, UdpSocket};
+
 use super::options::{Common, NamedTarget, RunOptions, TargetOptions, parse_address, parse_target, read_slo};
 use super::session::{Request, Session};
 use super::{CliError, floors};
@@ -37,6 +39,20 @@ pub struct Ready {
 
 /// Describes a target and refuses one that shares the generator's core.
 pub fn describe(session: &mut Session<'_>, target: &Target, options: &TargetOptions) -> Result<Ready, CliError> {
+    let mut ready = describe_unnamed(session, target, options)?;
+    if let Some(name) = &options.name {
+        ready.title = format!("{name} ({})", ready.title);
+        ready.system.clone_from(name);
+    }
+    Ok(ready)
+}
+
+/// Whether an address is one of this host's: only those can be listened on.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+fn describe_unnamed(session: &mut Session<'_>, target: &Target, options: &TargetOptions) -> Result<Ready, CliError> {
     let append = |mode, durability| {
         let (system, title) = floors::names(mode);
         Ready { system: system.to_owned(), title: title.to_owned(), durability: Some(durability), pid: None }
@@ -54,8 +70,18 @@ pub fn describe(session: &mut Session<'_>, target: &Target, options: &TargetOpti
         Target::File(_, mode @ AppendMode::PageCache) => append(*mode, Durability::D1),
         Target::File(_, mode) => append(*mode, Durability::D2),
         Target::Broker(address) => {
-            let pid = if address.ip().is_loopback() { listener_of(address.port()) } else { None };
-            if let Some(pid) = pid {
+            let is_local = is_local(address.ip());
+            let pid = if is_local { listener_of(address.port()) } else { None };
+            if is_local && pid.is_none() {
+                // Whoever it is, it may run anywhere: what is not known is not claimed.
+                session.layout.broker = pinning::online_cores();
+                if !session.common.allow_shared_cores {
+                    return Err(CliError::Usage(format!(
+                        "the broker at {address} is on this host, but its process cannot be seen (is it another user's?), so it \
+                         may run on the generator's core; measure as its user or as root, or say --allow-shared-cores"
+                    )));
+                }
+            } else if let Some(pid) = pid {
                 let cores = i32::try_from(pid).map(pinning::allowed_cores).unwrap_or_default();
                 session.layout.broker = cores;
                 if session.layout.shares_cores() && !session.common.allow_shared_cores {
@@ -99,11 +125,12 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
             match &target {
                 NamedTarget::Start(peer) => {
                     let settings = common.settings(&workload)?;
-                    let broker = session.start(*peer, options.target.flush, settings)?;
-                    let request =
-                        Request::of_broker(&broker, *peer, options.target.flush, &workload, RunRole::Measured);
-                    session.run(&Request { round, header, scale, ..request })?;
-                    session.stop_broker(broker, &format!("{}-{round}", peer.name()));
+                    let flush = options.target.flush;
+                    let name = format!("{}-{round}", peer.name());
+                    session.with_broker((*peer, flush), settings, &name, |session, broker| {
+                        let request = Request::of_broker(broker, *peer, flush, &workload, RunRole::Measured);
+                        session.run(&Request { round, header, scale, ..request }).map(|_| ())
+                    })?;
                 }
                 NamedTarget::Ready(target) => {
                     let ready = describe(&mut session, target, &options.target)?;
@@ -111,11 +138,30 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
                     let floor = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
                     let role = RunRole::Measured;
                     let broker_pid = ready.pid;
-                    session.run(&Request { role, round, header, scale, broker_pid, metrics, ..floor })?;
+                    let deletes_topics = options.target.deletes_topics(target);
+                    let request = Request { role, round, header, scale, broker_pid, metrics, deletes_topics, ..floor };
+                    session.run(&request)?;
                 }
             }
         }
         Ok(())
     })();
     session.finish(failure.err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a broker on this host is recognized by whatever address it is called, one elsewhere is not. Method: loopback of both
+    /// families, and addresses for documentation, which no host has.
+    #[test]
+    fn addresses_of_this_host() {
+        for address in ["127.0.0.1", "127.0.0.9"] {
+            assert!(is_local(address.parse().unwrap()), "{address}");
+        }
+        for address in ["192.0.2.1", "198.51.100.7", "2001:db8::1"] {
+            assert!(!is_local(address.parse().unwrap()), "{address}");
+        }
+    }
 }

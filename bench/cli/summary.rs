@@ -1,7 +1,7 @@
 //! What the terminal shows: one line per run while they come, ten lines at the end.
 
 use crate::judge::confirmed_rate;
-use crate::report::groups::{Figure, Group, groups};
+use crate::report::groups::{Figure, Group, groups, is_usable};
 use crate::report::share_at_knee;
 use crate::result::{Distribution, Durability, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
 use crate::units;
@@ -95,7 +95,8 @@ fn float(value: u64) -> f64 {
 
 /// Medians and 99 % of the echo with the same shape, each with that of the best append of the same class added.
 fn floor(set: &ResultSet, run: &RunRecord) -> Option<(f64, f64)> {
-    let floors = || set.runs.iter().filter(|floor| floor.role == RunRole::Floor);
+    // A floor that the host disturbed is higher than it should be: everything looks nearer to it.
+    let floors = || set.runs.iter().filter(|floor| floor.role == RunRole::Floor && is_usable(floor));
     let response = |floor: &RunRecord| floor.primary().map(|operation| operation.response.clone());
     let rate = |run: &RunRecord| run.parameters.target_rate_per_s;
     let echoes = || floors().filter(|floor| floor.system == "null" && floor.workload == run.workload);
@@ -200,5 +201,17 @@ mod tests {
         assert!(lines.iter().any(|line| line.contains("ringmq") && line.contains("floor")), "{lines:#?}");
         let lossy = set.runs.iter().find(|run| run.integrity.is_violated()).unwrap();
         assert!(line(lossy).contains("MESSAGES LOST OR DAMAGED"));
+    }
+
+    /// Goal: a disturbed floor is no floor. Method: the example's echo, made invalid.
+    #[test]
+    fn disturbed_floors_are_not_shown() {
+        let mut set = example::result_set();
+        let run = set.runs.iter().find(|run| run.system == "ringmq" && run.role == RunRole::Measured).unwrap().clone();
+        assert!(floor(&set, &run).is_some());
+        for floor in set.runs.iter_mut().filter(|run| run.role == RunRole::Floor && run.system == "null") {
+            floor.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
+        }
+        assert!(floor(&set, &run).is_none());
     }
 }

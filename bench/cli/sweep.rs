@@ -44,30 +44,42 @@ pub fn sweep(session: &mut Session<'_>, request: &Request<'_>, plan: &SweepPlan<
         points: Vec::new(),
         knee_rate_per_s: None,
         confirmed: false,
+        is_cut_short: false,
     };
-    let mut search = Search::new(plan.from, plan.precision);
-    while let Some(rate) = search.next_rate().filter(|_| !session.is_stopped()) {
-        let held = try_rate(session, request, RunRole::SweepStep, rate, plan.slo, &mut curve)?;
-        search.report(rate, held);
-    }
-    curve.knee_rate_per_s = search.knee();
-    if let Some(knee) = curve.knee_rate_per_s {
-        let mut all_held = true;
-        for (share, role) in [(1.0, RunRole::ConfirmFull), (SECOND_SHARE, RunRole::ConfirmEighty)] {
-            for _ in 0..plan.confirm {
-                if !session.is_stopped() {
-                    let rate = round(knee * share);
-                    all_held &= try_rate(session, request, role, rate, plan.slo, &mut curve)?;
-                }
-            }
-        }
-        curve.confirmed = all_held && plan.confirm > 0 && !session.is_stopped();
-    }
+    let searched = search(session, request, plan, &mut curve);
+    curve.is_cut_short = searched.is_err() || session.is_stopped();
+    curve.confirmed &= !curve.is_cut_short;
     curve.points.sort_by(|left, right| left.rate_per_s.total_cmp(&right.rate_per_s));
     let knee = curve.knee_rate_per_s;
     session.set.curves.push(curve);
     session.directory.write_result(&session.set)?;
-    Ok(knee)
+    searched.map(|()| knee)
+}
+
+/// Fills a curve; on an error it has what was found until then.
+fn search(
+    session: &mut Session<'_>,
+    request: &Request<'_>,
+    plan: &SweepPlan<'_>,
+    curve: &mut Curve,
+) -> Result<(), CliError> {
+    let mut search = Search::new(plan.from, plan.precision);
+    while let Some(rate) = search.next_rate().filter(|_| !session.is_stopped()) {
+        let held = try_rate(session, request, RunRole::SweepStep, rate, plan.slo, curve)?;
+        search.report(rate, held);
+        curve.knee_rate_per_s = search.knee();
+    }
+    let Some(knee) = curve.knee_rate_per_s else { return Ok(()) };
+    let mut all_held = true;
+    for (share, role) in [(1.0, RunRole::ConfirmFull), (SECOND_SHARE, RunRole::ConfirmEighty)] {
+        for _ in 0..plan.confirm {
+            if !session.is_stopped() {
+                all_held &= try_rate(session, request, role, round(knee * share), plan.slo, curve)?;
+            }
+        }
+    }
+    curve.confirmed = all_held && plan.confirm > 0;
+    Ok(())
 }
 
 fn try_rate(
@@ -99,6 +111,9 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
     if workload.load.loop_kind == LoopKind::Closed {
         return Err(CliError::Usage(format!("{} is a closed loop: there is no rate to sweep", workload.name)));
     }
+    if !(options.from.is_finite() && options.from > 0.0) {
+        return Err(CliError::Usage(format!("--from {} is no rate above 0", options.from)));
+    }
     let target = parse_target(&options.target.target, &common.store_folder())?;
     check_served(&workload, &target)?;
     let slo = read_slo(&options.slo)?;
@@ -115,17 +130,20 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
         match &target {
             NamedTarget::Start(peer) => {
                 let settings = common.settings(&workload)?;
-                let broker = session.start(*peer, options.target.flush, settings)?;
-                let request = Request::of_broker(&broker, *peer, options.target.flush, &workload, RunRole::SweepStep);
-                sweep(&mut session, &Request { header, scale, ..request }, &plan)?;
-                session.stop_broker(broker, peer.name());
+                let flush = options.target.flush;
+                session.with_broker((*peer, flush), settings, peer.name(), |session, broker| {
+                    let request = Request::of_broker(broker, *peer, flush, &workload, RunRole::SweepStep);
+                    sweep(session, &Request { header, scale, ..request }, &plan)
+                })?;
             }
             NamedTarget::Ready(target) => {
                 let ready = describe(&mut session, target, &options.target)?;
                 session.add_plain_system(&ready.system, &ready.title, ready.durability);
                 let request = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
                 let broker_pid = ready.pid;
-                sweep(&mut session, &Request { header, scale, broker_pid, metrics, ..request }, &plan)?;
+                let deletes_topics = options.target.deletes_topics(target);
+                let request = Request { header, scale, broker_pid, metrics, deletes_topics, ..request };
+                sweep(&mut session, &request, &plan)?;
             }
         }
         Ok(())

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::options::{Common, PlanKind, VersusOptions, read_slo};
+use super::options::{Common, HeaderForm, PlanKind, VersusOptions, read_slo};
 use super::rounds::{Side, knee, timed, turn};
 use super::search::round;
 use super::session::Session;
 use super::sweep::SweepPlan;
 use super::{CliError, floors};
 use crate::peers::{Flush, Peer};
-use crate::result::{LoopKind, RunRole, SetKind};
+use crate::result::{LoopKind, ResultSet, RunRecord, RunRole, SetKind, Slo};
 use crate::workload::Workload;
 
 /// Shares of the slower one's knee in the full plan.
@@ -92,6 +92,9 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
         Some(path) => Session::resume(common, path.clone())?,
         None => Session::begin(common, SetKind::Versus, "versus", true)?,
     };
+    if options.resume.is_some() {
+        check_same_plan(&session.set, &workload, options.header, &slo, &scope)?;
+    }
     session.add_workload(&workload, &definition);
     let settings = common.settings(&workload)?;
     let failure = (|| {
@@ -135,15 +138,46 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     session.finish(failure.err())
 }
 
+/// Refuses to go on with a set under other options: its rounds would be called repeats of each other and be none.
+fn check_same_plan(
+    set: &ResultSet,
+    workload: &Workload,
+    header: HeaderForm,
+    slo: &Slo,
+    scope: &Scope,
+) -> Result<(), CliError> {
+    let other = |what: &str| Err(CliError::Usage(format!("the plan in this directory was begun with another {what}")));
+    if set.kind != SetKind::Versus {
+        return other("command than versus");
+    }
+    let header = match header {
+        HeaderForm::Json => "json",
+        HeaderForm::Rocketmq => "rocketmq",
+    };
+    let mut measured = set.runs.iter().filter(|run| !matches!(run.role, RunRole::Floor | RunRole::Headroom));
+    if measured.clone().any(|run| run.workload != workload.name) {
+        return other("--workload");
+    }
+    if measured.clone().any(|run| run.parameters.header != header) {
+        return other("--header");
+    }
+    if set.curves.iter().any(|curve| curve.slo != *slo) {
+        return other("--slo");
+    }
+    let is_other_length =
+        |run: &RunRecord| run.role == RunRole::Measured && (run.parameters.measure_s - scope.measure_s).abs() > 1e-6;
+    if measured.any(is_other_length) {
+        return other("--plan or --seconds");
+    }
+    Ok(())
+}
+
 fn measure_floors(
     session: &mut Session<'_>,
     workload: &Workload,
     options: &VersusOptions,
     scope: &Scope,
 ) -> Result<(), CliError> {
-    if session.set.runs.iter().any(|run| run.role == RunRole::Floor) {
-        return Ok(());
-    }
     session.headroom(workload, 2.0)?;
     let shapes: Vec<Workload> = options
         .rates
@@ -159,4 +193,76 @@ fn measure_floors(
     session.add_workload(&trip, &definition);
     floors::append(session, &timed(&trip, APPEND_SECONDS, 0.5))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    fn options(plan: PlanKind) -> VersusOptions {
+        VersusOptions {
+            peers: vec!["ringmq".to_owned(), "java".to_owned()],
+            plan,
+            workload: "steady-1k-10k".to_owned(),
+            rates: vec![1000.0, 5000.0],
+            slo: String::new(),
+            resume: None,
+            pairs: None,
+            seconds: None,
+            conditioning: None,
+            header: HeaderForm::Json,
+        }
+    }
+
+    /// Goal: the quick plan stays within its promise of 25 minutes. Method: adds up its parts, with what starting, stopping and
+    /// reading back take on a machine of two cores.
+    #[test]
+    fn the_quick_plan_is_bounded() {
+        let options = options(PlanKind::Quick);
+        let scope = Scope::of(&options);
+        assert_eq!((scope.flushes.len(), scope.pairs, scope.confirm), (1, 3, 1));
+        // A start and stop of each broker; the other's conditioning.
+        let restarts_s = 26.0 + scope.conditioning_s + NATIVE_S;
+        // Reading back takes about as long as measuring where rates are high.
+        let step_s = scope.step_s + scope.step_warm_up_s + scope.step_s;
+        let run_s = scope.measure_s + scope.warm_up_s + 2.0;
+        let knees_s = (14.0 + 9.0) * step_s + restarts_s;
+        let pairs_s = f64::from(scope.pairs) * (2.0 * options.rates.len() as f64 * run_s + restarts_s);
+        let floors_s = 2.0 * (options.rates.len() as f64 * (FLOOR_SECONDS + 1.0) + 3.0 * (APPEND_SECONDS + 0.5) + 3.0);
+        let all_s = knees_s + pairs_s + floors_s;
+        assert!(all_s < 1500.0, "{all_s}");
+    }
+
+    /// Seconds of conditioning of a broker without a compiler at run time.
+    const NATIVE_S: f64 = 3.0;
+
+    /// Goal: a plan goes on only as it was begun. Method: the example as a begun plan, and one option changed at a time.
+    #[test]
+    fn a_plan_is_resumed_as_it_was_begun() {
+        let mut set = example::result_set();
+        set.kind = SetKind::Versus;
+        let (workload, _) = Workload::find("steady-1k-10k").unwrap();
+        let (other, _) = Workload::find("steady-1k-50k").unwrap();
+        let slo = set.curves[0].slo.clone();
+        for curve in &mut set.curves {
+            curve.slo = slo.clone();
+        }
+        let scope = Scope { measure_s: 10.0, ..Scope::of(&options(PlanKind::Quick)) };
+        let check = |set: &ResultSet, workload, header, slo: &Slo, scope: &Scope| {
+            check_same_plan(set, workload, header, slo, scope).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&set, &workload, HeaderForm::Json, &slo, &scope), Ok(()));
+        let refused = |found: Result<(), String>, what: &str| {
+            assert!(found.as_ref().is_err_and(|text| text.contains(what)), "{found:?}")
+        };
+        refused(check(&set, &other, HeaderForm::Json, &slo, &scope), "--workload");
+        refused(check(&set, &workload, HeaderForm::Rocketmq, &slo, &scope), "--header");
+        let looser = Slo { p99_ns: Some(1 << 40), ..slo.clone() };
+        refused(check(&set, &workload, HeaderForm::Json, &looser, &scope), "--slo");
+        let longer = Scope { measure_s: 20.0, ..scope };
+        refused(check(&set, &workload, HeaderForm::Json, &slo, &longer), "--seconds");
+        set.kind = SetKind::Run;
+        refused(check(&set, &workload, HeaderForm::Json, &slo, &longer), "command");
+    }
 }

@@ -1,21 +1,25 @@
 //! Two sets of runs against each other: ratios of medians with bootstrap intervals, and a verdict per figure. Pure.
 //!
-//! Invariants: only runs of the same workload, rate and durability class meet, and only knees of the same conditions; invalid,
+//! Invariants: only runs of the same workload, load and durability class meet, and only knees of the same conditions; invalid,
 //! unfinished and lossy runs are left out; fewer than [`LEAST_RUNS`] usable runs on a side are not compared at all, and the
 //! reader is told. A candidate that has too few because it failed itself (it lost messages, died, or missed the rate) is
-//! worse than any figure: that is a failure of the comparison, not a gap in it. The intervals come from a fixed seed, so the
+//! worse than any figure: that is a failure of the comparison, not a gap in it. So is a candidate without runs where the baseline has
+//! figures, and one that did not get to its end. The intervals come from a fixed seed, so the
 //! same files give the same table.
 
 mod bootstrap;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::environment::HALT_POLL_FACT;
 use crate::judge::{confirmed_rate, doubts, is_refuted, target_failures};
 use crate::report::groups::{Figure, Group, groups};
-use crate::result::{Durability, ResultSet, RunRecord, RunRole, Slo};
+use crate::result::{Curve, Durability, EnvironmentRecord, ResultSet, RunRecord, RunRole, SetStatus, Slo};
 use crate::units;
 
 pub use text::table;
@@ -190,6 +194,8 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// What was not compared, and why.
     pub skipped: Vec<String>,
+    /// In what the machines of the two sides differ.
+    pub notes: Vec<String>,
     /// What could not be compared because the candidate failed where the baseline did not.
     pub failures: Vec<String>,
     /// Runs of the candidate in which messages were lost, doubled, reordered, damaged or invented.
@@ -203,6 +209,7 @@ impl Comparison {
             candidate: candidate.to_owned(),
             rows: Vec::new(),
             skipped: Vec::new(),
+            notes: Vec::new(),
             failures: Vec::new(),
             violations: Vec::new(),
         }
@@ -233,6 +240,15 @@ impl Comparison {
 pub fn compare(baseline: &[ResultSet], candidate: &[ResultSet], thresholds: Thresholds) -> Comparison {
     let mut comparison = Comparison::new("A", "B");
     comparison.note_violations(candidate.iter().flat_map(|set| &set.runs));
+    for set in candidate {
+        let partial = if let SetStatus::Partial { reason } = &set.status { Some(reason.clone()) } else { None };
+        // The status of a set is its first trouble; a broker that ended badly is told in any case.
+        let exit = set.broken_exit().filter(|exit| partial.as_ref().is_none_or(|reason| !reason.contains(exit)));
+        comparison
+            .failures
+            .extend(partial.map(|reason| format!("the set of B made {} is partial: {reason}", set.created)));
+        comparison.failures.extend(exit);
+    }
     let left = cells(baseline, None);
     let right = cells(candidate, None);
     pair(&left, &right, thresholds, &mut comparison);
@@ -240,6 +256,29 @@ pub fn compare(baseline: &[ResultSet], candidate: &[ResultSet], thresholds: Thre
         comparison.skipped.push(format!("{}: only in B", cell.name()));
     }
     comparison
+}
+
+/// Facts of a machine without which times of two sides are not comparable.
+const TELLING_FACTS: [(&str, &str); 5] =
+    [("cpu", HALT_POLL_FACT), ("cpu", "model"), ("cpu", "virtual machine"), ("kernel", "release"), ("cpu", "governor")];
+
+/// In what the machines differ, one sentence each.
+pub fn differences(baseline: &[EnvironmentRecord], candidate: &[EnvironmentRecord]) -> Vec<String> {
+    let values = |side: &[EnvironmentRecord], section: &str, name: &str| {
+        let fact = |environment: &EnvironmentRecord| {
+            let found = environment.facts.iter().find(|fact| fact.section == section && fact.name == name);
+            found.and_then(|fact| fact.value.clone()).unwrap_or_else(|| "unknown".to_owned())
+        };
+        let mut values: Vec<String> = side.iter().map(fact).collect();
+        values.sort();
+        values.dedup();
+        values.join(" and ")
+    };
+    let facts = TELLING_FACTS.into_iter().filter_map(|(section, name)| {
+        let (left, right) = (values(baseline, section, name), values(candidate, section, name));
+        (left != right).then(|| format!("{section}, {name}: A {left}, B {right}"))
+    });
+    facts.collect()
 }
 
 /// Compares the systems of one set: each further one is the baseline of the first, so that a `versus ringmq java` says what
@@ -255,6 +294,9 @@ pub fn inside(set: &ResultSet) -> Vec<Comparison> {
         .map(|other| {
             let mut comparison = Comparison::new(other, first);
             comparison.note_violations(set.runs.iter().filter(|run| run.system == first));
+            let exits = set.systems.iter().filter(|system| system.name == first).flat_map(|system| &system.exits);
+            let broken = exits.filter(|exit| !exit.is_in_order);
+            comparison.failures.extend(broken.map(|exit| format!("broker {}: {}", exit.start, exit.status)));
             pair(&cells(sets, Some(other)), &cells(sets, Some(first)), Thresholds::default(), &mut comparison);
             comparison
         })
@@ -270,19 +312,55 @@ struct Cell {
     system: Option<String>,
     /// What a knee had to hold.
     slo: Option<Slo>,
+    /// What else shapes the load, by name; `None`: unknown.
+    shape: Option<Vec<(&'static str, String)>>,
     runs: usize,
     /// Runs that the system itself failed, with what they failed by.
     failed: Vec<String>,
     values: Vec<(Metric, Vec<f64>)>,
 }
 
+/// Everything that shapes a load beside its rate: runs that differ in it are no repeats of each other.
+fn shape_of(run: &RunRecord) -> Vec<(&'static str, String)> {
+    let all = &run.parameters;
+    vec![
+        ("arrivals", all.arrivals.clone()),
+        ("header", all.header.clone()),
+        ("body", all.message_bytes.to_string()),
+        ("batch", all.batch.to_string()),
+        ("connections", all.connections.to_string()),
+        ("depth", all.depth.to_string()),
+        ("topics", all.topics.to_string()),
+        ("queues", all.queues.to_string()),
+        ("consumer groups", all.consumer_groups.to_string()),
+        ("idle connections", all.idle_connections.to_string()),
+        ("backlog", all.preload_bytes.to_string()),
+    ]
+}
+
 impl Cell {
+    /// Its key alone.
+    fn key(&self) -> Cell {
+        Cell {
+            durability: self.durability,
+            workload: self.workload.clone(),
+            rate_milli: self.rate_milli,
+            system: self.system.clone(),
+            slo: self.slo.clone(),
+            shape: self.shape.clone(),
+            runs: 0,
+            failed: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
     fn is_same(&self, other: &Cell) -> bool {
         self.durability == other.durability
             && self.workload == other.workload
             && self.rate_milli == other.rate_milli
             && self.system == other.system
             && self.slo == other.slo
+            && self.shape == other.shape
     }
 
     fn name(&self) -> String {
@@ -330,6 +408,7 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
                     rate_milli: None,
                     system: system.is_none().then(|| curve.system.clone()),
                     slo: Some(curve.slo.clone()),
+                    shape: knee_shape(set, curve),
                     runs: usize::from(knee.is_some()),
                     failed: failed.into_iter().collect(),
                     values: vec![(Metric::Knee, knee.into_iter().collect())],
@@ -338,6 +417,11 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
         }
     }
     cells
+}
+
+/// The shape of the runs of a curve.
+fn knee_shape(set: &ResultSet, curve: &Curve) -> Option<Vec<(&'static str, String)>> {
+    curve.points.iter().find_map(|point| set.run(&point.run)).map(shape_of)
 }
 
 fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
@@ -353,6 +437,7 @@ fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
         rate_milli: group.key.rate_milli,
         system: with_system.then(|| group.key.system.clone()),
         slo: None,
+        shape: group.runs.first().map(|run| shape_of(run)),
         runs: group.usable().count(),
         failed: failed.collect(),
         values,
@@ -377,7 +462,14 @@ fn add(cells: &mut Vec<Cell>, cell: Cell) {
 fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, comparison: &mut Comparison) {
     for left in baseline {
         let Some(right) = candidate.iter().find(|right| right.is_same(left)) else {
-            comparison.skipped.push(format!("{}: only in {}", left.name(), comparison.baseline));
+            let text = format!("{}: {}", left.name(), absence(left, candidate, &comparison.baseline));
+            // Where the baseline has figures, a candidate without any must not pass.
+            let failed = left.runs >= LEAST_RUNS;
+            if failed {
+                comparison.failures.push(text)
+            } else {
+                comparison.skipped.push(text)
+            }
             continue;
         };
         if !right.failed.is_empty() {
@@ -409,6 +501,25 @@ fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, compariso
             }
             comparison.rows.extend(row(left, *metric, old, new, thresholds));
         }
+    }
+}
+
+/// Why a cell of the baseline has no match.
+fn absence(left: &Cell, candidate: &[Cell], baseline: &str) -> String {
+    let is_alike = |right: &&Cell| Cell { shape: left.shape.clone(), ..right.key() }.is_same(left);
+    match candidate.iter().find(is_alike).zip(left.shape.as_ref()) {
+        Some((right, ours)) => {
+            let theirs = right.shape.as_ref();
+            let differences: Vec<String> = ours
+                .iter()
+                .filter_map(|(name, value)| {
+                    let other = theirs?.iter().find(|(other, _)| other == name).map(|(_, value)| value)?;
+                    (other != value).then(|| format!("{name} {value} and {other}"))
+                })
+                .collect();
+            format!("not the same load: {}", differences.join(", "))
+        }
+        None => format!("only in {baseline}"),
     }
 }
 
@@ -465,150 +576,4 @@ pub fn slo_text(slo: &Slo) -> String {
         .collect();
     parts.extend(slo.errors.map(|errors| format!("errors ≤ {errors}")));
     parts.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::result::example;
-
-    fn set_with(factor: u64) -> ResultSet {
-        let mut set = example::result_set();
-        set.curves.clear();
-        set.runs = (1..=5)
-            .map(|round| {
-                let median_ns = 60_000 * factor / 100 + u64::from(round) * 500;
-                example::run("ringmq", round, RunRole::Measured, 10_000.0, median_ns)
-            })
-            .collect();
-        set
-    }
-
-    fn find(comparison: &Comparison, metric: Metric) -> &Row {
-        comparison.rows.iter().find(|row| row.metric == metric).unwrap()
-    }
-
-    /// Goal: equal sets are undecided, a slower one is a regression beyond the threshold and merely worse within it, a faster
-    /// one is better. Method: the example's runs with medians of 100, 105, 130 and 70 %.
-    #[test]
-    fn verdicts() {
-        let base = [set_with(100)];
-        let against = |factor| compare(&base, &[set_with(factor)], Thresholds::default());
-        let same = against(100);
-        assert_eq!(find(&same, Metric::P99).verdict, Verdict::Undecided);
-        assert!(!same.has_regression());
-        let slower = against(130);
-        let row = find(&slower, Metric::P99);
-        assert_eq!(row.verdict, Verdict::Regression, "{row:?}");
-        assert!(row.low <= row.ratio && row.ratio <= row.high);
-        assert_eq!(find(&slower, Metric::P50).verdict, Verdict::Worse);
-        assert!(slower.has_regression());
-        let a_little = compare(&base, &[set_with(107)], Thresholds { cpu_per_message: 0.5, ..Thresholds::default() });
-        assert_eq!(find(&a_little, Metric::P99).verdict, Verdict::Worse);
-        assert!(!a_little.has_regression());
-        assert_eq!(find(&against(70), Metric::P99).verdict, Verdict::Better);
-    }
-
-    /// Goal: too few runs are refused by name, and nothing of another class is compared. Method: two usable runs of five, and
-    /// a candidate in another class.
-    #[test]
-    fn refusals() {
-        let base = [set_with(100)];
-        let mut few = set_with(100);
-        for run in &mut few.runs[..3] {
-            run.validity.invalid.push("reached 80 %".to_owned());
-        }
-        let refused = compare(&base, &[few], Thresholds::default());
-        assert!(refused.rows.is_empty());
-        assert!(refused.skipped.iter().any(|line| line.contains("each side needs 3")), "{:?}", refused.skipped);
-        let mut other = set_with(100);
-        for run in &mut other.runs {
-            run.durability = Some(Durability::D2);
-        }
-        let refused = compare(&base, &[other], Thresholds::default());
-        assert!(refused.rows.is_empty());
-        assert_eq!(refused.skipped.len(), 2);
-    }
-
-    /// Goal: a candidate that lost messages, died or missed its rate cannot pass, whatever else there is to compare; one that the
-    /// host spoiled is merely not compared, and a baseline that failed is no fault of the candidate. Method: a second rate
-    /// that is sound on both sides, and the first spoiled in each way.
-    #[test]
-    fn failures_of_the_candidate() {
-        let with_second_rate = || {
-            let mut set = set_with(100);
-            set.runs.extend((1..=5).map(|round| example::run("ringmq", round, RunRole::Measured, 20_000.0, 60_000)));
-            set
-        };
-        let base = [with_second_rate()];
-        let spoiled = |spoil: &dyn Fn(&mut RunRecord)| {
-            let mut set = with_second_rate();
-            set.runs.iter_mut().take(3).for_each(spoil);
-            [set]
-        };
-        let against = |candidate: &[ResultSet]| compare(&base, candidate, Thresholds::default());
-        let missed = |run: &mut RunRecord| {
-            run.achieved_rate_per_s = 8_000.0;
-            run.validity.invalid.push("it reached 80.0 % of the target rate of 10000/s".to_owned());
-        };
-        let slow = spoiled(&missed);
-        let found = against(&slow);
-        assert_eq!((found.exit_code(), found.failures.len()), (1, 1), "{found:?}");
-        assert!(found.failures[0].contains("reached 80.0 %") && !found.rows.is_empty(), "{found:?}");
-        let died = |run: &mut RunRecord| {
-            run.status = crate::result::RunStatus::Partial { reason: "measure: no answer for 10 s".to_owned() };
-        };
-        assert_eq!(against(&spoiled(&died)).exit_code(), 1);
-        assert_eq!(against(&spoiled(&|run| run.integrity.lost = 1)).exit_code(), 4);
-        let mut once = with_second_rate();
-        once.runs[0].integrity.duplicated = 1;
-        let found = against(&[once]);
-        assert_eq!((found.exit_code(), found.violations.len(), found.failures.len()), (4, 1, 0), "{found:?}");
-        let stolen = |run: &mut RunRecord| {
-            run.steal_share = Some(0.02);
-            run.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
-        };
-        assert_eq!(against(&spoiled(&stolen)).exit_code(), 0);
-        assert_eq!(compare(&slow, &base, Thresholds::default()).exit_code(), 0);
-        let nothing = compare(
-            &[set_with(100)],
-            &[{
-                let mut set = set_with(100);
-                set.runs.iter_mut().for_each(missed);
-                set
-            }],
-            Thresholds::default(),
-        );
-        assert!(nothing.rows.is_empty() && !nothing.is_empty() && nothing.exit_code() == 1, "{nothing:?}");
-    }
-
-    /// Goal: knees meet only under the same conditions, and one that its repeats refuted is a failure. Method: three results with
-    /// a curve each against the same, under other conditions, and unconfirmed.
-    #[test]
-    fn knees() {
-        let sets = |change: &dyn Fn(&mut crate::result::Curve)| {
-            let mut set = example::result_set();
-            set.runs.retain(|run| run.role == RunRole::SweepStep);
-            set.curves.truncate(1);
-            change(&mut set.curves[0]);
-            vec![set; 3]
-        };
-        let against = |candidate: &[ResultSet]| compare(&sets(&|_| ()), candidate, Thresholds::default());
-        assert_eq!(find(&against(&sets(&|_| ())), Metric::Knee).verdict, Verdict::Undecided);
-        assert!(against(&sets(&|curve| curve.slo.p99_ns = Some(50_000_000))).rows.is_empty());
-        let refuted = against(&sets(&|curve| (curve.knee_rate_per_s, curve.confirmed) = (None, false)));
-        assert_eq!(refuted.exit_code(), 1, "{refuted:?}");
-        let untried = against(&sets(&|curve| curve.confirmed = false));
-        assert!(untried.is_empty(), "nothing was repeated, so nothing is known: {untried:?}");
-    }
-
-    /// Goal: a versus set compares the first system against the other. Method: the example set.
-    #[test]
-    fn systems_of_one_set() {
-        let comparisons = inside(&example::result_set());
-        assert_eq!(comparisons.len(), 1);
-        assert_eq!((comparisons[0].candidate.as_str(), comparisons[0].baseline.as_str()), ("ringmq", "java"));
-        assert!(find(&comparisons[0], Metric::P50).ratio < 0.3);
-        assert!(comparisons[0].skipped.iter().any(|line| line.contains("knee")));
-    }
 }

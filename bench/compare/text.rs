@@ -54,6 +54,9 @@ pub fn table(comparison: &Comparison) -> String {
     for violation in &comparison.violations {
         text.push_str(&format!("INTEGRITY: {violation}\n"));
     }
+    for note in &comparison.notes {
+        text.push_str(&format!("other machine: {note}\n"));
+    }
     for reason in &comparison.skipped {
         text.push_str(&format!("not compared: {reason}\n"));
     }

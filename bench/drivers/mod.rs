@@ -35,6 +35,16 @@ pub enum DriverError {
         /// Why not.
         source: io::Error,
     },
+    /// This process has as many files open as it may.
+    #[error(
+        "connect to {address}: this process may have no more than {most} files open; raise the hard limit (ulimit -Hn)"
+    )]
+    TooManyFiles {
+        /// Where.
+        address: String,
+        /// The limit.
+        most: u64,
+    },
     /// A connection that was open ended.
     #[error("the broker at {address} closed the connection{}", detail(.source.as_ref()))]
     Closed {

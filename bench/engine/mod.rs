@@ -25,6 +25,8 @@ const STARTS_PER_TURN: u32 = 64;
 const SILENCE_NS: u64 = 10 * SECOND_NS;
 /// How long messages may still come to consumers, or into view, after the last answer.
 const SETTLE_NS: u64 = 3 * SECOND_NS;
+/// How long after the last answer a group that keeps up may take for its last messages.
+const RECEIPT_GRACE_NS: u64 = 50_000_000;
 /// How long reading everything back may take without any progress.
 const VERIFY_SILENCE_NS: u64 = 10 * SECOND_NS;
 /// Messages for which a closed loop's books must have room: the largest batch is far smaller.
@@ -97,7 +99,7 @@ pub struct Settings {
 pub trait Hooks {
     /// The measured phase is about to begin.
     fn measure_begins(&mut self);
-    /// The last answer of the measured phase has come.
+    /// The last answer of the measured phase has come, and the last message to consumers that keep up.
     fn measure_ended(&mut self);
 }
 
@@ -169,6 +171,11 @@ enum End {
     /// The books of a closed loop have no room left.
     Full,
     Broken(DriverError),
+}
+
+/// How operations that were never started are booked.
+fn failure_of(end: &End) -> Failure<'static> {
+    if matches!(end, End::Broken(_)) { Failure::Connection } else { Failure::Timeout }
 }
 
 struct State {
@@ -282,6 +289,9 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         self.leave(outcome, "");
         if !matches!(ended, End::Done) {
             self.books.recorder.cut(ended_ns);
+            if let Schedule::Open { plan, .. } = &settings.schedule {
+                self.fail_unstarted(&plan.times_ns[next..], start_ns, ended_ns, failure_of(&ended));
+            }
         }
         if let End::Broken(error) = ended {
             return Err((MEASURE, End::Broken(error)));
@@ -292,13 +302,12 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
             Schedule::Open { plan, .. } if matches!(ended, End::Done) => &plan.times_ns[next..],
             _ => &[],
         };
-        let drained = self.drain(plan, start_ns, settings, &mut state);
+        let drained = self.drain(plan, start_ns, settings, hooks, &mut state);
         self.leave(outcome, "");
-        hooks.measure_ended();
-        drained.map_err(|end| (DRAIN, end))?;
         if !matches!(ended, End::Done) {
             return Err((MEASURE, ended));
         }
+        drained.map_err(|end| (DRAIN, end))?;
         if settings.verifies {
             self.enter(VERIFY, outcome);
             let read = self.verify(&mut state).map_err(|end| (VERIFY, end));
@@ -490,12 +499,45 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         }
     }
 
+    /// Books operations that were due before the end and found no place: leaving them out would leave out the worst.
+    fn fail_unstarted(&mut self, rest: &[u64], start_ns: u64, end_ns: u64, failure: Failure<'_>) {
+        let now_ns = self.clock.now_ns();
+        for intended_ns in rest.iter().map(|at_ns| start_ns + at_ns).take_while(|intended_ns| *intended_ns < end_ns) {
+            self.books.recorder.plan(intended_ns);
+            self.books.recorder.fail(intended_ns, now_ns, failure);
+        }
+    }
+
     /// Starts what the plan still has, waits for answers and receipts. What is not answered in time has failed.
-    fn drain(&mut self, rest: &[u64], start_ns: u64, settings: &Settings, state: &mut State) -> Result<(), End> {
+    fn drain(
+        &mut self,
+        rest: &[u64],
+        start_ns: u64,
+        settings: &Settings,
+        hooks: &mut dyn Hooks,
+        state: &mut State,
+    ) -> Result<(), End> {
+        let end = self.take_answers(rest, start_ns, settings, state);
+        let began_ns = self.clock.now_ns();
+        let mut settled = match end {
+            End::Broken(_) => Err(end),
+            _ => self.take_receipts(began_ns, RECEIPT_GRACE_NS, state),
+        };
+        // Read before the long wait for consumers that are behind, which is no cost of what was measured; and not while
+        // messages of a group that keeps up are on their way, for reading the counters takes this thread a while.
+        hooks.measure_ended();
+        if let Ok(false) = settled {
+            settled = self.take_receipts(began_ns, u64::MAX, state);
+        }
+        settled.map(|_| ())
+    }
+
+    /// Starts what the plan still has and waits for answers. All that was planned is booked when this returns.
+    fn take_answers(&mut self, rest: &[u64], start_ns: u64, settings: &Settings, state: &mut State) -> End {
         let began_ns = self.clock.now_ns();
         let mut next = 0;
         let mut end = End::Done;
-        while next < rest.len() || self.driver.in_flight() > 0 {
+        while (next < rest.len() || self.driver.in_flight() > 0) && matches!(end, End::Done) {
             if self.clock.now_ns() > began_ns + settings.timeout_ns {
                 break;
             }
@@ -504,40 +546,47 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
                 match self.driver.start(start_ns + at_ns, self.books) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(error) => return Err(End::Broken(error)),
+                    Err(error) => {
+                        end = End::Broken(error);
+                        break;
+                    }
                 }
                 self.books.recorder.plan(start_ns + at_ns);
                 next += 1;
                 did = true;
             }
-            if let Err(ended) = self.turn(did, state) {
+            if let End::Done = end
+                && let Err(ended) = self.turn(did, state)
+            {
                 end = ended;
-                break;
             }
         }
         self.driver.fail_older(u64::MAX, matches!(end, End::Broken(_)), self.books);
-        let now_ns = self.clock.now_ns();
-        for at_ns in &rest[next..] {
-            self.books.recorder.plan(start_ns + at_ns);
-            self.books.recorder.fail(start_ns + at_ns, now_ns, Failure::Timeout);
-        }
-        if let End::Broken(_) = end {
-            return Err(end);
-        }
-        if self.driver.has_consumers() {
-            let settle_ns = now_ns + SETTLE_NS;
-            let mut last_progress_ns = now_ns;
-            while !self.books.ledger.seems_complete() && !self.stop.load(Ordering::Relaxed) {
-                let now_ns = self.clock.now_ns();
-                if self.turn(false, state)? {
-                    last_progress_ns = now_ns;
-                }
-                if now_ns > settle_ns.max(last_progress_ns + SETTLE_NS) {
-                    break;
-                }
+        self.fail_unstarted(&rest[next..], start_ns, u64::MAX, failure_of(&end));
+        end
+    }
+
+    /// Waits until consumers have everything, or nothing comes any more (true); false: `limit_ns` after `began_ns` they still
+    /// get messages.
+    fn take_receipts(&mut self, began_ns: u64, limit_ns: u64, state: &mut State) -> Result<bool, End> {
+        let mut last_progress_ns = began_ns.max(self.clock.now_ns());
+        while self.driver.has_consumers() && !self.books.ledger.seems_complete() {
+            // What has not come yet is not lost, so a run that ends here is not complete.
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(End::Stopped);
+            }
+            let now_ns = self.clock.now_ns();
+            if now_ns.saturating_sub(began_ns) > limit_ns {
+                return Ok(false);
+            }
+            if self.turn(false, state)? {
+                last_progress_ns = now_ns;
+            }
+            if now_ns > last_progress_ns + SETTLE_NS {
+                break;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads everything back. True if that came to its end.

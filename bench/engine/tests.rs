@@ -193,6 +193,7 @@ fn full_books_end_a_closed_loop() {
 struct Deaf {
     clock: SimulatedClock,
     until_ns: u64,
+    places: usize,
     under_way: RefCell<Vec<(u64, u64)>>,
 }
 
@@ -202,6 +203,9 @@ impl Driver for Deaf {
     }
 
     fn start(&mut self, intended_ns: u64, books: &mut Books) -> Result<bool, DriverError> {
+        if self.under_way.borrow().len() >= self.places {
+            return Ok(false);
+        }
         let (number, _) = books.ledger.send_request(0);
         if self.clock.0.get() < self.until_ns {
             books.ledger.answer(0, number, true);
@@ -238,27 +242,111 @@ impl Hooks for NoHooks {
     fn measure_ended(&mut self) {}
 }
 
-/// Goal: a broker that falls silent ends the run, what there is is kept, and every operation is accounted for. Method: a
-/// server that answers for 15 s of a run of 60 s.
+/// Goal: a broker that falls silent ends the run, what there is is kept, and every operation that was due is accounted for,
+/// also those that found no place. Method: a server that answers for 15 s of a run of 60 s, with endless places and with few.
 #[test]
 fn silence_ends_a_run() {
-    let clock = SimulatedClock(Rc::new(Cell::new(0)));
-    let mut server = Deaf { clock: clock.clone(), until_ns: 15 * SECOND_NS, under_way: RefCell::default() };
-    let mut books = Books { recorder: Recorder::new(60 * SECOND_NS), ledger: Ledger::new(unread(100_000, 64)) };
+    for places in [usize::MAX, 7] {
+        let clock = SimulatedClock(Rc::new(Cell::new(0)));
+        let mut server = Deaf { clock: clock.clone(), until_ns: 15 * SECOND_NS, places, under_way: RefCell::default() };
+        let mut books = Books { recorder: Recorder::new(60 * SECOND_NS), ledger: Ledger::new(unread(100_000, 64)) };
+        let mut settings = Settings {
+            schedule: open(100.0, 60 * SECOND_NS),
+            preload_messages: 0,
+            warm_up_min_ns: 2 * SECOND_NS,
+            warm_up_max_ns: 5 * SECOND_NS,
+            measure_ns: 60 * SECOND_NS,
+            timeout_ns: 12 * SECOND_NS,
+            verifies: true,
+        };
+        let (stop, progress) = (AtomicBool::new(false), Progress::default());
+        let mut engine =
+            Engine { driver: &mut server, books: &mut books, clock: &clock, stop: &stop, progress: &progress };
+        let outcome = engine.run(&mut settings, &mut NoHooks);
+        assert_eq!(outcome.status, RunStatus::Partial { reason: "measure: no answer for 10 s".to_owned() });
+        let (planned, answered, failed) = books.recorder.counts();
+        assert_eq!(planned, answered + failed);
+        assert!(answered.abs_diff(1000) < 5 && failed.abs_diff(1000) < 5, "{places}: {answered} {failed}");
+    }
+}
+
+/// Answers at once; its one group of consumers gets a message per 100 ms. Raises `stop` when it is that late.
+struct Behind {
+    clock: SimulatedClock,
+    next_ns: u64,
+    stop_ns: u64,
+    stop: Rc<AtomicBool>,
+}
+
+impl Driver for Behind {
+    fn operation(&self) -> &'static str {
+        "send"
+    }
+
+    fn start(&mut self, intended_ns: u64, books: &mut Books) -> Result<bool, DriverError> {
+        let (number, _) = books.ledger.send_request(0);
+        books.ledger.answer(0, number, true);
+        books.recorder.answer(intended_ns, self.clock.0.get(), self.clock.0.get());
+        Ok(true)
+    }
+
+    fn turn(&mut self, _: &mut Books) -> Result<bool, DriverError> {
+        let now_ns = self.clock.0.get();
+        if now_ns >= self.stop_ns {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        let is_due = now_ns >= self.next_ns;
+        if is_due {
+            self.next_ns = now_ns + 100 * MS;
+        }
+        Ok(is_due)
+    }
+
+    fn in_flight(&self) -> u64 {
+        0
+    }
+
+    fn fail_older(&mut self, _: u64, _: bool, _: &mut Books) {}
+
+    fn has_consumers(&self) -> bool {
+        true
+    }
+}
+
+struct EndOfMeasuring(Rc<Cell<u64>>, SimulatedClock);
+
+impl Hooks for EndOfMeasuring {
+    fn measure_begins(&mut self) {}
+    fn measure_ended(&mut self) {
+        self.0.set(self.1.0.get());
+    }
+}
+
+/// Goal: an interrupt while consumers catch up leaves an unfinished run that is accused of no loss, and the counters of the
+/// measured phase do not run on until then. Method: consumers that are behind for ever, and an interrupt 20 s after the
+/// phase; the ledger as it is closed for such a run.
+#[test]
+fn an_interrupt_in_the_drain_accuses_nobody() {
+    let clock = SimulatedClock(Rc::new(Cell::new(SECOND_NS)));
+    let stop = Rc::new(AtomicBool::new(false));
+    let mut server = Behind { clock: clock.clone(), next_ns: 0, stop_ns: 30 * SECOND_NS, stop: Rc::clone(&stop) };
+    let shape = crate::load::ledger::LedgerShape { groups: 1, ..unread(100_000, 64) };
+    let mut books = Books { recorder: Recorder::new(5 * SECOND_NS), ledger: Ledger::new(shape) };
     let mut settings = Settings {
-        schedule: open(100.0, 60 * SECOND_NS),
+        schedule: open(100.0, 5 * SECOND_NS),
         preload_messages: 0,
-        warm_up_min_ns: 2 * SECOND_NS,
-        warm_up_max_ns: 5 * SECOND_NS,
-        measure_ns: 60 * SECOND_NS,
+        warm_up_min_ns: SECOND_NS,
+        warm_up_max_ns: 2 * SECOND_NS,
+        measure_ns: 5 * SECOND_NS,
         timeout_ns: 5 * SECOND_NS,
         verifies: true,
     };
-    let (stop, progress) = (AtomicBool::new(false), Progress::default());
+    let progress = Progress::default();
+    let ended = Rc::new(Cell::new(0));
     let mut engine = Engine { driver: &mut server, books: &mut books, clock: &clock, stop: &stop, progress: &progress };
-    let outcome = engine.run(&mut settings, &mut NoHooks);
-    assert_eq!(outcome.status, RunStatus::Partial { reason: "measure: no answer for 10 s".to_owned() });
-    let (planned, answered, failed) = books.recorder.counts();
-    assert_eq!(planned, answered + failed);
-    assert!(answered.abs_diff(1000) < 5 && failed.abs_diff(1000) < 5, "{answered} {failed}");
+    let outcome = engine.run(&mut settings, &mut EndOfMeasuring(Rc::clone(&ended), clock.clone()));
+    assert_eq!(outcome.status, RunStatus::Partial { reason: format!("drain: {INTERRUPTED}") });
+    assert!(!outcome.was_read_to_the_end && !outcome.status.is_ended_by_target());
+    assert!(!books.ledger.close(outcome.was_read_to_the_end).is_violated());
+    assert!(ended.get() < outcome.measure_end_ns + 2 * RECEIPT_GRACE_NS, "{} {outcome:?}", ended.get());
 }

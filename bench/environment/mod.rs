@@ -53,7 +53,7 @@ fn capture_below(root: &Path, data: &Path, broker: Option<&Path>) -> Environment
     let mut facts = Facts { root, facts: Vec::new() };
     machine::capture(&mut facts);
     storage::capture(&mut facts, data);
-    build::capture(&mut facts);
+    build::capture(&mut facts, broker);
     tuning::capture(&mut facts, broker, data);
     interrupts(&mut facts, "interrupts");
     EnvironmentRecord {

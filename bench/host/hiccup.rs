@@ -167,10 +167,17 @@ mod tests {
         let core = super::super::pinning::allowed_cores(0)[0];
         let meter = HiccupMeter::start(core).unwrap();
         meter.measure(true);
-        let until = monotonic_ns() + 20 * GRID_NS;
-        sleep_until(until);
+        let began_ns = monotonic_ns();
+        sleep_until(began_ns + 50 * GRID_NS);
         assert_eq!(meter.core(), core);
-        // On a busy machine the thread may have had no turn at all; then nothing is booked.
-        let _ = meter.finish().len();
+        meter.measure(false);
+        let measured_ns = monotonic_ns() - began_ns;
+        // What came after the end is not booked. On a busy machine the thread may have had no turn near either end.
+        sleep_until(monotonic_ns() + 50 * GRID_NS);
+        let points = meter.finish().len();
+        assert!(points <= measured_ns / GRID_NS + 2, "{points} points in {measured_ns} ns");
+        let idle = HiccupMeter::start(core).unwrap();
+        sleep_until(monotonic_ns() + 20 * GRID_NS);
+        assert_eq!(idle.finish().len(), 0, "nothing is booked before it is asked for");
     }
 }

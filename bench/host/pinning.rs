@@ -72,14 +72,33 @@ pub fn parse_cores(text: &str) -> Option<Vec<u32>> {
     (!cores.is_empty()).then_some(cores)
 }
 
+/// Cores that this machine has switched on; if it does not say, those that this process may use.
+pub fn online_cores() -> Vec<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    parse_cores(&text).unwrap_or_else(|| allowed_cores(0))
+}
+
+/// A core and those that share its execution units with it.
+pub fn siblings_of(core: u32) -> Vec<u32> {
+    let path = format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
+    parse_cores(&std::fs::read_to_string(path).unwrap_or_default()).unwrap_or_else(|| vec![core])
+}
+
 /// How cores are divided when nothing is asked for: the generator takes the last one, brokers get all others. With one
 /// core they share it.
 pub fn default_layout(allowed: &[u32]) -> (Option<u32>, Vec<u32>) {
-    match allowed {
-        [] => (None, Vec::new()),
-        [only] => (Some(*only), vec![*only]),
-        [broker @ .., generator] => (Some(*generator), broker.to_vec()),
-    }
+    let generator = allowed.last().copied();
+    (generator, generator.map(|core| broker_cores(allowed, core, &siblings_of(core))).unwrap_or_default())
+}
+
+/// What brokers get beside a generator that spins: not its core, and not its siblings, if anything else is left.
+pub fn broker_cores(allowed: &[u32], generator: u32, siblings: &[u32]) -> Vec<u32> {
+    let without =
+        |taken: &[u32]| -> Vec<u32> { allowed.iter().copied().filter(|core| !taken.contains(core)).collect() };
+    [without(&[&[generator], siblings].concat()), without(&[generator]), allowed.to_vec()]
+        .into_iter()
+        .find(|cores| !cores.is_empty())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -95,8 +114,19 @@ mod tests {
         for text in ["", "x", "3-1", "99999", "1-"] {
             assert_eq!(parse_cores(text), None, "{text}");
         }
-        assert_eq!(default_layout(&[0, 1]), (Some(1), vec![0]));
         assert_eq!(default_layout(&[3]), (Some(3), vec![3]));
+        assert_eq!(default_layout(&[]), (None, Vec::new()));
+        assert!(online_cores().contains(&allowed_cores(0)[0]));
+    }
+
+    /// Goal: brokers get neither the generator's core nor its siblings as long as there are others. Method: layouts with and without
+    /// threads that share a core.
+    #[test]
+    fn siblings_of_the_generator() {
+        assert_eq!(broker_cores(&[0, 1], 1, &[1]), [0]);
+        assert_eq!(broker_cores(&[0, 1, 2, 3], 3, &[1, 3]), [0, 2]);
+        assert_eq!(broker_cores(&[0, 1], 1, &[0, 1]), [0], "a sibling is better than the core itself");
+        assert_eq!(broker_cores(&[3], 3, &[3]), [3]);
     }
 
     /// Goal: pinning does what it says. Method: pin a thread to one allowed core and ask the kernel.

@@ -1,7 +1,8 @@
 //! Whether a run's figures may be used, and the exit code that follows.
 
+use super::knee::confirmed_rate;
 use super::slo::check_slo;
-use crate::result::{LoopKind, ResultSet, RunRecord, RunRole, RunStatus, SetStatus, Slo, Validity};
+use crate::result::{Curve, LoopKind, ResultSet, RunRecord, RunRole, RunStatus, SetKind, SetStatus, Slo, Validity};
 use crate::units::nanoseconds;
 
 /// Least share of the target rate.
@@ -14,6 +15,8 @@ const MOST_LAG_SHARE: u64 = 10;
 const MOST_STEAL_SHARE: f64 = 0.01;
 /// Most share of the target rate that a host which takes CPU time away is believed to have cost.
 const MOST_SHORTFALL_BY_HOST: f64 = 0.05;
+/// Most share of operations that may fail: as much as of the rate may be missing.
+const MOST_ERROR_SHARE: f64 = 0.001;
 const NOTHING_ANSWERED: &str = "nothing was answered";
 /// Most share of the generator that still leaves it a quarter free.
 pub const MOST_BUSY_SHARE: f64 = 0.75;
@@ -54,6 +57,8 @@ pub fn validity(run: &RunRecord, slo: Option<&Slo>) -> Validity {
             }
             if operation.acknowledged == 0 {
                 invalid(NOTHING_ANSWERED.to_owned());
+            } else if let Some(sentence) = too_many_errors(run) {
+                invalid(sentence);
             }
         }
     }
@@ -63,7 +68,8 @@ pub fn validity(run: &RunRecord, slo: Option<&Slo>) -> Validity {
     if let Some(steal) = steal(run) {
         invalid(format!("the hypervisor took {:.1} % of the CPU time", steal * 100.0));
     }
-    if run.generator.allocations > 0 {
+    // A driver that breaks makes its message, and its run is invalid for that anyway.
+    if run.generator.allocations > 0 && !run.status.is_ended_by_target() {
         invalid(format!("the generator allocated {} times while measuring", run.generator.allocations));
     }
     verdict.warnings = warnings;
@@ -100,15 +106,35 @@ pub fn target_failures(run: &RunRecord) -> Vec<String> {
         && run.status == RunStatus::Complete
     {
         let is_generators = lateness(run).any(|late| late.is_coloured && late.invalidates);
-        let may_be_the_hosts = steal(run).is_some() && shortfall <= MOST_SHORTFALL_BY_HOST;
-        if !is_generators && !may_be_the_hosts {
+        let by_generator = if is_generators { shortfall_by_lag(run) } else { 0.0 };
+        let by_host = if steal(run).is_some() { MOST_SHORTFALL_BY_HOST } else { 0.0 };
+        if shortfall > by_generator + by_host {
             failures.push(format!("it reached {:.1} % of the target rate", (1.0 - shortfall) * 100.0));
         }
     }
     if run.primary().is_some_and(|operation| operation.planned > 0 && operation.acknowledged == 0) {
         failures.push(NOTHING_ANSWERED.to_owned());
+    } else if run.status == RunStatus::Complete {
+        failures.extend(too_many_errors(run));
     }
     failures
+}
+
+/// What share of operations failed, in a sentence, if it is more than is accepted. Percentiles are those of answers, so a target that
+/// refuses what it is too slow for would look fast.
+#[expect(clippy::cast_precision_loss, reason = "counts of a run are below 2^53")]
+fn too_many_errors(run: &RunRecord) -> Option<String> {
+    let operation = run.primary().filter(|operation| operation.planned > 0)?;
+    let share = operation.errors as f64 / operation.planned as f64;
+    let kind = operation.error_kinds.first().map(|kind| format!(", most of them {}", kind.kind)).unwrap_or_default();
+    (share > MOST_ERROR_SHARE).then(|| format!("{} of {} operations failed{kind}", operation.errors, operation.planned))
+}
+
+/// The largest share of the rate that late starts can have cost: the last operation was late by no more than the longest lag.
+#[expect(clippy::cast_precision_loss, reason = "times of a run are below 2^53 ns")]
+fn shortfall_by_lag(run: &RunRecord) -> f64 {
+    let longest_ns = run.generator.own_lag.max_ns as f64;
+    longest_ns / (run.measured_ns as f64 + longest_ns).max(1.0)
 }
 
 /// By which share an open loop missed its rate, if by more than is accepted.
@@ -202,7 +228,17 @@ pub fn exit_code(set: &ResultSet) -> u8 {
     }
     let measured = set.runs.iter().filter(|run| run.role == RunRole::Measured);
     let misses = |slo: &Slo| measured.clone().any(|run| !check_slo(run, slo).is_empty());
-    u8::from(set.curves.is_empty() && set.slo.as_ref().is_some_and(misses))
+    let is_missed = set.curves.is_empty() && set.slo.as_ref().is_some_and(misses);
+    // Comparisons tell which of two brokers holds more; a sweep asks whether there is a rate at all.
+    let is_unborne = set.kind == SetKind::Sweep && set.curves.iter().any(|curve| !has_rate(set, curve));
+    u8::from(is_missed || is_unborne)
+}
+
+/// Whether a curve has a rate that counts: one that its repeats bear out, or the knee itself if none was asked to be repeated.
+fn has_rate(set: &ResultSet, curve: &Curve) -> bool {
+    let is_repeat = |run: &RunRecord| matches!(run.role, RunRole::ConfirmFull | RunRole::ConfirmEighty);
+    let is_repeated = curve.points.iter().any(|point| set.run(&point.run).is_some_and(is_repeat));
+    if is_repeated { confirmed_rate(set, curve).is_some() } else { curve.knee_rate_per_s.is_some() }
 }
 
 #[cfg(test)]
@@ -250,6 +286,25 @@ mod tests {
         let held = |run: &mut RunRecord| run.operations[0].lag.p99_ns = 5_000_000_000;
         assert!(reasons(held).is_empty(), "waiting for a free place is the broker's");
         only(reasons(|run| run.operations[0].errors = 1), "do not balance");
+        let refused = |share: u64| {
+            move |run: &mut RunRecord| {
+                let operation = &mut run.operations[0];
+                operation.errors = operation.planned * share / 10_000;
+                operation.acknowledged = operation.planned - operation.errors;
+            }
+        };
+        assert!(reasons(refused(10)).is_empty(), "one in a thousand is accepted");
+        only(reasons(refused(11)), "22 of 20000 operations failed");
+        let closed_and_refused = |run: &mut RunRecord| {
+            run.parameters.loop_kind = LoopKind::Closed;
+            refused(9000)(run);
+        };
+        only(reasons(closed_and_refused), "18000 of 20000 operations failed");
+        let broken = |run: &mut RunRecord| {
+            run.generator.allocations = 1;
+            run.status = RunStatus::Partial { reason: "measure: the broker closed the connection".to_owned() };
+        };
+        only(reasons(broken), "did not get to its end");
         only(reasons(|run| run.steal_share = Some(0.011)), "hypervisor took 1.1 %");
         only(reasons(|run| run.generator.allocations = 2), "allocated 2 times");
         let clock = EndToEnd { distribution: Default::default(), negative: 3 };
@@ -314,11 +369,33 @@ mod tests {
         };
         assert!(failures(&disturbed(9_900.0)).is_empty(), "the host may have cost 1 %");
         assert_eq!(failures(&disturbed(8_000.0)).len(), 1, "the host did not cost 20 %");
-        let slow_generator = |run: &mut RunRecord| {
-            run.achieved_rate_per_s = 5_000.0;
-            run.generator.own_lag.p50_ns = 1_000_000_000;
+        let slow_generator = |rate: f64| {
+            move |run: &mut RunRecord| {
+                run.achieved_rate_per_s = rate;
+                run.generator.own_lag.p50_ns = 1_000_000_000;
+                run.generator.own_lag.max_ns = run.measured_ns;
+            }
         };
-        assert!(failures(&slow_generator).is_empty());
+        assert!(failures(&slow_generator(5_000.0)).is_empty(), "half of the time was the generator's");
+        assert_eq!(failures(&slow_generator(4_900.0)), ["it reached 49.0 % of the target rate"]);
+        let refusing = |loop_kind: LoopKind| {
+            move |run: &mut RunRecord| {
+                run.parameters.loop_kind = loop_kind;
+                run.operations[0].errors = 15_000;
+                run.operations[0].acknowledged = 5_000;
+                run.achieved_rate_per_s = 2_500.0;
+                run.generator.own_lag.p50_ns = 20_000_000;
+                run.generator.own_lag.max_ns = 20_000_000;
+            }
+        };
+        assert_eq!(failures(&refusing(LoopKind::Closed)), ["15000 of 20000 operations failed"]);
+        let found = failures(&refusing(LoopKind::Open));
+        assert!(found.len() == 2 && found[1] == "15000 of 20000 operations failed", "{found:?}");
+        let given_up = |run: &mut RunRecord| {
+            refusing(LoopKind::Closed)(run);
+            run.status = ended(INTERRUPTED);
+        };
+        assert!(failures(&given_up).is_empty(), "what the user cut off is no failure");
         let mute = |run: &mut RunRecord| {
             run.operations[0].errors = run.operations[0].planned;
             run.operations[0].acknowledged = 0;
@@ -353,5 +430,35 @@ mod tests {
         assert_eq!(exit_code(&set), 3);
         set.runs[0].integrity.lost = 1;
         assert_eq!(exit_code(&set), 4);
+    }
+
+    /// Goal: a sweep fails if nothing held and if the repeats refuted what held, not if nothing was to be repeated. Method: the
+    /// example's curve, changed step by step.
+    #[test]
+    fn exit_codes_of_sweeps() {
+        let mut set = example::result_set();
+        (set.kind, set.slo) = (SetKind::Sweep, None);
+        set.curves.truncate(1);
+        set.runs.retain(|run| run.role == RunRole::SweepStep);
+        assert_eq!(exit_code(&set), 0);
+        set.curves[0].confirmed = false;
+        assert_eq!(exit_code(&set), 0, "--confirm 0");
+        let mut repeat = example::run("ringmq", 1, RunRole::ConfirmFull, 80_000.0, 60_000);
+        repeat.integrity = Default::default();
+        let point = crate::result::CurvePoint {
+            rate_per_s: 80_000.0,
+            run: repeat.id.clone(),
+            held: false,
+            reason: "p99 24 ms > 1 ms".to_owned(),
+        };
+        set.runs.push(repeat);
+        set.curves[0].points.push(point);
+        assert_eq!(exit_code(&set), 1, "refuted");
+        set.kind = SetKind::Versus;
+        assert_eq!(exit_code(&set), 0);
+        set.kind = SetKind::Sweep;
+        set.curves[0].points.pop();
+        set.curves[0].knee_rate_per_s = None;
+        assert_eq!(exit_code(&set), 1, "nothing held");
     }
 }

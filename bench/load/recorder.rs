@@ -17,8 +17,8 @@ const EXAMPLE_BYTES: usize = 160;
 const ERROR_KINDS: usize = 16;
 /// Intervals of one run. Longer runs get longer intervals.
 pub const MAX_INTERVALS: usize = 600;
-/// Seconds of warm-up whose 99 % are remembered.
-const WARM_UP_WINDOWS: usize = 1024;
+/// Seconds of warm-up that are set against as many before them.
+const STEADY_WINDOWS: usize = 5;
 /// Nanoseconds of a second.
 pub const SECOND_NS: u64 = 1_000_000_000;
 
@@ -117,7 +117,11 @@ pub struct Recorder {
     errors: Vec<ErrorEntry>,
     own_lag: Histogram<u32>,
     warm_up: Histogram<u32>,
-    warm_up_windows: Vec<u64>,
+    /// The last windows of the warm-up, the place of each by its number.
+    warm_up_windows: Vec<Histogram<u32>>,
+    warm_up_window_count: usize,
+    /// Room for some of them together.
+    warm_up_sum: Histogram<u32>,
     warm_up_errors: u64,
     planned: u64,
     answered: u64,
@@ -141,7 +145,9 @@ impl Recorder {
             errors: Vec::with_capacity(ERROR_KINDS),
             own_lag: touched(),
             warm_up: touched(),
-            warm_up_windows: Vec::with_capacity(WARM_UP_WINDOWS),
+            warm_up_windows: (0..2 * STEADY_WINDOWS).map(|_| touched()).collect(),
+            warm_up_window_count: 0,
+            warm_up_sum: touched(),
             warm_up_errors: 0,
             planned: 0,
             answered: 0,
@@ -248,11 +254,25 @@ impl Recorder {
     /// A second of warm-up is over. Says whether it was enough: the 99 % of the last five windows together within a tenth
     /// of those of the five before.
     pub fn end_warm_up_window(&mut self) -> bool {
-        if self.warm_up_windows.len() < WARM_UP_WINDOWS {
-            self.warm_up_windows.push(self.warm_up.value_at_quantile(0.99));
-        }
+        let count = self.warm_up_windows.len();
+        std::mem::swap(&mut self.warm_up, &mut self.warm_up_windows[self.warm_up_window_count % count]);
         self.warm_up.reset();
-        is_steady(&self.warm_up_windows)
+        self.warm_up_window_count += 1;
+        if self.warm_up_window_count < count {
+            return false;
+        }
+        // Together means one histogram: the mean of five percentiles is no percentile.
+        let oldest = self.warm_up_window_count;
+        let mut p99_of = |from: usize| {
+            let all = &mut self.warm_up_sum;
+            all.reset();
+            for number in from..from + STEADY_WINDOWS {
+                // All have the same bounds, which is all that could fail.
+                let _ = all.add(&self.warm_up_windows[number % count]);
+            }
+            if all.is_empty() { 0 } else { all.value_at_quantile(0.99) }
+        };
+        is_steady(p99_of(oldest), p99_of(oldest + STEADY_WINDOWS))
     }
 
     /// When an operation was last answered; 0 if never.
@@ -373,11 +393,8 @@ impl Recorder {
 }
 
 /// The rule of the warm-up.
-fn is_steady(windows: &[u64]) -> bool {
-    let Some(last_ten) = windows.len().checked_sub(10).and_then(|from| windows.get(from..)) else { return false };
-    let (before, after) = last_ten.split_at(5);
-    let (before, after) = (before.iter().sum::<u64>(), after.iter().sum::<u64>());
-    before > 0 && after > 0 && before.abs_diff(after) * 10 <= before
+fn is_steady(before_ns: u64, after_ns: u64) -> bool {
+    before_ns > 0 && after_ns > 0 && before_ns.abs_diff(after_ns) * 10 <= before_ns
 }
 
 #[cfg(test)]
@@ -431,15 +448,31 @@ mod tests {
         assert_eq!(recorder.series()[0].received, 2);
     }
 
-    /// Goal: warm-up ends when latency stands still, not before ten windows. Method: falling, then level 99 %.
+    /// Goal: warm-up ends when latency stands still, not before ten windows, and five windows are judged as one. Method: falling, then
+    /// level 99 %; an idle recorder; then a slow window whose few answers would weigh a fifth in a mean of percentiles.
     #[test]
     fn steady_state() {
-        assert!(!is_steady(&[5; 9]));
-        assert!(is_steady(&[5; 10]));
-        assert!(!is_steady(&[0; 10]));
-        let falling: Vec<u64> = (0..10).map(|step| 2000 - step * 150).collect();
-        assert!(!is_steady(&falling));
-        assert!(is_steady(&[falling, vec![600; 10]].concat()));
+        let windows = |values: &mut dyn Iterator<Item = u64>| {
+            let mut recorder = Recorder::new(SECOND_NS);
+            let mut steady = values.map(|value| {
+                (0..200).for_each(|_| recorder.answer(0, 0, value));
+                recorder.end_warm_up_window()
+            });
+            steady.by_ref().collect::<Vec<bool>>()
+        };
+        assert_eq!(windows(&mut std::iter::repeat_n(5000, 10)), [&[false; 9][..], &[true]].concat());
+        let falling =
+            windows(&mut (0..10).map(|step| (2000 - step * 150) * 1000).chain(std::iter::repeat_n(600_000, 10)));
+        assert!(falling[..14].iter().all(|steady| !steady) && falling[19], "{falling:?}");
+        let mut idle = Recorder::new(SECOND_NS);
+        assert!((0..20).all(|_| !idle.end_warm_up_window()));
+        let mut uneven = Recorder::new(SECOND_NS);
+        let steady = (0..10).map(|window| {
+            let (answers, value) = if window == 7 { (2, 900_000) } else { (1000, 5000) };
+            (0..answers).for_each(|_| uneven.answer(0, 0, value));
+            uneven.end_warm_up_window()
+        });
+        assert!(steady.last().unwrap(), "two slow answers of 4002 are not the 99 %");
     }
 
     /// Goal: recording never allocates, whatever comes. Method: count allocations around each kind of record.
@@ -456,7 +489,9 @@ mod tests {
             recorder.fail(step, step * 2000, Failure::Refused { code, remark: "busy" });
             recorder.fail(step, step * 2000, Failure::Timeout);
         }
-        recorder.end_warm_up_window();
+        for _ in 0..12 {
+            recorder.end_warm_up_window();
+        }
         assert_eq!(crate::allocation::allocations_of_this_thread(), before);
     }
 }

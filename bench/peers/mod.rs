@@ -32,6 +32,8 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Exit code of a Java machine that was stopped by SIGTERM.
 const JAVA_TERMINATED: i32 = 143;
+/// File in a store's folder that is locked while the store is in use.
+const LOCK_NAME: &str = "in-use";
 /// Lines of a broker's log that are shown when it does not start.
 const SHOWN_LOG_LINES: usize = 12;
 
@@ -174,6 +176,8 @@ pub struct Broker {
     peer: Peer,
     child: Child,
     folder: PathBuf,
+    /// Held as long as the folder is in use.
+    _lock: File,
     log: PathBuf,
     address: SocketAddr,
     metrics: Option<SocketAddr>,
@@ -188,7 +192,10 @@ impl Broker {
     pub fn start(options: &PeerOptions<'_>, stop: &AtomicBool) -> Result<Broker, PeerError> {
         let stamp = crate::clock::monotonic_ns();
         let folder = options.folder.join(format!("{}-{}-{stamp}", options.peer.name(), std::process::id()));
+        remove_orphans(options.folder);
         fs::create_dir_all(&folder).map_err(system(format!("make {}", folder.display())))?;
+        let lock = File::create(folder.join(LOCK_NAME)).map_err(system("make the store's lock"))?;
+        lock.lock().map_err(system("lock the store"))?;
         let guard = RemoveFolder(Some(folder.clone()));
         let launch = match options.peer {
             Peer::RingMq => ringmq::launch(options, &folder)?,
@@ -219,6 +226,7 @@ impl Broker {
             peer: options.peer,
             child,
             folder,
+            _lock: lock,
             log,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, launch.port)),
             metrics: launch.metrics,
@@ -381,6 +389,19 @@ impl Drop for Broker {
     }
 }
 
+/// Removes stores whose harness was killed: nobody holds their lock any more. What cannot be removed stays.
+fn remove_orphans(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_ours = [Peer::RingMq, Peer::Java].iter().any(|peer| name.starts_with(&format!("{}-", peer.name())));
+        let lock = File::open(path.join(LOCK_NAME)).ok().filter(|_| is_ours);
+        if lock.is_some_and(|lock| lock.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
 struct RemoveFolder(Option<PathBuf>);
 
 impl Drop for RemoveFolder {
@@ -410,6 +431,28 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    /// Goal: stores of a harness that was killed are removed, those in use and the folders of others are not. Method: one of each.
+    #[test]
+    fn orphans_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["ringmq-1-2", "java-3-4", "ringmq-5-6", "mine-7-8"] {
+            fs::create_dir(path(name)).unwrap();
+            File::create(path(name).join(LOCK_NAME)).unwrap();
+        }
+        fs::create_dir(path("ringmq-data")).unwrap();
+        let in_use = File::open(path("ringmq-5-6").join(LOCK_NAME)).unwrap();
+        in_use.lock().unwrap();
+        remove_orphans(folder.path());
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["mine-7-8", "ringmq-5-6", "ringmq-data"]);
+    }
 
     /// Goal: only a broker that stopped when it was told to, with success, ended in order; 143 is success for Java alone. Method:
     /// statuses as the kernel gives them.

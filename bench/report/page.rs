@@ -44,7 +44,7 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 (systems(set))
                 h2 { "Repeat it" }
                 pre { (set.command.join(" ")) }
-                p { "Program: ringmq-bench " (set.tool.version) ", " (set.tool.profile) " build. Files beside this page: " code { "result.json" } ", " code { "env.json" } ", one " code { ".hlog" } " per run (HdrHistogram interval log), " code { "SHA256SUMS" } "." }
+                p { "Program: ringmq-bench " (set.tool.version) ", " (set.tool.profile) " build. Files beside this page: " code { "result.json" } ", " code { "env.json" } ", " (logs(set)) " (HdrHistogram interval logs), " code { "SHA256SUMS" } "." }
                 h2 { "Runs" }
                 (runs(set))
                 h2 { "Environment" }
@@ -53,6 +53,15 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
         }
     };
     markup.into_string() + "\n"
+}
+
+/// Which histogram logs are beside the page: a published copy keeps some.
+fn logs(set: &ResultSet) -> Markup {
+    let kept = set.runs.iter().filter(|run| !run.hlog.is_empty()).count();
+    html! {
+        @if kept == set.runs.len() { "one " code { ".hlog" } " per run" }
+        @else { code { ".hlog" } " of " (kept) " of " (set.runs.len()) " runs" }
+    }
 }
 
 fn name(kind: SetKind) -> &'static str {

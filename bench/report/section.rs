@@ -319,8 +319,9 @@ fn goals(text: &mut String, goals: &[Goal]) {
             unit = goal.unit,
         );
     }
-    let ids = (1..=10).map(|number| format!("P{number}"));
-    let absent: Vec<String> = ids.filter(|id| !goals.iter().any(|goal| goal.id == *id)).collect();
+    let is_absent = |(id, part): &&(&str, &str)| !goals.iter().any(|goal| goal.id == *id && goal.rule.contains(part));
+    let absent: Vec<String> =
+        JUDGED_PARTS.iter().filter(is_absent).map(|(id, part)| format!("{id} ({part})")).collect();
     if !absent.is_empty() {
         let _ = writeln!(
             text,
@@ -328,8 +329,30 @@ fn goals(text: &mut String, goals: &[Goal]) {
             absent.join(", ")
         );
     }
+    let _ = writeln!(text, "\nNot judged by any set: {NEVER_JUDGED}.");
     text.push('\n');
 }
+
+/// What is judged, as the goal's id and a part of its rule: a goal in one class says nothing of the other.
+const JUDGED_PARTS: [(&str, &str); 15] = [
+    ("P1", "rtt-1k in D1"),
+    ("P2", "rtt-1k in D2"),
+    ("P3", "10,000/s in D1: p99 at most"),
+    ("P3", "10,000/s in D1: p99.9 at most"),
+    ("P4", "50,000/s in D2"),
+    ("P5", "messages of 1 KiB, D1"),
+    ("P6", "batches of 32, D1"),
+    ("P7", "send to receipt, D1"),
+    ("P8", "producers beside a group that catches up"),
+    ("P9", "beside 10,000 idle connections"),
+    ("P9", "memory of an idle connection"),
+    ("P10", "D1: highest confirmed rate"),
+    ("P10", "D1, at half of RocketMQ's highest rate"),
+    ("P10", "D2: highest confirmed rate"),
+    ("P10", "D2, at half of RocketMQ's highest rate"),
+];
+/// Parts of goals for which the harness has no figure.
+const NEVER_JUDGED: &str = "P8's rate of draining a backlog (there is no floor for reading)";
 
 /// Runs that do not count, by their reason.
 fn losses(text: &mut String, set: &ResultSet) {
@@ -427,6 +450,25 @@ mod tests {
         set.goals[0].failure = "3 of 3 runs failed: it reached 80.0 % of the target rate".to_owned();
         let text = super::text(Some((&set, &example::environment())));
         assert!(text.contains("**missed**: 3 of 3 runs failed"), "{text}");
+    }
+
+    /// Goal: what was not judged is named with its class, also where the same goal was judged in another. Method: goals in D1 alone, then
+    /// with one in D2.
+    #[test]
+    fn what_was_not_judged_is_named() {
+        let mut set = example::result_set();
+        let goal = |id: &str, rule: &str| Goal { id: id.to_owned(), rule: rule.to_owned(), ..set.goals[0].clone() };
+        let d1 = goal("P10", "D1: highest confirmed rate against RocketMQ's highest, at least");
+        let d2 = goal("P10", "D2: highest confirmed rate against RocketMQ's highest, at least");
+        set.goals = vec![d1, goal("P1", "rtt-1k in D1: p50 at most 1.2 times echo that spins and append")];
+        let text = text(Some((&set, &example::environment())));
+        let told = text.lines().find(|line| line.starts_with("Not judged, because")).unwrap();
+        assert!(told.contains("P2 (rtt-1k in D2)") && told.contains("P10 (D2: highest confirmed rate)"), "{told}");
+        assert!(!told.contains("P1 (") && !told.contains("P10 (D1: highest"), "{told}");
+        assert!(text.contains("Not judged by any set: P8's rate of draining"), "{text}");
+        set.goals.push(d2);
+        let text = super::text(Some((&set, &example::environment())));
+        assert!(!text.contains("P10 (D2: highest"), "{text}");
     }
 
     /// Goal: where the other system is ahead, the figure is marked. Method: the example with RingMQ made slow.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{ENVIRONMENT_SCHEMA, EnvironmentRecord, RESULT_SCHEMA, ResultSet};
+use super::{EARLIER_RESULT_SCHEMAS, ENVIRONMENT_SCHEMA, EnvironmentRecord, RESULT_SCHEMA, ResultSet};
 
 /// Why a result directory cannot be read or written.
 #[derive(Debug, Error)]
@@ -131,7 +131,7 @@ impl ResultDirectory {
     /// # Errors
     /// It is not there, or is of another form.
     pub fn read_result(&self) -> Result<ResultSet, ResultError> {
-        self.read_json("result.json", RESULT_SCHEMA)
+        self.read_json("result.json", RESULT_SCHEMA, EARLIER_RESULT_SCHEMAS)
     }
 
     /// Reads `env.json`.
@@ -139,16 +139,21 @@ impl ResultDirectory {
     /// # Errors
     /// It is not there, or is of another form.
     pub fn read_environment(&self) -> Result<EnvironmentRecord, ResultError> {
-        self.read_json("env.json", ENVIRONMENT_SCHEMA)
+        self.read_json("env.json", ENVIRONMENT_SCHEMA, &[])
     }
 
-    fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str, schema: &str) -> Result<T, ResultError> {
+    fn read_json<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        schema: &str,
+        earlier: &[&str],
+    ) -> Result<T, ResultError> {
         let path = self.file(name);
         let text = fs::read_to_string(&path).map_err(io("read", &path))?;
         let malformed = |reason: String| ResultError::Malformed { path: path.clone(), reason };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
         let found = value.get("schema").and_then(serde_json::Value::as_str).unwrap_or("none");
-        if found != schema {
+        if found != schema && !earlier.contains(&found) {
             return Err(malformed(format!("its schema is {found}; this program reads {schema}")));
         }
         serde_json::from_value(value).map_err(|error| malformed(error.to_string()))
@@ -213,6 +218,11 @@ mod tests {
         let sums = fs::read_to_string(directory.file("SHA256SUMS")).unwrap();
         assert_eq!(sums.lines().count(), 2);
         assert!(sums.contains(&format!("{}  env.json", set.environment_sha256)));
+        for earlier in EARLIER_RESULT_SCHEMAS {
+            set.schema = (*earlier).to_owned();
+            directory.write_result(&set).unwrap();
+            assert_eq!(directory.read_result().unwrap(), set);
+        }
         set.schema = "something else".to_owned();
         directory.write_result(&set).unwrap();
         assert!(directory.read_result().unwrap_err().to_string().contains("something else"));

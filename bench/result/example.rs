@@ -181,6 +181,7 @@ pub fn result_set() -> ResultSet {
             points,
             knee_rate_per_s: Some(knee),
             confirmed: true,
+            is_cut_short: false,
         });
     }
     let mut partial = run("java", 4, RunRole::Measured, 10_000.0, 500_000);
@@ -239,6 +240,45 @@ pub fn result_set() -> ResultSet {
             failure: String::new(),
         }],
     }
+}
+
+/// The paths of all members of a value.
+fn members(value: &serde_json::Value, path: &str, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                let path = format!("{path}.{name}");
+                members(value, &path, found);
+                found.insert(path);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| members(value, path, found)),
+        _ => {}
+    }
+}
+
+/// Goal: whoever adds or takes away a member makes a new schema id, for earlier programs refuse members that they do not know.
+/// Method: the members of the example with everything in it are those of the file that has the id's number in its name; a
+/// new number gets its file from `RINGMQ_BENCH_WRITE_EXAMPLE=1`, an old one is not written again.
+#[test]
+fn a_new_member_has_a_new_schema() {
+    let mut set = result_set();
+    set.curves[0].is_cut_short = true;
+    set.slo = Some(set.curves[0].slo.clone());
+    set.goals[0].failure = "x".to_owned();
+    set.runs[0].generator.virtual_machine = Some(true);
+    set.runs[0].operations[0].error_kinds =
+        vec![ErrorCount { kind: "timeout".to_owned(), count: 1, example: String::new() }];
+    set.systems[0].exits = vec![ExitRecord { start: "x".to_owned(), status: "x".to_owned(), is_in_order: true }];
+    let mut found = std::collections::BTreeSet::new();
+    members(&serde_json::to_value(&set).unwrap(), "", &mut found);
+    let text = found.into_iter().map(|path| path + "\n").collect::<String>();
+    let number = RESULT_SCHEMA.rsplit('/').next().unwrap();
+    let path = format!("{}/result/testdata/members-{number}.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("RINGMQ_BENCH_WRITE_EXAMPLE").is_some() && !std::path::Path::new(&path).exists() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "other members need another schema id");
 }
 
 /// Goal: the committed example is of the present form, so that a change of the types is seen in review. Method: it is

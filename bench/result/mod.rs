@@ -3,7 +3,8 @@
 //!
 //! Invariants: a report, a comparison and a plot are made from these types alone, so whatever they show is in
 //! `result.json`. Times are nanoseconds in `u64`, named `…_ns`; shares are 0 to 1, named `…_share`. What could not be
-//! measured is `None`, never 0. Unknown members are refused when reading, so a change of meaning needs a new schema id.
+//! measured is `None`, never 0. Unknown members are refused when reading, so a new member needs a new schema id (a test holds
+//! the members of each), and a program says which forms it reads.
 
 mod directory;
 mod distribution;
@@ -28,6 +29,8 @@ pub use set::{
 };
 
 /// Schema id of `result.json`.
-pub const RESULT_SCHEMA: &str = "ringmq-bench/result/1";
+pub const RESULT_SCHEMA: &str = "ringmq-bench/result/2";
+/// Schema ids whose files can be read as well: what they lack has a default.
+pub const EARLIER_RESULT_SCHEMAS: &[&str] = &["ringmq-bench/result/1"];
 /// Schema id of `env.json`.
 pub const ENVIRONMENT_SCHEMA: &str = "ringmq-bench/environment/1";

@@ -377,7 +377,7 @@ pub struct RunRecord {
     pub series: Vec<SecondPoint>,
     /// What the broker did, if it says.
     pub events: Vec<BrokerEvent>,
-    /// File with the interval histograms, in the result directory.
+    /// File with the interval histograms, in the result directory; empty in a published copy that does not keep it.
     pub hlog: String,
 }
 

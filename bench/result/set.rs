@@ -135,6 +135,9 @@ pub struct Curve {
     pub knee_rate_per_s: Option<f64>,
     /// Whether all repeats at the knee and at the lower rate beside it held.
     pub confirmed: bool,
+    /// Whether the search ended before its end: it was interrupted, or the system died.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut_short: bool,
 }
 
 /// One step of a curve.

@@ -16,7 +16,7 @@ pub use progress::{ProgressLine, note};
 use crate::clock::{monotonic_ns, wall_ms};
 use crate::drivers::file::{AppendMode, FileAppend};
 use crate::drivers::null::{Behaviour, Idle, NullServer};
-use crate::drivers::remoting::{Remoting, RemotingShape};
+use crate::drivers::remoting::{Remoting, RemotingShape, delete_topics};
 use crate::drivers::storm::Storm;
 use crate::drivers::{Books, Driver, DriverError};
 use crate::engine::{Engine, Hooks, MonotonicClock, Outcome, Progress, Schedule, Settings};
@@ -90,6 +90,8 @@ pub struct RunSpec<'a> {
     pub metrics: Option<SocketAddr>,
     /// Whether system calls are counted.
     pub counts_syscalls: bool,
+    /// Whether the topics of the run are deleted when it is over.
+    pub deletes_topics: bool,
     /// What the run is judged by.
     pub slo: Option<&'a Slo>,
 }
@@ -311,8 +313,16 @@ fn generate_remote(
         wanted_every: consumers.map_or(1, |consumers| consumers.wanted_every),
         idle_connections: load.idle_connections,
     };
-    let mut driver = Remoting::open(shape)?;
-    drive(spec, &mut driver, run_id, settings, stop, progress, began_ns)
+    let topics = shape.topics;
+    let finished = Remoting::open(shape)
+        .map_err(RunError::from)
+        .and_then(|mut driver| drive(spec, &mut driver, run_id, settings, stop, progress, began_ns));
+    if spec.deletes_topics
+        && let Some((count, reason)) = delete_topics(address, run_id, topics)
+    {
+        note(&format!("{count} topics bench-{run_id:016x}-… are left on {address}: {reason}"));
+    }
+    finished
 }
 
 fn drive<D: Driver>(

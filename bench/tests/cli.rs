@@ -52,6 +52,31 @@ fn faults_are_caught() {
 }
 
 #[test]
+fn faults_are_caught_by_consumers() {
+    // Goal: faults are caught where consumers read while the load runs, too. Method: each fault once, under a
+    // workload with a group. But for a changed order: a consumer at the end of its queue has read the first of two before they
+    // change places.
+    let folder = tempfile::tempdir().unwrap();
+    type Look = fn(&ResultSet) -> u64;
+    let classes: [(&str, Look); 4] = [
+        ("loss", |set| set.runs[0].integrity.lost),
+        ("duplicate", |set| set.runs[0].integrity.duplicated),
+        ("corruption", |set| set.runs[0].integrity.corrupt),
+        ("phantom", |set| set.runs[0].integrity.phantom),
+    ];
+    for (class, look) in classes {
+        let out = folder.path().join(class);
+        let target = format!("null:{class}");
+        let arguments = [&["run", "end-to-end", "--target", &target][..], &SHORT].concat();
+        let output = bench(&arguments, &out);
+        let set = result(&out);
+        assert_eq!(code(&output), 4, "{class}: {:?}", set.runs[0].integrity);
+        assert!(set.runs[0].parameters.consumer_groups > 0 && set.runs[0].end_to_end.is_some());
+        assert!(look(&set) >= 1, "{class}: {:?}", set.runs[0].integrity);
+    }
+}
+
+#[test]
 fn a_faultless_server_is_not_accused() {
     // Goal: no false alarm, with consumers, batches, many queues and binary headers. Method: the null server keeps everything.
     let folder = tempfile::tempdir().unwrap();
@@ -119,19 +144,23 @@ fn an_interrupt_leaves_a_marked_result() {
     assert_eq!(child.wait().unwrap().code(), Some(3));
     let set = result(&out);
     assert_eq!(set.status, SetStatus::Partial { reason: "interrupted".to_owned() });
-    assert!(set.runs.iter().all(|run| matches!(run.status, RunStatus::Partial { .. })));
+    let is_partial = |run: &ringmq_bench::result::RunRecord| matches!(run.status, RunStatus::Partial { .. });
+    assert!(set.runs.iter().all(is_partial), "{:?}", set.runs.iter().map(|run| &run.status).collect::<Vec<_>>());
 }
 
 #[test]
 fn wrong_use_is_explained() {
     // Goal: exit code 2 and a sentence that helps. Method: a list of mistakes.
     let folder = tempfile::tempdir().unwrap();
-    let mistakes: [(&[&str], &str); 8] = [
+    let mistakes: [(&[&str], &str); 11] = [
+        (&["run", "rtt-1k", "--target", "null", "--scale", "0.5"], "rtt-1k has neither"),
         (&["run", "rtt-2k", "--target", "null"], "there is no workload"),
         (&["run", "rtt-1k", "--target", "nothing"], "none of remoting://HOST:PORT"),
         (&["run", "rtt-1k", "--target", "remoting://nohost"], "no address HOST:PORT"),
         (&["run", "rtt-1k", "--target", "null", "--rate", "5"], "closed loop"),
         (&["sweep", "rtt-1k", "--target", "null", "--slo", "p99<=1ms"], "no rate to sweep"),
+        (&["run", "rtt-1k", "--target", "null", "--broker-cores", "1000"], "there is no core 1000"),
+        (&["sweep", "steady-1k-1k", "--target", "null", "--slo", "p99<=1ms", "--from", "0"], "no rate above 0"),
         (&["run", "rtt-1k", "--target", "null", "--slo", "p98<=1ms"], "p98<=1ms"),
         (&["versus", "ringmq", "kafka"], "neither ringmq nor java"),
         (&["run", "delay-level", "--target", "ringmq"], "does not serve yet"),
@@ -141,6 +170,17 @@ fn wrong_use_is_explained() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(code(&output), 2, "{arguments:?}: {text}");
         assert!(text.contains(part), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn exit_codes_do_not_depend_on_the_form() {
+    // Goal: a mistake that is noticed late has the same code with and without --json. Method: a trace that is not there.
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["run", "steady-1k-1k", "--target", "null", "--arrivals", "trace(nowhere.txt)"];
+    for (name, more) in [("plain", &[][..]), ("json", &["--json"])] {
+        let output = bench(&[&arguments[..], more].concat(), &folder.path().join(name));
+        assert_eq!(code(&output), 2, "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -194,5 +234,31 @@ fn floors_connections_and_lists() {
     for arguments in [&["list"][..], &["explain", "catchup"], &["env"], &["list", "--json"]] {
         let output = bench(arguments, folder.path());
         assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn many_connections_need_no_ulimit() {
+    // Goal: a soft limit of open files below what a workload needs is raised, and a hard one is named as what it is. Method: a shell
+    // that lowers each; 300 idle connections to a server in the same process.
+    let folder = tempfile::tempdir().unwrap();
+    for (limit, is_enough) in [("-Sn", true), ("-n", false)] {
+        let out = folder.path().join(limit);
+        let command = format!("ulimit {limit} 256 && exec \"$0\" \"$@\"");
+        let output = Command::new("sh")
+            .args(["-c", &command, env!("CARGO_BIN_EXE_ringmq-bench")])
+            .args(["run", "conn-10k-idle", "--target", "null", "--scale", "0.03", "--allow-shared-cores", "--out"])
+            .arg(&out)
+            .args(SHORT)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        if is_enough {
+            assert!([0, 3].contains(&code(&output)), "{text}");
+            assert_eq!(result(&out).runs[0].parameters.idle_connections, 300, "{text}");
+        } else {
+            assert_eq!(code(&output), 3, "{text}");
+            assert!(text.contains("no more than 256 files") && !text.contains("is the broker running"), "{text}");
+        }
     }
 }

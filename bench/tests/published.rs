@@ -36,6 +36,21 @@ fn the_readme_says_what_the_set_says() {
 }
 
 #[test]
+fn the_page_says_what_the_set_says() {
+    // Goal: no figure on the published page that is not in the set, and none left out. Method: the page is made anew and compared.
+    let Some(directory) = results() else { return };
+    let (set, environment) = (directory.read_result().unwrap(), directory.read_environment().unwrap());
+    let present = std::fs::read_to_string(directory.file(ringmq_bench::report::PAGE_NAME)).unwrap();
+    let page = ringmq_bench::report::page_text(&set, &environment);
+    assert!(present == page, "the page is stale: ringmq-bench publish --from bench/results");
+    // What is named is there.
+    let named = set.runs.iter().map(|run| &run.hlog).chain(set.systems.iter().flat_map(|system| &system.files));
+    for name in named.filter(|name| !name.is_empty()) {
+        assert!(directory.file(name).is_file(), "{name} is named and absent");
+    }
+}
+
+#[test]
 fn the_set_is_whole() {
     // Goal: a published set is complete, unchanged and small, and names no folder of the host it was made on. Method: its sums
     // and sizes, and a search for absolute paths in its texts.

@@ -321,6 +321,11 @@ impl Workload {
         self.load.arrivals.parse().map_err(|source| WorkloadError::Plan { name: self.name.clone(), source })
     }
 
+    /// Whether [`Workload::scale`] changes anything.
+    pub fn has_scale(&self) -> bool {
+        self.load.preload_bytes > 0 || self.load.idle_connections > 0
+    }
+
     /// Multiplies the sizes of backlog and idle connections.
     pub fn scale(&mut self, factor: f64) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as casts of floats saturate")]

@@ -67,6 +67,7 @@ metrics! {
     ShardTurns, "ringmq_shard_turns_total", "turns", "Turns of shard loops.";
     ShardEnters, "ringmq_shard_enters_total", "calls", "Calls of io_uring_enter.";
     ShardSleeps, "ringmq_shard_sleeps_total", "events", "Of these, calls that could sleep.";
+    ShardSpins, "ringmq_shard_spins_total", "events", "Sleeps that spinning saved: work came within the window.";
     ShardWakes, "ringmq_shard_wakes_total", "events", "Times that another thread woke a shard from sleep.";
     ShardHops, "ringmq_shard_hops_total", "messages", "Messages between shards for sends: one there, one back.";
     LogGroups, "ringmq_log_groups_total", "groups", "Groups written to the log: one write each.";

@@ -36,6 +36,17 @@ pub struct LoadReport {
     pub foreign: Vec<PathBuf>,
 }
 
+/// How the last process left the queue files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilesLeft {
+    /// A clean stop: they are whole.
+    Whole,
+    /// The process died, the machine did not: what was written is there, the last file of a queue may be short.
+    Written,
+    /// The machine may have died: what was not synced may be missing in any part.
+    Uncertain,
+}
+
 /// What became of a record's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebuilt {
@@ -46,10 +57,9 @@ pub enum Rebuilt {
 }
 
 impl QueueStore {
-    /// Loads every queue below the root. `after_crash` says that the last stop was no clean one: then everything behind each end is
-    /// wiped. Refuses files of a wrong length, foreign names and gaps between files, and names them.
+    /// Loads every queue below the root. What is behind each end is wiped when it is uncertain. Refuses files of a wrong length, foreign names and gaps between files, and names them.
     /// Source: RocketMQ `MappedFileQueue.load`, `ConsumeQueue.recover`.
-    pub fn load(&self, after_crash: bool) -> Result<LoadReport, QueueError> {
+    pub fn load(&self, left: FilesLeft) -> Result<LoadReport, QueueError> {
         let mut report = LoadReport::default();
         if !self.exists(&self.root)? {
             return Ok(report);
@@ -66,7 +76,7 @@ impl QueueStore {
                     report.foreign.push(path);
                     continue;
                 };
-                self.load_queue(&topic.name, QueueId(number), &path, after_crash, &mut report)?;
+                self.load_queue(&topic.name, QueueId(number), &path, left, &mut report)?;
             }
         }
         Ok(report)
@@ -77,10 +87,10 @@ impl QueueStore {
         topic: &str,
         queue_id: QueueId,
         directory: &Path,
-        after_crash: bool,
+        left: FilesLeft,
         report: &mut LoadReport,
     ) -> Result<(), QueueError> {
-        let mut span = self.list_files(directory, after_crash, &mut report.foreign)?;
+        let mut span = self.list_files(directory, left, &mut report.foreign)?;
         let queue = self.get_or_create(topic, queue_id)?;
         report.queues += 1;
         report.files += (span.end - span.first) / self.file_bytes();
@@ -108,18 +118,18 @@ impl QueueStore {
         report.cut_entries += length - verified;
         let end = self.physical_end_at(&queue, minimum, verified)?;
         queue.reset(minimum, verified, end);
-        if after_crash || verified < length {
+        if left == FilesLeft::Uncertain || verified < length {
             self.cut_files(&queue, verified)?;
         }
         Ok(())
     }
 
-    /// The span of a queue directory. An empty last file is deleted; after a crash a short last one is extended: its
-    /// length was never made durable.
+    /// The span of a queue directory. An empty last file is deleted; unless the files are whole a short last one is
+    /// extended: its length was never made durable, or the process died while it cut the file.
     fn list_files(
         &self,
         directory: &Path,
-        after_crash: bool,
+        left: FilesLeft,
         foreign: &mut Vec<PathBuf>,
     ) -> Result<FileSpan, QueueError> {
         let entries = self.disk.list(directory).map_err(QueueError::io("list", directory))?;
@@ -140,7 +150,7 @@ impl QueueStore {
                 self.disk.remove_file(&path).map_err(QueueError::io("remove empty queue file", &path))?;
                 break;
             }
-            if after_crash && entry.length < self.file_bytes() && files.peek().is_none() {
+            if left != FilesLeft::Whole && entry.length < self.file_bytes() && files.peek().is_none() {
                 let options = OpenOptions { write: true, ..OpenOptions::default() };
                 let file = self.disk.open(&path, options).map_err(QueueError::io("open queue file", &path))?;
                 file.set_length(self.file_bytes()).map_err(QueueError::io("extend queue file", &path))?;
@@ -213,7 +223,7 @@ impl QueueStore {
     }
 
     /// Ends the files at entry `kept`: removes those behind it, newest first, and makes the rest of the last one zeros by
-    /// cutting it short and extending it again. A crash in between leaves a short last file, which a load after a crash
+    /// cutting it short and extending it again. A death in between leaves a short last file, which the next load
     /// extends. The first file always stays: its name carries the queue's place.
     fn cut_files(&self, queue: &Queue, kept: u64) -> Result<(), QueueError> {
         let kept = kept * ENTRY_BYTES;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use ringmq_protocol::json::{Value, parse};
 
+use super::audit::Audit;
 use super::audit::segments::list;
-use super::audit::{Audit, Severity};
 use super::paths::StorePaths;
 use super::queue_place::SCHEDULE_TOPIC;
 use crate::disk::{Disk, read_file};
@@ -170,10 +170,12 @@ pub fn plan(disk: &dyn Disk, paths: &StorePaths, audit: &Audit) -> io::Result<Pl
     let remark = |path: PathBuf, text: String| Remark { path, text };
     for finding in &audit.findings.kept {
         let text = finding.text.clone();
-        match finding.severity {
-            Severity::Damage => plan.blockers.push(remark(finding.path.clone(), text)),
-            _ => plan.changes.push(remark(finding.path.clone(), text)),
-        }
+        let list = if finding.refuses_start { &mut plan.blockers } else { &mut plan.changes };
+        list.push(remark(finding.path.clone(), text));
+    }
+    if audit.findings.dropped_refusals > 0 {
+        let text = format!("{} more that a start refuses", audit.findings.dropped_refusals);
+        plan.blockers.push(remark(paths.root.clone(), text));
     }
     if figures.segments == 0 && has_queue_files(disk, &paths.consume_queue())? {
         let text = "there are queues but no log here: does storePathCommitLog lead elsewhere, or to several folders?";

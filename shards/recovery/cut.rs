@@ -118,9 +118,10 @@ impl Tail<'_> {
         Ok(end)
     }
 
-    /// Cuts, if there is anything to cut. On return nothing but durable zeros follows the end.
-    pub(super) fn cut(&self) -> Result<Option<Discarded>, SegmentError> {
-        let Some(data_end) = self.data_end()? else { return Ok(None) };
+    /// Cuts, if there is anything to cut, which is what [`Tail::data_end`] said. On return nothing but durable zeros follows the
+    /// end.
+    pub(super) fn cut(&self, data_end: Option<PhysicalOffset>) -> Result<Option<Discarded>, SegmentError> {
+        let Some(data_end) = data_end else { return Ok(None) };
         let saved_to = self.save(data_end)?;
         let mut segments = self.segments();
         if let Some(first) = segments.next() {

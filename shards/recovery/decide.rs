@@ -283,10 +283,11 @@ impl Recovery<'_> {
         };
         let scanned = self.scan(&mut scanner, verified_from, point, sink)?;
         let tail = Tail { disk: self.disk, paths: self.paths, table: self.table, end: scanned.end };
+        let data_end = tail.data_end()?;
         if let Some(point) = point {
-            self.check_against(point, &scanned, &tail, &mut scanner, &mut messages)?;
+            self.check_against(point, &scanned, data_end, &mut scanner, &mut messages)?;
         }
-        let discarded = tail.cut()?;
+        let discarded = tail.cut(data_end)?;
         if let Some(Discarded { from, bytes, saved_to }) = &discarded {
             let why = scanned.invalid.as_deref().unwrap_or("the log ends there");
             let saved = saved_to.display();
@@ -467,7 +468,7 @@ impl Recovery<'_> {
         &self,
         point: DurablePoint,
         scanned: &Scanned,
-        tail: &Tail<'_>,
+        data_end: Option<PhysicalOffset>,
         scanner: &mut LogScanner<'_>,
         messages: &mut Vec<String>,
     ) -> Result<(), RecoveryError> {
@@ -476,7 +477,7 @@ impl Recovery<'_> {
         let position = self.table.size.position_in_file(offset);
         let reason = scanned.invalid.clone().unwrap_or_else(|| "zeros where a record should be".to_string());
         let refusal = if offset < point.offset {
-            if tail.data_end()?.is_none() {
+            if data_end.is_none() {
                 Some(RecoveryError::EndsBelowDurablePoint { path, end: offset, durable: point.offset })
             } else {
                 Some(RecoveryError::Damage { path, position, offset, durable: point.offset, reason })
@@ -489,7 +490,11 @@ impl Recovery<'_> {
             None
         } else {
             let far_behind = match self.options.max_unsynced_bytes {
-                Some(bytes) => scanner.find_record_from(PhysicalOffset(offset.0.saturating_add(bytes)))?,
+                Some(bytes) => {
+                    // Behind the last data there are files that were only prepared, gigabytes of zeros: they are not looked at.
+                    let until = data_end.unwrap_or(offset);
+                    scanner.find_record_in(PhysicalOffset(offset.0.saturating_add(bytes)), until)?
+                }
                 None => None,
             };
             far_behind.map(|valid_at| RecoveryError::ValidBehindInvalid { path, position, offset, reason, valid_at })

@@ -1,7 +1,7 @@
 //! Makes anew what follows from the log: queue files and index. On request cuts the log at its first damage.
 //!
-//! Nothing is deleted: what is replaced moves to `ringmq/repair-N`, with a text that says how to put it back. The new files are
-//! built there too and take their places only when they are complete and synced. While files change places the store counts as
+//! Nothing is deleted: what is replaced moves to `ringmq/repair-N`, with a text that says how to put it back; files of a log that
+//! lies elsewhere move to a folder of that name beside it, where a rename can take them. The new files are built there too and take their places only when they are complete and synced. While files change places the store counts as
 //! not stopped in order and its note of next offsets as of the log's beginning, so that a start after a crash in between makes
 //! all queues anew from the log.
 //!
@@ -143,6 +143,8 @@ struct Repair<'a> {
     options: &'a RepairOptions,
     /// `ringmq/repair-N`.
     room: PathBuf,
+    /// The same on the file system of the log.
+    log_room: PathBuf,
     done: Repaired,
 }
 
@@ -157,13 +159,8 @@ pub fn repair(
     options: &RepairOptions,
     progress: &mut dyn Progress,
 ) -> Result<Repaired, RepairError> {
-    let mut number = 1;
-    let mut room = paths.own().join("repair-1");
-    while disk.exists(&room).map_err(failed("look for", &room))? {
-        number += 1;
-        room = paths.own().join(format!("repair-{number}"));
-    }
-    let mut repair = Repair { disk, paths, options, room, done: Repaired::default() };
+    let (room, log_room) = free_rooms(&**disk, paths)?;
+    let mut repair = Repair { disk, paths, options, room, log_room, done: Repaired::default() };
     let mut found = audit(disk, paths, options.audit, progress)?;
     if found.first_damage.is_some() || found.is_log_refused {
         if !options.cut_log {
@@ -184,20 +181,36 @@ pub fn repair(
     Ok(repair.done)
 }
 
+/// Where this repair puts things: a name that is free in the store's own folder and in the one beside the log.
+fn free_rooms(disk: &dyn Disk, paths: &StorePaths) -> Result<(PathBuf, PathBuf), RepairError> {
+    let mut number = 0;
+    loop {
+        number += 1;
+        let name = format!("repair-{number}");
+        let (room, log_room) = (paths.own().join(&name), paths.scratch().join(&name));
+        let is_taken = |path: &Path| disk.exists(path).map_err(failed("look for", path));
+        if !is_taken(&room)? && !is_taken(&log_room)? {
+            return Ok((room, log_room));
+        }
+    }
+}
+
 impl<'a> Repair<'a> {
     fn make_room(&self) -> Result<(), RepairError> {
         create_directories_durably(&**self.disk, &self.room).map_err(failed("create", &self.room))
     }
 
-    /// Moves a file or folder to the room, under its own name.
+    /// Moves a file or folder to the room, under its own name. What is there already is never replaced.
     fn save_aside(&mut self, path: &Path) -> Result<(), RepairError> {
         let disk = &**self.disk;
         if !disk.exists(path).map_err(failed("look for", path))? {
             return Ok(());
         }
         self.make_room()?;
-        let below = path.strip_prefix(&self.paths.root).unwrap_or_else(|_| Path::new("commitlog"));
-        let to = self.room.join(below);
+        let to = match path.strip_prefix(&self.paths.commit_log) {
+            Ok(name) => self.log_room.join("commitlog").join(name),
+            Err(_) => self.room.join(path.strip_prefix(&self.paths.root).unwrap_or(path)),
+        };
         move_tree(disk, path, &to)?;
         self.done.saved.push(SavedAside { from: path.to_path_buf(), to });
         Ok(())
@@ -433,6 +446,14 @@ impl<'a> Repair<'a> {
     }
 }
 
+/// Renames a file; one that is there already is not replaced.
+fn move_file(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), RepairError> {
+    if disk.exists(to).map_err(failed("look for", to))? {
+        return Err(failed("replace", to)(io::ErrorKind::AlreadyExists.into()));
+    }
+    disk.rename(from, to).map_err(failed("rename", from))
+}
+
 /// Moves a file, or a folder with everything in it, by renaming files: a folder that is there already is filled.
 fn move_tree(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), RepairError> {
     let parent = to.parent().unwrap_or(Path::new("."));
@@ -440,7 +461,7 @@ fn move_tree(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), RepairError>
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             create_directories_durably(disk, parent).map_err(failed("create", parent))?;
-            return disk.rename(from, to).map_err(failed("rename", from));
+            return move_file(disk, from, to);
         }
         Err(source) => return Err(failed("list", from)(source)),
     };
@@ -450,7 +471,7 @@ fn move_tree(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), RepairError>
         if entry.is_directory {
             move_tree(disk, &from, &to)?;
         } else {
-            disk.rename(&from, &to).map_err(failed("rename", &from))?;
+            move_file(disk, &from, &to)?;
         }
     }
     disk.remove_directory(from).map_err(failed("remove", from))

@@ -168,9 +168,19 @@ impl<'a> LogScanner<'a> {
 
     /// Searches `[from, limit of the log)` for a valid record that states its own position.
     pub fn find_record_from(&mut self, from: PhysicalOffset) -> Result<Option<PhysicalOffset>, SegmentError> {
+        self.find_record_in(from, PhysicalOffset(u64::MAX))
+    }
+
+    /// The same for records that begin in `[from, until)`, as far as the log goes.
+    pub fn find_record_in(
+        &mut self,
+        from: PhysicalOffset,
+        until: PhysicalOffset,
+    ) -> Result<Option<PhysicalOffset>, SegmentError> {
+        let until = self.table.limit().map_or(PhysicalOffset(0), |limit| limit.min(until));
         let finder = memchr::memmem::Finder::new(&[0xDA, 0xA3, 0x20]);
         let mut position = from;
-        while self.table.limit().is_some_and(|limit| position < limit) {
+        while position < until {
             let left = usize::try_from(self.table.size.bytes_left(position)).unwrap_or(usize::MAX);
             self.window_bytes = 0;
             self.fill(position, left.min(READ_BYTES))?;

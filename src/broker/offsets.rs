@@ -238,6 +238,14 @@ impl OffsetTable {
         }
         due
     }
+
+    /// What [`Self::take_due`] gave out could not be written: it is due again, after a period or at once.
+    pub fn note_unwritten(&mut self, at_once: bool) {
+        self.dirty = true;
+        if at_once {
+            self.written_ms = 0;
+        }
+    }
 }
 
 fn key(topic: &str, group: &str) -> String {
@@ -312,7 +320,8 @@ mod tests {
         assert_eq!(table.rows().keys().collect::<Vec<_>>(), ["odd@key@form"]);
     }
 
-    /// Goal: the file is written once per period and only after a change. Method: due before, within and after a period.
+    /// Goal: the file is written once per period and only after a change, and again when it was not written. Method: due before,
+    /// within and after a period, without and with a failure.
     #[test]
     fn due() {
         let mut table = OffsetTable::default();
@@ -323,6 +332,11 @@ mod tests {
         assert!(!table.take_due(12_000, 5_000));
         assert!(table.take_due(15_000, 5_000));
         assert!(!table.take_due(99_000, 5_000));
+        table.note_unwritten(false);
+        assert!(!table.take_due(19_000, 5_000));
+        assert!(table.take_due(20_000, 5_000));
+        table.note_unwritten(true);
+        assert!(table.take_due(20_001, 5_000));
     }
 
     /// Goal: offsets beyond a queue's end come down to it. Method: one beyond, one within, one of an unknown queue.

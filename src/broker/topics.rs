@@ -36,6 +36,13 @@ pub struct TopicTable {
     dirty: bool,
 }
 
+/// The topics at one moment. While it is held the next change copies the table, as a snapshot makes it do anyway.
+#[derive(Debug)]
+pub struct TopicsBefore {
+    entries: Arc<TopicMap>,
+    queues: u64,
+}
+
 /// A topic with equal numbers of queues.
 fn topic(name: &str, queues: i32, perm: i32) -> TopicConfig {
     TopicConfig { read_queue_nums: queues, write_queue_nums: queues, perm, ..TopicConfig::new(name) }
@@ -186,6 +193,23 @@ impl TopicTable {
     /// Whether the state file must be written; marks it as written.
     pub(crate) fn take_dirty(&mut self) -> bool {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// What [`Self::restore`] needs to undo later changes.
+    pub(crate) fn remember(&self) -> TopicsBefore {
+        TopicsBefore { entries: self.shared(), queues: self.queues }
+    }
+
+    /// Whether topics were made, changed or removed since.
+    pub(crate) fn differ_from(&self, before: &TopicsBefore) -> bool {
+        !Arc::ptr_eq(&self.entries, &before.entries)
+    }
+
+    /// Undoes all changes of topics since, as one more change: the version does not go back.
+    pub(crate) fn restore(&mut self, before: TopicsBefore, wall_ms: u64) {
+        self.entries = before.entries;
+        self.queues = before.queues;
+        self.bump(wall_ms);
     }
 
     pub(crate) fn shared(&self) -> Arc<TopicMap> {
@@ -376,6 +400,23 @@ mod tests {
         assert_eq!(error, Refusal::new(1, limits::too_many_queues(control.config.max_queues)));
         control.create_topic_for_send("Y", "DefaultCluster", 3, false, 7, &mut effects).unwrap();
         assert_eq!(control.topics.queues(), control.config.max_queues);
+    }
+
+    /// Goal: changes that could not be written are undone, with the count of queues, and the version goes on. Method: one new and
+    /// one changed topic, then back.
+    #[test]
+    fn changes_are_undone() {
+        let mut table = control().topics;
+        table.put(topic("kept", 4, 6), 5);
+        let (before, queues) = (table.remember(), table.queues());
+        assert!(!table.differ_from(&before));
+        table.put(topic("new", 3, 6), 6);
+        table.put(topic("kept", 9, 6), 7);
+        assert!(table.differ_from(&before) && table.take_dirty());
+        table.restore(before, 8);
+        assert!(!table.contains("new") && table.take_dirty());
+        assert_eq!((table.get("kept").unwrap().read_queue_nums, table.queues()), (4, queues));
+        assert_eq!(table.version().counter, 4);
     }
 
     /// Goal: a derived topic is made once, later calls only move its order mark. Method: three calls, versions compared.

@@ -151,10 +151,11 @@ honoured_keys! {
         /// Shards, one pinned thread each. 0: one per processor of `cores`. More shards than processors only adds
         /// switches.
         shards: u32 = "-", Ringmq, int(0, 64), "0", Restart;
-        /// How long an idle shard spins before it sleeps. Spinning answers in 7 us instead of 30 to 80, and burns a
-        /// whole processor; leave it at 0 on a shared machine.
+        /// How long an idle shard looks for work before it sleeps, at most: a sleep costs the next request a wake-up of
+        /// 10 to 80 us. The time follows the load (it grows while pauses are shorter than this, and shrinks to nothing
+        /// while they are longer), so that an idle broker sleeps. Not used when shards share processors. 0: never.
         spin_before_sleep_us: u64 = "-", Ringmq,
-            Kind::Duration { unit: TimeUnit::Microseconds, min: 0, max: 1_000_000 }, "0", Restart;
+            Kind::Duration { unit: TimeUnit::Microseconds, min: 0, max: 1_000_000 }, "200", Restart;
     }
     "Memory and limits" {
         /// Budget for ring, buffers, caches and requests in flight. `auto`: half of what machine and container allow;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ringmq_protocol::record::{CrcCheck, RecordView};
 use ringmq_shards::disk::Disk;
-use ringmq_shards::disk::state_file::StateFile;
+use ringmq_shards::disk::state_file::{StateFile, StateFileError};
 use ringmq_shards::log::LogView;
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
@@ -89,12 +89,14 @@ pub enum FlushRequest {
     },
     /// New pages are dear on this machine: from now on give old ones of the log back for reuse.
     RecyclePages,
-    /// Write a state file.
+    /// Write a state file, and say whether that worked.
     Persist {
         /// Where.
         path: PathBuf,
         /// Its content.
         bytes: Vec<u8>,
+        /// Told what came of it. Without a word the content is not written.
+        outcome: Sender<Result<(), StateFileError>>,
     },
     /// Write and sync everything, then say whether all of it worked.
     Stop(Sender<bool>),
@@ -220,7 +222,7 @@ impl FlushThread {
                     let size = self.segments.options().size.bytes();
                     schedule.recycled = Some(self.end.saturating_sub(size).max(self.view.minimum()));
                 }
-                Ok(FlushRequest::Persist { path, bytes }) => self.persist(path, &bytes),
+                Ok(FlushRequest::Persist { path, bytes, outcome }) => self.persist(path, &bytes, &outcome),
                 Ok(FlushRequest::Stop(done)) => {
                     let is_complete = self.stop(&mut schedule);
                     if done.send(is_complete).is_err() {
@@ -550,17 +552,18 @@ impl FlushThread {
         }
     }
 
-    fn persist(&self, path: PathBuf, bytes: &[u8]) {
-        if let Err(error) = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_json) {
-            tracing::warn!(%error, "a state file could not be written; it is tried again with the next change");
+    fn persist(&self, path: PathBuf, bytes: &[u8], outcome: &Sender<Result<(), StateFileError>>) {
+        let written = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_json);
+        if outcome.send(written).is_err() {
+            tracing::debug!("nobody waits for a state file");
         }
     }
 
     /// The last round: everything written, synced and recorded. True when all of it worked, so that `abort` may go.
     fn stop(&mut self, schedule: &mut Schedule) -> bool {
         while let Ok(request) = self.requests.try_recv() {
-            if let FlushRequest::Persist { path, bytes } = request {
-                self.persist(path, &bytes);
+            if let FlushRequest::Persist { path, bytes, outcome } = request {
+                self.persist(path, &bytes, &outcome);
             }
         }
         let is_synced = self.finish_catch_up(schedule) && self.sync_log(schedule) && self.sync_queues(schedule);

@@ -14,11 +14,12 @@ use super::shared::{Shared, monotonic_ns};
 use crate::broker::store_reader::{PUT_TIME_BUCKETS, Rates, StoreTotals};
 
 /// Writes a turn's counters to the shard's cells.
-pub fn publish_turn(probe: &Probe, counters: &ShardCounters, ring: RingCounters, wakes: u64) {
+pub fn publish_turn(probe: &Probe, counters: &ShardCounters, ring: RingCounters, wakes: u64, spins: u64) {
     for (counter, value) in [
         (Counter::ShardTurns, counters.turns),
         (Counter::ShardEnters, ring.enters),
         (Counter::ShardSleeps, ring.sleeps),
+        (Counter::ShardSpins, spins),
         (Counter::ShardWakes, wakes),
         (Counter::ShardHops, counters.send_hops),
         (Counter::ReceiveBuffersExhausted, ring.receive_buffers_exhausted),

@@ -11,7 +11,7 @@ use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, io_c
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
-use ringmq_shards::queue::{ChunkPool, Queue, QueueError, QueueStore, QueueStoreConfig};
+use ringmq_shards::queue::{ChunkPool, FilesLeft, Queue, QueueError, QueueStore, QueueStoreConfig};
 use ringmq_shards::recovery::adopt;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
@@ -220,7 +220,11 @@ fn open_locked(
         false => queue_flushed::load(disk.as_ref(), &paths, boot_id.as_deref())
             .map_err(io_error("read queue-flushed", paths.queue_flushed()))?,
     };
-    let loaded = queues.load(!was_clean && flushed.is_none())?;
+    let loaded = queues.load(match (was_clean, &flushed) {
+        (true, _) => FilesLeft::Whole,
+        (false, Some(_)) => FilesLeft::Written,
+        (false, None) => FilesLeft::Uncertain,
+    })?;
     if !loaded.foreign.is_empty() {
         let foreign: Vec<String> = loaded.foreign.iter().map(|path| path.display().to_string()).collect();
         tracing::warn!("the folder of the queues holds what belongs to no queue, ignored: {}", foreign.join(", "));

@@ -25,6 +25,12 @@ INTERVAL, BEAT, DISK = 0.5, 0.05, 0.45
 BOUND = INTERVAL + BEAT + DISK
 # The last: between the two renames of a new state file the name is free.
 AFTER_A_CUT = ("was not stopped in order", "discarded", "cut queue entries", "a state file cannot be used, its backup is")
+# Ways of writing the log. Zeroing ahead is the default of SYNC_FLUSH; here it is kept to a part of a file, so that it goes on all the time.
+PATHS = {
+    "ASYNC_FLUSH": {"direct": ["async_write_path=direct"], "page_cache": ["async_write_path=page_cache"]},
+    "SYNC_FLUSH": {"direct": ["sync_write_path=direct"], "page_cache": ["sync_write_path=page_cache"],
+                   "zeroing-ahead": ["sync_write_path=direct", "zero_ahead_bytes=256 KiB"]},
+}
 SETS = ["cleanFileForciblyEnable=false", "diskMaxUsedSpaceRatio=95", "shards=2",
         f"flushIntervalCommitLog={int(1000 * INTERVAL)}"]
 
@@ -34,8 +40,7 @@ class Trial:
 
     def __init__(self, binary, folder, flush, path, seed):
         self.binary, self.folder, self.is_sync = binary, folder, flush == "SYNC_FLUSH"
-        prefix = "sync" if self.is_sync else "async"
-        self.sets = [*SETS, f"flushDiskType={flush}", f"{prefix}_write_path={path}"]
+        self.sets = [*SETS, f"flushDiskType={flush}", *PATHS[flush][path]]
         self.chance, self.kernel = random.Random(seed), Kernel(folder)
         self.image = self.broker = None
         self.round, self.topics = 0, {TOPIC: QUEUES}
@@ -191,7 +196,7 @@ def power_cut(binary, folder, flush):
     seed = int(os.environ.get("RINGMQ_POWER_SEED", str(time.time_ns() % 1_000_000)))
     print(f"  RINGMQ_POWER_SEED={seed}")
     totals = {}
-    for path in ("direct", "page_cache"):
+    for path in PATHS[flush]:
         below = os.path.join(folder, path)
         os.mkdir(below)
         trial = Trial(binary, below, flush, path, seed)

@@ -369,3 +369,13 @@ pub fn commit_log_bytes(store: &Path, offset: u64, length: usize) -> Vec<u8> {
     let at = usize::try_from(offset - start).expect("inside the file");
     bytes[at..at + length].to_vec()
 }
+
+/// Copies a folder with everything in it.
+pub fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("an entry");
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() { copy_tree(&from, &to) } else { fs::copy(&from, &to).map(drop).expect("copied") }
+    }
+}

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use broker::{Broker, Store};
+use broker::{Broker, Store, copy_tree};
 use random::Random;
 use ringmq::client::{Message, PullStatus};
 use ringmq_shards::disk::RealDisk;
@@ -43,15 +43,6 @@ struct Outcome {
     wrong: usize,
     /// End of the last message that was served.
     end: i64,
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("made");
-    for entry in fs::read_dir(from).expect("listed") {
-        let entry = entry.expect("an entry");
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() { copy_tree(&from, &to) } else { fs::copy(&from, &to).map(drop).expect("copied") }
-    }
 }
 
 /// Every file that may be damaged, with how many of its bytes mean anything.

@@ -324,12 +324,12 @@ fn the_durable_point_follows_a_busy_log() {
 }
 
 macro_rules! kill_tests {
-    ($($name:ident: $flush:literal, $path:literal, $shards:literal;)+) => {$(
+    ($($name:ident: $($set:literal),+;)+) => {$(
         #[test]
         fn $name() {
             // Goal: no confirmed and no shown message is lost or changed by a crash. Method: kill under load, start, read
             // everything, compare; repeated on one store.
-            kill_repeatedly(stringify!($name), &[$flush, $path, $shards]);
+            kill_repeatedly(stringify!($name), &[$($set),+]);
         }
     )+};
 }
@@ -343,4 +343,5 @@ kill_tests! {
     sync_page_cache_two_shards: "flushDiskType=SYNC_FLUSH", "sync_write_path=page_cache", "shards=2";
     sync_direct_one_shard: "flushDiskType=SYNC_FLUSH", "sync_write_path=direct", "shards=1";
     sync_direct_two_shards: "flushDiskType=SYNC_FLUSH", "sync_write_path=direct", "shards=2";
+    sync_direct_zeroing_ahead: "flushDiskType=SYNC_FLUSH", "sync_write_path=direct", "shards=2", "zero_ahead_bytes=256 KiB";
 }

@@ -1,5 +1,6 @@
 //! The protocol as clients see it: the real binary over real sockets.
 
+mod adopt;
 mod bad_input;
 mod bounds;
 mod broker;
@@ -7,11 +8,13 @@ mod cold;
 mod consumers;
 mod preflight;
 mod pull;
+mod queries;
 mod random;
 mod refusals;
 mod restart;
 mod retention;
 mod send;
+mod state_files;
 mod surroundings;
 #[allow(dead_code, reason = "a measurement needs more of it")]
 mod threads;

@@ -30,7 +30,12 @@ pub struct Connection {
 /// # Errors
 /// Nobody listens there.
 pub fn connect(address: SocketAddr) -> Result<TcpStream, DriverError> {
-    let failed = |source| DriverError::Connect { address: address.to_string(), source };
+    let failed = |source: io::Error| {
+        if source.raw_os_error() == Some(libc::EMFILE) {
+            return DriverError::TooManyFiles { address: address.to_string(), most: crate::host::limits::open_files() };
+        }
+        DriverError::Connect { address: address.to_string(), source }
+    };
     let stream = TcpStream::connect_timeout(&address, SETUP_TIMEOUT).map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     Ok(stream)

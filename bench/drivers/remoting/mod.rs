@@ -10,7 +10,7 @@ mod template;
 
 use std::net::{SocketAddr, TcpStream};
 
-use ringmq_protocol::codes::request::UPDATE_AND_CREATE_TOPIC;
+use ringmq_protocol::codes::request::{DELETE_TOPIC_IN_BROKER, UPDATE_AND_CREATE_TOPIC};
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, SerializeType, Split, split_frame};
@@ -147,8 +147,7 @@ impl Remoting {
     /// # Errors
     /// The peer is not there, is no broker, or refuses the topics.
     pub fn open(shape: RemotingShape) -> Result<Remoting, DriverError> {
-        let topics: Vec<String> =
-            (0..shape.topics).map(|topic| format!("bench-{:016x}-{topic}", shape.run_id)).collect();
+        let topics: Vec<String> = (0..shape.topics).map(|topic| topic_name(shape.run_id, topic)).collect();
         let mut setup = connect(shape.address)?;
         for topic in &topics {
             create_topic(&mut setup, &shape, topic)?;
@@ -438,6 +437,36 @@ fn create_topic(setup: &mut TcpStream, shape: &RemotingShape, topic: &str) -> Re
         code: answer.code,
         remark: format!("{}{hint}", answer.remark.unwrap_or_default()),
     })
+}
+
+/// Deletes the topics of a run and the messages in them. Returns how many are left, with the first reason.
+pub fn delete_topics(address: SocketAddr, run_id: u64, topics: u32) -> Option<(u32, String)> {
+    let mut left: Option<(u32, String)> = None;
+    let mut connection = None;
+    for topic in 0..topics {
+        let request = Command { opaque: 1, ..Command::request(DELETE_TOPIC_IN_BROKER) }
+            .with_ext("topic", topic_name(run_id, topic));
+        let answer = connection.take().map_or_else(|| connect(address), Ok).and_then(|mut stream| {
+            let answer = ask(&mut stream, address, &request)?;
+            connection = Some(stream);
+            Ok(answer)
+        });
+        let reason = match answer {
+            Ok(answer) if answer.code == response::SUCCESS => continue,
+            Ok(answer) => format!("code {} {}", answer.code, answer.remark.unwrap_or_default()),
+            Err(error) => {
+                // A broker that is not there any more is not asked a thousand times.
+                return Some((left.map_or(0, |(count, _)| count) + topics - topic, error.to_string()));
+            }
+        };
+        let (count, first) = left.unwrap_or((0, reason));
+        left = Some((count + 1, first));
+    }
+    left
+}
+
+fn topic_name(run_id: u64, topic: u32) -> String {
+    format!("bench-{run_id:016x}-{topic}")
 }
 
 impl Driver for Remoting {

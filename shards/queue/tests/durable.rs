@@ -71,7 +71,7 @@ fn a_sync_that_could_not_begin_is_made_up_for() {
         assert_eq!(store.unsynced_files(), 3);
         assert_eq!(store.sync().unwrap(), 3);
         let disk: Arc<dyn Disk> = Arc::new(sim.crash(1, CrashPattern::KeepNone));
-        let (store, _pool) = reopen(&disk, FILE_ENTRIES, true);
+        let (store, _pool) = reopen(&disk, FILE_ENTRIES, FilesLeft::Uncertain);
         for number in 0..3 {
             let queue = queue(&store, "t", number);
             assert_eq!(queue.bounds().1, QueueOffset(50));
@@ -99,7 +99,7 @@ fn entries_that_the_disk_lost_are_noticed() {
         }
         let killed = sim.kill();
         let disk: Arc<dyn Disk> = Arc::new(killed.clone());
-        let (store, _pool) = reopen(&disk, FILE_ENTRIES, false);
+        let (store, _pool) = reopen(&disk, FILE_ENTRIES, FilesLeft::Whole);
         store.mark_all_unsynced();
         store.owe_proof(entry(0, 150).physical).unwrap();
         assert_entries(&store, &queue(&store, "t", 0), 0, 150, 190);

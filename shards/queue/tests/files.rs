@@ -73,7 +73,7 @@ fn first_file_is_filled_with_blanks() {
     assert!(bytes[..60].as_chunks::<20>().0.iter().all(|bytes| *bytes == QueueEntry::BLANK.to_bytes()));
     assert_eq!(bytes[60..80], entry(0, 13).to_bytes());
 
-    let (store, _) = reopen(&disk, FILE, false);
+    let (store, _) = reopen(&disk, FILE, FilesLeft::Whole);
     let queue = super::queue(&store, "t", 0);
     assert_eq!((queue.bounds().1, queue.physical_end()), (QueueOffset(15), entry(0, 14).physical_end()));
     store.correct_minimum(&queue, PhysicalOffset(0)).unwrap();
@@ -86,7 +86,7 @@ fn a_queue_of_blanks_begins_where_the_log_says() {
     let (sim, disk) = with_queue(5);
     let path = Path::new(ROOT).join("t/0/00000000000000000000");
     sim.damage(&path, 0, &QueueEntry::BLANK.to_bytes().repeat(5)).unwrap();
-    let (store, pool) = reopen(&disk, FILE, true);
+    let (store, pool) = reopen(&disk, FILE, FilesLeft::Uncertain);
     let queue = queue(&store, "t", 0);
     assert_eq!((queue.published(), queue.physical_end()), (QueueOffset(5), PhysicalOffset(0)));
     let append = |offset| store.rebuild_append(&pool, &queue, QueueOffset(offset), entry(0, offset), StoreTimestamp(1));
@@ -101,8 +101,8 @@ fn load_finds_every_length() {
     // Goal: bisection finds the end, at file borders too. Method: all lengths over three files.
     for length in 0..=31 {
         let (_, disk) = with_queue(length);
-        for after_crash in [false, true] {
-            let (store, _) = reopen(&disk, FILE, after_crash);
+        for left in [FilesLeft::Whole, FilesLeft::Written, FilesLeft::Uncertain] {
+            let (store, _) = reopen(&disk, FILE, left);
             let queue = queue(&store, "t", 0);
             assert_eq!(queue.bounds(), (QueueOffset(0), QueueOffset(length)));
             assert_eq!((queue.next_offset().0, queue.flushed().0, queue.appended_end().0), (length, length, length));
@@ -116,10 +116,10 @@ fn loaded_queues_go_on() {
     // Goal: appending after a restart continues file and offsets. Method: restart inside a file and at its end.
     for length in [14, 20] {
         let (_, disk) = with_queue(length);
-        let (store, pool) = reopen(&disk, FILE, false);
+        let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
         fill(&queue(&store, "t", 0), &pool, 0, 33).unwrap();
         store.flush_dirty().unwrap();
-        let (store, _) = reopen(&disk, FILE, false);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Whole);
         assert_entries(&store, &queue(&store, "t", 0), 0, 0, 33);
         assert_eq!(queue(&store, "t", 0).published().0, 33);
     }
@@ -132,13 +132,13 @@ fn invalid_entries_end_a_queue() {
     for garbage in [[0; 20], [0xff; 20], entry(0, 3).to_bytes()] {
         let (sim, disk) = with_queue(25);
         sim.damage(&Path::new(ROOT).join("t/0/00000000000000000400"), 40, &garbage).unwrap();
-        let (store, pool) = reopen(&disk, FILE, true);
+        let (store, pool) = reopen(&disk, FILE, FilesLeft::Uncertain);
         let queue = queue(&store, "t", 0);
         assert_eq!(queue.published().0, 22, "{garbage:?}");
         assert_eq!(store.maximum_physical_end(), entry(0, 21).physical_end());
         fill(&queue, &pool, 0, 23).unwrap();
         store.flush_dirty().unwrap();
-        let (store, _) = reopen(&disk, FILE, false);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Whole);
         assert_eq!(super::queue(&store, "t", 0).published().0, 23, "{garbage:?}");
     }
 }
@@ -160,11 +160,11 @@ fn strange_directories_are_refused() {
         disk
     };
     for (name, length, message) in cases {
-        let error = store(&with_file(name, length), FILE, 1).0.load(false).unwrap_err().to_string();
+        let error = store(&with_file(name, length), FILE, 1).0.load(FilesLeft::Whole).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
     for (name, foreign) in [("t/0/notes.txt", "t/0/notes.txt"), ("t/00/00000000000000000000", "t/00")] {
-        let report = store(&with_file(name, 200), FILE, 1).0.load(false).unwrap();
+        let report = store(&with_file(name, 200), FILE, 1).0.load(FilesLeft::Whole).unwrap();
         assert_eq!(report.foreign, [Path::new(ROOT).join(foreign)]);
         assert_eq!((report.queues, report.files), (1, 2), "the queue beside it is whole");
     }
@@ -178,7 +178,7 @@ fn empty_last_files_are_removed() {
         let path = Path::new(ROOT).join("t/0/00000000000000000400");
         let options = OpenOptions { create: true, ..OpenOptions::default() };
         disk.open(&path, options).unwrap().set_length(length).unwrap();
-        let (store, _) = reopen(&disk, FILE, true);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Uncertain);
         assert_eq!(queue(&store, "t", 0).published().0, 20);
         assert_eq!(names(&disk, "t/0").len(), 2);
     }
@@ -201,7 +201,7 @@ fn truncation_leaves_no_ghosts() {
         assert_eq!(queue.physical_end(), end);
         fill(&queue, &pool, 0, kept + 1).unwrap();
         store.flush_dirty().unwrap();
-        let (store, _) = reopen(&disk, FILE, false);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Whole);
         assert_eq!(super::queue(&store, "t", 0).published().0, kept + 1);
         assert_entries(&store, &super::queue(&store, "t", 0), 0, 0, kept + 1);
     }
@@ -212,7 +212,7 @@ fn rebuilding_is_idempotent() {
     // Goal: records may be offered any number of times; a gap is an error. Method: offer 0..30 from several starts, with
     // memory for less than that, then 31 before 30.
     let (_, disk) = with_queue(12);
-    let (store, pool) = reopen(&disk, FILE, true);
+    let (store, pool) = reopen(&disk, FILE, FilesLeft::Uncertain);
     let queue = queue(&store, "t", 0);
     let append = |offset| store.rebuild_append(&pool, &queue, QueueOffset(offset), entry(0, offset), StoreTimestamp(1));
     for start in [0, 5, 12, 29] {
@@ -242,7 +242,7 @@ fn rebuilding_flushes_when_memory_is_full() {
 fn expired_files_go_but_offsets_stay() {
     // Goal: retention. Method: raise the log's minimum step by step, past the end too; the last file always stays.
     let (_, disk) = with_queue(25);
-    let (store, pool) = reopen(&disk, FILE, false);
+    let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
     let queue = queue(&store, "t", 0);
     for (first, minimum, files) in [(0, 0, 3), (9, 9, 3), (10, 10, 2), (24, 24, 1), (99, 25, 1)] {
         store.remove_expired_files(&queue, entry(0, first).physical).unwrap();
@@ -285,7 +285,7 @@ fn a_removal_is_durable_although_the_topic_stays() {
     // Goal: single queues of a topic can go, and once synced they stay away. Method: one of two queues, then a power cut that
     // takes everything that was not synced.
     let (sim, disk) = with_queue(15);
-    let (store, pool) = reopen(&disk, FILE, false);
+    let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
     fill(&queue(&store, "t", 1), &pool, 1, 25).unwrap();
     store.flush_dirty().unwrap();
     store.sync().unwrap();
@@ -294,7 +294,7 @@ fn a_removal_is_durable_although_the_topic_stays() {
     store.flush_dirty().unwrap();
     store.sync().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(sim.crash(1, CrashPattern::KeepNone));
-    let (store, _pool) = reopen(&disk, FILE, true);
+    let (store, _pool) = reopen(&disk, FILE, FilesLeft::Uncertain);
     assert!(store.get("t", QueueId(0)).is_none());
     assert_entries(&store, &queue(&store, "t", 1), 1, 0, 25);
 }
@@ -304,7 +304,7 @@ fn a_removal_that_fails_is_tried_again() {
     // Goal: a queue whose files cannot be removed is tried again, and until then a successor of its name writes nothing
     // between the old entries. Method: fail the first removal of a file, then flush once more.
     let (sim, disk) = with_queue(150);
-    let (store, pool) = reopen(&disk, FILE, false);
+    let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
     assert_eq!(store.remove_topic("t"), 1);
     let successor = queue(&store, "t", 0);
     fill(&successor, &pool, 9, 20).unwrap();
@@ -313,7 +313,7 @@ fn a_removal_that_fails_is_tried_again() {
     assert_eq!(successor.flushed(), QueueOffset(0));
     let report = store.flush_dirty().unwrap();
     assert_eq!((report.removed_queues, report.entries), (1, 20));
-    let (store, _pool) = reopen(&disk, FILE, false);
+    let (store, _pool) = reopen(&disk, FILE, FilesLeft::Whole);
     let successor = queue(&store, "t", 0);
     assert_eq!(successor.bounds(), (QueueOffset(0), QueueOffset(20)));
     assert_entries(&store, &successor, 9, 0, 20);
@@ -343,7 +343,7 @@ fn a_full_disk_only_delays() {
         assert!(io_causes(&error).any(is_no_space) && !error.is_final(), "{kind:?}: {error}");
         assert_entries(&store, &queue, 0, 0, 15);
         assert_eq!(store.flush_dirty().unwrap().entries, 15, "{kind:?}");
-        let (store, _) = reopen(&disk, FILE, true);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Uncertain);
         assert_entries(&store, &super::queue(&store, "t", 0), 0, 0, 15);
     }
 }
@@ -354,14 +354,14 @@ fn power_cuts_keep_what_was_synced() {
     // Method: sync at 12, go on to 28, cut the power with many seeds, recover, rebuild, compare.
     for (seed, pattern) in (0..40).flat_map(|seed| CrashPattern::ALL.map(|pattern| (seed, pattern))) {
         let (sim, disk) = with_queue(12);
-        let (store, pool) = reopen(&disk, FILE, false);
+        let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
         let queue = queue(&store, "t", 0);
         for end in [17, 21, 28] {
             fill(&queue, &pool, 0, end).unwrap();
             store.flush_dirty().unwrap();
         }
         let disk: Arc<dyn Disk> = Arc::new(sim.crash(seed, pattern));
-        let (store, pool) = reopen(&disk, FILE, true);
+        let (store, pool) = reopen(&disk, FILE, FilesLeft::Uncertain);
         store.truncate_all(entry(0, 12).physical).unwrap();
         let queue = super::queue(&store, "t", 0);
         assert_eq!(queue.published().0, 12, "seed {seed} {pattern:?}");
@@ -369,7 +369,7 @@ fn power_cuts_keep_what_was_synced() {
             store.rebuild_append(&pool, &queue, QueueOffset(offset), entry(0, offset), StoreTimestamp(1)).unwrap();
         }
         store.flush_dirty().unwrap();
-        let (store, _) = reopen(&disk, FILE, false);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Whole);
         assert_eq!(super::queue(&store, "t", 0).published().0, 28, "seed {seed} {pattern:?}");
         assert_entries(&store, &super::queue(&store, "t", 0), 0, 0, 28);
     }
@@ -382,7 +382,7 @@ fn expired_files_leave_no_hole() {
     let removed_from = entry(0, 3 * FILE).physical;
     for (seed, pattern) in (0..40).flat_map(|seed| CrashPattern::ALL.map(|pattern| (seed, pattern))) {
         let (sim, disk) = with_queue(5 * FILE);
-        let (store, _) = reopen(&disk, FILE, false);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Whole);
         store.sync().unwrap();
         let queue = queue(&store, "t", 0);
         sim.halt_after(seed % 8);
@@ -390,7 +390,7 @@ fn expired_files_leave_no_hole() {
         assert_eq!(finished, (seed % 8 >= 6).then_some(3));
         let disk: Arc<dyn Disk> = Arc::new(sim.crash(seed, pattern));
         let (store, _) = super::store(&disk, FILE, 1 << 20);
-        store.load(true).unwrap_or_else(|error| panic!("seed {seed} {pattern:?}: {error}"));
+        store.load(FilesLeft::Uncertain).unwrap_or_else(|error| panic!("seed {seed} {pattern:?}: {error}"));
         let queue = super::queue(&store, "t", 0);
         store.correct_minimum(&queue, removed_from).unwrap();
         assert_eq!(queue.bounds(), (QueueOffset(3 * FILE), QueueOffset(5 * FILE)), "seed {seed} {pattern:?}");
@@ -403,7 +403,7 @@ fn recovery_survives_power_cuts_of_its_own() {
     // its recovery does after each of its steps; the next one gives the same queue.
     for (steps, pattern) in (0..12).flat_map(|steps| CrashPattern::ALL.map(|pattern| (steps, pattern))) {
         let (sim, disk) = with_queue(12);
-        let (store, pool) = reopen(&disk, FILE, false);
+        let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
         fill(&queue(&store, "t", 0), &pool, 0, 28).unwrap();
         store.flush_dirty().unwrap();
         let first = sim.crash(steps, pattern);
@@ -411,16 +411,38 @@ fn recovery_survives_power_cuts_of_its_own() {
         let disk: Arc<dyn Disk> = Arc::new(first.clone());
         let (store, _) = super::store(&disk, FILE, 1 << 20);
         // Fails where the power goes; that is the point.
-        let _ = store.load(true).and_then(|_| store.truncate_all(entry(0, 12).physical));
+        let _ = store.load(FilesLeft::Uncertain).and_then(|_| store.truncate_all(entry(0, 12).physical));
         let disk: Arc<dyn Disk> = Arc::new(first.crash(steps + 1, pattern));
-        let (store, pool) = reopen(&disk, FILE, true);
+        let (store, pool) = reopen(&disk, FILE, FilesLeft::Uncertain);
         store.truncate_all(entry(0, 12).physical).unwrap();
         let queue = super::queue(&store, "t", 0);
         assert_eq!(queue.published().0, 12, "{steps} {pattern:?}");
         fill(&queue, &pool, 0, 13).unwrap();
         store.flush_dirty().unwrap();
-        let (store, _) = reopen(&disk, FILE, false);
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Whole);
         assert_eq!(super::queue(&store, "t", 0).published().0, 13, "{steps} {pattern:?}");
+    }
+}
+
+#[test]
+fn recovery_survives_kills_of_its_own() {
+    // Goal: the same for the death of the process alone, when what was written is trusted: a start that is killed while it cuts the
+    // files must not make the next one refuse them. Method: kill a queue, then its recovery after each of its steps.
+    for steps in 0..12 {
+        let (sim, disk) = with_queue(12);
+        let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
+        fill(&queue(&store, "t", 0), &pool, 0, 28).unwrap();
+        store.flush_dirty().unwrap();
+        let first = sim.crash(steps, CrashPattern::KeepAll);
+        first.halt_after(steps);
+        let disk: Arc<dyn Disk> = Arc::new(first.clone());
+        let (store, _) = super::store(&disk, FILE, 1 << 20);
+        // Fails where the process dies; that is the point.
+        let _ = store.load(FilesLeft::Written).and_then(|_| store.truncate_all(entry(0, 12).physical));
+        let disk: Arc<dyn Disk> = Arc::new(first.crash(steps, CrashPattern::KeepAll));
+        let (store, _) = reopen(&disk, FILE, FilesLeft::Written);
+        store.truncate_all(entry(0, 12).physical).unwrap();
+        assert_eq!(queue(&store, "t", 0).published().0, 12, "{steps}");
     }
 }
 
@@ -439,7 +461,7 @@ fn real_files() {
     let path = directory.path().join("consumequeue/topic/7/00000000000000000000");
     assert_eq!(std::fs::metadata(path).unwrap().len(), 6_000_000);
     let (store, _) = open();
-    let report = store.load(true).unwrap();
+    let report = store.load(FilesLeft::Uncertain).unwrap();
     assert_eq!((report.queues, report.files, report.cut_entries), (20, 20, 0));
     (0..20).for_each(|number| assert_entries(&store, &queue(&store, "topic", number), 0, 0, 1000));
     store.remove_topic("topic");

@@ -9,7 +9,7 @@ mod tails;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{ChunkPool, Queue, QueueEntry, QueueStore, QueueStoreConfig, TailFull};
+use super::{ChunkPool, FilesLeft, Queue, QueueEntry, QueueStore, QueueStoreConfig, TailFull};
 use crate::disk::Disk;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
@@ -28,9 +28,9 @@ fn store(disk: &Arc<dyn Disk>, file_entries: u64, pool_bytes: u64) -> (QueueStor
 }
 
 /// Loads the queues of a disk into a new store, as the next start would.
-fn reopen(disk: &Arc<dyn Disk>, file_entries: u64, after_crash: bool) -> (QueueStore, ChunkPool) {
+fn reopen(disk: &Arc<dyn Disk>, file_entries: u64, left: FilesLeft) -> (QueueStore, ChunkPool) {
     let (store, pool) = store(disk, file_entries, 1 << 20);
-    store.load(after_crash).unwrap();
+    store.load(left).unwrap();
     (store, pool)
 }
 

@@ -107,7 +107,7 @@ proptest! {
                 Step::Reopen => {
                     store.flush_dirty().unwrap();
                     (store, pool) = super::store(&disk, 150, 1);
-                    store.load(false).unwrap();
+                    store.load(FilesLeft::Whole).unwrap();
                     for (number, model) in models.iter_mut().enumerate() {
                         let queue = super::queue(&store, "t", number as u32);
                         // The minimum is not stored: it is derived from the log again.

@@ -92,7 +92,10 @@ impl<'a> IndexAudit<'a> {
                     findings.note(AREA, &path, "a file from just before a crash, which the next start removes");
                     continue;
                 }
-                let text = format!("the file has {} bytes instead of {wanted}; a start refuses it", entry.length);
+                let text = format!(
+                    "the file has {} bytes instead of {wanted}; a start goes on without the index",
+                    entry.length
+                );
                 findings.at(Severity::Derived, AREA, &path, text);
                 continue;
             }
@@ -199,7 +202,8 @@ impl<'a> IndexAudit<'a> {
         let is_remade = !self.scene.was_clean && number + 1 == self.files.len();
         let mut add = |tally: &Tally, severity, position, text: String| {
             if tally.count > 0 {
-                findings.add(Finding { severity, area: AREA, path: file.path.clone(), position, offset: None, text });
+                let (path, refuses_start) = (file.path.clone(), false);
+                findings.add(Finding { severity, area: AREA, path, position, offset: None, text, refuses_start });
             }
         };
         let entry_at = |tally: &Tally| Some(geometry.entry_position(tally.first as u32));
@@ -298,7 +302,8 @@ impl<'a> IndexAudit<'a> {
         let mut add = |tally: &Tally, severity, text: String| {
             if tally.count > 0 {
                 let (path, offset) = (directory.clone(), Some(tally.first));
-                audit.findings.add(Finding { severity, area: AREA, path, position: None, offset, text });
+                let refuses_start = false;
+                audit.findings.add(Finding { severity, area: AREA, path, position: None, offset, text, refuses_start });
             }
         };
         let min = audit.figures.log_min;

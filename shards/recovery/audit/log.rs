@@ -175,6 +175,7 @@ pub(crate) fn report(
             position: Some(survey.size.position_in_file(hole.from)),
             offset: Some(hole.from.0),
             text: format!("{}; the next valid record is at {}", hole.reason, hole.to),
+            refuses_start: true,
         });
     }
     let at_end = |severity, text| Finding {
@@ -184,6 +185,7 @@ pub(crate) fn report(
         position: Some(survey.size.position_in_file(walked.end)),
         offset: Some(walked.end.0),
         text,
+        refuses_start: severity == Severity::Damage,
     };
     let reason = walked.at_end.as_deref();
     let is_short = walked.end < known_end && (scene.durable.is_some() || scene.was_clean);

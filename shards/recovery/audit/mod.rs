@@ -66,6 +66,8 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// What it is, as a sentence without a full stop.
     pub text: String,
+    /// Whether a start refuses the store because of it.
+    pub refuses_start: bool,
 }
 
 /// Findings, bounded in number.
@@ -75,6 +77,8 @@ pub struct Findings {
     pub kept: Vec<Finding>,
     /// How many more there were.
     pub dropped: u64,
+    /// How many of those dropped make a start refuse the store.
+    pub dropped_refusals: u64,
     worst: Option<Severity>,
 }
 
@@ -86,6 +90,7 @@ impl Findings {
             self.kept.push(finding);
         } else {
             self.dropped += 1;
+            self.dropped_refusals += u64::from(finding.refuses_start);
         }
     }
 
@@ -94,8 +99,14 @@ impl Findings {
     }
 
     pub(crate) fn at(&mut self, severity: Severity, area: &'static str, path: &Path, text: impl Into<String>) {
-        let path = path.to_path_buf();
-        self.add(Finding { severity, area, path, position: None, offset: None, text: text.into() });
+        let (path, refuses_start) = (path.to_path_buf(), severity == Severity::Damage);
+        self.add(Finding { severity, area, path, position: None, offset: None, text: text.into(), refuses_start });
+    }
+
+    /// A file that follows from the log, but without which a start refuses the store.
+    pub(crate) fn refused(&mut self, area: &'static str, path: &Path, text: impl Into<String>) {
+        let (severity, path, text) = (Severity::Derived, path.to_path_buf(), text.into());
+        self.add(Finding { severity, area, path, position: None, offset: None, text, refuses_start: true });
     }
 
     /// The worst severity, the dropped ones included; `None` when nothing was found.
@@ -152,6 +163,8 @@ pub struct Figures {
     pub last_store_timestamp_ms: i64,
     /// Queues that have files, or records in the log.
     pub queues: u64,
+    /// Length of most files of queues; 0 when there are none.
+    pub queue_file_bytes: u64,
     /// Queue entries that point to their record.
     pub queue_entries: u64,
     /// Index files.
@@ -226,6 +239,7 @@ pub fn audit(
     audit.figures.segments = survey.files;
     audit.figures.segment_bytes = survey.size.bytes();
     let mut queues = queues::QueueAudit::load(&scene, &mut audit.findings)?;
+    audit.figures.queue_file_bytes = queues.usual_file_bytes();
     let mut index = index::IndexAudit::load(&scene, &mut audit.findings, progress)?;
     let known_end = scene.durable.map_or(queues.physical_end().min(survey.limit()), |point| point.offset);
     let walked = log::walk(&scene, &survey, known_end, progress, &mut |view, place| {

@@ -4,7 +4,7 @@
 //! what it passes over without a record is an entry that should not be there. A record with offset 0 behind others begins the
 //! queue anew: its topic was deleted and made again, and only what follows counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use ringmq_protocol::record::RecordView;
@@ -12,7 +12,7 @@ use ringmq_protocol::record::RecordView;
 use super::log::Walked;
 use super::segments::list;
 use super::{Audit, AuditError, Finding, Findings, Scene, Severity};
-use crate::disk::OpenOptions;
+use crate::disk::{DirectoryEntry, OpenOptions};
 use crate::queue::QueueEntry;
 use crate::queue::limits::ENTRY_BYTES;
 use crate::recovery::queue_place::{QueuePlace, SCHEDULE_TOPIC};
@@ -66,6 +66,8 @@ pub(crate) struct QueueAudit<'a> {
     queues: HashMap<String, HashMap<u32, QueueState>>,
     physical_end: PhysicalOffset,
     without_files: HashMap<String, u64>,
+    /// How many files have each length.
+    lengths: BTreeMap<u64, u64>,
 }
 
 impl QueueState {
@@ -138,6 +140,7 @@ impl<'a> QueueAudit<'a> {
             queues: HashMap::new(),
             physical_end: PhysicalOffset(0),
             without_files: HashMap::new(),
+            lengths: BTreeMap::new(),
         };
         let root = scene.paths.consume_queue();
         for topic in list(&*scene.disk, &root)? {
@@ -152,7 +155,7 @@ impl<'a> QueueAudit<'a> {
                 match number.filter(|_| entry.is_directory) {
                     Some(number) => audit.load_queue(&topic.name, number, path, findings)?,
                     None => {
-                        findings.at(Severity::Derived, AREA, &path, "no queue's folder; a start refuses it");
+                        findings.at(Severity::Derived, AREA, &path, "no queue's folder; a start leaves it alone");
                     }
                 }
             }
@@ -168,14 +171,22 @@ impl<'a> QueueAudit<'a> {
         findings: &mut Findings,
     ) -> Result<(), AuditError> {
         let mut state = QueueState { directory, ..QueueState::default() };
+        let is_file =
+            |entry: &DirectoryEntry| !entry.is_directory && entry.name.bytes().all(|byte| byte.is_ascii_digit());
         let entries = list(&*self.scene.disk, &state.directory)?;
-        let count = entries.len();
-        for (index, entry) in entries.into_iter().enumerate() {
+        let (files, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_file);
+        for other in others {
+            let path = state.directory.join(&other.name);
+            findings.at(Severity::Derived, AREA, &path, "no queue file; a start leaves it alone");
+        }
+        let count = files.len();
+        for (index, entry) in files.into_iter().enumerate() {
             let path = state.directory.join(&entry.name);
+            *self.lengths.entry(entry.length).or_default() += 1;
             let start = entry.name.parse::<u64>().ok().filter(|start| format!("{start:020}") == entry.name);
-            let Some(start) = start.filter(|start| start % self.file_bytes == 0 && !entry.is_directory) else {
-                let text = format!("no queue file of {} bytes; a start refuses it", self.file_bytes);
-                findings.at(Severity::Derived, AREA, &path, text);
+            let Some(start) = start.filter(|start| start % self.file_bytes == 0) else {
+                let text = format!("the name of no queue file of {} bytes; a start refuses it", self.file_bytes);
+                findings.refused(AREA, &path, text);
                 continue;
             };
             let is_last = index + 1 == count;
@@ -186,10 +197,13 @@ impl<'a> QueueAudit<'a> {
             if entry.length != self.file_bytes {
                 let text = format!("the file has {} bytes instead of {}", entry.length, self.file_bytes);
                 let extended = !self.scene.was_clean && is_last && entry.length < self.file_bytes;
-                findings.at(if extended { Severity::Note } else { Severity::Derived }, AREA, &path, text);
+                match extended {
+                    true => findings.note(AREA, &path, text + "; the next start extends it"),
+                    false => findings.refused(AREA, &path, text + "; a start refuses it"),
+                }
             }
             if state.files.last().is_some_and(|last| last + self.file_bytes != start) {
-                findings.at(Severity::Derived, AREA, &path, "the file before this one is missing");
+                findings.refused(AREA, &path, "the file before this one is missing; a start refuses that");
             }
             state.files.push(start);
         }
@@ -207,6 +221,12 @@ impl<'a> QueueAudit<'a> {
         }
         self.queues.entry(topic.to_owned()).or_default().insert(number, state);
         Ok(())
+    }
+
+    /// The length of most files, of those that can be the size of queue files; 0 without any.
+    pub(crate) fn usual_file_bytes(&self) -> u64 {
+        let possible = self.lengths.iter().filter(|(length, _)| **length > 0 && length.is_multiple_of(ENTRY_BYTES));
+        possible.max_by_key(|(_, count)| **count).map_or(0, |(length, _)| *length)
     }
 
     /// Largest end in the log over the last entries of all queues.
@@ -313,6 +333,7 @@ impl<'a> QueueAudit<'a> {
                 position: Some(entry * ENTRY_BYTES % self.file_bytes),
                 offset: Some(physical),
                 text,
+                refuses_start: false,
             });
         };
         if let Some(first) = state.missing.first {

@@ -191,6 +191,29 @@ fn valid_records_far_behind_mean_damage_when_syncing() {
     assert_eq!(log.recover().unwrap().0.end.0, torn);
 }
 
+/// Files that were only prepared are not read, in either flush mode and after either stop: there are gigabytes of them.
+#[test]
+fn prepared_segments_are_not_read() {
+    for (is_sync, was_clean) in [(false, false), (false, true), (true, false), (true, true)] {
+        let log = three_segments();
+        let prepared: Vec<PathBuf> = (3..7).map(|number| log.path(number * SIZE)).collect();
+        for path in &prepared {
+            log.disk.open(path, WRITE).unwrap().set_length(SIZE).unwrap();
+        }
+        if was_clean {
+            log.stop_cleanly();
+        }
+        let disk = log.disk.kill();
+        let before = disk.operations().len();
+        let options = RecoveryOptions { max_unsynced_bytes: is_sync.then_some(512), ..options() };
+        assert_eq!(recover_on(&disk, &options).unwrap().0.end.0, log.end);
+        let operations = disk.operations().split_off(before);
+        let reads = operations.iter().filter(|operation| operation.kind == OperationKind::Read);
+        let (of_prepared, others): (Vec<_>, Vec<_>) = reads.partition(|read| prepared.contains(&read.path));
+        assert!(of_prepared.is_empty() && !others.is_empty(), "{is_sync} {was_clean}: {of_prepared:?}");
+    }
+}
+
 /// A sink that lags gets older segments too, from the boundary at or below what it asks for; damage found there refuses.
 #[test]
 fn a_sink_may_ask_for_an_earlier_start() {

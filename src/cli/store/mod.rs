@@ -246,6 +246,7 @@ impl Opened {
                 position: None,
                 offset: None,
                 text: unlocked.clone(),
+                refuses_start: false,
             });
         }
         state_files::check(&*self.disk, &self.paths, &mut audit.findings)?;
@@ -309,6 +310,6 @@ fn adopt_check(store: &Opened) -> Result<ExitStatus, Failure> {
     let audit = store.audit()?;
     let plan = adopt::plan(&*store.disk, &store.paths, &audit)?;
     let status = if plan.blockers.is_empty() { ExitStatus::Ok } else { ExitStatus::NotAdoptable };
-    report::adoption(store.format, &store.paths, &plan, &audit)?;
+    report::adoption(store.format, &store.paths, &plan, &audit, store.options)?;
     Ok(status)
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::adopt::{Plan, Remark};
-use ringmq_shards::recovery::audit::{Audit, Finding, Severity};
+use ringmq_shards::recovery::audit::{Audit, AuditOptions, Finding, Severity};
 use ringmq_shards::recovery::repair::Repaired;
 use serde_json::{Value, json};
 
@@ -241,8 +241,14 @@ pub fn repaired(format: Format, repaired: &Repaired, after: &Audit, status: Exit
     print(format, &lines, &value)
 }
 
-/// The answer of `adopt --check`.
-pub fn adoption(format: Format, paths: &StorePaths, plan: &Plan, audit: &Audit) -> Result<(), Failure> {
+/// The answer of `adopt --check`, for a start with the sizes that are `configured`.
+pub fn adoption(
+    format: Format,
+    paths: &StorePaths,
+    plan: &Plan,
+    audit: &Audit,
+    configured: AuditOptions,
+) -> Result<(), Failure> {
     let sections: [(&str, &[Remark]); 5] = [
         ("fits", &plan.fits),
         ("changes", &plan.changes),
@@ -258,8 +264,16 @@ pub fn adoption(format: Format, paths: &StorePaths, plan: &Plan, audit: &Audit) 
         true => "RingMQ can open this store; a RocketMQ broker can open it again afterwards".to_string(),
         false => "RingMQ cannot open this store as it is".to_string(),
     });
-    if plan.blockers.is_empty() && audit.figures.segments > 0 {
-        lines.push(format!("start it with mappedFileSizeCommitLog={}", audit.figures.segment_bytes));
+    let figures = &audit.figures;
+    let queue_size = format!("mappedFileSizeConsumeQueue={}", figures.queue_file_bytes);
+    if plan.blockers.is_empty() && figures.segments > 0 {
+        let queues = if figures.queue_file_bytes > 0 { format!(" and {queue_size}") } else { String::new() };
+        lines.push(format!("start it with mappedFileSizeCommitLog={}{queues}", figures.segment_bytes));
+    } else if ![0, configured.queue_file_entries * 20].contains(&figures.queue_file_bytes) {
+        lines.push(format!(
+            "most queue files have {} bytes: look again with --set {queue_size}",
+            figures.queue_file_bytes
+        ));
     }
     let remark = |remark: &Remark| json!({ "path": remark.path.display().to_string(), "text": remark.text });
     let list = |remarks: &[Remark]| remarks.iter().map(remark).collect::<Vec<_>>();
@@ -267,6 +281,7 @@ pub fn adoption(format: Format, paths: &StorePaths, plan: &Plan, audit: &Audit) 
         "store": paths.root.display().to_string(),
         "adoptable": plan.blockers.is_empty(),
         "segmentBytes": audit.figures.segment_bytes,
+        "queueFileBytes": audit.figures.queue_file_bytes,
         "fits": list(&plan.fits),
         "changes": list(&plan.changes),
         "leftAlone": list(&plan.left_alone),

@@ -29,7 +29,8 @@ pub fn check(disk: &dyn Disk, paths: &StorePaths, findings: &mut Findings) -> Re
             Err(error @ StateFileError::Unreadable { .. }) => (Severity::Damage, error.to_string()),
             Err(error) => return Err(Failure(ExitStatus::Failure, error.to_string())),
         };
-        findings.add(Finding { severity, area: "state", path, position: None, offset: None, text });
+        let refuses_start = severity == Severity::Damage;
+        findings.add(Finding { severity, area: "state", path, position: None, offset: None, text, refuses_start });
     }
     Ok(())
 }

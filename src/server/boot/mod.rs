@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SystemClock};
 use ringmq_shards::disk::{
-    Disk, LoadedState, OpenOptions, RealDisk, Reserve, StateFile, StateFileError, create_directories_durably,
-    io_causes, is_no_space,
+    Disk, OpenOptions, RealDisk, Reserve, StateFile, StateFileError, create_directories_durably, io_causes, is_no_space,
 };
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
@@ -33,7 +32,7 @@ use super::cold::BufferPool;
 use super::connection::Listener;
 use super::control_thread::{BrokerParts, ControlThread, Pictured, namesrv_addresses};
 use super::core::{LogPort, ShardCore, ShardSettings};
-use super::event_loop::{EventLoop, Lifecycle, ListenerSlot, kind};
+use super::event_loop::{EventLoop, Lifecycle, ListenerSlot, SpinWindow, kind};
 use super::flush_thread::{FlushRequest, FlushThread};
 use super::log_shell::{LogShell, LogShellOptions};
 use super::messages::{ColdPull, ControlRequest, ShardMessage};
@@ -55,7 +54,7 @@ use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
-use self::open::{open_broker, open_control, open_namesrv, ring_bytes, tail_bytes};
+use self::open::{bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
 
 /// Longest wait for the first registration before the broker says that it is ready all the same.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
@@ -166,7 +165,7 @@ struct Running {
     stopping: Arc<AtomicBool>,
     mailboxes: Vec<MailboxSender<ShardMessage>>,
     shards: Vec<ShardHandle>,
-    control: JoinHandle<()>,
+    control: JoinHandle<bool>,
     store: Option<StoreSide>,
 }
 
@@ -249,18 +248,20 @@ impl Running {
             mailbox.send_blocking(ShardMessage::Stop);
         }
         self.stopping.store(true, Ordering::Release);
-        join(self.control, "control");
+        let keeps_state = join(self.control, "control").unwrap_or(false);
         self.lifecycle.stopping.store(true, Ordering::Release);
         for (number, shard) in self.shards.into_iter().enumerate() {
             if let Err(error) = shard.join() {
                 tracing::error!(number, %error, "a shard did not end in order");
             }
         }
-        let mut status = ExitStatus::Ok;
+        let mut status = if keeps_state { ExitStatus::Ok } else { ExitStatus::Failure };
         if let Some(store) = self.store {
             join(store.retention_thread, "retention");
             join(store.store_thread, "store");
-            store.reader_threads.into_iter().for_each(|thread| join(thread, "reader"));
+            for thread in store.reader_threads {
+                join(thread, "reader");
+            }
             let (done, finished) = channel();
             let is_complete = store.flush.send(FlushRequest::Stop(done)).is_ok() && finished.recv().unwrap_or(false);
             join(store.flush_thread, "flush");
@@ -279,40 +280,12 @@ impl Running {
     }
 }
 
-fn join(thread: JoinHandle<()>, name: &str) {
-    if thread.join().is_err() {
+fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
+    let result = thread.join().ok();
+    if result.is_none() {
         tracing::error!(name, "a thread panicked");
     }
-}
-
-fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
-    let mut wanted = Vec::new();
-    if roles.broker {
-        wanted.push((config.broker_port, "--broker-port", Listener::Broker));
-        if let Some(port) = config.fast_port() {
-            wanted.push((
-                port,
-                "--broker-port (the fast port is 2 below it) or fast_port_enable=false",
-                Listener::Broker,
-            ));
-        }
-    }
-    if roles.namesrv {
-        wanted.push((config.namesrv_port, "--namesrv-port", Listener::Namesrv));
-    }
-    let options = socket::ListenOptions {
-        backlog: config.server_socket_backlog,
-        send_buffer_bytes: config.server_socket_snd_buf_size,
-        receive_buffer_bytes: config.server_socket_rcv_buf_size,
-    };
-    let bind_one = |(port, key, listener)| {
-        let address = SocketAddr::new(config.listen, port);
-        match socket::listen(address, options) {
-            Ok(socket) => Ok(ListenerSlot { socket, listener }),
-            Err(source) => Err(BootError::Listen { address, key, source }),
-        }
-    };
-    wanted.into_iter().map(bind_one).collect()
+    result
 }
 
 /// Pin slots of the log view behind those of the shards: flush, store, readers.
@@ -709,6 +682,7 @@ struct ShardStart<'a> {
 
 fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
     let config = start.config;
+    let spin_limit = spin_limit(config, start.mailboxes.len(), start.cores.len());
     let mut listeners = Some(start.listeners);
     let mut writer = start.writer;
     let seed = start.clock.now_ms();
@@ -748,7 +722,6 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
         let (clock, lifecycle) = (Arc::clone(start.clock), Arc::clone(start.lifecycle));
         let idle_connection_ms = config.server_channel_max_idle_time_seconds * 1_000;
         let own_listeners = listeners.take().unwrap_or_default();
-        let spin = Duration::from_micros(config.spin_before_sleep_us);
         let made = made_sender.clone();
         let handle = spawn_shard(plan, move || async move {
             // The ring belongs to the thread that makes it.
@@ -773,7 +746,7 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
                 view,
                 clock,
                 lifecycle,
-                spin,
+                spin: SpinWindow::new(spin_limit),
                 idle_connection_ms,
             };
             event_loop.run().await;

@@ -1,5 +1,7 @@
 //! What a start opens before any thread runs: store, identity, state files, the name server's tables.
 
+use ringmq_shards::disk::LoadedState;
+
 use super::*;
 
 pub(super) fn open_broker(
@@ -94,6 +96,11 @@ pub(super) fn tail_bytes(config: &Config) -> u64 {
     ringmq_shards::queue::limits::DEFAULT_POOL_BYTES.min(budget / 4)
 }
 
+/// Shards that share a processor would keep it from each other.
+pub(super) fn spin_limit(config: &Config, shards: usize, cores: usize) -> Duration {
+    Duration::from_micros(if shards <= cores { config.spin_before_sleep_us } else { 0 })
+}
+
 /// The broker's name and address: chosen once, kept for ever.
 pub(super) fn adopt_identity(config: &mut Config, disk: &Arc<dyn Disk>) -> Result<IpAddr, BootError> {
     let file = StateFile::new(config.own_dir().join(identity::FILE_NAME));
@@ -107,6 +114,36 @@ pub(super) fn adopt_identity(config: &mut Config, disk: &Arc<dyn Disk>) -> Resul
         .map_err(|error| BootError::Config(error.to_string()))?;
     config.adopt_identity(&chosen.broker_name, advertise);
     Ok(advertise)
+}
+
+pub(super) fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, BootError> {
+    let mut wanted = Vec::new();
+    if roles.broker {
+        wanted.push((config.broker_port, "--broker-port", Listener::Broker));
+        if let Some(port) = config.fast_port() {
+            wanted.push((
+                port,
+                "--broker-port (the fast port is 2 below it) or fast_port_enable=false",
+                Listener::Broker,
+            ));
+        }
+    }
+    if roles.namesrv {
+        wanted.push((config.namesrv_port, "--namesrv-port", Listener::Namesrv));
+    }
+    let options = socket::ListenOptions {
+        backlog: config.server_socket_backlog,
+        send_buffer_bytes: config.server_socket_snd_buf_size,
+        receive_buffer_bytes: config.server_socket_rcv_buf_size,
+    };
+    let bind_one = |(port, key, listener)| {
+        let address = SocketAddr::new(config.listen, port);
+        match socket::listen(address, options) {
+            Ok(socket) => Ok(ListenerSlot { socket, listener }),
+            Err(source) => Err(BootError::Listen { address, key, source }),
+        }
+    };
+    wanted.into_iter().map(bind_one).collect()
 }
 
 pub(super) fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, BootError> {

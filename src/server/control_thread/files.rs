@@ -1,5 +1,7 @@
 //! State files: written when they change, and again with every tick while they could not be.
 
+use std::sync::mpsc::TryRecvError;
+
 use super::*;
 
 /// A state file whose last content could not be written.
@@ -55,23 +57,82 @@ impl ControlThread {
 
     /// Writes state files that are due: topics and groups before anybody uses them, offsets by the flush thread.
     pub(super) fn write_state(&mut self, at_stop: bool) {
+        let offsets_failed = self.offsets_failed(at_stop);
         let steady_ms = self.now().steady_ms;
         let Some(broker) = &mut self.broker else { return };
+        if offsets_failed {
+            broker.control.offsets.note_unwritten(true);
+        }
         let files = if at_stop { broker.control.last_files() } else { broker.control.dirty_files(steady_ms) };
         let directory = broker.state_directory.clone();
         for (name, bytes) in files {
             let path = directory.join(name);
-            let later = name == OFFSETS_FILE && !at_stop;
+            // What the flush thread cannot write is written here, where the reserve is.
+            let later = name == OFFSETS_FILE && !at_stop && !offsets_failed && !self.unwritten.contains_key(&path);
             if later {
-                let request = FlushRequest::Persist { path, bytes };
-                if let Some(broker) = &self.broker
-                    && let Err(error) = broker.flush.try_send(request)
-                {
-                    tracing::warn!(%error, "consumer offsets are written later: the flush thread is busy");
-                }
+                self.write_offsets_later(path, bytes);
             } else {
                 self.persist(&path, &bytes);
             }
         }
+    }
+
+    /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written.
+    pub(super) fn write_topics(&mut self, before: Option<TopicsBefore>) -> Result<(), String> {
+        let Some((broker, before)) = self.broker.as_ref().zip(before) else { return Ok(()) };
+        if !broker.control.topics.differ_from(&before) {
+            return Ok(());
+        }
+        let path = broker.state_directory.join(TOPICS_FILE);
+        self.write_state(false);
+        let Some(unwritten) = self.unwritten.get(&path) else { return Ok(()) };
+        let remark = format!("the table of topics cannot be changed: {}; try again later", unwritten.error);
+        let wall_ms = self.clock.now_ms();
+        if let Some(broker) = &mut self.broker {
+            broker.control.topics.restore(before, wall_ms);
+        }
+        self.write_state(false);
+        Err(remark)
+    }
+
+    /// Hands the consumer offsets to the flush thread; if it is busy they stay due.
+    fn write_offsets_later(&mut self, path: PathBuf, bytes: Vec<u8>) {
+        let Some(broker) = &mut self.broker else { return };
+        let (sender, outcome) = channel();
+        if self.offsets_outcome.is_some() {
+            tracing::debug!("the consumer offsets before are not written yet");
+            broker.control.offsets.note_unwritten(false);
+        } else if let Err(error) = broker.flush.try_send(FlushRequest::Persist { path, bytes, outcome: sender }) {
+            tracing::warn!(%error, "consumer offsets are written later: the flush thread is busy");
+            broker.control.offsets.note_unwritten(false);
+        } else {
+            self.offsets_outcome = Some(outcome);
+        }
+    }
+
+    /// Whether the flush thread has failed to write what it was given; `waits` until it has said so.
+    fn offsets_failed(&mut self, waits: bool) -> bool {
+        let Some(outcome) = &self.offsets_outcome else { return false };
+        let written = match (waits, outcome.try_recv()) {
+            (true, Err(TryRecvError::Empty)) => outcome.recv().ok(),
+            (false, Err(TryRecvError::Empty)) => return false,
+            (_, written) => written.ok(),
+        };
+        self.offsets_outcome = None;
+        if let Some(Err(error)) = &written {
+            tracing::debug!(%error, "consumer offsets were not written; they are tried again with the reserve");
+        }
+        !matches!(written, Some(Ok(())))
+    }
+
+    /// Everything that is not on disk yet, for the last time. False if something is lost.
+    pub(super) fn write_last(&mut self) -> bool {
+        self.write_unwritten();
+        self.write_state(true);
+        for (path, unwritten) in &self.unwritten {
+            let (path, error) = (path.display(), &unwritten.error);
+            tracing::error!(%path, error, "a state file could not be written before the end; its last changes are lost");
+        }
+        self.unwritten.is_empty()
     }
 }

@@ -26,7 +26,7 @@ use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Clock, Now};
-use ringmq_shards::disk::{Disk, Reserve, StateFile};
+use ringmq_shards::disk::{Disk, Reserve, StateFile, StateFileError};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
@@ -51,6 +51,7 @@ use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
 use crate::broker::state::{OFFSETS_FILE, TOPICS_FILE};
+use crate::broker::topics::TopicsBefore;
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
 use crate::cli::logging;
 use crate::config::Config;
@@ -167,6 +168,8 @@ pub struct ControlThread {
     unfenced: Vec<Unfenced>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
+    /// What becomes of the consumer offsets that the flush thread was given. Until that is known nobody else writes their file.
+    offsets_outcome: Option<Receiver<Result<(), StateFileError>>>,
     /// Why a barrier is in memory only.
     barrier_error: Option<String>,
 }
@@ -204,6 +207,7 @@ impl ControlThread {
             topics: FastMap::default(),
             unfenced: Vec::new(),
             unwritten: BTreeMap::new(),
+            offsets_outcome: None,
             barrier_error: None,
         }
     }
@@ -215,8 +219,8 @@ impl ControlThread {
         self.make_serving()
     }
 
-    /// Runs until every shard is gone or the process stops.
-    pub fn run(mut self) {
+    /// Runs until every shard is gone or the process stops. False if state is lost that was confirmed.
+    pub fn run(mut self) -> bool {
         let mut next_tick_ms = 0;
         loop {
             match self.requests.recv_timeout(TICK) {
@@ -233,11 +237,11 @@ impl ControlThread {
                 break;
             }
         }
-        self.stop();
+        self.stop()
     }
 
-    /// Unregisters and writes what is left. The name server may be this very thread, so requests are served meanwhile.
-    fn stop(mut self) {
+    /// Unregisters and writes what is left; false if that failed. The name server may be this very thread, so requests are served meanwhile.
+    fn stop(mut self) -> bool {
         let (done, unregistered) = channel();
         let mut outstanding = 0;
         if let Some(broker) = &mut self.broker {
@@ -257,7 +261,7 @@ impl ControlThread {
         while let Ok(request) = self.requests.try_recv() {
             self.request(request);
         }
-        self.write_state(true);
+        self.write_last()
     }
 
     /// The present time. What waits does so by the shards' clock: they compare with times that are published here.
@@ -362,13 +366,19 @@ impl ControlThread {
             Listener::Broker => {
                 let Some(broker) = &mut self.broker else { return };
                 let peer = Peer { connection: ConnectionId(connection), address };
+                let before = broker.control.topics.remember();
                 let mut effects = Vec::new();
                 let answer = broker.control.handle(&command, &peer, now, broker.store.as_ref(), &mut effects);
                 let deletes = effects
                     .iter()
                     .any(|effect| matches!(effect, Effect::RetireQueues { .. } | Effect::RetireUnknownTopics));
-                self.apply(effects);
-                let answer = match (answer, self.unwritten_deletion().filter(|_| deletes)) {
+                let unwritten = if deletes {
+                    self.apply(effects);
+                    self.unwritten_deletion()
+                } else {
+                    self.apply_or_undo(Some(before), effects).err()
+                };
+                let answer = match (answer, unwritten) {
                     (Answer::Now(_), Some(remark)) => {
                         Answer::Now(error_answer(&command, response::SYSTEM_ERROR, &remark))
                     }
@@ -396,6 +406,7 @@ impl ControlThread {
 
     fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
         let wall_ms = self.clock.now_ms();
+        let before = self.broker.as_ref().map(|broker| broker.control.topics.remember());
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
@@ -418,7 +429,9 @@ impl ControlThread {
                 None => Ok(()),
             }
         });
-        self.apply(effects);
+        let written = self.apply_or_undo(before, effects);
+        let outcome =
+            outcome.and_then(|()| written.map_err(|remark| Refusal::new(response::SERVICE_NOT_AVAILABLE, remark)));
         self.again_or_refuse(connection, frame, answers, outcome);
     }
 
@@ -498,6 +511,17 @@ impl ControlThread {
         }
         let frame = answer.map(encode_answer).unwrap_or_default();
         self.send(connection, ShardMessage::Frame { connection, frame, answers });
+    }
+
+    /// Carries out the effects of a request. If it made or changed topics and the table of topics cannot be written, they are
+    /// undone before anybody sees them, and the error is a remark that says so.
+    fn apply_or_undo(&mut self, before: Option<TopicsBefore>, mut effects: Vec<Effect>) -> Result<(), String> {
+        let outcome = self.write_topics(before);
+        if outcome.is_err() {
+            effects.retain(|effect| !matches!(effect, Effect::TopicsChanged | Effect::RegisterTopics(_)));
+        }
+        self.apply(effects);
+        outcome
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {

@@ -1,4 +1,4 @@
-//! The deletion of topics on disks that are full or fail, and with a log that is stuck.
+//! Topics and consumer offsets on disks that are full or fail, and deletions with a log that is stuck.
 
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -26,6 +26,8 @@ struct Rig {
     disk: SimDisk,
     answers: Receiver<Command>,
     held: Receiver<Sender<u64>>,
+    /// What the flush thread would be asked.
+    flush: Receiver<FlushRequest>,
     shard: Option<JoinHandle<()>>,
     opaque: i32,
 }
@@ -64,6 +66,7 @@ impl Rig {
         let registry = Arc::new(Registry::new());
         let (queues, _pool) =
             QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
+        let (flush, flushes) = sync_channel(1);
         let parts = BrokerParts {
             control: control(),
             store: Arc::new(FakeStore::default()),
@@ -83,7 +86,7 @@ impl Rig {
             state_directory: paths.config(),
             registrars: Vec::new(),
             jobs: sync_channel(4).0,
-            flush: sync_channel(4).0,
+            flush,
             paths,
         };
         let (sender, mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
@@ -107,7 +110,7 @@ impl Rig {
         assert!(control.first_serving().is_some());
         let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
         control.request(ControlRequest::Opened { connection: CONNECTION, listener: Listener::Broker, peer });
-        Rig { control, disk, answers, held, shard: Some(shard), opaque: 0 }
+        Rig { control, disk, answers, held, flush: flushes, shard: Some(shard), opaque: 0 }
     }
 
     /// Asks; gives the code and the remark.
@@ -127,6 +130,11 @@ impl Rig {
     }
 
     fn create(&mut self, topic: &str) {
+        assert_eq!(self.try_create(topic), (0, String::new()));
+        assert!(self.has_topic_on_disk(topic));
+    }
+
+    fn try_create(&mut self, topic: &str) -> (i32, String) {
         let fields = [
             ("topic", topic),
             ("defaultTopic", "TBW102"),
@@ -137,8 +145,41 @@ impl Rig {
             ("topicSysFlag", "0"),
             ("order", "false"),
         ];
-        assert_eq!(self.ask(17, &fields), (0, String::new()));
-        assert!(self.has_topic_on_disk(topic));
+        self.ask(17, &fields)
+    }
+
+    /// A send to a topic that may not exist: the code and remark of its answer, or nothing when it may try again.
+    fn send_to(&mut self, topic: &str) -> Option<(i32, String)> {
+        let fields = [
+            ("producerGroup", "p"),
+            ("topic", topic),
+            ("defaultTopic", "TBW102"),
+            ("defaultTopicQueueNums", "4"),
+            ("queueId", "0"),
+            ("sysFlag", "0"),
+            ("bornTimestamp", "1"),
+            ("flag", "0"),
+        ];
+        let request = fields.iter().fold(Command::request(10), |command, (key, value)| command.with_ext(key, *value));
+        let frame = Command { opaque: 77, ..request.with_body(b"body".to_vec()) }.encode();
+        self.control.request(ControlRequest::CreateTopic { connection: CONNECTION, frame, answers: 0 });
+        // Answers keep their order: a refusal comes before this one.
+        self.opaque += 1;
+        let next = Command { opaque: self.opaque, ..Command::request(305) };
+        self.control.request(ControlRequest::Command { connection: CONNECTION, frame: next.encode(), at_ns: 0 });
+        let mut refusal = None;
+        loop {
+            let answer = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
+            if answer.opaque == self.opaque {
+                return refusal;
+            }
+            assert_eq!(answer.opaque, 77);
+            refusal = Some((answer.code, answer.remark.unwrap_or_default()));
+        }
+    }
+
+    fn is_served(&mut self, topic: &str) -> bool {
+        self.control.make_serving().expect("a picture").topics.contains_key(topic)
     }
 
     fn delete(&mut self, topic: &str) -> (i32, String) {
@@ -158,6 +199,42 @@ impl Rig {
     fn has_topic_on_disk(&self, topic: &str) -> bool {
         let bytes = read_file(&self.disk.kill(), Path::new("/store/config/topics.json")).expect("it can be read");
         String::from_utf8(bytes.expect("it is there")).expect("text").contains(&format!("\"{topic}\""))
+    }
+
+    fn make_group(&mut self) {
+        let group = [("group", "g"), ("consumeEnable", "true")];
+        let body = br#"{"groupName":"g","consumeEnable":true,"brokerId":0,"retryQueueNums":1,"retryMaxTimes":16}"#;
+        assert_eq!(self.ask_body(200, &group, body).0, 0);
+    }
+
+    fn commit(&mut self, offset: i64) {
+        self.make_group();
+        let offset = offset.to_string();
+        let fields = [("consumerGroup", "g"), ("topic", "T"), ("queueId", "0"), ("commitOffset", offset.as_str())];
+        assert_eq!(self.ask(15, &fields), (0, String::new()));
+        // As if a period had passed.
+        self.control.broker.as_mut().expect("a broker").control.offsets.note_unwritten(true);
+    }
+
+    /// Does what the flush thread would with what it was given; says whether that was something.
+    fn flush_state(&self) -> bool {
+        let Ok(FlushRequest::Persist { path, bytes, outcome }) = self.flush.try_recv() else { return false };
+        let written = StateFile::new(path).persist(&self.disk, &bytes, |_| true);
+        outcome.send(written).expect("it is waited for");
+        true
+    }
+
+    /// The offset that the next process would start from.
+    fn offset_on_disk(&self) -> Option<i64> {
+        let bytes = read_file(&self.disk.kill(), Path::new("/store/config/consumerOffset.json")).expect("readable");
+        let mut next = control();
+        next.load_state([("consumerOffset.json", bytes?.as_slice())]).expect("it is whole");
+        next.offsets.committed("g", "T", 0, false)
+    }
+
+    fn fail_writes_of(&self, name: &str) {
+        let (path_contains, action) = (name.to_owned(), FaultAction::Fail(libc::EIO));
+        self.disk.inject(Fault { kind: OperationKind::Write, path_contains, after: 0, times: u64::MAX, action });
     }
 
     /// Somebody else takes all the room that is left.
@@ -255,12 +332,11 @@ fn a_late_barrier_ends_the_deletion() {
     assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(u64::MAX)));
     rig.create("gone");
     rig.tick();
-    let is_served = |rig: &mut Rig| rig.control.make_serving().expect("a picture").topics.contains_key("gone");
-    assert!(!is_served(&mut rig));
+    assert!(!rig.is_served("gone"));
     rig.held.try_recv().expect("the writer was asked").send(BARRIER).expect("it is waited for");
     rig.tick();
     assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(BARRIER)));
-    assert!(is_served(&mut rig));
+    assert!(rig.is_served("gone"));
 }
 
 /// Goal: queues without a topic go as safely as a deletion: not confirmed before their barriers are on disk, and however many
@@ -326,13 +402,110 @@ fn a_stuck_log_is_waited_for_once_per_name() {
 fn locks_are_published_by_the_shards_clock() {
     const LOCKED_MS: u64 = 60_000;
     let mut rig = Rig::new(false);
-    let group = [("group", "g"), ("consumeEnable", "true")];
-    let body = br#"{"groupName":"g","consumeEnable":true,"brokerId":0,"retryQueueNums":1,"retryMaxTimes":16}"#;
-    assert_eq!(rig.ask_body(200, &group, body).0, 0);
+    rig.make_group();
     let before_ms = monotonic_ns() / 1_000_000;
     let body = br#"{"clientId":"c","consumerGroup":"g","mqSet":[{"brokerName":"broker-a","queueId":0,"topic":"T"}]}"#;
     assert_eq!(rig.ask_body(41, &[], body).0, 0);
     let after_ms = monotonic_ns() / 1_000_000;
     let groups = &rig.control.make_serving().expect("a picture").groups;
     assert!(groups["g"].holds_locks(before_ms + LOCKED_MS) && !groups["g"].holds_locks(after_ms + LOCKED_MS + 1));
+}
+
+/// Goal: a commit that the flush thread cannot write reaches the disk all the same, without another one. Method: one commit
+/// while the file cannot be written, ticks, then a disk that works, and a tick; and the same with a stop instead of the ticks.
+#[test]
+fn a_failed_write_of_offsets_is_made_good() {
+    for stops in [false, true] {
+        let mut rig = Rig::new(false);
+        rig.create("T");
+        rig.commit(5);
+        rig.tick();
+        assert!(rig.flush_state());
+        assert_eq!(rig.offset_on_disk(), Some(5));
+        rig.fail_writes_of("consumerOffset.json");
+        rig.commit(10);
+        rig.tick();
+        assert!(rig.flush_state());
+        if !stops {
+            rig.tick();
+            rig.tick();
+            assert!(!rig.flush_state(), "there is one writer of the file at a time");
+            assert_eq!(rig.offset_on_disk(), Some(5));
+        }
+        rig.disk.clear_faults();
+        if stops {
+            rig.control.write_last();
+        } else {
+            rig.tick();
+        }
+        assert_eq!(rig.offset_on_disk(), Some(10));
+        rig.commit(11);
+        rig.tick();
+        assert!(stops || rig.flush_state(), "the flush thread writes again");
+    }
+}
+
+/// Goal: a stop does not lose what the flush thread was too busy to take, or ended without writing. Method: both, then the last
+/// writes.
+#[test]
+fn offsets_that_the_flush_thread_never_wrote_are_written_at_the_stop() {
+    let mut rig = Rig::new(false);
+    rig.create("T");
+    let busy = FlushRequest::RecyclePages;
+    rig.control.broker.as_ref().expect("a broker").flush.try_send(busy).expect("there is room for one");
+    rig.commit(7);
+    rig.tick();
+    rig.control.write_last();
+    assert_eq!(rig.offset_on_disk(), Some(7));
+
+    assert!(!rig.flush_state());
+    rig.commit(8);
+    rig.tick();
+    assert!(matches!(rig.flush.try_recv(), Ok(FlushRequest::Persist { .. })));
+    rig.control.write_last();
+    assert_eq!(rig.offset_on_disk(), Some(8));
+}
+
+/// Goal: offsets that the flush thread has not written yet do not replace newer ones. Method: a stop while it has some.
+#[test]
+fn a_stop_waits_for_offsets_that_are_being_written() {
+    let mut rig = Rig::new(false);
+    rig.create("T");
+    rig.commit(5);
+    rig.tick();
+    rig.commit(6);
+    thread::scope(|scope| {
+        let (control, flush, disk) = (&mut rig.control, &rig.flush, rig.disk.clone());
+        let stop = scope.spawn(move || control.write_last());
+        let Ok(FlushRequest::Persist { path, bytes, outcome }) = flush.recv() else { panic!("the offsets") };
+        let written = StateFile::new(path).persist(&disk, &bytes, |_| true);
+        outcome.send(written).expect("it is waited for");
+        stop.join().expect("it ends");
+    });
+    assert_eq!(rig.offset_on_disk(), Some(6));
+}
+
+/// Goal: no topic is served, shown or promised whose table is not on disk, and what is refused does not come up later. Method: make
+/// topics by request and by sends while the file fails; then with a disk that works.
+#[test]
+fn topics_that_cannot_be_written_are_not_made() {
+    let mut rig = Rig::new(false);
+    rig.create("kept");
+    rig.fail_writes_of("topics.json");
+    for _ in 0..2 {
+        let (code, remark) = rig.try_create("new");
+        assert!(code == response::SYSTEM_ERROR && remark.contains("cannot be changed"), "{code} {remark}");
+        let (code, remark) = rig.send_to("sent").expect("a refusal");
+        assert!(code == response::SERVICE_NOT_AVAILABLE && remark.contains("cannot be changed"), "{code} {remark}");
+        assert!(rig.is_served("kept") && !rig.is_served("new") && !rig.is_served("sent"));
+        assert_eq!(rig.ask(351, &[("topic", "new")]).0, response::TOPIC_NOT_EXIST);
+        rig.tick();
+    }
+    assert_eq!(rig.send_to("kept"), None, "topics that exist need no table");
+    rig.disk.clear_faults();
+    rig.tick();
+    assert!(!rig.has_topic_on_disk("new") && !rig.has_topic_on_disk("sent") && rig.has_topic_on_disk("kept"));
+    assert_eq!(rig.send_to("sent"), None);
+    rig.create("new");
+    assert!(rig.is_served("new") && rig.is_served("sent") && rig.has_topic_on_disk("sent"));
 }

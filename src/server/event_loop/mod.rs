@@ -6,6 +6,9 @@
 
 mod output;
 mod regulate;
+mod spin;
+
+pub use spin::SpinWindow;
 
 use std::io;
 use std::net::TcpListener;
@@ -72,6 +75,9 @@ const REFUSAL_WARNING_MS: u64 = 10_000;
 /// How soon connections are accepted again after that failed: the cause, such as too many open files, may last.
 const ACCEPT_RETRY_MS: u64 = 100;
 
+/// Looks of a spinning shard between two looks at the clock.
+const LOOKS_PER_CLOCK: u32 = 8;
+
 /// How soon a turn follows when requests wait for something that no completion announces.
 const BLOCKED_DELAY: Duration = Duration::from_millis(1);
 
@@ -119,8 +125,8 @@ pub struct EventLoop {
     pub clock: Arc<dyn Clock>,
     /// Life of the process.
     pub lifecycle: Arc<Lifecycle>,
-    /// How long to poll before sleeping.
-    pub spin: Duration,
+    /// How long to look for work before sleeping.
+    pub spin: SpinWindow,
     /// `serverChannelMaxIdleTimeSeconds`, milliseconds.
     pub idle_connection_ms: u64,
 }
@@ -601,7 +607,7 @@ impl EventLoop {
 
     fn publish_figures(&mut self) {
         let counters = self.core.counters();
-        metrics::publish_turn(self.core.probe(), &counters, self.ring.counters(), self.wake.wakes());
+        metrics::publish_turn(self.core.probe(), &counters, self.ring.counters(), self.wake.wakes(), self.spin.hits());
     }
 
     fn sleep(&mut self, scratch: &mut Scratch) -> io::Result<()> {
@@ -636,9 +642,21 @@ impl EventLoop {
         if !scratch.carried.is_empty() || self.core.has_dirty() {
             at_most(Duration::ZERO);
         }
-        if timeout == Some(Duration::ZERO) || self.spins(scratch)? {
-            return self.ring.wait(Some(Duration::ZERO));
+        if timeout == Some(Duration::ZERO) {
+            return self.ring.wait(timeout);
         }
+        if !self.spin.is_on() {
+            return self.rest(timeout, scratch);
+        }
+        let started = Instant::now();
+        let found = self.finds_work(started, timeout, scratch)?;
+        let result = if found { self.ring.wait(Some(Duration::ZERO)) } else { self.rest(timeout, scratch) };
+        self.spin.ended(started.elapsed(), !found);
+        result
+    }
+
+    /// Sleeps until there is something to do, at most `timeout`.
+    fn rest(&mut self, timeout: Option<Duration>, scratch: &mut Scratch) -> io::Result<()> {
         if !scratch.wake_armed {
             let value = scratch.wake_value.as_mut_ptr();
             // SAFETY: the box lives as long as the loop, and only the kernel writes it.
@@ -659,26 +677,27 @@ impl EventLoop {
         result
     }
 
-    /// Polls for a bounded time before sleeping, if configured. True when there is something to do.
-    fn spins(&mut self, scratch: &mut Scratch) -> io::Result<bool> {
-        if self.spin.is_zero() {
+    /// Looks for work as long as the window says. True when there is some. Looking costs no system call.
+    fn finds_work(&mut self, started: Instant, timeout: Option<Duration>, scratch: &mut Scratch) -> io::Result<bool> {
+        let window = timeout.map_or(self.spin.window(), |timeout| timeout.min(self.spin.window()));
+        if window.is_zero() {
             return Ok(false);
         }
-        let deadline = Instant::now() + self.spin;
-        let mut completions = std::mem::take(&mut scratch.completions);
-        let mut found = false;
-        while !found && Instant::now() < deadline {
-            self.ring.wait(Some(Duration::ZERO))?;
-            self.ring.completions(&mut completions);
-            found = !completions.is_empty();
-            scratch.carried.append(&mut completions);
-            if !found && let Some(message) = self.mailbox.receive() {
-                self.message(message, scratch)?;
-                found = true;
-            }
-            found |= self.core.has_remote_news();
+        if self.ring.has_queued() {
+            self.ring.submit()?;
         }
-        scratch.completions = completions;
-        Ok(found)
+        while started.elapsed() < window {
+            for _ in 0..LOOKS_PER_CLOCK {
+                if self.ring.is_due() || self.core.has_remote_news() {
+                    return Ok(true);
+                }
+                if let Some(message) = self.mailbox.receive() {
+                    self.message(message, scratch)?;
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+        }
+        Ok(false)
     }
 }
