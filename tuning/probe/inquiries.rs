@@ -204,10 +204,12 @@ fn memory_bound(system: &dyn System, host: &Host, name: &str) -> Answer {
 fn map_count(system: &dyn System) -> Answer {
     let limit = system.read("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<usize>().ok());
     let Some(limit) = limit.filter(|limit| *limit > 0) else { return unsupported("the kernel does not say") };
-    let count = |id: usize| system.read(&format!("/proc/{id}/maps")).map_or(0, |text| text.lines().count());
-    match brokers(system).into_iter().map(count).max() {
+    let brokers = brokers(system);
+    let count = |id: &usize| Some(system.read(&format!("/proc/{id}/maps")).ok()?.lines().count());
+    match brokers.iter().filter_map(count).max() {
         Some(most) => is(format!("{} %", most.saturating_mul(100).div_ceil(limit))),
-        None => unsupported("no broker is running"),
+        None if brokers.is_empty() => unsupported("no broker is running"),
+        None => unsupported("only root may count a broker's mappings"),
     }
 }
 

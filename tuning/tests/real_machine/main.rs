@@ -130,8 +130,9 @@ fn snapshot(system: &dyn System, nics: Option<Vec<String>>) -> Result<BTreeMap<S
             values.insert(path, value);
         }
     }
-    // What is counted, not set, differs from moment to moment.
-    values.retain(|name, _| !name.starts_with("fs.free_space"));
+    // What is counted, not set, differs from moment to moment; so do the brokers that others run here, and their limits.
+    let counted = ["fs.free_space", "memory.map_count", "limit.", "cgroup."];
+    values.retain(|name, _| !counted.iter().any(|prefix| name.starts_with(prefix)));
     Ok(values)
 }
 

@@ -238,6 +238,7 @@ fn mappings_of_a_running_broker_are_counted() {
     assert_eq!(found(), State::Unsupported);
     machine.put("/proc/71/comm", "ringmq");
     machine.put("/proc/71/cmdline", "ringmq\0start\0");
+    assert_eq!(found(), State::Unsupported, "a broker whose mappings nobody may read");
     for (count, state) in [(2, State::Ok), (5, State::Ok), (6, State::Advice)] {
         machine.put("/proc/71/maps", &vec!["7f0-7f1 r--p"; count].join("\n"));
         assert_eq!(found(), state, "{count}");
