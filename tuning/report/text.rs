@@ -294,3 +294,18 @@ pub fn placement_text(placement: &Placement, style: Style) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_wrapped() {
+        // Goal: an error with all names in it can be read. Method: a long one behind a mark, and a short one of two lines.
+        let names = vec!["net.core.somaxconn"; 115].join(", ");
+        let text = format!("ringmq: {}", wrapped(&format!("unknown; valid are: {names}"), 8));
+        assert!(text.lines().count() > 20 && text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("        net.")), "{text}");
+        assert_eq!(wrapped("one\ntwo", 2), "one\n  two");
+    }
+}
