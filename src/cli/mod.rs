@@ -96,8 +96,9 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
         tracing::info!("{notice}");
     }
     let awake = roles.broker.then(|| {
-        tracing::info!("{}", tune::start_line(&config));
-        tune::hold_awake()
+        let start = tune::at_start(&config);
+        tracing::info!("{}", start.line);
+        tune::hold_awake(&start)
     });
     let code = crate::serve(ServeOptions { roles, config, salvage });
     drop(awake);

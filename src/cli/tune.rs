@@ -6,25 +6,27 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ringmq_tuning::catalogue::{Catalogue, Class, Profile};
-use ringmq_tuning::executor::{self, Step};
-use ringmq_tuning::journal::Journal;
+use ringmq_tuning::executor::{self, Reverting, Step};
+use ringmq_tuning::export::{self, Exporting, Service};
+use ringmq_tuning::journal::{Journal, JournalError};
 use ringmq_tuning::plan::{self, Choices, Plan, State};
 use ringmq_tuning::probe::{Host, RootSystem, Selection, System};
 use ringmq_tuning::report::{self, Style};
-use ringmq_tuning::{export, placement};
 
-use crate::config::{self, Config, Service, Sources};
+use crate::config::{self, Config, Sources};
 
 /// The profile when none is named and none is applied.
 const DEFAULT_PROFILE: &str = "latency";
 /// Deviations that the start names.
 const WORST_AT_START: usize = 3;
+
+/// What stands before a complaint.
+const COMPLAINT_MARK: &str = "ringmq: ";
 
 /// The kernel's device for wishes about the time to wake a processor (`Documentation/power/pm_qos_interface`).
 const DMA_LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
@@ -47,7 +49,7 @@ impl From<TuneStatus> for ExitCode {
 }
 
 /// For the help text.
-pub const EXIT_CODES: &str = "Exit codes of tune:\n    0  all as wanted\n    1  something is not, or plan has changes\n    \
+pub const EXIT_CODES: &str = "Exit codes of tune:\n    0  nothing to change (advice may be left: see the last line of check)\n    1  something is not, or plan has changes\n    \
                               2  wrong command line or name\n    3  something without which the broker cannot run\n    \
                               4  an error of the tool or the host";
 
@@ -94,6 +96,9 @@ pub enum TuneCommand {
         /// Also overwrite what somebody else changed since
         #[arg(long)]
         force: bool,
+        /// Leave the unit that --persist installed: the next boot applies the profile again
+        #[arg(long)]
+        keep_files: bool,
         /// Root directory of the host
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
@@ -138,7 +143,7 @@ pub enum Format {
 pub enum Allowed {
     /// What interrupts the network or the clock for a moment
     Jitter,
-    /// What takes effect after a reboot
+    /// What takes effect after a reboot: taken, and nothing of it is ever written
     Reboot,
 }
 
@@ -211,6 +216,12 @@ fn internal(error: impl std::fmt::Display) -> Failure {
     Failure(TuneStatus::Internal, error.to_string())
 }
 
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Failure {
+        internal(error)
+    }
+}
+
 /// Everything that commands about a host need.
 struct Session {
     system: RootSystem,
@@ -218,7 +229,17 @@ struct Session {
     profile: Profile,
     host: Host,
     plan: Plan,
+    selection: Selection,
+    choices: Choices,
     data_dir: PathBuf,
+}
+
+impl Session {
+    /// The host as it is by now.
+    fn look_again(&self, choices: &Choices) -> Result<Plan, Failure> {
+        let host = Host::probe(&self.system, &self.selection).map_err(usage)?;
+        plan::make(&self.system, &self.catalogue, &host, &self.profile, choices).map_err(usage)
+    }
 }
 
 /// Runs a `tune` command.
@@ -226,7 +247,7 @@ pub fn run(arguments: TuneArguments) -> ExitCode {
     match carry_out(arguments.what) {
         Ok(status) => status.into(),
         Err(Failure(status, message)) => {
-            super::complain(&message);
+            super::complain(&report::wrapped(&message, COMPLAINT_MARK.len()));
             status.into()
         }
     }
@@ -257,14 +278,21 @@ fn carry_out(command: TuneCommand) -> Result<TuneStatus, Failure> {
         TuneCommand::Plan(arguments) => show_plan(&session(&arguments)?, &arguments, style),
         TuneCommand::Apply { host, dry_run: true, .. } => show_plan(&session(&host)?, &host, style),
         TuneCommand::Apply { host, persist, .. } => apply(&session(&host)?, &host, persist, style),
-        TuneCommand::Revert { force, root, format } => {
+        TuneCommand::Revert { force, keep_files, root, format } => {
             let system = open_root(&root)?;
             let boot_id = system.read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-            let steps = executor::revert(&system, boot_id.trim(), force).map_err(internal)?;
+            let steps = executor::revert(&system, boot_id.trim(), &Reverting { force, keep_files, keep: Vec::new() })
+                .map_err(internal)?;
             show(format.chosen(), || report::steps_text(&steps, style), || report::steps_json(&steps))?;
             Ok(if steps.iter().all(Step::is_good) { TuneStatus::AllOk } else { TuneStatus::Drift })
         }
-        TuneCommand::Export { host, to } => export_files(&session(&host)?, &host, &to),
+        TuneCommand::Export { mut host, to } => {
+            // Files are for a service: where nothing names its data, it has the unit's own directory.
+            if host.data.is_none() && host.config.is_none() && host.broker_conf.is_none() {
+                host.data = Some(export::DATA_DIR.into());
+            }
+            export_files(&session(&host)?, &host, &to)
+        }
         TuneCommand::Cpus { host, dry_run } => cpus(&session(&host)?, &host, dry_run, style),
     }
 }
@@ -302,7 +330,7 @@ fn open_root(root: &Path) -> Result<RootSystem, Failure> {
 fn configuration(arguments: &HostArguments) -> Result<Config, Failure> {
     let options = [("data_dir", arguments.data.clone()), ("listen", arguments.listen.clone())];
     let sources = Sources {
-        service: Service::Broker,
+        service: config::Service::Broker,
         config_file: arguments.config.clone(),
         broker_conf: arguments.broker_conf.clone(),
         sets: Vec::new(),
@@ -332,13 +360,20 @@ fn session(arguments: &HostArguments) -> Result<Session, Failure> {
         false => std::path::absolute(config.root_dir()).map_err(internal)?,
     };
     let text = |path: &Path| path.to_string_lossy().into_owned();
+    let absolute = |path: &String| std::path::absolute(path).map_or_else(|_| path.clone(), |path| text(&path));
     let directories = match arguments.dirs.as_slice() {
         [] => vec![text(&data_dir), text(&data_dir_of_log(&config, &data_dir))],
+        named if named.iter().any(|path| !system.exists(&absolute(path))) => {
+            let lacking: Vec<&str> =
+                named.iter().filter(|path| !system.exists(&absolute(path))).map(String::as_str).collect();
+            return Err(usage(format!("there is no directory {}", lacking.join(", "))));
+        }
         named if system.is_live() => named.iter().map(|path| text(&real_path(Path::new(path)))).collect(),
         named => named.to_vec(),
     };
     let nics = (!arguments.nic.is_empty()).then(|| arguments.nic.clone());
-    look(system, arguments, directories, config.listen, nics, data_dir)
+    let selection = Selection { directories, listen: Some(config.listen), nics, ..Selection::default() };
+    look(system, arguments, selection, data_dir)
 }
 
 /// The commit log may be on a disk of its own.
@@ -349,17 +384,15 @@ fn data_dir_of_log(config: &Config, data_dir: &Path) -> PathBuf {
 fn look(
     system: RootSystem,
     arguments: &HostArguments,
-    mut directories: Vec<String>,
-    listen: IpAddr,
-    nics: Option<Vec<String>>,
+    mut selection: Selection,
     data_dir: PathBuf,
 ) -> Result<Session, Failure> {
-    directories.dedup();
+    selection.directories.dedup();
+    selection.cores_file = Some(cores_file(&data_dir).to_string_lossy().into_owned());
     let catalogue = Catalogue::embedded().map_err(internal)?;
     let applied = applied_profile(&system);
     let name = arguments.profile.as_deref().or(applied.as_deref()).unwrap_or(DEFAULT_PROFILE);
     let profile = catalogue.profile(name).map_err(usage)?.clone();
-    let selection = Selection { directories, listen: Some(listen), nics };
     let host = Host::probe(&system, &selection).map_err(usage)?;
     let allow: BTreeSet<Class> = arguments
         .allow
@@ -369,9 +402,20 @@ fn look(
             Allowed::Reboot => Class::Reboot,
         })
         .collect();
-    let choices = Choices { only: arguments.only.clone(), allow, proven_only: arguments.proven_only };
+    let proven_only = arguments.proven_only;
+    if allow.contains(&Class::Reboot) {
+        super::complain(
+            &"--allow reboot writes nothing: the kernel's command line is for a person to edit, as check says",
+        );
+    }
+    let choices = Choices { only: arguments.only.clone(), allow, proven_only, ..Choices::default() };
     let plan = plan::make(&system, &catalogue, &host, &profile, &choices).map_err(usage)?;
-    Ok(Session { system, catalogue, profile, host, plan, data_dir })
+    Ok(Session { system, catalogue, profile, host, plan, selection, choices, data_dir })
+}
+
+/// Where `tune cpus` writes and `start` reads.
+fn cores_file(data_dir: &Path) -> PathBuf {
+    data_dir.join(config::OWN_FOLDER).join(config::CPUS_FILE)
 }
 
 /// The profile of the journal, if its settings are of this boot.
@@ -393,12 +437,14 @@ fn show_plan(session: &Session, arguments: &HostArguments, style: Style) -> Resu
 }
 
 fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Style) -> Result<TuneStatus, Failure> {
-    let plan = &session.plan;
-    let mut steps = executor::apply(&session.system, plan).map_err(internal)?;
+    let mut steps = executor::leave(&session.system, &session.plan)?;
+    let plan = if steps.is_empty() { session.plan.clone() } else { session.look_again(&session.choices)? };
+    let again = || session.look_again(&Choices { queues_are_settled: true, ..session.choices.clone() });
+    let (plan, applied) = executor::apply_in_order(&session.system, plan, again)?;
+    steps.extend(applied);
+    let plan = &plan;
     if persist {
-        let program = std::env::current_exe().map_err(internal)?;
-        let unit =
-            export::tune_unit(&plan.profile, &program.display().to_string(), &kept_arguments(session, arguments));
+        let unit = export::tune_unit(&plan.profile, &service(session, arguments)?);
         for (path, text) in [(export::TUNE_UNIT, unit), (export::TUNE_DROP_IN, export::tune_drop_in())] {
             steps.push(executor::make_file(&session.system, plan, path, &text).map_err(internal)?);
         }
@@ -415,36 +461,53 @@ fn apply(session: &Session, arguments: &HostArguments, persist: bool, style: Sty
     Ok(if good { TuneStatus::AllOk } else { TuneStatus::Drift })
 }
 
-/// The options that a unit must repeat, so that every boot chooses the same devices.
-fn kept_arguments(session: &Session, arguments: &HostArguments) -> String {
-    let mut kept: Vec<String> = vec!["--dirs".into(), {
-        let paths: Vec<&str> = session.host.directories.iter().map(|directory| directory.path.as_str()).collect();
-        paths.join(",")
-    }];
-    let mut option = |name: &str, value: Option<String>| {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            kept.extend([name.to_string(), value]);
+/// How units are to call this program, so that every boot chooses the same devices and the broker runs on the same data.
+fn service(session: &Session, arguments: &HostArguments) -> Result<Service, Failure> {
+    let absolute = |path: &PathBuf| real_path(path).display().to_string();
+    let data_dir = session.data_dir.display().to_string();
+    let mut config: Vec<String> = Vec::new();
+    for (name, path) in [("--config", &arguments.config), ("--broker-conf", &arguments.broker_conf)] {
+        config.extend(path.iter().flat_map(|path| [name.to_string(), absolute(path)]));
+    }
+    let mut start = config.clone();
+    if start.is_empty() {
+        start.extend(["--config".to_string(), export::CONFIG.into()]);
+    }
+    start.extend(["--data".to_string(), data_dir.clone()]);
+    // A directory that the broker makes at its first start may be missing at this one, so it is not among those named.
+    let mut tune = match arguments.dirs.is_empty() {
+        true => vec!["--data".into(), data_dir],
+        false => vec!["--dirs".into(), session.selection.directories.join(",")],
+    };
+    tune.extend(config);
+    let mut option = |name: &str, value: String| {
+        if !value.is_empty() {
+            tune.extend([name.to_string(), value]);
         }
     };
-    let absolute = |path: &PathBuf| real_path(path).display().to_string();
-    option("--nic", Some(arguments.nic.join(",")));
-    option("--listen", arguments.listen.clone());
-    option("--config", arguments.config.as_ref().map(absolute));
-    option("--broker-conf", arguments.broker_conf.as_ref().map(absolute));
-    option("--only", Some(arguments.only.join(",")));
+    option("--nic", arguments.nic.join(","));
+    option("--listen", arguments.listen.clone().unwrap_or_default());
+    option("--only", arguments.only.join(","));
     for allowed in &arguments.allow {
-        option("--allow", allowed.to_possible_value().map(|value| value.get_name().to_string()));
+        option("--allow", allowed.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string()));
     }
     if arguments.proven_only {
-        kept.push("--proven-only".into());
+        tune.push("--proven-only".into());
     }
-    kept.join(" ")
+    let is_elsewhere = |path: &&String| !Path::new(path.as_str()).starts_with(export::DATA_DIR);
+    let writable = session.selection.directories.iter().filter(is_elsewhere).cloned().collect();
+    let program = std::env::current_exe().map_err(internal)?.display().to_string();
+    Ok(Service { program, start, tune, writable })
 }
 
 fn export_files(session: &Session, arguments: &HostArguments, to: &Path) -> Result<TuneStatus, Failure> {
-    let program = std::env::current_exe().map_err(internal)?.display().to_string();
-    let kept = kept_arguments(session, arguments);
-    let files = export::files(&session.catalogue, &session.profile, Some(&session.plan), &program, &kept);
+    let files = export::files(&Exporting {
+        catalogue: &session.catalogue,
+        profile: &session.profile,
+        choices: &session.choices,
+        on: Some((&session.host, &session.plan)),
+        service: &service(session, arguments)?,
+    });
     for file in &files {
         let path = to.join(&file.path);
         let written =
@@ -458,8 +521,9 @@ fn export_files(session: &Session, arguments: &HostArguments, to: &Path) -> Resu
 }
 
 fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Style) -> Result<TuneStatus, Failure> {
-    let decision = placement::decide(&session.host, session.profile.shard_threads);
-    let path = session.data_dir.join(config::OWN_FOLDER).join(config::CPUS_FILE);
+    let Session { system, catalogue, host, profile, choices, .. } = session;
+    let decision = plan::decide_cores(system, catalogue, host, profile, choices);
+    let path = cores_file(&session.data_dir);
     if !dry_run {
         let text = decision.file_text(&session.profile.name);
         let written = session.system.replace_synced(&path.to_string_lossy(), &text);
@@ -476,21 +540,43 @@ fn cpus(session: &Session, arguments: &HostArguments, dry_run: bool, style: Styl
     Ok(TuneStatus::AllOk)
 }
 
-/// One line for the log of a starting broker: which profile is applied, and what deviates most from it.
-pub fn start_line(config: &Config) -> String {
+/// How a starting broker finds its host.
+pub struct AtStart {
+    /// One line for the log: which profile is applied, and what deviates most from it.
+    pub line: String,
+    /// Whether the host has profile `latency`, applied or otherwise.
+    is_for_latency: bool,
+}
+
+/// Looks at the host of a starting broker.
+pub fn at_start(config: &Config) -> AtStart {
     let arguments = HostArguments { root: "/".into(), ..HostArguments::default() };
     let data_dir = real_path(&config.root_dir());
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let directories = vec![text(&data_dir), text(&data_dir_of_log(config, &data_dir))];
-    let session = open_root(Path::new("/"))
-        .and_then(|system| look(system, &arguments, directories, config.listen, None, data_dir));
-    let session = match session {
-        Ok(session) => session,
-        Err(Failure(_, message)) => return format!("tuning: this host cannot be checked: {message}"),
+    // The service may keep this process off the cores of interrupts, which count all the same.
+    let selection = Selection {
+        directories,
+        listen: Some(config.listen),
+        all_processors: true,
+        is_broker: true,
+        ..Selection::default()
     };
-    let applied = match applied_profile(&session.system) {
-        Some(name) => format!("profile {name} is applied"),
-        None => format!("no profile is applied; compared with {}", session.profile.name),
+    match open_root(Path::new("/")).and_then(|system| look(system, &arguments, selection, data_dir)) {
+        Ok(session) => session_at_start(&session),
+        Err(Failure(_, message)) => {
+            AtStart { line: format!("tuning: this host cannot be checked: {message}"), is_for_latency: false }
+        }
+    }
+}
+
+fn session_at_start(session: &Session) -> AtStart {
+    let wanted = &session.plan.profile;
+    let (applied, has_profile) = match applied_profile(&session.system) {
+        Some(name) => (format!("profile {name} is applied"), true),
+        // By the files of export, for example.
+        None if session.plan.is_fulfilled() => (format!("the host is as profile {wanted} wants it"), true),
+        None => (format!("no profile is applied; compared with {wanted}"), false),
     };
     let worst: Vec<String> = session
         .plan
@@ -504,15 +590,17 @@ pub fn start_line(config: &Config) -> String {
         .collect();
     let drift = session.plan.count(State::Drift);
     let tail = if worst.is_empty() { "nothing deviates".into() } else { format!("worst: {}", worst.join("; ")) };
-    format!("tuning: {applied}: {} ok, {drift} drift (ringmq tune check); {tail}", session.plan.count(State::Ok))
+    let ok = session.plan.count(State::Ok);
+    AtStart {
+        line: format!("tuning: {applied}: {ok} ok, {drift} drift (ringmq tune check); {tail}"),
+        is_for_latency: has_profile && wanted == "latency",
+    }
 }
 
-/// Keeps the processors from deep sleep (PM QoS) while profile `latency` is applied, until the file is dropped. `None`
+/// Keeps the processors from deep sleep (PM QoS) while the host has profile `latency`, until the file is dropped. `None`
 /// under other profiles, and where the device is missing or not for this user: that costs latency and nothing else.
-pub fn hold_awake() -> Option<File> {
-    let system = RootSystem::new(Path::new("/")).ok()?;
-    let wanted = applied_profile(&system).is_some_and(|name| name == "latency");
-    let held = wanted.then(|| ask_for_wakefulness(Path::new(DMA_LATENCY_DEVICE)))?;
+pub fn hold_awake(start: &AtStart) -> Option<File> {
+    let held = start.is_for_latency.then(|| ask_for_wakefulness(Path::new(DMA_LATENCY_DEVICE)))?;
     match held {
         Ok(file) => Some(file),
         Err(error) => {
@@ -532,154 +620,4 @@ fn ask_for_wakefulness(device: &Path) -> std::io::Result<File> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::options::{Command, CommandLine};
-    use clap::Parser;
-
-    /// A folder with what a check needs, and a kernel that has one setting to change.
-    fn machine() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().expect("a folder");
-        for (path, text) in [
-            ("sys/devices/system/cpu/online", "0-1"),
-            ("proc/self/mountinfo", "1 1 0:1 / / rw,relatime - ext4 /dev/x rw"),
-            ("proc/sys/kernel/random/boot_id", "boot"),
-            ("proc/sys/kernel/io_uring_disabled", "0"),
-            ("proc/sys/vm/swappiness", "60"),
-            ("data/kept", ""),
-            ("var/lib/kept", ""),
-        ] {
-            let path = folder.path().join(path);
-            std::fs::create_dir_all(path.parent().expect("below")).expect("folders");
-            std::fs::write(path, format!("{text}\n")).expect("a file");
-        }
-        folder
-    }
-
-    fn run(root: &Path, line: &str) -> TuneStatus {
-        let line = format!("ringmq tune {line} --root {}", root.display());
-        let Ok(Command::Tune(arguments)) = CommandLine::try_parse_from(line.split(' ')).map(|parsed| parsed.command)
-        else {
-            panic!("{line}");
-        };
-        carry_out(arguments.what).unwrap_or_else(|Failure(status, _)| status)
-    }
-
-    #[test]
-    fn exit_codes() {
-        // Goal: each code means what the help says. Method: one small machine on its way through all of them.
-        let machine = machine();
-        let root = machine.path();
-        let put = |path: &str, text: &str| std::fs::write(root.join(path), text).expect("a file");
-        assert_eq!(run(root, "check --profile dev-vm --data /data"), TuneStatus::AllOk);
-        assert_eq!(run(root, "check --data /data"), TuneStatus::Drift);
-        assert_eq!(run(root, "plan --format json --data /data"), TuneStatus::Drift);
-        assert_eq!(run(root, "plan --json --data /data"), TuneStatus::Drift);
-        assert_eq!(run(root, "apply --dry-run --format script --data /data"), TuneStatus::Drift);
-        assert_eq!(std::fs::read_to_string(root.join("proc/sys/vm/swappiness")).expect("a file"), "60\n");
-        let system = open_root(root).unwrap_or_else(|Failure(_, message)| panic!("{message}"));
-        let lock = ringmq_tuning::journal::lock(&system).expect("free");
-        assert_eq!(run(root, "apply --data /data"), TuneStatus::Internal, "another process is at it");
-        drop(lock);
-        assert_eq!(run(root, "apply --data /data"), TuneStatus::AllOk);
-        assert_eq!(std::fs::read_to_string(root.join("proc/sys/vm/swappiness")).expect("a file"), "1\n");
-        assert_eq!(run(root, "check --data /data"), TuneStatus::AllOk);
-        put("proc/sys/vm/swappiness", "7");
-        assert_eq!(run(root, "revert"), TuneStatus::Drift);
-        assert_eq!(run(root, "revert --force"), TuneStatus::AllOk);
-        put("proc/sys/kernel/io_uring_disabled", "2");
-        assert_eq!(run(root, "check --data /data"), TuneStatus::Fatal);
-        for wrong in ["check --profile fast", "check --only vm.speed", "check --nic eth9", "check --format script"] {
-            assert_eq!(run(root, &format!("{wrong} --data /data")), TuneStatus::Usage, "{wrong}");
-        }
-        assert_eq!(run(&root.join("nowhere"), "check --data /data"), TuneStatus::Usage);
-        std::fs::create_dir_all(root.join("var/lib/ringmq-tune")).expect("folders");
-        put("var/lib/ringmq-tune/journal", "something else\n");
-        assert_eq!(run(root, "revert"), TuneStatus::Internal);
-    }
-
-    #[test]
-    fn json_is_short_for_its_format() {
-        // Goal: --json is taken wherever --format is, and means the same. Method: each command with it; both at once.
-        let of = |line: &str| {
-            let words = format!("ringmq tune {line}");
-            let parsed = CommandLine::try_parse_from(words.split(' ')).map(|parsed| parsed.command);
-            let Ok(Command::Tune(arguments)) = parsed else { return None };
-            Some(match arguments.what {
-                TuneCommand::List(format)
-                | TuneCommand::Explain { format, .. }
-                | TuneCommand::Revert { format, .. } => format.chosen(),
-                TuneCommand::Check(host) | TuneCommand::Plan(host) => host.format.chosen(),
-                TuneCommand::Apply { host, .. } | TuneCommand::Export { host, .. } | TuneCommand::Cpus { host, .. } => {
-                    host.format.chosen()
-                }
-            })
-        };
-        for command in ["list", "explain vm.swappiness", "check", "plan", "apply", "revert", "export", "cpus"] {
-            assert_eq!(of(command), Some(Format::Text), "{command}");
-            assert_eq!(of(&format!("{command} --json")), Some(Format::Json), "{command}");
-            assert_eq!(of(&format!("{command} --format json")), Some(Format::Json), "{command}");
-            assert_eq!(of(&format!("{command} --json --format text")), None, "{command}: contradiction");
-        }
-    }
-
-    #[test]
-    fn persisting_is_undone() {
-        // Goal: apply --persist installs a unit with the same choices, and revert removes it. Method: look at the files.
-        let machine = machine();
-        let unit = machine.path().join("etc/systemd/system/ringmq-tune.service");
-        std::fs::create_dir_all(unit.parent().expect("below")).expect("folders");
-        assert_eq!(run(machine.path(), "apply --persist --data /data --only vm.swappiness"), TuneStatus::AllOk);
-        let text = std::fs::read_to_string(&unit).expect("made");
-        assert!(text.contains(" tune apply --profile latency --dirs /data --only vm.swappiness\n"), "{text}");
-        assert_eq!(run(machine.path(), "revert"), TuneStatus::AllOk);
-        assert!(!unit.exists() && !unit.with_file_name("multi-user.target.d").exists());
-    }
-
-    #[test]
-    fn start_reads_what_cpus_wrote() {
-        // Goal: tool and broker share one file. Method: write it for this machine, load a configuration with it,
-        // with cores of its own, and with a file of another machine.
-        let data = tempfile::tempdir().expect("a folder");
-        let line = format!("ringmq tune cpus --data {}", data.path().display());
-        let Ok(Command::Tune(arguments)) = CommandLine::try_parse_from(line.split(' ')).map(|parsed| parsed.command)
-        else {
-            panic!("{line}");
-        };
-        assert!(matches!(carry_out(arguments.what), Ok(TuneStatus::AllOk)));
-        let load = |cores: Option<&str>| {
-            let mut options = vec![("data_dir", data.path().display().to_string())];
-            options.extend(cores.map(|cores| ("cores", cores.to_string())));
-            config::load(Sources { options, ..Sources::default() })
-        };
-        let chosen = load(None).expect("loads").cores;
-        assert!(!chosen.is_empty());
-        assert_eq!(load(Some("0")).expect("loads").cores, [0]);
-        let file = data.path().join(config::OWN_FOLDER).join(config::CPUS_FILE);
-        std::fs::write(&file, "shards = \"1000-1001\"\n").expect("a file");
-        let error = load(None).expect_err("refused").to_string();
-        assert!(error.contains("cpus.toml") && error.contains("1000") && error.contains("tune cpus"), "{error}");
-        std::fs::write(&file, "interrupts = \"0\"\n").expect("a file");
-        assert!(load(None).expect_err("refused").to_string().contains("names no shards"));
-    }
-
-    #[test]
-    fn the_wish_for_wakefulness_is_a_number_of_four_bytes() {
-        // Goal: the kernel's device gets what it documents. Method: a file in its place; one that is missing.
-        let folder = tempfile::tempdir().expect("a folder");
-        let device = folder.path().join("device");
-        assert!(ask_for_wakefulness(&device).is_err());
-        std::fs::write(&device, "").expect("a file");
-        drop(ask_for_wakefulness(&device).expect("written"));
-        assert_eq!(std::fs::read(&device).expect("a file"), [0; 4]);
-    }
-
-    #[test]
-    fn the_start_has_one_line() {
-        // Goal: a starting broker says how the host stands, whatever the host. Method: the line on this machine.
-        let config = config::Layers::default().build().expect("defaults");
-        let line = start_line(&config);
-        assert!(line.starts_with("tuning: ") && !line.contains('\n'), "{line}");
-        assert!(line.matches("ringmq tune explain").count() <= WORST_AT_START, "{line}");
-    }
-}
+mod tests;

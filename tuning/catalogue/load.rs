@@ -24,7 +24,7 @@ const PROFILES: &[(&str, &str)] = &[
 /// Evidence that exists as files below `tuning/evidence/`.
 const EVIDENCE: &str = include_str!("../evidence/index.toml");
 
-const PLACEHOLDERS: &[&str] = &["disk", "nic", "rx", "tx", "irq", "cpu"];
+const PLACEHOLDERS: &[&str] = &["disk", "volume", "nic", "rx", "tx", "irq", "cpu"];
 
 /// Why a name or a catalogue was refused.
 #[derive(Debug, thiserror::Error)]
@@ -393,9 +393,16 @@ mod tests {
     fn unknown_names_list_the_valid_ones() {
         // Goal: rule T5. Method: a misspelt id and profile.
         let catalogue = Catalogue::embedded().expect("sound");
-        let error = catalogue.tunable("vm.swapiness").expect_err("unknown").to_string();
-        assert!(error.contains("vm.swapiness"), "{error}");
-        assert!(catalogue.tunable("vm.dirty_bites").expect_err("unknown").to_string().contains("vm.dirty_bytes"));
+        let valid = |id: &str| match catalogue.tunable(id) {
+            Err(CatalogueError::UnknownTunable { valid, .. }) => valid,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(valid("vm.swapiness"), "vm.swappiness");
+        assert_eq!(valid("vm.dirty_bites"), "vm.dirty_bytes");
+        assert_eq!(valid("swappiness"), "vm.swappiness");
+        assert!(valid("ring").contains("nic.rx_ring") && !valid("ring").contains("vm.swappiness"));
+        let all = valid("entirely different").split(", ").count();
+        assert_eq!(all, catalogue.tunables().len(), "what resembles nothing gets the whole list");
         let error = catalogue.profile("latncy").expect_err("unknown").to_string();
         assert!(error.contains("latency, throughput, dev-vm"), "{error}");
     }

@@ -192,6 +192,8 @@ pub enum Inquiry {
     Ballast,
     FreeSpaceGib,
     DataDirectory,
+    IoUring,
+    MapCount,
     OpenFilesLimit,
     LockedMemoryLimit,
     OomScoreAdjust,
@@ -200,11 +202,42 @@ pub enum Inquiry {
     MemoryMax,
     Cpuset,
     IoMax,
+    IoWeight,
     DmaLatencyDevice,
     Smt,
     IsolatedCpus,
     Mitigations,
     TimeSynchronised,
+}
+
+impl Inquiry {
+    /// Whether the answer is that of a process: the broker, if one runs.
+    pub fn is_of_process(self) -> bool {
+        matches!(
+            self,
+            Inquiry::OpenFilesLimit
+                | Inquiry::LockedMemoryLimit
+                | Inquiry::OomScoreAdjust
+                | Inquiry::CpuQuota
+                | Inquiry::MemoryHigh
+                | Inquiry::MemoryMax
+                | Inquiry::IoMax
+                | Inquiry::IoWeight
+        )
+    }
+
+    /// Whether each data directory has an answer of its own.
+    pub fn is_of_directory(self) -> bool {
+        matches!(
+            self,
+            Inquiry::MountDiscard
+                | Inquiry::MountAtime
+                | Inquiry::FileSystem
+                | Inquiry::Ballast
+                | Inquiry::FreeSpaceGib
+                | Inquiry::DataDirectory
+        )
+    }
 }
 
 /// What is known about the use of an entry.
@@ -247,7 +280,7 @@ pub struct Tunable {
     pub group: &'static str,
     /// What it is.
     pub kind: Kind,
-    /// Where it is, with `{disk}`, `{nic}`, `{rx}`, `{tx}`, `{irq}` and `{cpu}` to be filled in. Empty for kinds that
+    /// Where it is, with `{disk}`, `{volume}`, `{nic}`, `{rx}`, `{tx}`, `{irq}` and `{cpu}` to be filled in. Empty for kinds that
     /// have no file.
     pub path: String,
     /// The file that the kernel sets to zero when this one is written, and the other way round.
@@ -361,11 +394,34 @@ impl Catalogue {
         chosen.filter_map(|(tunable, level)| Some((tunable, tunable.values.get(&level)?))).collect()
     }
 
-    /// Ids that share a part with this one, or else all of them.
+    /// Ids that differ by a few letters, else those that share a part with this one, else all of them.
     fn similar(&self, id: &str) -> String {
+        let of_few_letters = |known: &&str| letters_between(id, known) <= id.len().min(MISSPELT_LETTERS * 3) / 3;
+        let misspelt: Vec<&str> =
+            self.tunables.iter().map(|tunable| tunable.id.as_str()).filter(of_few_letters).collect();
+        if !misspelt.is_empty() {
+            return misspelt.join(", ");
+        }
         let parts: Vec<&str> = id.split(['.', '_', '-']).filter(|part| part.len() > 2).collect();
         let ids = self.tunables.iter().map(|tunable| tunable.id.as_str());
         let close: Vec<&str> = ids.clone().filter(|known| parts.iter().any(|part| known.contains(part))).collect();
         if close.is_empty() || close.len() > 30 { ids.collect::<Vec<_>>().join(", ") } else { close.join(", ") }
     }
+}
+
+/// More wrong letters than this are another word.
+const MISSPELT_LETTERS: usize = 3;
+
+/// How many letters must be put in, left out or replaced to get from one word to the other (Levenshtein).
+fn letters_between(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (line, letter) in left.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, other) in right.bytes().enumerate() {
+            let replaced = diagonal + usize::from(letter != other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
 }

@@ -30,7 +30,7 @@ pub enum Computation {
     MinFreeKbytes,
     /// 32768, or 0 where queues suffice.
     RfsEntries,
-    /// The table divided by the queues, or 0 where queues suffice.
+    /// The table divided by the queues, rounded up to a power of two as the kernel does; or 0 where queues suffice.
     RfsFlowCount,
     /// Off when there are as many queues as shards, else all shard cores.
     RpsOffIfEnoughQueues,
@@ -42,6 +42,10 @@ pub enum Computation {
     ChannelsForShards,
     /// As many queues as cores, up to what the card has.
     ChannelsForCores,
+    /// Off, on cards of several queues.
+    AdaptiveRxOff,
+    /// On where the kernel steers flows (RFS), which fills the filters.
+    NtupleWithRfs,
     /// 512 to 1024 descriptors, up to what the card has.
     RingInCache,
     /// The card's greatest receive ring.
@@ -52,6 +56,8 @@ pub enum Computation {
     IrqCore,
     /// `none`, or `mq-deadline` on a rotating disk.
     DiskScheduler,
+    /// `none`, or `mq-deadline` on a rotating disk and behind an ATA port.
+    DiskSchedulerBySata,
     /// `tsc` (or the architecture's counter) if the kernel lists it.
     Clocksource,
 }
@@ -68,10 +74,13 @@ impl Computation {
             Computation::XpsOneToOne => "queue n for shard n",
             Computation::ChannelsForShards => "one per shard",
             Computation::ChannelsForCores => "one per core",
+            Computation::AdaptiveRxOff => "off; left alone on one queue",
+            Computation::NtupleWithRfs => "on if queues < shards",
             Computation::RingInCache => "512 to 1024",
             Computation::RxRingMaximum | Computation::TxRingMaximum => "the card's maximum",
             Computation::IrqCore => "pinned by tune cpus",
             Computation::DiskScheduler => "none; mq-deadline on rotating disks",
+            Computation::DiskSchedulerBySata => "none; mq-deadline on SATA and rotating disks",
             Computation::Clocksource => "tsc if listed",
         }
     }

@@ -8,9 +8,16 @@ use crate::probe::System;
 use super::{Outcome, Step};
 
 /// Applies a plan. Fails when the journal cannot be written, then nothing more is changed; or when another process is at
-/// it, then nothing is. A plan without changes writes nothing and asks nobody.
+/// it, then nothing is. A plan without changes writes nothing and asks nobody, but that a host which is as wanted already is
+/// noted to have the profile, and one that had another has this one.
 pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError> {
     if plan.changes().next().is_none() {
+        let open = || Recorder::open(system, &plan.profile, &plan.boot_id);
+        let takes_over = plan.is_whole && plan.targets().next().is_some() && open()?.earlier().is_some();
+        if (plan.is_fulfilled() || takes_over) && !open()?.is_of_profile() {
+            let _lock = journal::lock(system)?;
+            open()?.begin()?;
+        }
         return Ok(Vec::new());
     }
     let _lock = journal::lock(system)?;
@@ -30,6 +37,25 @@ pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError
         rest = later;
     }
     Ok(steps)
+}
+
+/// Applies a plan; if it changes the number of queues, on which much else depends, then `again` looks at the host anew, takes
+/// its queues as they are, and the rest is applied. Answers with the last plan and all steps.
+pub fn apply_in_order<Failure: From<JournalError>>(
+    system: &dyn System,
+    plan: Plan,
+    again: impl FnOnce() -> Result<Plan, Failure>,
+) -> Result<(Plan, Vec<Step>), Failure> {
+    let mut steps = apply(system, &plan)?;
+    if plan.postponed_count() == 0 {
+        return Ok((plan, steps));
+    }
+    let rest = again()?;
+    let more = apply(system, &rest)?;
+    // What the host did not take as it was is told once.
+    steps.retain(|step| more.iter().all(|other| other.name != step.name));
+    steps.extend(more);
+    Ok((rest, steps))
 }
 
 /// A change with the value that was there before the first write of all.
@@ -67,22 +93,35 @@ impl Pending {
     }
 }
 
-/// None where there is nothing to tell: a value that was to be kept is as it was.
+/// Brings a value back that an earlier write moved. Where the kernel refuses, it has no meaning beside the new value of the other:
+/// a disk without a scheduler takes fewer requests. What it is by then is written down, so that a revert knows it as its own.
+fn keep(system: &dyn System, recorder: &mut Recorder<'_>, this: &Pending) -> Result<(), JournalError> {
+    let Change { target, new, .. } = &this.change;
+    let Ok(now) = target.read(system) else { return Ok(()) };
+    if !this.is_recorded {
+        return Ok(());
+    }
+    if !target.same(&now, new) {
+        // Refused or not, it is looked at.
+        let _ = target.write(system, new);
+    }
+    let read_back = target.read(system).unwrap_or(now);
+    recorder.record(&Entry::Done { target: target.clone(), new: new.clone(), read_back })
+}
+
+/// None where there is nothing to tell: a value was to be kept.
 fn apply_one(
     system: &dyn System,
     recorder: &mut Recorder<'_>,
     this: &mut Pending,
     later: &mut [Pending],
 ) -> Result<Option<Step>, JournalError> {
-    let (is_recorded, is_keeping) = (this.is_recorded, this.is_keeping);
-    if is_keeping && !is_recorded {
-        return Ok(None);
+    if this.is_keeping {
+        return keep(system, recorder, this).map(|()| None);
     }
+    let is_recorded = this.is_recorded;
     let Change { name, target, moves, old, new, .. } = this.change.clone();
-    let step = |outcome: Outcome| {
-        let step = Step { name: name.clone(), from: old.clone(), to: new.clone(), outcome };
-        Ok(Some(step).filter(|step| !(is_keeping && step.is_good())))
-    };
+    let step = |outcome: Outcome| Ok(Some(Step { name: name.clone(), from: old.clone(), to: new.clone(), outcome }));
     let done = |read_back: &str| Entry::Done { target: target.clone(), new: new.clone(), read_back: read_back.into() };
     let now = target.read(system).unwrap_or_else(|_| old.clone());
     let is_there = target.same(&now, &new);

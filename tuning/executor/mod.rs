@@ -9,8 +9,8 @@ mod direct;
 mod revert;
 mod script;
 
-pub use direct::{apply, make_file};
-pub use revert::revert;
+pub use direct::{apply, apply_in_order, make_file};
+pub use revert::{Reverting, leave, revert};
 pub use script::script;
 
 /// What became of one change.
@@ -28,6 +28,8 @@ pub enum Outcome {
     Conflict(String),
     /// Revert: it already was as it was before.
     AlreadyBack,
+    /// Revert: the device or interrupt is gone, and its value with it.
+    Gone,
 }
 
 /// One change and what became of it.
@@ -46,6 +48,6 @@ pub struct Step {
 impl Step {
     /// Whether the host is now as the step wanted it.
     pub fn is_good(&self) -> bool {
-        matches!(self.outcome, Outcome::Done | Outcome::AlreadyBack)
+        matches!(self.outcome, Outcome::Done | Outcome::AlreadyBack | Outcome::Gone)
     }
 }

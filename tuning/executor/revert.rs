@@ -1,14 +1,35 @@
 //! Brings back what the journal says was there before, newest change first.
 
 use crate::journal::{self, Entry, FILE_MARK, FOLDER, Journal, JournalError, PATH};
-use crate::plan::Target;
+use crate::plan::{Plan, Target};
 use crate::probe::System;
 
 use super::{Outcome, Step};
 
+/// What a revert was told.
+#[derive(Debug, Clone, Default)]
+pub struct Reverting {
+    /// Also overwrites what somebody else changed since.
+    pub force: bool,
+    /// Leaves the files that were made, and the journal's lines about them: values go, the next boot brings them again.
+    pub keep_files: bool,
+    /// Leaves these as they are, and in the journal.
+    pub keep: Vec<Target>,
+}
+
+/// Before a plan of another profile is applied: brings back what the profile before it set and this one says nothing of, so that
+/// no mixture is left. Files stay.
+pub fn leave(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError> {
+    if plan.left_behind.is_empty() {
+        return Ok(Vec::new());
+    }
+    let told = Reverting { keep_files: true, keep: plan.targets().cloned().collect(), ..Reverting::default() };
+    revert(system, &plan.boot_id, &told)
+}
+
 /// Reverts everything that was applied. A value that somebody else changed since stays, and stays in the journal, unless
-/// `force`. Settings of another boot are forgotten: the reboot undid them. Without a journal there is nothing to do.
-pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Step>, JournalError> {
+/// forced. Settings of another boot are forgotten: the reboot undid them. Without a journal there is nothing to do.
+pub fn revert(system: &dyn System, boot_id: &str, told: &Reverting) -> Result<Vec<Step>, JournalError> {
     if !system.exists(FOLDER) {
         return Ok(Vec::new());
     }
@@ -30,7 +51,9 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
         true => values_now(system, &journal),
         false => Vec::new(),
     };
-    let mut conflicts: Vec<(&Target, String)> = Vec::new();
+    // What stays although another write may move it: what somebody else changed, and what is to be left alone.
+    let mut staying: Vec<(&Target, String)> =
+        seen.iter().filter(|(place, _)| told.keep.contains(place)).cloned().collect();
     // Looking backwards, what a change was found to have become is met before the change.
     let mut became: Vec<(Target, Option<String>)> = Vec::new();
     for entry in journal.entries.iter().rev() {
@@ -40,30 +63,29 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
             Entry::Set { name, target, old, new, undo_target, undo_value } if same_boot => {
                 let place = became.iter().position(|(place, _)| place == target);
                 let ending = place.map(|place| became.remove(place).1);
+                if told.keep.contains(target) {
+                    keep(&mut kept, entry, target, new, ending);
+                    continue;
+                }
                 let at_start = seen.iter().find(|(place, _)| *place == target).map(|(_, value)| value.clone());
                 let undo = (undo_target, undo_value.as_str());
                 let change = Past { name, target, old, new, undo, ending: &ending, seen: at_start.as_deref() };
-                let step = bring_back(system, &change, force);
+                let step = bring_back(system, &change, told.force);
                 match &step.outcome {
-                    Outcome::Conflict(value) => conflicts.push((target, value.clone())),
+                    Outcome::Conflict(value) => staying.push((target, value.clone())),
                     _ if step.is_good() => {
                         seen.iter_mut().filter(|(place, _)| *place == target).for_each(|one| one.1.clone_from(old))
                     }
                     _ => {}
                 }
                 if !step.is_good() {
-                    kept.push(entry.clone());
-                    // What the kernel made of it, so that the next revert can still tell.
-                    let read_back = ending.flatten();
-                    let done =
-                        read_back.map(|read_back| Entry::Done { target: target.clone(), new: new.clone(), read_back });
-                    let place = kept.len() - 1;
-                    kept.splice(place..place, done);
+                    keep(&mut kept, entry, target, new, ending);
                 }
                 steps.push(step);
             }
+            Entry::Made { .. } if told.keep_files => kept.push(entry.clone()),
             Entry::Made { path } => {
-                let step = unmake(system, path, force);
+                let step = unmake(system, path, told.force);
                 if !step.is_good() {
                     kept.push(entry.clone());
                 }
@@ -74,8 +96,7 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
     }
     if same_boot {
         steps.extend(bring_back_again(system, &journal, &mut kept));
-        // Nor does what somebody else wrote move.
-        for (target, value) in conflicts {
+        for (target, value) in staying {
             if target.read(system).is_ok_and(|now| !target.same(&now, &value)) {
                 // It stays in the journal either way.
                 let _ = target.write(system, &value);
@@ -85,12 +106,24 @@ pub fn revert(system: &dyn System, boot_id: &str, force: bool) -> Result<Vec<Ste
     if kept.is_empty() {
         system.remove(PATH)?;
     } else {
-        kept.extend(journal.profile().map(|name| Entry::Profile(name.into())));
+        // A profile of which nothing but files is left is not applied.
+        let is_applied = kept.iter().any(|entry| matches!(entry, Entry::Set { .. }));
+        kept.extend(journal.profile().filter(|_| is_applied).map(|name| Entry::Profile(name.into())));
         kept.reverse();
         let rest = Journal { boot_id: journal.boot_id.clone(), entries: kept, torn: false };
         system.replace_synced(PATH, &rest.text())?;
     }
     Ok(steps)
+}
+
+/// Keeps an entry for the next revert, with what the kernel made of it. The list is backwards.
+fn keep(kept: &mut Vec<Entry>, entry: &Entry, target: &Target, new: &str, ending: Option<Option<String>>) {
+    let target = target.clone();
+    kept.extend(ending.map(|read_back| match read_back {
+        Some(read_back) => Entry::Done { target, new: new.into(), read_back },
+        None => Entry::Failed { target },
+    }));
+    kept.push(entry.clone());
 }
 
 /// Every target of the journal with the value that it has.
@@ -152,6 +185,7 @@ fn bring_back(system: &dyn System, past: &Past<'_>, force: bool) -> Step {
         |from: &str, outcome: Outcome| Step { name: (*name).into(), from: from.into(), to: (*old).into(), outcome };
     let now = match target.read(system) {
         Ok(now) => now,
+        Err(_) if target.is_gone(system) => return step("", Outcome::Gone),
         Err(error) => return step("", Outcome::Failed(format!("cannot be read: {error}"))),
     };
     if target.same(&now, old) {

@@ -9,6 +9,7 @@ use crate::journal::{FILE_MARK, HEADER, PATH};
 use crate::plan::{Change, Plan, Target};
 use crate::probe::card;
 use crate::probe::system::FAKE_FOLDER;
+use crate::report;
 
 /// The script of a plan, for a host below `root`.
 pub fn script(plan: &Plan, root: &Path) -> String {
@@ -16,37 +17,30 @@ pub fn script(plan: &Plan, root: &Path) -> String {
     let mut changes = String::new();
     for line in &plan.lines {
         let Some(change) = &line.change else { continue };
-        let counterpart = change.counterpart.as_ref().map(Target::name).unwrap_or_default();
         let proof = if line.unproven { " (unproven)" } else { "" };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            changes,
-            "  # {}{proof} Now: {}\n  change {} {} {} {}{}\n",
-            line.why,
-            change.old.replace('\t', " "),
-            quote(&change.name),
-            quote(&change.target.name()),
-            quote(&change.new.replace('\t', "\\t")),
-            quote(&counterpart),
-            change.moves.as_ref().map(|moved| format!(" {}", quote(&moved.name()))).unwrap_or_default(),
-        );
+        changes += &commented(&format!("{}{proof} Now: {}", line.why, change.old.replace('\t', " ")), "  ");
+        let counterpart = change.counterpart.as_ref().map(Target::name).unwrap_or_default();
+        let new = change.new.replace('\t', "\\t");
+        let moved = change.moves.as_ref().map(Target::name);
+        let words = [change.name.clone(), change.target.name(), new, counterpart].into_iter().chain(moved);
+        changes += &call("change", words);
     }
     if changes.is_empty() {
-        changes.push_str("  :\n");
+        let takes_over = plan.is_whole && plan.targets().next().is_some();
+        changes.push_str(match (plan.is_fulfilled(), takes_over) {
+            (true, _) => "  lock; begin\n",
+            (_, true) => "  if is_of_this_boot; then lock; begin; fi\n",
+            _ => "  :\n",
+        });
     } else {
         let moved: Vec<&Target> = plan.changes().filter_map(|change| change.moves.as_ref()).collect();
         let may_move = |change: &&Change| moved.contains(&&change.target);
         let look = |change: &Change| format!("  look {}\n", quote(&change.target.name()));
         let mut looks = format!("  lock\n{}", plan.changes().map(look).collect::<String>());
         for change in plan.changes().filter(may_move) {
-            let _ = writeln!(
-                looks,
-                "  may_move {} {} {} {}",
-                quote(&change.target.name()),
-                quote(&change.name),
-                quote(&change.new.replace('\t', "\\t")),
-                quote(&change.counterpart.as_ref().map(Target::name).unwrap_or_default()),
-            );
+            let counterpart = change.counterpart.as_ref().map(Target::name).unwrap_or_default();
+            let new = change.new.replace('\t', "\\t");
+            looks += &call("may_move", [change.target.name(), change.name.clone(), new, counterpart]);
         }
         let mut others: Vec<&Target> = Vec::new();
         for target in moved {
@@ -58,9 +52,17 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         }
         changes.insert_str(0, &looks);
     }
+    // What another profile set is brought back by the tool alone: it knows the whole journal.
+    let left = match plan.left_behind.len() {
+        0 => String::new(),
+        count => format!(
+            "  say '{count} settings of another profile stay, which this one says nothing of:'\n  \
+               say 'run `ringmq tune revert` first to bring them back'\n"
+        ),
+    };
     TEMPLATE
         .replace("@profile@", &plan.profile)
-        .replace("@host@", &plan.host)
+        .replace("@host@\n", &commented(&plan.host, ""))
         .replace("@root@", &quote(&root))
         .replace("@journal@", PATH)
         .replace("@header@", HEADER)
@@ -68,7 +70,33 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         .replace("@fake@", FAKE_FOLDER)
         .replace("@card-get@", &card_lines(|setting| reading(setting).to_string()))
         .replace("@card-set@", &card_lines(|setting| card::command("\"$nic\"", setting, "\"$2\"")))
+        .replace("@left@", &left)
         .replace("@changes@", &changes)
+}
+
+/// Columns that a line of a script may have, unless it is a single word.
+const COLUMNS: usize = 100;
+
+/// A comment in as many lines as it needs.
+fn commented(text: &str, indent: &str) -> String {
+    let lines = report::wrap(text, COLUMNS - indent.len() - 2);
+    lines.iter().map(|line| format!("{indent}# {line}\n")).collect()
+}
+
+/// A call of a function with words that mean exactly these texts, continued where it would be too long.
+fn call(function: &str, texts: impl IntoIterator<Item = String>) -> String {
+    let (mut done, mut line) = (String::new(), format!("  {function}"));
+    for text in texts {
+        let word = quote(&text);
+        // Two columns for the sign that it goes on.
+        if line.chars().count() + 1 + word.chars().count() > COLUMNS - 2 {
+            done += &format!("{line} \\\n");
+            line = "     ".into();
+        }
+        line.push(' ');
+        line += &word;
+    }
+    format!("{done}{line}\n")
 }
 
 /// A word of bash that means exactly this text.
@@ -83,20 +111,18 @@ fn card_lines(line: impl Fn(CardSetting) -> String) -> String {
 /// How the ethtool program's output is read.
 fn reading(setting: CardSetting) -> &'static str {
     match setting {
-        CardSetting::CombinedChannels => {
-            "ethtool -l \"$nic\" | awk '/^Current/ {now = 1} now && /^Combined:/ {print $2}'"
-        }
-        CardSetting::RxRing => "ethtool -g \"$nic\" | awk '/^Current/ {now = 1} now && /^RX:/ {print $2}'",
-        CardSetting::TxRing => "ethtool -g \"$nic\" | awk '/^Current/ {now = 1} now && /^TX:/ {print $2}'",
+        CardSetting::CombinedChannels => "ethtool -l \"$nic\" | current Combined:",
+        CardSetting::RxRing => "ethtool -g \"$nic\" | current RX:",
+        CardSetting::TxRing => "ethtool -g \"$nic\" | current TX:",
         CardSetting::AdaptiveRx => "ethtool -c \"$nic\" | awk '/^Adaptive RX:/ {print $3}'",
-        CardSetting::RxUsecs => "ethtool -c \"$nic\" | awk '/^rx-usecs:/ {print $2}'",
-        CardSetting::Gro => "ethtool -k \"$nic\" | awk '/^generic-receive-offload:/ {print $2}'",
-        CardSetting::Tso => "ethtool -k \"$nic\" | awk '/^tcp-segmentation-offload:/ {print $2}'",
-        CardSetting::Gso => "ethtool -k \"$nic\" | awk '/^generic-segmentation-offload:/ {print $2}'",
-        CardSetting::Lro => "ethtool -k \"$nic\" | awk '/^large-receive-offload:/ {print $2}'",
-        CardSetting::Ntuple => "ethtool -k \"$nic\" | awk '/^ntuple-filters:/ {print $2}'",
-        CardSetting::PauseRx => "ethtool -a \"$nic\" | awk '/^RX:/ {print $2}'",
-        CardSetting::PauseTx => "ethtool -a \"$nic\" | awk '/^TX:/ {print $2}'",
+        CardSetting::RxUsecs => "ethtool -c \"$nic\" | field rx-usecs:",
+        CardSetting::Gro => "ethtool -k \"$nic\" | field generic-receive-offload:",
+        CardSetting::Tso => "ethtool -k \"$nic\" | field tcp-segmentation-offload:",
+        CardSetting::Gso => "ethtool -k \"$nic\" | field generic-segmentation-offload:",
+        CardSetting::Lro => "ethtool -k \"$nic\" | field large-receive-offload:",
+        CardSetting::Ntuple => "ethtool -k \"$nic\" | field ntuple-filters:",
+        CardSetting::PauseRx => "ethtool -a \"$nic\" | field RX:",
+        CardSetting::PauseTx => "ethtool -a \"$nic\" | field TX:",
         CardSetting::Eee => {
             "ethtool --show-eee \"$nic\" | awk '/EEE status:/ {print ($3 == \"enabled\") ? \"on\" : \"off\"}'"
         }
@@ -105,12 +131,13 @@ fn reading(setting: CardSetting) -> &'static str {
 
 const TEMPLATE: &str = r#"#!/usr/bin/env bash
 # Profile @profile@, made by `ringmq tune plan --format script` for this host:
-# @host@
+@host@
 #
-# Usage: bash SCRIPT [apply|revert]        exit code: 0 all as wanted, 1 something is not, 2 usage, 4 cannot run
+# Usage: bash SCRIPT [apply|revert]
+# Exit code: 0 all as wanted, 1 something is not, 2 usage, 4 cannot run
 #
-# Old values go to the journal of `ringmq tune` before each change, so `ringmq tune revert` undoes this script, and
-# `SCRIPT revert` undoes `ringmq tune apply`.
+# Old values go to the journal of `ringmq tune` before each change, so `ringmq tune revert` undoes
+# this script, and `SCRIPT revert` undoes `ringmq tune apply`.
 set -eu
 
 root=@root@
@@ -119,6 +146,10 @@ tab=$'\t'
 not_as_wanted=0
 
 say() { printf '%s\n' "$1" >&2; }
+
+# What the ethtool program says: of a table the part about now, of a list one field.
+current() { awk -v key="$1" '/^Current/ {now = 1} now && $1 == key {print $2}'; }
+field() { awk -v key="$1" '$1 == key {print $2}'; }
 
 card_get() { # NIC SETTING
   local nic=$1
@@ -147,6 +178,15 @@ value_of() { # TARGET
   printf '%s' "${text//"$tab"/\\t}"
 }
 
+# A device that was taken away, or an interrupt that has another number by now.
+is_gone() { # TARGET
+  local nic
+  case $1 in
+    card:*) nic=${1#card:}; [ ! -e "$root/sys/class/net/${nic%:*}" ] ;;
+    *) [ ! -e "$root$1" ] ;;
+  esac
+}
+
 write_value() { # TARGET VALUE
   local rest
   case $1 in
@@ -168,6 +208,8 @@ same() { # TARGET VALUE VALUE
   [ "$2" = "$3" ] || [ "$(plain "$1" "$2")" = "$(plain "$1" "$3")" ]
 }
 
+is_of_this_boot() { [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal"; }
+
 boot_id() { cat "$root/proc/sys/kernel/random/boot_id" 2>/dev/null || true; }
 
 note() { # LINE
@@ -175,21 +217,24 @@ note() { # LINE
   sync "$journal"
 }
 
-# Until this process ends no other one changes this host. The lock is the folder itself: no file is left behind.
+# Until this process ends no other one changes this host. The lock is the folder itself: no file is
+# left behind.
+busy() { say 'another `ringmq tune` or script of it is changing this host'; exit 4; }
+
 lock() {
   local folder=${journal%/*} attempt
   command -v flock > /dev/null || { say 'this needs the program flock'; exit 4; }
   for attempt in 1 2 3 4 5 6 7 8; do
     mkdir -p "$folder"
     exec {lock_fd}< "$folder" || continue
-    if ! flock -n "$lock_fd"; then say 'another `ringmq tune` or script of it is changing this host'; exit 4; fi
+    flock -n "$lock_fd" || busy
     if [ "/proc/$$/fd/$lock_fd" -ef "$folder" ]; then
       trap 'rmdir "${journal%/*}" 2>/dev/null || true' EXIT
       return 0
     fi
     exec {lock_fd}<&-
   done
-  say 'another `ringmq tune` or script of it is changing this host'; exit 4
+  busy
 }
 
 begun=0
@@ -198,7 +243,8 @@ begin() {
   [ "$begun" = 0 ] || return 0
   begun=1
   boot=$(boot_id)
-  if [ -e "$journal" ] && [ -z "$(tail -c 1 "$journal")" ] && grep -qxF -- "boot$tab$boot" "$journal"; then
+  if [ -e "$journal" ] && [ -z "$(tail -c 1 "$journal")" ] \
+    && grep -qxF -- "boot$tab$boot" "$journal"; then
     profile=$(grep "^profile$tab" "$journal" | tail -n 1) || true
     [ "$profile" = "profile${tab}@profile@" ] || note "profile${tab}@profile@"
     return 0
@@ -214,7 +260,9 @@ begin() {
   printf '%s\nboot\t%s\n' '@header@' "$boot" > "$journal.new"
   [ -z "$kept" ] || printf '%s\n' "$kept" >> "$journal.new"
   profile=$(grep "^profile$tab" "$journal.new" | tail -n 1) || true
-  [ "$profile" = "profile${tab}@profile@" ] || printf 'profile\t%s\n' '@profile@' >> "$journal.new"
+  if [ "$profile" != "profile${tab}@profile@" ]; then
+    printf 'profile\t%s\n' '@profile@' >> "$journal.new"
+  fi
   sync "$journal.new"
   mv "$journal.new" "$journal"
   sync "${journal%/*}"
@@ -238,8 +286,12 @@ keep() { # TARGET
   if [ -n "${before[$1]+known}" ]; then may_move "$1" "$1" "${before[$1]}" ''; fi
 }
 
+# Where the kernel refuses, it has no meaning beside the new value of the other.
 settle() { # TARGET
-  if [ -n "${noted[$1]-}" ]; then change "${names[$1]}" "$1" "${news[$1]}" ''; fi
+  local now new=${news[$1]-}
+  [ -n "${noted[$1]-}" ] && now=$(value_of "$1") || return 0
+  same "$1" "$now" "$new" || { write_value "$1" "$new" || true; } 2> /dev/null
+  note "done$tab$1$tab$new$tab$(value_of "$1")"
 }
 
 # The old value goes to the journal once, before the first write that may change it.
@@ -255,7 +307,7 @@ note_set() { # NAME TARGET OLD NEW COUNTERPART
 }
 
 is_known() { # TARGET NEW NOW
-  [ -e "$journal" ] && grep -qxF -- "boot$tab$(boot_id)" "$journal" && grep -qxF -- "done$tab$1$tab$2$tab$3" "$journal"
+  is_of_this_boot && grep -qxF -- "done$tab$1$tab$2$tab$3" "$journal"
 }
 
 change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]
@@ -270,7 +322,8 @@ change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]
   fi
   if [ -n "$is_noted" ] && same "$2" "$now" "$3"; then note "done$tab$2$tab$3$tab$now"; return 0; fi
   if [ -n "$moved" ] && [ -n "${names[$moved]-}" ] && [ -n "${before[$moved]+known}" ]; then
-    note_set "${names[$moved]}" "$moved" "${before[$moved]}" "${news[$moved]}" "${counterparts[$moved]}"
+    note_set "${names[$moved]}" "$moved" "${before[$moved]}" "${news[$moved]}" \
+      "${counterparts[$moved]}"
   fi
   note_set "$1" "$2" "$old" "$3" "$4"
   if ! write_value "$2" "$3"; then
@@ -283,7 +336,11 @@ change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]
 }
 
 apply() {
-@changes@}
+@left@@changes@}
+
+bring_back() { # TARGET OLD UNDO-TARGET UNDO-VALUE
+  write_value "$3" "$4" && same "$1" "$(value_of "$1")" "$2"
+}
 
 revert() {
   local -a lines=() kept=() ended=()
@@ -294,12 +351,12 @@ revert() {
   boot=$(sed -n 's/^boot\t//p' "$journal" | head -n 1)
   [ -z "$(tail -c 1 "$journal")" ] || sed -i '$d' "$journal"
   mapfile -t lines < "$journal"
-  # The values before the first write, or what was brought back: one write may move another value, which then is not somebody
-  # else's doing.
+  # The values before the first write, or what was brought back: one write may move another value,
+  # which then is not somebody else's doing.
   for index in "${!lines[@]}"; do
     IFS=$tab read -r kind name target now <<< "${lines[index]}"
     if [ "$kind" = set ] && [ "$boot" = "$(boot_id)" ] && [ -z "${seen[$target]+known}" ]; then
-      seen[$target]=$(value_of "$target") || unset "seen[$target]"
+      seen[$target]=$(value_of "$target" 2> /dev/null) || unset "seen[$target]"
     fi
   done
   for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
@@ -318,16 +375,21 @@ revert() {
         local place
         for place in "${!ended[@]}"; do
           case ${ended[place]} in
-            "done$tab$target$tab"* | "failed$tab$target") ending=${ended[place]}; unset 'ended[place]'; break ;;
+            "done$tab$target$tab"* | "failed$tab$target")
+              ending=${ended[place]}; unset 'ended[place]'; break ;;
           esac
         done
-        if ! now=$(value_of "$target"); then
+        if is_gone "$target"; then
+          say "$name: gone"; continue
+        elif ! now=$(value_of "$target"); then
           say "$name: cannot be read"
         elif same "$target" "$now" "$old"; then
           seen[$target]=$old; continue
-        elif at=${seen[$target]-$now}; [ -z "$ending" ] || same "$target" "$at" "$new" || same "$target" "$at" "$old" \
-          || { [ "${ending%%"$tab"*}" = 'done' ] && same "$target" "$at" "${ending##*"$tab"}"; }; then
-          if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then
+        elif at=${seen[$target]-$now}
+          [ -z "$ending" ] || same "$target" "$at" "$new" || same "$target" "$at" "$old" \
+          || { [ "${ending%%"$tab"*}" = 'done' ] && same "$target" "$at" "${ending##*"$tab"}"; }
+        then
+          if bring_back "$target" "$old" "$undo_target" "$undo_value"; then
             say "$name: $now -> $old"; seen[$target]=$old; continue
           fi
           say "$name: the kernel did not take $old back"
@@ -339,7 +401,8 @@ revert() {
         kept+=("${lines[index]}") ;;
     esac
   done
-  # A value that was back may have been moved when the next one was, as read_ahead_kb is when add_random is written.
+  # A value that was back may have been moved when the next one was, as read_ahead_kb is when
+  # add_random is written.
   if [ "$boot" = "$(boot_id)" ]; then
     local -A first=() held=()
     for index in "${!kept[@]}"; do
@@ -352,9 +415,11 @@ revert() {
     done
     for ((index = ${#lines[@]} - 1; index >= 0; index--)); do
       IFS=$tab read -r kind name target old new undo_target undo_value <<< "${lines[index]}"
-      if [ "$kind" != set ] || [ "${first[$target]}" != "$index" ] || [ -n "${held[$target]-}" ]; then continue; fi
+      [ "$kind" = set ] && [ "${first[$target]}" = "$index" ] || continue
+      [ -z "${held[$target]-}" ] || continue
+      if is_gone "$target"; then continue; fi
       if now=$(value_of "$target") && same "$target" "$now" "$old"; then continue; fi
-      if write_value "$undo_target" "$undo_value" && same "$target" "$(value_of "$target")" "$old"; then continue; fi
+      if bring_back "$target" "$old" "$undo_target" "$undo_value"; then continue; fi
       say "$name: the kernel did not take $old back"
       kept=("${lines[index]}" "${kept[@]}")
     done

@@ -2,31 +2,63 @@
 
 use std::fmt::Write;
 
-use crate::catalogue::{CardSetting, Catalogue, Class, Computation, Kind, Need, Profile, Rule, Tunable};
-use crate::plan::{Line, Plan, State, Target};
+use super::Exporting;
+use crate::catalogue::{CardSetting, Class, Computation, Kind, Need, Rule, Tunable};
+use crate::plan::{Line, Plan, State};
+use crate::probe::Nic;
 
-/// The value that a rule writes whatever the host.
-fn fixed_value(rule: &Rule) -> Option<String> {
+/// What a file says of an entry.
+enum Said {
+    /// This value.
+    Value(String),
+    /// This value, but only where the host has less or more: a file can only set it, so it is not set.
+    Bound(String),
+    /// Nothing but these words.
+    Words(String),
+}
+
+/// On a host what the plan found, whether it is to be written or there already; on any host what the rule says.
+fn said(plan: Option<&Plan>, nic: Option<&str>, tunable: &Tunable, rule: &Rule) -> Said {
+    if let Some(plan) = plan {
+        let is_of = |line: &&Line| nic.is_none_or(|nic| line.device == nic);
+        let line = on_host(plan, &tunable.id).find(is_of);
+        let unsupported = || plan.lines.iter().find(|line| line.id == tunable.id).map(|line| line.note.clone());
+        return match line {
+            Some(line) => Said::Value(written(line)),
+            None => Said::Words(format!("not on this host: {}", unsupported().unwrap_or_default())),
+        };
+    }
     match rule {
-        Rule::Set(value) => Some(value.text()),
-        Rule::AtLeast(number) | Rule::AtMost(number) => Some(number.to_string()),
-        _ => None,
+        Rule::Set(value) => Said::Value(value.text()),
+        Rule::AtLeast(number) | Rule::AtMost(number) => Said::Bound(number.to_string()),
+        _ => Said::Words(format!("{}; `ringmq tune plan` says the value", rule.words())),
     }
 }
 
-/// Lines of an entry on the plan's host that have a value to write, or have it already.
-fn on_host<'plan>(plan: Option<&'plan Plan>, id: &'plan str) -> impl Iterator<Item = &'plan Line> {
-    let lines = plan.into_iter().flat_map(|plan| plan.lines.iter());
-    lines.filter(move |line| line.id == id && (line.change.is_some() || line.state == State::Ok))
+/// The words before a value that a file must not set.
+fn only_if(rule: &Rule) -> &'static str {
+    if matches!(rule, Rule::AtLeast(_)) { "Only if the host has less: " } else { "Only if the host has more: " }
 }
 
-fn safe<'all>(
-    catalogue: &'all Catalogue,
-    profile: &Profile,
-    kind: Kind,
-) -> impl Iterator<Item = (&'all Tunable, &'all Rule)> {
-    let chosen = catalogue.chosen(profile).into_iter();
-    chosen.filter(move |(tunable, rule)| tunable.kind == kind && tunable.class == Class::Safe && rule.writes())
+/// Lines of an entry on the plan's host that have a value to write, or have it already.
+fn on_host<'plan>(plan: &'plan Plan, id: &'plan str) -> impl Iterator<Item = &'plan Line> {
+    let can_be =
+        |line: &&Line| line.state != State::Unsupported && (line.to_write.is_some() || line.state == State::Ok);
+    plan.lines.iter().filter(move |line| line.id == id).filter(can_be)
+}
+
+/// The chosen entries of the profile that write.
+fn writing<'all>(exporting: &Exporting<'all>) -> Vec<(&'all Tunable, &'all Rule)> {
+    let Exporting { catalogue, profile, choices, .. } = *exporting;
+    let mut chosen = catalogue.chosen(profile);
+    chosen.retain(|(tunable, rule)| rule.writes() && choices.includes(tunable));
+    chosen
+}
+
+fn safe<'all>(exporting: &Exporting<'all>, kind: Kind) -> Vec<(&'all Tunable, &'all Rule)> {
+    let mut chosen = writing(exporting);
+    chosen.retain(|(tunable, _)| tunable.kind == kind && tunable.class == Class::Safe);
+    chosen
 }
 
 fn comment(tunable: &Tunable) -> String {
@@ -35,32 +67,45 @@ fn comment(tunable: &Tunable) -> String {
 }
 
 /// sysctl.d.
-pub fn sysctl(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
-    let mut text = format!("# Profile {}. Read by systemd-sysctl, or by `sysctl -p FILE`.\n", profile.name);
-    for (tunable, rule) in safe(catalogue, profile, Kind::Sysctl) {
-        let computed = on_host(plan, &tunable.id).next().map(|line| match &line.change {
-            Some(change) => change.new.clone(),
-            None => line.have.replace('\t', " "),
-        });
+pub fn sysctl(exporting: &Exporting<'_>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    let mut text = format!("# Profile {profile}. Read by systemd-sysctl, or by `sysctl -p FILE`.\n");
+    for (tunable, rule) in safe(exporting, Kind::Sysctl) {
         text.push('\n');
         text += &comment(tunable);
-        let _ = match fixed_value(rule).or(computed) {
-            Some(value) => writeln!(text, "{} = {value}", tunable.id),
-            None => writeln!(text, "# {}: {}; `ringmq tune plan` says the number", tunable.id, rule.words()),
+        let _ = match said(plan, None, tunable, rule) {
+            Said::Value(value) => writeln!(text, "{} = {value}", tunable.id),
+            Said::Bound(value) => writeln!(text, "# {}{} = {value}", only_if(rule), tunable.id),
+            Said::Words(words) => writeln!(text, "# {}: {words}", tunable.id),
         };
     }
     text
 }
 
 /// tmpfiles.d, for settings below `/sys` that belong to no device.
-pub fn tmpfiles(catalogue: &Catalogue, profile: &Profile) -> String {
-    let mut text = format!("# Profile {}. Read by systemd-tmpfiles at boot.\n", profile.name);
-    for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
-        if let Some(value) = fixed_value(rule).filter(|_| !tunable.path.contains('{')) {
-            let _ = write!(text, "\n{}w {} - - - - {value}\n", comment(tunable), tunable.path);
+pub fn tmpfiles(exporting: &Exporting<'_>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    let mut text = format!("# Profile {profile}. Read by systemd-tmpfiles at boot.\n");
+    for (tunable, rule) in safe(exporting, Kind::Sysfs) {
+        if tunable.path.contains('{') {
+            continue;
         }
+        text.push('\n');
+        text += &comment(tunable);
+        let _ = match said(plan, None, tunable, rule) {
+            Said::Value(value) => writeln!(text, "w {} - - - - {value}", tunable.path),
+            Said::Bound(value) => writeln!(text, "# {}w {} - - - - {value}", only_if(rule), tunable.path),
+            Said::Words(words) => writeln!(text, "# {}: {words}", tunable.path),
+        };
     }
     text
+}
+
+/// sysusers.d: the user of the broker's unit.
+pub fn sysusers() -> String {
+    "# The user of ringmq.service. Read by systemd-sysusers at boot, and when it is called.\n\
+     u ringmq - \"RingMQ message broker\" /var/lib/ringmq\n"
+        .into()
 }
 
 /// limits.d, for brokers that no unit starts.
@@ -72,14 +117,16 @@ pub fn limits() -> String {
 }
 
 /// udev rules for disks, and for the queues of this host's cards.
-pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
-    let mut text = format!("# Profile {}. Read by udev whenever a device appears.\n", profile.name);
-    for (tunable, rule) in safe(catalogue, profile, Kind::Sysfs) {
-        let Some(attribute) = tunable.path.strip_prefix("/sys/block/{disk}/") else { continue };
+pub fn udev(exporting: &Exporting<'_>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    let mut text = format!("# Profile {profile}. Read by udev whenever a device appears.\n");
+    for (tunable, rule) in safe(exporting, Kind::Sysfs) {
+        let of_device = ["/sys/block/{disk}/", "/sys/block/{volume}/"];
+        let Some(attribute) = of_device.iter().find_map(|folder| tunable.path.strip_prefix(folder)) else { continue };
         text.push('\n');
         text += &comment(tunable);
         let lines = match plan {
-            Some(_) => on_host(plan, &tunable.id).map(|line| (line.device.clone(), "", written(line))).collect(),
+            Some(plan) => on_host(plan, &tunable.id).map(|line| (line.device.clone(), "", written(line))).collect(),
             None => on_any_disk(tunable, rule),
         };
         for (kernel, only, value) in lines {
@@ -90,22 +137,30 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
             );
         }
     }
-    for (tunable, _) in safe(catalogue, profile, Kind::Sysfs) {
+    for (tunable, _) in safe(exporting, Kind::Sysfs) {
         let Some(rest) = tunable.path.strip_prefix("/sys/class/net/{nic}/") else { continue };
-        for line in on_host(plan, &tunable.id) {
+        for line in plan.into_iter().flat_map(|plan| on_host(plan, &tunable.id)) {
             let (nic, queue) = line.device.split_once('/').unwrap_or((line.device.as_str(), ""));
             let attribute = rest.replace("{rx}", queue).replace("{tx}", queue);
             let value = written(line);
+            let host = exporting.on.map(|(host, _)| host);
+            let known = host.and_then(|host| host.nic(nic)).and_then(|nic| nic.address.as_ref());
+            // Rules run before the card has its name. A bridge or a VLAN may have the same address, but no driver.
+            let matched = match known {
+                Some((address, true)) => format!("DRIVERS==\"?*\", ATTR{{address}}==\"{address}\""),
+                Some((address, false)) => format!("ATTR{{address}}==\"{address}\""),
+                None => format!("KERNEL==\"{nic}\""),
+            };
             let _ = writeln!(
                 text,
-                "ACTION==\"add|change\", SUBSYSTEM==\"net\", KERNEL==\"{nic}\", ATTR{{{attribute}}}=\"{value}\""
+                "ACTION==\"add|change\", SUBSYSTEM==\"net\", {matched}, ATTR{{{attribute}}}=\"{value}\""
             );
         }
     }
     if plan.is_none() {
         text += "\n# Queues of cards (RPS, XPS) depend on the host: `ringmq tune export` on it writes them here.\n";
     }
-    if profile.name == "latency" {
+    if profile == "latency" {
         text += "\n# The broker keeps the processors from deep sleep while this profile is applied; it needs the device for it.\n\
                  KERNEL==\"cpu_dma_latency\", GROUP=\"ringmq\", MODE=\"0660\"\n\n";
     }
@@ -115,7 +170,7 @@ pub fn udev(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> St
 
 /// The value that a line of the plan wants on its device.
 fn written(line: &Line) -> String {
-    line.change.as_ref().map_or_else(|| line.have.clone(), |change| change.new.clone())
+    line.to_write.clone().unwrap_or_else(|| line.have.replace('\t', " "))
 }
 
 /// Kernel names, a further condition, and the value, for disks that nobody has seen yet. As for the tool itself, a
@@ -125,51 +180,67 @@ fn on_any_disk(tunable: &Tunable, rule: &Rule) -> Vec<(String, &'static str, Str
     const VIRTUAL: &str = "vd*[!0-9]|xvd*[!0-9]";
     const STILL: &str = ", ATTR{queue/rotational}==\"0\"";
     const ROTATING: &str = ", ATTR{queue/rotational}==\"1\"";
-    match (fixed_value(rule), rule) {
-        (Some(value), _) if tunable.needs.contains(&Need::SolidState) => {
-            vec![(REAL.into(), STILL, value.clone()), (VIRTUAL.into(), "", value)]
+    match rule {
+        Rule::Set(value) if tunable.needs.contains(&Need::SolidState) => {
+            vec![(REAL.into(), STILL, value.text()), (VIRTUAL.into(), "", value.text())]
         }
-        (Some(value), _) => vec![(format!("{REAL}|{VIRTUAL}"), "", value)],
-        (None, Rule::Computed(Computation::DiskScheduler)) => vec![
+        Rule::Set(value) => vec![(format!("{REAL}|{VIRTUAL}"), "", value.text())],
+        Rule::Computed(Computation::DiskScheduler) => vec![
             (REAL.into(), STILL, "none".into()),
             (REAL.into(), ROTATING, "mq-deadline".into()),
             (VIRTUAL.into(), "", "none".into()),
         ],
-        (None, _) => Vec::new(),
+        Rule::Computed(Computation::DiskSchedulerBySata) => vec![
+            (REAL.into(), STILL, "none".into()),
+            (REAL.into(), ROTATING, "mq-deadline".into()),
+            ("sd*[!0-9]".into(), ", DEVPATH==\"*/ata[0-9]*\"", "mq-deadline".into()),
+            (VIRTUAL.into(), "", "none".into()),
+        ],
+        _ => Vec::new(),
     }
 }
 
-/// A link file of systemd-networkd for the cards: the profile's settings that interrupt the link for a moment, applied
-/// when the card appears, when nobody is connected yet.
-pub fn link(catalogue: &Catalogue, profile: &Profile, plan: Option<&Plan>) -> String {
-    let mut names: Vec<&str> = plan
-        .into_iter()
-        .flat_map(|plan| plan.lines.iter())
-        .filter(|line| line.id.starts_with("nic.") && !line.device.is_empty())
-        .map(|line| line.device.split('/').next().unwrap_or_default())
-        .collect();
-    names.dedup();
-    let matched = match names.is_empty() {
-        true => "# Name the card: `ringmq tune export` on the host does it.\nOriginalName=CARD\n".into(),
-        false => format!("OriginalName={}\n", names.join(" ")),
+/// Link files of systemd-networkd, one per card of the host: the profile's settings that interrupt the link for a moment, applied
+/// when the card appears, when nobody is connected yet. Paths and texts.
+pub fn links(exporting: &Exporting<'_>) -> Vec<(String, String)> {
+    let path = |name: &str| format!("systemd/network/60-ringmq{name}.link");
+    match exporting.on.map_or(&[][..], |(host, _)| host.nics.as_slice()) {
+        [] => vec![(path(""), link(exporting, None))],
+        [one] => vec![(path(""), link(exporting, Some(one)))],
+        several => several.iter().map(|nic| (path(&format!("-{}", nic.name)), link(exporting, Some(nic)))).collect(),
+    }
+}
+
+fn link(exporting: &Exporting<'_>, nic: Option<&Nic>) -> String {
+    let (profile, plan) = (&exporting.profile.name, exporting.on.map(|(_, plan)| plan));
+    // A name that udev itself gave matches nothing.
+    let matched = match nic.map(|nic| (&nic.name, &nic.address)) {
+        None => {
+            "# Give the card's address: `ringmq tune export` on the host does it.\nPermanentMACAddress=CARD\n".into()
+        }
+        Some((name, Some((address, true)))) => format!("# {name}\nPermanentMACAddress={address}\n"),
+        Some((name, Some((address, false)))) => format!("# {name}\nMACAddress={address}\n"),
+        Some((name, None)) => format!("OriginalName={name}\n"),
     };
     let mut text = format!(
-        "# Profile {}. Read by udev when the card appears, before anybody is connected.\n\
+        "# Profile {profile}. Read by udev when the card appears, before anybody is connected.\n\
          [Match]\n{matched}\n[Link]\n\
          # As in systemd's own default file, which this one replaces for the card.\n\
          NamePolicy=keep kernel database onboard slot path\n\
-         MACAddressPolicy=persistent\n",
-        profile.name
+         MACAddressPolicy=persistent\n"
     );
-    for (tunable, rule) in catalogue.chosen(profile) {
-        let Some(setting) = tunable.setting.filter(|_| rule.writes()) else { continue };
-        let planned = on_host(plan, &tunable.id).find_map(|line| match &line.change {
-            Some(change) if matches!(change.target, Target::Card(..)) => Some(change.new.clone()),
-            _ => None,
-        });
-        let Some(value) = fixed_value(rule).or(planned) else {
-            let _ = writeln!(text, "# {}: {}", tunable.id, rule.words());
-            continue;
+    for (tunable, rule) in writing(exporting) {
+        let Some(setting) = tunable.setting else { continue };
+        let value = match said(plan, nic.map(|nic| nic.name.as_str()), tunable, rule) {
+            Said::Value(value) => value,
+            Said::Bound(value) => {
+                let _ = writeln!(text, "# {}{} {value}", only_if(rule), tunable.id);
+                continue;
+            }
+            Said::Words(words) => {
+                let _ = writeln!(text, "# {}: {words}", tunable.id);
+                continue;
+            }
         };
         text += &comment(tunable);
         let yes = if value == "on" { "yes" } else { "no" };

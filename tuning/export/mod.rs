@@ -6,10 +6,11 @@
 mod files;
 mod units;
 
-pub use units::{TUNE_DROP_IN, TUNE_UNIT, broker_unit, tune_drop_in, tune_unit};
+pub use units::{CONFIG, DATA_DIR, Service, TUNE_DROP_IN, TUNE_UNIT, broker_unit, tune_drop_in, tune_unit};
 
 use crate::catalogue::{Catalogue, Profile};
-use crate::plan::Plan;
+use crate::plan::{Choices, Plan};
+use crate::probe::Host;
 
 /// A file to write, below the directory that the operator names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,26 +21,36 @@ pub struct ExportedFile {
     pub text: String,
 }
 
-/// All files of a profile, for the host of the plan if there is one. `program` and `arguments` are those of the tool in
-/// the boot-time unit.
-pub fn files(
-    catalogue: &Catalogue,
-    profile: &Profile,
-    plan: Option<&Plan>,
-    program: &str,
-    arguments: &str,
-) -> Vec<ExportedFile> {
-    let placement = plan.map(|plan| &plan.placement);
+/// What is exported.
+#[derive(Debug, Clone, Copy)]
+pub struct Exporting<'all> {
+    /// Where the profile is from.
+    pub catalogue: &'all Catalogue,
+    /// The profile.
+    pub profile: &'all Profile,
+    /// Which of its entries. Classes do not matter: files act before anybody is connected.
+    pub choices: &'all Choices,
+    /// The host that the files are for; `None`: any.
+    pub on: Option<(&'all Host, &'all Plan)>,
+    /// How the units call the program.
+    pub service: &'all Service,
+}
+
+/// All files of a profile.
+pub fn files(exporting: &Exporting<'_>) -> Vec<ExportedFile> {
+    let Exporting { catalogue, profile, on, service, .. } = exporting;
+    let placement = on.map(|(_, plan)| &plan.placement);
     let file = |path: &str, text: String| ExportedFile { path: path.into(), text };
     let mut all = vec![
-        file("sysctl.d/60-ringmq.conf", files::sysctl(catalogue, profile, plan)),
-        file("tmpfiles.d/60-ringmq.conf", files::tmpfiles(catalogue, profile)),
+        file("sysctl.d/60-ringmq.conf", files::sysctl(exporting)),
+        file("tmpfiles.d/60-ringmq.conf", files::tmpfiles(exporting)),
+        file("sysusers.d/60-ringmq.conf", files::sysusers()),
         file("security/limits.d/60-ringmq.conf", files::limits()),
-        file("udev/rules.d/60-ringmq.rules", files::udev(catalogue, profile, plan)),
-        file("systemd/network/60-ringmq.link", files::link(catalogue, profile, plan)),
-        file("systemd/system/ringmq.service", broker_unit(catalogue, placement, program)),
-        file("systemd/system/ringmq-tune.service", tune_unit(&profile.name, program, arguments)),
+        file("udev/rules.d/60-ringmq.rules", files::udev(exporting)),
     ];
+    all.extend(files::links(exporting).into_iter().map(|(path, text)| file(&path, text)));
+    all.push(file("systemd/system/ringmq.service", broker_unit(catalogue, placement, service)));
+    all.push(file("systemd/system/ringmq-tune.service", tune_unit(&profile.name, service)));
     if let Some(placement) = placement.filter(|placement| !placement.is_shared()) {
         all.push(file("systemd/system/irqbalance.service.d/60-ringmq.conf", units::irqbalance(placement)));
     }

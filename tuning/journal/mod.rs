@@ -268,7 +268,13 @@ impl<'system> Recorder<'system> {
         Ok(self.system.append_synced(PATH, &entry.line())?)
     }
 
-    fn begin(&mut self) -> Result<(), JournalError> {
+    /// Whether the journal is of this boot and says that this profile is applied.
+    pub fn is_of_profile(&self) -> bool {
+        self.earlier().is_some_and(|journal| journal.profile() == Some(self.profile.as_str()))
+    }
+
+    /// Writes down the profile, if nothing else is to be.
+    pub fn begin(&mut self) -> Result<(), JournalError> {
         let usable = self.journal.as_ref().filter(|journal| journal.boot_id == self.boot_id && !journal.torn);
         if let Some(journal) = usable {
             if journal.profile() != Some(self.profile.as_str()) {

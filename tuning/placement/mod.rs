@@ -1,10 +1,10 @@
 //! Which cores handle interrupts and which run shards, decided together. Pure.
 //!
 //! Invariants: both lists are ascending, not empty, and within the processors that the process may use; they are equal
-//! (shared) or do not meet (reserved).
+//! (shared) or do not meet (reserved). A decision that was written down is followed until another one is.
 
 use crate::catalogue::ShardThreads;
-use crate::probe::{Cpu, Host, format_list};
+use crate::probe::{Cpu, Host, format_list, parse_list};
 
 /// More shards than this gain nothing: a broker numbers them by the bits of a word.
 pub const MAX_SHARDS: usize = 64;
@@ -39,6 +39,22 @@ impl Placement {
         self.interrupts[queue % self.interrupts.len()]
     }
 
+    /// The decision that such a file holds: what a broker runs on, whatever would be decided now. `None` if it is none, or
+    /// is about processors that this host does not have.
+    pub fn of_file(text: &str, host: &Host) -> Option<Placement> {
+        let table: toml::Table = text.parse().ok()?;
+        let list = |key: &str| table.get(key)?.as_str().and_then(parse_list).filter(|list| !list.is_empty());
+        let (interrupts, shards) = (list("interrupts")?, list("shards")?);
+        let place = |id: &usize| host.topology.cpus.iter().find(|cpu| cpu.id == *id);
+        if !interrupts.iter().chain(&shards).all(|id| place(id).is_some()) {
+            return None;
+        }
+        let node = shards.first().and_then(place).map_or(0, |cpu| cpu.node);
+        let reasons =
+            vec!["As `ringmq tune cpus` decided and the broker runs: its file is in the data directory.".into()];
+        Some(Placement { interrupts, shards, node, reasons })
+    }
+
     /// The file that a broker reads its cores from.
     pub fn file_text(&self, profile: &str) -> String {
         let reasons: String = self.reasons.iter().map(|reason| format!("# {reason}\n")).collect();
@@ -51,8 +67,13 @@ impl Placement {
     }
 }
 
-/// Decides for this host.
-pub fn decide(host: &Host, threads: ShardThreads) -> Placement {
+/// Receive queues of the card that has most.
+pub fn queues(host: &Host) -> usize {
+    host.nics.iter().map(|nic| nic.rx.len()).max().unwrap_or(0)
+}
+
+/// Decides for this host and the queues that its cards have, or will have.
+pub fn decide(host: &Host, threads: ShardThreads, queues: usize) -> Placement {
     let usable = host.topology.usable();
     let mut reasons = Vec::new();
     let (node, on_node) = choose_node(host, &usable, &mut reasons);
@@ -63,7 +84,6 @@ pub fn decide(host: &Host, threads: ShardThreads) -> Placement {
     }
     let cores = cores(&on_node);
     let candidates = shard_threads(&cores, threads);
-    let queues = host.nics.iter().map(|nic| nic.rx.len()).max().unwrap_or(0);
     if queues >= candidates.len() {
         reasons
             .push(format!("{queues} queues for {} shards: each shard takes the packets of its own.", candidates.len()));
@@ -160,7 +180,14 @@ mod tests {
         let cpus: Vec<Cpu> = (0..total * threads).map(cpu).collect();
         let allowed = cpus.iter().map(|cpu| cpu.id).collect();
         let rx = (0..queues).map(|queue| format!("rx-{queue}")).collect();
-        let nic = Nic { name: "eth0".into(), rx, tx: Vec::new(), interrupts: Vec::new(), node: Some(nodes - 1) };
+        let nic = Nic {
+            name: "eth0".into(),
+            rx,
+            tx: Vec::new(),
+            interrupts: Vec::new(),
+            node: Some(nodes - 1),
+            address: None,
+        };
         Host {
             topology: Topology { cpus, allowed },
             memory_bytes: 1 << 30,
@@ -170,13 +197,16 @@ mod tests {
             directories: Vec::new(),
             disks: Vec::new(),
             no_disk_because: String::new(),
+            volumes: Vec::new(),
             nics: vec![nic],
             no_nic_because: String::new(),
+            cores_file: None,
+            broker: None,
         }
     }
 
     fn lists(host: &Host, threads: ShardThreads) -> (String, String) {
-        let placement = decide(host, threads);
+        let placement = decide(host, threads, queues(host));
         (format_list(&placement.interrupts), format_list(&placement.shards))
     }
 
@@ -204,6 +234,20 @@ mod tests {
     }
 
     #[test]
+    fn the_file_is_read_back() {
+        // Goal: what `tune cpus` wrote is what is planned with, also where it would decide otherwise by now. Method: write
+        // and read; a file of a greater machine, one that lacks a list, none.
+        let small = host(1, 8, 1, 1);
+        let placement = decide(&small, ShardThreads::OnePerCore, 1);
+        let text = placement.file_text("latency");
+        let read = Placement::of_file(&text, &host(1, 8, 1, 8)).expect("a decision");
+        assert_eq!((read.interrupts, read.shards), (placement.interrupts, placement.shards));
+        assert_eq!(Placement::of_file(&text, &host(1, 4, 1, 1)), None);
+        assert_eq!(Placement::of_file("shards = \"0\"", &small), None);
+        assert_eq!(Placement::of_file("", &small), None);
+    }
+
+    #[test]
     fn only_allowed_processors_are_used() {
         // Goal: a container's set of processors is respected. Method: eight of sixteen are allowed, on both nodes.
         let mut host = host(2, 8, 1, 1);
@@ -221,7 +265,7 @@ mod tests {
                     for queues in [0, 1, 4, 64] {
                         for which in [ShardThreads::OnePerCore, ShardThreads::All] {
                             let host = host(nodes, cores, threads, queues);
-                            let placement = decide(&host, which);
+                            let placement = decide(&host, which, super::queues(&host));
                             let shape = (nodes, cores, threads, queues);
                             assert!(!placement.shards.is_empty() && !placement.interrupts.is_empty(), "{shape:?}");
                             let apart = placement.shards.iter().all(|id| !placement.interrupts.contains(id));

@@ -10,9 +10,12 @@ pub use target::Target;
 
 use std::collections::BTreeSet;
 
-use crate::catalogue::{Catalogue, CatalogueError, Class, Kind, Need, Profile, Rule, Severity, Tunable};
+use crate::catalogue::{
+    CardSetting, Catalogue, CatalogueError, Class, Computation, Inquiry, Kind, Need, Profile, Rule, Severity, Tunable,
+};
+use crate::journal::{Entry, Journal};
 use crate::placement::{self, Placement};
-use crate::probe::{Access, Answer, Host, Nic, System, ask};
+use crate::probe::{Access, Answer, DataDirectory, Host, Nic, System, ask};
 use wanted::{Place, Situation, Wanted, not_offered, wanted};
 
 /// Which governor decides how the processors idle.
@@ -27,7 +30,24 @@ pub struct Choices {
     pub allow: BTreeSet<Class>,
     /// Leaves unproven entries as they are.
     pub proven_only: bool,
+    /// Takes the cards' queues as they are: their number was just written, or could not be.
+    pub queues_are_settled: bool,
 }
+
+impl Choices {
+    /// Whether an entry is among them, whatever its class.
+    pub fn includes(&self, tunable: &Tunable) -> bool {
+        (self.only.is_empty() || self.only.contains(&tunable.id)) && (!self.proven_only || tunable.evidence.is_proven())
+    }
+
+    /// Whether an entry may be written, as far as these choices go.
+    fn may_write(&self, tunable: &Tunable) -> bool {
+        self.includes(tunable) && (tunable.class == Class::Safe || self.allow.contains(&tunable.class))
+    }
+}
+
+/// What is said of an entry that depends on the number of queues while that is about to change.
+const AFTER_QUEUES: &str = "decided when nic.channels is written";
 
 /// How an entry stands on one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +125,10 @@ pub struct Line {
     pub unproven: bool,
     /// Why the entry exists.
     pub why: String,
+    /// The place that the rule writes to; `None` if it only looks, or means nothing here.
+    pub target: Option<Target>,
+    /// What the rule would write if it may and can; `None` where it is satisfied or means nothing.
+    pub to_write: Option<String>,
     /// What would be written.
     pub change: Option<Change>,
 }
@@ -134,12 +158,44 @@ pub struct Plan {
     pub placement: Placement,
     /// All entries, in the order of the catalogue.
     pub lines: Vec<Line>,
+    /// Whether it has all entries of the profile.
+    pub is_whole: bool,
+    /// What another profile that is applied set and this one says nothing of. Apply brings it back first. Empty for a plan of
+    /// single entries.
+    pub left_behind: Vec<Undo>,
 }
 
 impl Plan {
     /// What would be written, in order.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.lines.iter().filter_map(|line| line.change.as_ref())
+    }
+
+    /// Lines that are decided when the cards have the number of queues that this plan gives them: then the host must be looked
+    /// at again.
+    pub fn postponed_count(&self) -> usize {
+        self.lines.iter().filter(|line| line.note == AFTER_QUEUES).count()
+    }
+
+    /// Every place that the profile writes to, whether it has to or not.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.lines.iter().filter_map(|line| line.target.as_ref())
+    }
+
+    /// Whether the host is as the profile wants it, as far as it may be written: something of it means something here, and
+    /// nothing of that is otherwise.
+    pub fn is_fulfilled(&self) -> bool {
+        let differs = |line: &Line| match line.state {
+            State::Drift => true,
+            // Read-only here, or not offered by the kernel.
+            State::Unsupported => line.to_write.is_some(),
+            State::Ok | State::Advice => false,
+        };
+        let is_there = |line: &Line| line.state == State::Ok && line.target.is_some();
+        self.is_whole
+            && self.lines.iter().any(is_there)
+            && !self.lines.iter().any(differs)
+            && self.left_behind.is_empty()
     }
 
     /// Lines of a state.
@@ -181,16 +237,78 @@ pub fn make(
             return Err(CatalogueError::UnknownTunable { id: format!("{id} of profile {}", profile.name), valid });
         }
     }
-    let placement = placement::decide(host, profile.shard_threads);
-    let situation = Situation { system, host, placement: &placement };
+    let written = host.cores_file.as_ref().and_then(|text| Placement::of_file(text, host));
+    let placement = written.unwrap_or_else(|| decide_cores(system, catalogue, host, profile, choices));
+    let mut situation = Situation { system, host, placement: &placement, cards_in_change: Vec::new() };
+    let is_chosen = |tunable: &Tunable| choices.only.is_empty() || choices.only.contains(&tunable.id);
+    let is_groundwork = |tunable: &Tunable| tunable.setting == Some(CardSetting::CombinedChannels);
+    if let Some((tunable, rule)) = chosen.iter().find(|(tunable, _)| is_groundwork(tunable) && is_chosen(tunable))
+        && !choices.queues_are_settled
+    {
+        let lines = assess(&situation, choices, tunable, rule).into_iter().filter(|line| line.change.is_some());
+        situation.cards_in_change = lines.map(|line| line.device).collect();
+    }
     let mut lines = Vec::new();
     for (tunable, rule) in chosen {
-        if choices.only.is_empty() || choices.only.contains(&tunable.id) {
+        if is_chosen(tunable) {
             lines.extend(assess(&situation, choices, tunable, rule));
         }
     }
     let (host_line, boot_id) = (host.summary(), host.boot_id.clone());
-    Ok(Plan { profile: profile.name.clone(), host: host_line, boot_id, placement, lines })
+    let name = profile.name.clone();
+    let is_whole = choices.only.is_empty();
+    let mut plan =
+        Plan { profile: name, host: host_line, boot_id, placement, lines, is_whole, left_behind: Vec::new() };
+    // A profile that only looks takes no other's place.
+    if is_whole && plan.targets().next().is_some() {
+        plan.left_behind = left_behind(system, &plan);
+    }
+    Ok(plan)
+}
+
+/// The first values, by the journal, of what another profile set and this plan has no place for.
+fn left_behind(system: &dyn System, plan: &Plan) -> Vec<Undo> {
+    let journal = Journal::read(system).ok().flatten().filter(|journal| journal.boot_id == plan.boot_id);
+    let other = journal.filter(|journal| journal.profile().is_some_and(|name| name != plan.profile));
+    let mut found: Vec<Undo> = Vec::new();
+    for entry in other.iter().flat_map(|journal| &journal.entries) {
+        if let Entry::Set { target, old, .. } = entry
+            && plan.targets().all(|own| own != target)
+            && found.iter().all(|undo| undo.target != *target)
+        {
+            found.push(Undo { target: target.clone(), value: old.clone() });
+        }
+    }
+    found
+}
+
+/// Which cores for what, with the queues that the cards will have once the profile's rule for them is followed, if it may be.
+/// A decision that was written down is not looked at: this is how it is made.
+pub fn decide_cores(
+    system: &dyn System,
+    catalogue: &Catalogue,
+    host: &Host,
+    profile: &Profile,
+    choices: &Choices,
+) -> Placement {
+    let (now, threads) = (placement::queues(host), profile.shard_threads);
+    let chosen = catalogue.chosen(profile);
+    let rule = chosen.iter().find(|(tunable, _)| tunable.setting == Some(CardSetting::CombinedChannels));
+    let present = placement::decide(host, threads, now);
+    let wish = match rule {
+        Some((tunable, Rule::Computed(rule))) if choices.may_write(tunable) && !choices.queues_are_settled => {
+            match rule {
+                Computation::ChannelsForShards => present.shards.len(),
+                _ => host.topology.usable().len(),
+            }
+        }
+        _ => return present,
+    };
+    let to_come = host.nics.iter().map(|nic| match system.card(&nic.name, CardSetting::CombinedChannels) {
+        Ok((_, Some(maximum))) => wish.min(usize::try_from(maximum).unwrap_or(wish)),
+        _ => nic.rx.len(),
+    });
+    placement::decide(host, threads, to_come.max().unwrap_or(now))
 }
 
 /// All devices of an entry, or why there is none.
@@ -198,6 +316,22 @@ fn places<'host>(tunable: &Tunable, host: &'host Host) -> Result<Vec<(String, Pl
     let has = |placeholder: &str| tunable.path.contains(placeholder);
     let on_disk = has("{disk}") || tunable.needs.contains(&Need::SolidState);
     let on_nic = has("{nic}") || tunable.kind == Kind::Ethtool || has("{irq}");
+    if tunable.inquiry.is_some_and(Inquiry::is_of_directory) {
+        let one = |directory: &'host DataDirectory| {
+            (directory.path.clone(), Place { directory: Some(directory), ..Place::default() })
+        };
+        if host.directories.is_empty() {
+            return Err("no data directory was named".into());
+        }
+        return Ok(host.directories.iter().map(one).collect());
+    }
+    if has("{volume}") {
+        if host.volumes.is_empty() {
+            return Err(host.no_disk_because.clone());
+        }
+        let one = |name: &'host String| (name.clone(), Place { volume: Some(name.as_str()), ..Place::default() });
+        return Ok(host.volumes.iter().map(one).collect());
+    }
     if on_disk {
         if host.disks.is_empty() {
             return Err(host.no_disk_because.clone());
@@ -248,6 +382,7 @@ fn places<'host>(tunable: &Tunable, host: &'host Host) -> Result<Vec<(String, Pl
 fn fill(path: &str, place: &Place<'_>) -> String {
     let queue = place.queue.unwrap_or_default();
     path.replace("{disk}", place.disk.unwrap_or_default())
+        .replace("{volume}", place.volume.unwrap_or_default())
         .replace("{nic}", place.nic.map_or("", |nic: &Nic| nic.name.as_str()))
         .replace("{rx}", queue)
         .replace("{tx}", queue)
@@ -272,6 +407,7 @@ fn unmet_need(situation: &Situation<'_>, tunable: &Tunable, place: &Place<'_>) -
     })
 }
 
+/// At least one line.
 fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule: &Rule) -> Vec<Line> {
     let blank = |device: String| Line {
         id: tunable.id.clone(),
@@ -284,6 +420,8 @@ fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule:
         class: tunable.class,
         unproven: rule.writes() && !tunable.evidence.is_proven(),
         why: tunable.why.clone(),
+        target: None,
+        to_write: None,
         change: None,
     };
     let mut lines = match places(tunable, situation.host) {
@@ -299,6 +437,13 @@ fn assess(situation: &Situation<'_>, choices: &Choices, tunable: &Tunable, rule:
         lines.truncate(1);
         lines[0].device.clear();
     }
+    // Directories are named only where they differ.
+    let first = (lines[0].have.clone(), lines[0].state);
+    let is_same = |line: &Line| line.have == first.0 && line.state == first.1;
+    if tunable.inquiry.is_some_and(Inquiry::is_of_directory) && lines.iter().all(is_same) {
+        lines.truncate(1);
+        lines[0].device.clear();
+    }
     lines
 }
 
@@ -311,15 +456,19 @@ fn assess_one(
     mut line: Line,
 ) -> Line {
     let system = situation.system;
-    if let Some(reason) = unmet_need(situation, tunable, place) {
-        return Line { note: reason, ..line };
-    }
     let target = match (tunable.setting, tunable.path.is_empty()) {
         (Some(setting), _) => place.nic.map(|nic| Target::Card(nic.name.clone(), setting)),
         (None, false) => Some(Target::File(fill(&tunable.path, place))),
         (None, true) => None,
     };
-    line.have = match present(situation, tunable, target.as_ref()) {
+    line.target = target.clone().filter(|_| rule.writes());
+    if rule.writes() && depends_on_queues(situation, tunable, rule, place) {
+        return Line { state: State::Advice, note: AFTER_QUEUES.into(), ..line };
+    }
+    if let Some(reason) = unmet_need(situation, tunable, place) {
+        return Line { note: reason, ..line };
+    }
+    line.have = match present(situation, tunable, place, target.as_ref()) {
         Ok(have) => have,
         Err(reason) => return Line { note: reason, ..line },
     };
@@ -337,12 +486,17 @@ fn assess_one(
     }
     let (Some(new), Some(target), true) = (new, target, rule.writes()) else {
         line.state = if tunable.severity == Severity::Fatal { State::Drift } else { State::Advice };
-        line.note = "change by hand".into();
-        if tunable.directive.is_some() {
-            line.note = "set by the unit".into();
+        let of_asking = situation.host.broker.is_none() && tunable.inquiry.is_some_and(Inquiry::is_of_process);
+        line.note = match (tunable.directive.is_some(), of_asking) {
+            (true, true) => "of this shell, no broker runs; set by the unit",
+            (true, false) => "set by the unit",
+            (false, true) => "of this shell, no broker runs; change by hand",
+            (false, false) => "change by hand",
         }
+        .into();
         return line;
     };
+    line.to_write = Some(new.clone());
     if let Target::File(path) = &target
         && let Some(reason) = system.read(path).ok().and_then(|text| not_offered(&text, &new))
     {
@@ -381,6 +535,22 @@ fn assess_one(
     line
 }
 
+/// Whether the value follows from queues whose number is about to change.
+fn depends_on_queues(situation: &Situation<'_>, tunable: &Tunable, rule: &Rule, place: &Place<'_>) -> bool {
+    let in_change = &situation.cards_in_change;
+    let of_queue = ["{rx}", "{tx}", "{irq}"].iter().any(|part| tunable.path.contains(part));
+    match rule {
+        Rule::Computed(Computation::RfsEntries) => !in_change.is_empty(),
+        Rule::Computed(Computation::NtupleWithRfs | Computation::AdaptiveRxOff) => {
+            place.nic.is_some_and(|nic| in_change.contains(&nic.name))
+        }
+        _ => {
+            (of_queue || tunable.needs.contains(&Need::SeveralQueues))
+                && place.nic.is_some_and(|nic| in_change.contains(&nic.name))
+        }
+    }
+}
+
 /// How to bring a value back: usually by writing it; a zero beside a counterpart that is not zero cannot be written, but
 /// comes back when the counterpart is.
 pub fn undo_of(system: &dyn System, target: &Target, old: &str, counterpart: Option<&Target>) -> Undo {
@@ -395,7 +565,12 @@ pub fn undo_of(system: &dyn System, target: &Target, old: &str, counterpart: Opt
 }
 
 /// The value now, or why there is none.
-fn present(situation: &Situation<'_>, tunable: &Tunable, target: Option<&Target>) -> Result<String, String> {
+fn present(
+    situation: &Situation<'_>,
+    tunable: &Tunable,
+    place: &Place<'_>,
+    target: Option<&Target>,
+) -> Result<String, String> {
     let Situation { system, host, .. } = situation;
     if let Some(target) = target {
         if let Target::File(path) = target
@@ -409,7 +584,7 @@ fn present(situation: &Situation<'_>, tunable: &Tunable, target: Option<&Target>
         });
     }
     if let Some(inquiry) = tunable.inquiry {
-        return match ask(*system, host, inquiry) {
+        return match ask(*system, host, place.directory, inquiry) {
             Answer::Is(text) => Ok(text),
             Answer::Unsupported(reason) => Err(reason),
         };

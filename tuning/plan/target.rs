@@ -59,6 +59,17 @@ impl Target {
         Ok(value)
     }
 
+    /// Whether the place is gone: its device was taken away, or its interrupt has another number by now.
+    pub fn is_gone(&self, system: &dyn System) -> bool {
+        match self {
+            Target::File(path) => system.read(path).is_err_and(|error| {
+                let code = error.raw_os_error();
+                error.kind() == io::ErrorKind::NotFound || matches!(code, Some(libc::ENODEV | libc::ENXIO))
+            }),
+            Target::Card(nic, _) => !system.exists(&format!("/sys/class/net/{nic}")),
+        }
+    }
+
     /// Writes a value.
     pub fn write(&self, system: &dyn System, value: &str) -> io::Result<()> {
         match self {

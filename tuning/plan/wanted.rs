@@ -2,7 +2,7 @@
 
 use crate::catalogue::{CardSetting, Computation, Rule};
 use crate::placement::Placement;
-use crate::probe::{Host, Interrupt, Nic, System, format_mask};
+use crate::probe::{DataDirectory, Host, Interrupt, Nic, System, format_mask};
 
 use super::target::{Target, choice};
 
@@ -14,8 +14,12 @@ const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "hyperv_clocksource_tsc_page"
 /// The device that an entry is looked at on.
 #[derive(Debug, Clone, Default)]
 pub struct Place<'host> {
+    /// A data directory.
+    pub directory: Option<&'host DataDirectory>,
     /// A disk's name.
     pub disk: Option<&'host str>,
+    /// What a file system is on: a disk, or what is made of disks.
+    pub volume: Option<&'host str>,
     /// A card.
     pub nic: Option<&'host Nic>,
     /// Name of a receive or send queue.
@@ -50,6 +54,8 @@ pub struct Situation<'all> {
     pub host: &'all Host,
     /// The decision about cores.
     pub placement: &'all Placement,
+    /// Cards whose number of queues is about to change.
+    pub cards_in_change: Vec<String>,
 }
 
 fn fixed(target: Option<&Target>, have: &str, want: String) -> Wanted {
@@ -104,7 +110,7 @@ fn computed(
     target: Option<&Target>,
     have: &str,
 ) -> Wanted {
-    let Situation { system, host, placement } = situation;
+    let Situation { system, host, placement, .. } = situation;
     let shards = placement.shards.len();
     let queues = |nic: &Nic| nic.rx.len().max(1);
     // Two processors only push packets to each other.
@@ -126,7 +132,9 @@ fn computed(
             fixed(if host.nics.iter().any(steering_helps) { RFS_ENTRIES } else { 0 }.to_string())
         }
         Computation::RfsFlowCount => {
-            on_nic(place, |nic| fixed(if steering_helps(nic) { RFS_ENTRIES / queues(nic) } else { 0 }.to_string()))
+            // The kernel would round up itself, and the value never be as written.
+            let share = |nic: &Nic| (RFS_ENTRIES / queues(nic)).next_power_of_two();
+            on_nic(place, |nic| fixed(if steering_helps(nic) { share(nic) } else { 0 }.to_string()))
         }
         Computation::RpsOffIfEnoughQueues | Computation::RpsAllShardCores => {
             on_nic(place, |nic| fixed(if steering_helps(nic) { format_mask(&placement.shards) } else { "0".into() }))
@@ -144,6 +152,14 @@ fn computed(
                 shards.filter(|(index, _)| index % nic.tx.len() == number).map(|(_, cpu)| *cpu).collect();
             fixed(format_mask(&own))
         }),
+        Computation::AdaptiveRxOff => on_nic(place, |nic| match nic.rx.len() {
+            0 | 1 => Wanted::Unsupported("one receive queue".into()),
+            _ => fixed("off".into()),
+        }),
+        Computation::NtupleWithRfs => on_nic(place, |nic| match steering_helps(nic) {
+            true => fixed("on".into()),
+            false => Wanted::Unsupported("queues suffice: RFS is off, and alone the filters steer nothing".into()),
+        }),
         Computation::ChannelsForShards => bounded_by_card(*system, place, target, have, shards as u64),
         Computation::ChannelsForCores => {
             bounded_by_card(*system, place, target, have, host.topology.usable().len() as u64)
@@ -159,10 +175,15 @@ fn computed(
             Some(interrupt) => fixed(placement.core_of_queue(interrupt.queue).to_string()),
             None => Wanted::Unsupported("no interrupt".into()),
         },
-        Computation::DiskScheduler => match place.disk.and_then(|name| host.disk(name)) {
-            Some(disk) => fixed(if disk.seeks() { "mq-deadline" } else { "none" }.into()),
-            None => Wanted::Unsupported(host.no_disk_because.clone()),
-        },
+        Computation::DiskScheduler | Computation::DiskSchedulerBySata => {
+            match place.disk.and_then(|name| host.disk(name)) {
+                Some(disk) => {
+                    let is_short = computation == Computation::DiskSchedulerBySata && disk.is_sata;
+                    fixed(if disk.seeks() || is_short { "mq-deadline" } else { "none" }.into())
+                }
+                None => Wanted::Unsupported(host.no_disk_because.clone()),
+            }
+        }
         Computation::Clocksource => {
             let shown = String::from("a fast clock");
             if FAST_CLOCKS.contains(&have) {

@@ -28,6 +28,10 @@ const SET_CHANNELS: u32 = 0x3d;
 const GET_STRINGS: u32 = 0x1b;
 const GET_STRING_COUNTS: u32 = 0x37;
 const GET_FEATURES: u32 = 0x3a;
+const GET_PERMANENT_ADDRESS: u32 = 0x20;
+/// Longest address of a card (`MAX_ADDR_LEN`), and that of Ethernet.
+const ADDRESS_BYTES: usize = 32;
+const ETHERNET_BYTES: usize = 6;
 const GET_EEE: u32 = 0x44;
 const SET_EEE: u32 = 0x45;
 
@@ -120,6 +124,17 @@ pub fn set(nic: &str, setting: CardSetting, value: &str) -> io::Result<()> {
         Meaning::Flag(flag) => *word = if on.ok_or_else(bad)? { *word | flag } else { *word & !flag },
     }
     exchange(nic, place.set, &mut words)
+}
+
+/// The address that the card was made with, as `/sys` writes addresses; `None` if it has none, as virtual ones.
+pub fn permanent_address(nic: &str) -> Option<String> {
+    // Command, size, the address.
+    let mut words = [0; 2 + ADDRESS_BYTES / 4];
+    words[1] = ADDRESS_BYTES as u32;
+    exchange(nic, GET_PERMANENT_ADDRESS, &mut words).ok()?;
+    let bytes: Vec<u8> = words[2..].iter().flat_map(|word| word.to_ne_bytes()).take(ETHERNET_BYTES).collect();
+    let is_there = words[1] as usize == ETHERNET_BYTES && bytes.iter().any(|byte| *byte != 0);
+    is_there.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
 }
 
 /// Whether the driver decided a switch for good. False if that cannot be found out.
@@ -226,6 +241,7 @@ mod tests {
         assert_eq!(maximum, None);
         assert!(get("lo", CardSetting::RxRing).is_err());
         assert!(get("no-such-card", CardSetting::Gro).is_err());
+        assert_eq!(permanent_address("lo"), None);
     }
 
     #[test]

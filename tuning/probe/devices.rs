@@ -31,6 +31,8 @@ pub struct Disk {
     pub rotational: bool,
     /// Whether it is a virtual machine's (its claim to rotate means nothing).
     pub is_virtual: bool,
+    /// Whether it is behind an ATA port: it takes few requests at a time.
+    pub is_sata: bool,
 }
 
 impl Disk {
@@ -64,6 +66,8 @@ pub struct Nic {
     pub interrupts: Vec<Interrupt>,
     /// The node that it is attached to.
     pub node: Option<usize>,
+    /// Its address, the one that it was made with if it says so, and whether it does.
+    pub address: Option<(String, bool)>,
 }
 
 /// Reads the mounts of the process.
@@ -112,47 +116,62 @@ pub fn mount_of<'mounts>(mounts: &'mounts [Mount], path: &str) -> Option<&'mount
     mounts.iter().filter(covers).max_by_key(|mount| mount.point.trim_end_matches('/').len())
 }
 
-/// Whole disks below the directories, and why there is none.
-pub fn disks(system: &dyn System, directories: &[DataDirectory]) -> (Vec<Disk>, String) {
-    let mut names: Vec<String> = Vec::new();
+/// Whole disks below the directories, and why there is none; and the devices that the file systems are on as a whole, such as
+/// `dm-0`, or the disk itself.
+pub fn disks(system: &dyn System, directories: &[DataDirectory]) -> (Vec<Disk>, String, Vec<String>) {
+    let (mut names, mut volumes): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let mut reason = String::from("no data directory was named");
     for directory in directories {
         let mount = &directory.mount;
-        let found = whole_disks(system, mount);
+        let device = device_of(system, mount);
+        let mut found = Vec::new();
+        if let Some(device) = &device {
+            follow(system, device, MAX_STACK, &mut found);
+            volumes.extend(whole_device(system, device).rsplit('/').next().map(String::from));
+        }
         if found.is_empty() {
             reason = format!("{} is on {} ({}), which is no disk", directory.path, mount.source, mount.file_system);
         }
         names.extend(found);
     }
-    names.sort();
-    names.dedup();
+    for list in [&mut names, &mut volumes] {
+        list.sort();
+        list.dedup();
+    }
     let disks = names.into_iter().map(|name| {
         let rotational = system.read(&format!("/sys/block/{name}/queue/rotational"));
         let is_virtual = name.starts_with("vd") || name.starts_with("xvd");
-        Disk { rotational: rotational.is_ok_and(|text| text.trim() == "1"), is_virtual, name }
+        let place = system.resolve(&format!("/sys/block/{name}")).unwrap_or_default();
+        // ATA ports are numbered; the same disk behind another controller is none of them.
+        let is_port = |part: &str| part.strip_prefix("ata").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        let is_sata = place.split('/').any(is_port);
+        Disk { rotational: rotational.is_ok_and(|text| text.trim() == "1"), is_virtual, is_sata, name }
     });
-    (disks.collect(), reason)
+    (disks.collect(), reason, volumes)
 }
 
-fn whole_disks(system: &dyn System, mount: &Mount) -> Vec<String> {
+/// The block device that is mounted, as a path below `/sys/devices`.
+fn device_of(system: &dyn System, mount: &Mount) -> Option<String> {
     let by_number = system.resolve(&format!("/sys/dev/block/{}", mount.device));
     // Btrfs and others have a number of their own; their source names the device.
     let by_name = || {
         let name = mount.source.strip_prefix("/dev/")?.rsplit('/').next()?;
         system.resolve(&format!("/sys/class/block/{name}"))
     };
-    let mut found = Vec::new();
-    if let Some(start) = by_number.or_else(by_name) {
-        follow(system, &start, MAX_STACK, &mut found);
-    }
-    found
+    by_number.or_else(by_name)
+}
+
+/// The device itself, or the disk of a partition.
+fn whole_device(system: &dyn System, device: &str) -> String {
+    let parent = device.rsplit_once('/').map(|(parent, _)| parent);
+    parent.filter(|_| system.exists(&format!("{device}/partition"))).unwrap_or(device).into()
 }
 
 /// Goes from a device to the disks that it is made of: up from partitions, down through `slaves`.
 fn follow(system: &dyn System, device: &str, depth: usize, found: &mut Vec<String>) {
-    let parent = device.rsplit_once('/').map(|(parent, _)| parent);
-    if let Some(parent) = parent.filter(|_| system.exists(&format!("{device}/partition")) && depth > 0) {
-        return follow(system, parent, depth - 1, found);
+    let whole = whole_device(system, device);
+    if whole != device && depth > 0 {
+        return follow(system, &whole, depth - 1, found);
     }
     let slaves = system.list(&format!("{device}/slaves"));
     if slaves.is_empty() || depth == 0 {
@@ -198,8 +217,14 @@ pub fn nics(system: &dyn System, selection: &Selection) -> Result<(Vec<Nic>, Str
     Ok((nics, reason))
 }
 
-/// The interface that has the address (version 6) or the subnet of it (version 4).
+/// The interface that has the address. Where nobody can be asked for addresses, as below a root that is not the kernel's:
+/// the one that has the subnet of it (version 4).
 fn interface_of(system: &dyn System, address: IpAddr) -> Vec<String> {
+    let known = system.addresses();
+    if !known.is_empty() {
+        let named = known.into_iter().find(|(_, own)| *own == address);
+        return named.map(|(name, _)| name).into_iter().collect();
+    }
     match address {
         IpAddr::V6(address) => {
             let wanted: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -256,7 +281,9 @@ fn describe(system: &dyn System, name: &str) -> Nic {
     });
     let vectors = places.iter().map(|place| system.list(&format!("{place}/msi_irqs"))).find(|list| !list.is_empty());
     let interrupts = interrupts(system, &vectors.unwrap_or_default());
-    Nic { name: name.into(), rx: of_kind("rx-"), tx: of_kind("tx-"), interrupts, node }
+    let given = || system.read(&format!("{folder}/address")).ok().map(|text| (text.trim().to_string(), false));
+    let address = system.permanent_address(name).map(|address| (address, true)).or_else(given);
+    Nic { name: name.into(), rx: of_kind("rx-"), tx: of_kind("tx-"), interrupts, node, address }
 }
 
 /// Interrupts that belong to queues: those whose name is not one of the card's management.

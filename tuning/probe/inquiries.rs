@@ -1,7 +1,10 @@
 //! Questions about a host whose answer is not simply the content of one file.
 
-use super::{Host, System, format_list};
+use super::{DataDirectory, Host, System, format_list};
 use crate::catalogue::Inquiry;
+
+/// What a ballast file must really take.
+const BALLAST_BYTES: u64 = 1 << 30;
 
 /// What came out of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +23,14 @@ fn unsupported(reason: impl Into<String>) -> Answer {
     Answer::Unsupported(reason.into())
 }
 
-/// Asks one question.
-pub fn ask(system: &dyn System, host: &Host, inquiry: Inquiry) -> Answer {
+/// Asks one question; one about a data directory needs one ([`Inquiry::is_of_directory`]).
+pub fn ask(system: &dyn System, host: &Host, directory: Option<&DataDirectory>, inquiry: Inquiry) -> Answer {
+    let of_directory = |answer: &dyn Fn(&DataDirectory) -> Answer| {
+        directory.map_or_else(|| unsupported("no data directory was named"), answer)
+    };
     match inquiry {
         Inquiry::Swap => swap(system),
-        Inquiry::NumaPlacement => match system.read("/proc/self/status") {
+        Inquiry::NumaPlacement => match system.read(&format!("{}/status", host.subject())) {
             Ok(text) => {
                 is(status_field(&text, "Mems_allowed_list").map_or("all nodes".into(), |list| format!("nodes {list}")))
             }
@@ -35,35 +41,50 @@ pub fn ask(system: &dyn System, host: &Host, inquiry: Inquiry) -> Answer {
             Some(disk) => is(format!("managed ({})", disk.name)),
             None => unsupported("no NVMe disk"),
         },
-        Inquiry::MountDiscard => mount_option(host, |options| {
-            if options.iter().any(|option| option == "discard" || option == "discard=async") { "on" } else { "off" }
+        Inquiry::MountDiscard => of_directory(&|directory| {
+            let options = &directory.mount.options;
+            is(if options.iter().any(|option| option == "discard" || option == "discard=async") { "on" } else { "off" })
         }),
-        Inquiry::MountAtime => mount_option(host, |options| {
+        Inquiry::MountAtime => of_directory(&|directory| {
             let known = ["noatime", "relatime", "strictatime"];
-            known.into_iter().find(|name| options.iter().any(|option| option == name)).unwrap_or("strictatime")
+            let has = |name: &&str| directory.mount.options.iter().any(|option| option == name);
+            is(known.into_iter().find(has).unwrap_or("strictatime"))
         }),
-        Inquiry::FileSystem => per_directory(host, |directory| is(directory.mount.file_system.clone())),
-        Inquiry::Ballast => per_directory(host, |directory| {
-            let found = system.exists(&format!("{}/ballast", directory.path.trim_end_matches('/')));
-            is(if found { "present" } else { "absent" })
+        Inquiry::FileSystem => of_directory(&|directory| is(directory.mount.file_system.clone())),
+        Inquiry::Ballast => of_directory(&|directory| {
+            let path = format!("{}/ballast", directory.path.trim_end_matches('/'));
+            is(ballast(system.exists(&path).then(|| system.size_of(&path).unwrap_or_default())))
         }),
-        Inquiry::FreeSpaceGib => per_directory(host, |directory| match system.free_bytes(&directory.path) {
+        Inquiry::FreeSpaceGib => of_directory(&|directory| match system.free_bytes(&directory.path) {
             Some(bytes) => is((bytes >> 30).to_string()),
             None => unsupported("the file system does not say"),
         }),
-        Inquiry::DataDirectory => per_directory(host, |directory| data_directory(system, &directory.path)),
-        Inquiry::OpenFilesLimit => limit(system, "Max open files"),
-        Inquiry::LockedMemoryLimit => limit(system, "Max locked memory"),
-        Inquiry::OomScoreAdjust => file(system, "/proc/self/oom_score_adj"),
-        Inquiry::CpuQuota => cpu_quota(system),
-        Inquiry::MemoryHigh => memory_bound(system, "memory.high"),
-        Inquiry::MemoryMax => memory_bound(system, "memory.max"),
+        Inquiry::DataDirectory => of_directory(&|directory| data_directory(system, &directory.path)),
+        Inquiry::OpenFilesLimit => limit(system, host, "Max open files"),
+        Inquiry::LockedMemoryLimit => limit(system, host, "Max locked memory"),
+        Inquiry::OomScoreAdjust => file(system, &format!("{}/oom_score_adj", host.subject())),
+        Inquiry::CpuQuota => cpu_quota(system, host),
+        Inquiry::MemoryHigh => memory_bound(system, host, "memory.high"),
+        Inquiry::MemoryMax => memory_bound(system, host, "memory.max"),
         Inquiry::Cpuset => is(format_list(&host.topology.allowed)),
-        Inquiry::IoMax => match group_file(system, "io.max") {
+        Inquiry::IoMax => match group_file(system, host, "io.max") {
             Some(text) if !text.trim().is_empty() => is(text.trim().replace('\n', "; ")),
             Some(_) => is("none"),
             None => unsupported("no control group of version 2 with the io controller"),
         },
+        Inquiry::IoWeight => match group_file(system, host, "io.weight") {
+            Some(text) => is(text.trim().replace('\n', "; ")),
+            None => unsupported("no control group of version 2 with the io controller"),
+        },
+        Inquiry::IoUring => match system.try_io_uring() {
+            Ok(()) => is("available"),
+            Err(error) => is(match error.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => "forbidden".into(),
+                Some(libc::ENOSYS) => "not in this kernel".into(),
+                _ => format!("refused: {error}"),
+            }),
+        },
+        Inquiry::MapCount => map_count(system),
         Inquiry::DmaLatencyDevice => {
             if system.list("/sys/devices/system/cpu/cpu0/cpuidle").is_empty() {
                 return unsupported("the processors have no idle states to forbid");
@@ -108,25 +129,13 @@ fn is_running(system: &dyn System, name: &str) -> bool {
     processes.into_iter().any(|id| system.read(&format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim() == name))
 }
 
-/// The answer of the first directory that is not as the others would be: the worst is not known here, so all that
-/// differ are shown together.
-fn per_directory(host: &Host, answer: impl Fn(&super::DataDirectory) -> Answer) -> Answer {
-    let mut answers: Vec<Answer> = host.directories.iter().map(answer).collect();
-    answers.dedup();
-    match answers.len() {
-        0 => unsupported("no data directory was named"),
-        1 => answers.remove(0),
-        _ => {
-            let texts = answers.into_iter().map(|answer| match answer {
-                Answer::Is(text) | Answer::Unsupported(text) => text,
-            });
-            is(texts.collect::<Vec<_>>().join("; "))
-        }
+/// A file that takes no room gives none back: length and allocated bytes, if there is one.
+fn ballast(found: Option<(u64, u64)>) -> String {
+    match found {
+        None => "absent".into(),
+        Some((length, allocated)) if length.min(allocated) >= BALLAST_BYTES => "present".into(),
+        Some((_, allocated)) => format!("{} MiB only", allocated >> 20),
     }
-}
-
-fn mount_option(host: &Host, choose: impl Fn(&[String]) -> &'static str) -> Answer {
-    per_directory(host, |directory| is(choose(&directory.mount.options)))
 }
 
 fn data_directory(system: &dyn System, path: &str) -> Answer {
@@ -143,18 +152,18 @@ fn data_directory(system: &dyn System, path: &str) -> Answer {
 }
 
 /// The hard limit, which the broker raises its own to.
-fn limit(system: &dyn System, name: &str) -> Answer {
-    let text = system.read("/proc/self/limits").unwrap_or_default();
+fn limit(system: &dyn System, host: &Host, name: &str) -> Answer {
+    let text = system.read(&format!("{}/limits", host.subject())).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     match line.and_then(|rest| rest.split_whitespace().nth(1)) {
         Some(hard) => is(hard),
-        None => unsupported("/proc/self/limits does not say"),
+        None => unsupported(format!("{}/limits does not say", host.subject())),
     }
 }
 
-/// Folders of the process's control group of version 2, from its own up to the root.
-fn groups(system: &dyn System) -> Vec<String> {
-    let text = system.read("/proc/self/cgroup").unwrap_or_default();
+/// Folders of the broker's control group of version 2, from its own up to the root.
+fn groups(system: &dyn System, host: &Host) -> Vec<String> {
+    let text = system.read(&format!("{}/cgroup", host.subject())).unwrap_or_default();
     let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return Vec::new() };
     let mounted = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .into_iter()
@@ -164,13 +173,13 @@ fn groups(system: &dyn System) -> Vec<String> {
     levels.map(|level| format!("{root}{}", level.trim_end_matches('/'))).collect()
 }
 
-fn group_file(system: &dyn System, name: &str) -> Option<String> {
-    groups(system).iter().find_map(|group| system.read(&format!("{group}/{name}")).ok())
+fn group_file(system: &dyn System, host: &Host, name: &str) -> Option<String> {
+    groups(system, host).iter().find_map(|group| system.read(&format!("{group}/{name}")).ok())
 }
 
 /// The tightest quota of all levels, of either version of control groups.
-fn cpu_quota(system: &dyn System) -> Answer {
-    for group in groups(system) {
+fn cpu_quota(system: &dyn System, host: &Host) -> Answer {
+    for group in groups(system, host) {
         if let Ok(text) = system.read(&format!("{group}/cpu.max"))
             && let Some((quota, period)) = text.trim().split_once(' ')
             && quota != "max"
@@ -184,11 +193,33 @@ fn cpu_quota(system: &dyn System) -> Answer {
     }
 }
 
-fn memory_bound(system: &dyn System, name: &str) -> Answer {
-    let own = groups(system);
+fn memory_bound(system: &dyn System, host: &Host, name: &str) -> Answer {
+    let own = groups(system, host);
     let values = own.iter().filter_map(|group| system.read(&format!("{group}/{name}")).ok());
     let least = values.filter_map(|text| text.trim().parse::<u64>().ok()).min();
     is(least.map_or("none".into(), |bytes| format!("{} MiB", bytes >> 20)))
+}
+
+/// How much of the allowed mappings the broker that uses most of them has.
+fn map_count(system: &dyn System) -> Answer {
+    let limit = system.read("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<usize>().ok());
+    let Some(limit) = limit.filter(|limit| *limit > 0) else { return unsupported("the kernel does not say") };
+    let brokers = brokers(system);
+    let count = |id: &usize| Some(system.read(&format!("/proc/{id}/maps")).ok()?.lines().count());
+    match brokers.iter().filter_map(count).max() {
+        Some(most) => is(format!("{} %", most.saturating_mul(100).div_ceil(limit))),
+        None if brokers.is_empty() => unsupported("no broker is running"),
+        None => unsupported("only root may count a broker's mappings"),
+    }
+}
+
+/// Numbers of the processes that are brokers.
+pub fn brokers(system: &dyn System) -> Vec<usize> {
+    let is_broker = |id: &usize| {
+        let read = |file: &str| system.read(&format!("/proc/{id}/{file}")).unwrap_or_default();
+        read("comm").trim() == "ringmq" && read("cmdline").split('\0').nth(1) == Some("start")
+    };
+    system.list("/proc").iter().filter_map(|entry| entry.parse().ok()).filter(is_broker).collect()
 }
 
 fn mitigations(system: &dyn System) -> Answer {

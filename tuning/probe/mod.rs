@@ -7,6 +7,7 @@ pub mod card;
 mod cpu_list;
 mod devices;
 mod inquiries;
+mod live;
 pub mod system;
 mod topology;
 
@@ -30,6 +31,13 @@ pub struct Selection {
     pub listen: Option<IpAddr>,
     /// Cards by name, in place of those of `listen`.
     pub nics: Option<Vec<String>>,
+    /// The file of `tune cpus`, absolute below the root, whether it exists or not.
+    pub cores_file: Option<String>,
+    /// Whether all processors count that are online, not those alone that this process may use: a broker whose service
+    /// keeps it off the interrupts' cores is to see those as well.
+    pub all_processors: bool,
+    /// Whether this process is the broker whose limits and control group matter. Else a broker that runs is looked for.
+    pub is_broker: bool,
 }
 
 /// Why a host could not be described.
@@ -87,16 +95,25 @@ pub struct Host {
     pub disks: Vec<Disk>,
     /// Why there is no disk, if there is none.
     pub no_disk_because: String,
+    /// What the file systems of the data directories are on: their disks, or what is made of those, such as `dm-0`.
+    pub volumes: Vec<String>,
     /// Cards of the listen address.
     pub nics: Vec<Nic>,
     /// Why there is no card, if there is none.
     pub no_nic_because: String,
+    /// What the file of `tune cpus` says, if there is one.
+    pub cores_file: Option<String>,
+    /// Folder below `/proc` of the broker that runs; `None`: none does, and limits are those of whoever asks.
+    pub broker: Option<String>,
 }
+
+/// The folder of whoever asks.
+const ASKING: &str = "/proc/self";
 
 impl Host {
     /// Looks at a host.
     pub fn probe(system: &dyn System, selection: &Selection) -> Result<Host, ProbeError> {
-        let topology = topology::probe(system)?;
+        let topology = topology::probe(system, selection.all_processors)?;
         let mounts = devices::mounts(system);
         let mut directories = Vec::new();
         for directory in &selection.directories {
@@ -106,7 +123,7 @@ impl Host {
             })?;
             directories.push(DataDirectory { path: directory.clone(), mount: mount.clone() });
         }
-        let (disks, no_disk_because) = devices::disks(system, &directories);
+        let (disks, no_disk_because, volumes) = devices::disks(system, &directories);
         let (nics, no_nic_because) = devices::nics(system, selection)?;
         let memory = system.read("/proc/meminfo").unwrap_or_default();
         Ok(Host {
@@ -118,9 +135,20 @@ impl Host {
             directories,
             disks,
             no_disk_because,
+            volumes,
             nics,
             no_nic_because,
+            broker: match selection.is_broker {
+                true => Some(ASKING.into()),
+                false => inquiries::brokers(system).first().map(|id| format!("/proc/{id}")),
+            },
+            cores_file: selection.cores_file.as_ref().and_then(|path| system.read(path).ok()),
         })
+    }
+
+    /// The folder below `/proc` of the process whose limits and control group are looked at.
+    pub fn subject(&self) -> &str {
+        self.broker.as_deref().unwrap_or(ASKING)
     }
 
     /// The card of this name.

@@ -6,11 +6,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::card;
+use super::{card, live};
 use crate::catalogue::CardSetting;
 
 /// Folder of a fake root for what a real host does not keep in files.
@@ -52,6 +53,42 @@ pub trait System {
     fn free_bytes(&self, directory: &str) -> Option<u64>;
     /// Whether the root is that of the running kernel.
     fn is_live(&self) -> bool;
+    /// Addresses of this host with their interfaces; none if nobody can be asked.
+    fn addresses(&self) -> Vec<(String, IpAddr)> {
+        if self.is_live() {
+            return live::addresses();
+        }
+        let text = self.read(&format!("{FAKE_FOLDER}/addresses")).unwrap_or_default();
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        pairs.filter_map(|(name, address)| Some((name.into(), address.parse().ok()?))).collect()
+    }
+    /// The address that a card was made with, whatever it has been given since; `None` if it does not say.
+    fn permanent_address(&self, nic: &str) -> Option<String> {
+        if self.is_live() {
+            return card::permanent_address(nic);
+        }
+        self.read(&format!("{FAKE_FOLDER}/cards/{nic}/permanent-address")).ok().map(|text| text.trim().into())
+    }
+    /// Bytes of a file and those that are really allocated to it.
+    fn size_of(&self, path: &str) -> Option<(u64, u64)> {
+        if self.is_live() {
+            let attributes = fs::metadata(path).ok()?;
+            return Some((attributes.len(), attributes.blocks() * 512));
+        }
+        let text = self.read(&format!("{FAKE_FOLDER}/sizes{}", path.replace('/', "-"))).ok()?;
+        let (length, allocated) = text.trim().split_once(' ')?;
+        Some((length.parse().ok()?, allocated.parse().ok()?))
+    }
+    /// Whether io_uring works for this process: `Ok`, or what the kernel says.
+    fn try_io_uring(&self) -> io::Result<()> {
+        if self.is_live() {
+            return live::try_io_uring();
+        }
+        match self.read(&format!("{FAKE_FOLDER}/io-uring-error")) {
+            Ok(code) => Err(io::Error::from_raw_os_error(code.trim().parse().unwrap_or(libc::ENOSYS))),
+            Err(_) => Ok(()),
+        }
+    }
 
     /// Change: writes a value into an existing file, with a line end.
     fn write(&self, path: &str, value: &str) -> io::Result<()>;
@@ -196,7 +233,10 @@ impl System for RootSystem {
 
     fn free_bytes(&self, directory: &str) -> Option<u64> {
         if !self.live {
-            return self.read(&format!("{FAKE_FOLDER}/free-bytes")).ok()?.trim().parse().ok();
+            // A mount of its own has its own number.
+            let own = self.read(&format!("{FAKE_FOLDER}/free-bytes{}", directory.replace('/', "-")));
+            let text = own.or_else(|_| self.read(&format!("{FAKE_FOLDER}/free-bytes")));
+            return text.ok()?.trim().parse().ok();
         }
         let existing = Path::new(directory).ancestors().find(|path| path.exists())?;
         let name = std::ffi::CString::new(existing.as_os_str().as_bytes()).ok()?;

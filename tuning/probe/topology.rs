@@ -46,8 +46,8 @@ impl Topology {
     }
 }
 
-/// Reads the folders of the processors and nodes.
-pub fn probe(system: &dyn System) -> Result<Topology, ProbeError> {
+/// Reads the folders of the processors and nodes; with `all` the process may use whatever is online.
+pub fn probe(system: &dyn System, all: bool) -> Result<Topology, ProbeError> {
     const ONLINE: &str = "/sys/devices/system/cpu/online";
     let list = |path: &str| system.read(path).ok().and_then(|text| parse_list(&text));
     let online = list(ONLINE).filter(|list| !list.is_empty()).ok_or(ProbeError::NotAHost { path: ONLINE })?;
@@ -67,7 +67,7 @@ pub fn probe(system: &dyn System) -> Result<Topology, ProbeError> {
     let cpus: Vec<Cpu> = online.iter().map(|id| place(*id)).collect();
     let status = system.read("/proc/self/status").unwrap_or_default();
     let may_use = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).and_then(parse_list);
-    let may_use = may_use.unwrap_or_else(|| online.clone());
+    let may_use = may_use.filter(|_| !all).unwrap_or_else(|| online.clone());
     let mut allowed: Vec<usize> = online.iter().copied().filter(|id| may_use.contains(id)).collect();
     if allowed.is_empty() {
         allowed = online;

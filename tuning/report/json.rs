@@ -11,12 +11,15 @@ use crate::plan::{Line, Plan};
 
 /// A check or plan.
 pub fn plan_json(plan: &Plan) -> Value {
+    let left = plan.left_behind.iter().map(|undo| json!({ "target": undo.target.name(), "value": undo.value }));
+    let left_behind: Vec<Value> = left.collect();
     json!({
         "profile": plan.profile,
         "host": plan.host,
         "boot_id": plan.boot_id,
         "totals": totals(plan),
         "placement": placement_json(&plan.placement),
+        "left_behind": left_behind,
         "lines": plan.lines.iter().map(line_json).collect::<Vec<_>>(),
     })
 }
@@ -51,6 +54,7 @@ pub fn steps_json(steps: &[Step]) -> Value {
         let (outcome, detail) = match &step.outcome {
             Outcome::Done => ("done", ""),
             Outcome::AlreadyBack => ("already_back", ""),
+            Outcome::Gone => ("gone", ""),
             Outcome::Clamped(value) => ("clamped", value.as_str()),
             Outcome::Ignored => ("ignored", ""),
             Outcome::Failed(error) => ("failed", error.as_str()),

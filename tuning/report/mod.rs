@@ -8,7 +8,8 @@ mod text;
 
 pub use json::{catalogue_json, placement_json, plan_json, steps_json};
 pub use reference::reference;
-pub use text::{Style, check_text, explain_text, list_text, placement_text, plan_text, steps_text};
+pub(crate) use text::wrap;
+pub use text::{Style, check_text, explain_text, list_text, placement_text, plan_text, steps_text, wrapped};
 
 use crate::plan::{Line, State};
 

@@ -52,7 +52,7 @@ fn cut(text: &str, columns: usize) -> String {
 }
 
 /// Breaks at blanks into lines of at most so many columns.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let word = cut(word, columns);
@@ -68,6 +68,12 @@ fn wrap(text: &str, columns: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// A sentence for a person in lines of at most 100 columns, the first of which begins after so many.
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let lines: Vec<String> = text.lines().flat_map(|line| wrap(line, COLUMNS - indent)).collect();
+    lines.join(&format!("\n{}", " ".repeat(indent)))
 }
 
 fn indented(text: &str, indent: usize) -> String {
@@ -137,13 +143,22 @@ pub fn check_text(plan: &Plan, style: Style) -> String {
 /// The list of `plan` and of `apply --dry-run`.
 pub fn plan_text(plan: &Plan, style: Style) -> String {
     let mut text = head(plan, style);
-    let mut count = 0;
+    let mut count = plan.left_behind.len();
+    for undo in &plan.left_behind {
+        let first = format!("{} -> {}", undo.target.name(), undo.value.replace('\t', " "));
+        text += &format!("{}\n", style.bold(&cut(&first, COLUMNS)));
+        text +=
+            &indented("Set by the profile before, and nothing that this one says anything of: brought back first.", 4);
+    }
     for line in &plan.lines {
         let Some(change) = &line.change else { continue };
         count += 1;
         let proof = if line.unproven { "  (unproven)" } else { "" };
         let arrow = format!("{} -> {}", change.old.replace('\t', " "), change.new);
-        let first = format!("{:<34}  {}", cut(&change.name, 60), cut(&arrow, 50));
+        let name = cut(&change.name, 60);
+        // Twelve columns for the word about proof.
+        let room = COLUMNS - 14 - name.chars().count().max(34);
+        let first = format!("{name:<34}  {}", cut(&arrow, room));
         text += &format!("{}{proof}\n", style.bold(&first));
         text += &indented(&line.why, 4);
         let undo = format!("undo: {} = {}", change.undo.target.name(), change.undo.value);
@@ -154,6 +169,11 @@ pub fn plan_text(plan: &Plan, style: Style) -> String {
         1 => writeln!(text, "\n1 change"),
         _ => writeln!(text, "\n{count} changes"),
     };
+    if plan.postponed_count() > 0 {
+        let more = "What depends on the number of queues is decided when that is written: apply does it in the same run; after a \
+                    script, plan again.";
+        text += &indented(more, 0);
+    }
     text
 }
 
@@ -164,6 +184,7 @@ pub fn steps_text(steps: &[Step], style: Style) -> String {
         let (word, colour, more) = match &step.outcome {
             Outcome::Done => ("ok", AnsiColor::Green, String::new()),
             Outcome::AlreadyBack => ("as before", AnsiColor::Green, String::new()),
+            Outcome::Gone => ("gone", AnsiColor::Green, "there is no such device any more".into()),
             Outcome::Clamped(value) => ("drift", AnsiColor::Yellow, format!("the kernel made it {value}")),
             Outcome::Ignored => ("drift", AnsiColor::Yellow, "the kernel ignored it".into()),
             Outcome::Failed(error) => ("failed", AnsiColor::Red, error.clone()),
@@ -272,4 +293,19 @@ pub fn placement_text(placement: &Placement, style: Style) -> String {
         text += &indented(reason, 2);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_wrapped() {
+        // Goal: an error with all names in it can be read. Method: a long one behind a mark, and a short one of two lines.
+        let names = vec!["net.core.somaxconn"; 115].join(", ");
+        let text = format!("ringmq: {}", wrapped(&format!("unknown; valid are: {names}"), 8));
+        assert!(text.lines().count() > 20 && text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("        net.")), "{text}");
+        assert_eq!(wrapped("one\ntwo", 2), "one\n  two");
+    }
 }

@@ -19,12 +19,18 @@ pub enum Rule {
     ZeroesOther(String),
     /// Sets another file to this value.
     Moves(String, String),
+    /// Sets another file to this value, and shows all words with the chosen one in brackets.
+    MovesBesides(String, String, Vec<String>),
     /// Takes this number at most.
     AtMost(u64),
     /// Keeps this value.
     Ignores(String),
     /// Keeps this value and says so.
     Refuses(String),
+    /// While the other file has this word in brackets: keeps this value and says so.
+    RefusesWhile(String, String, String),
+    /// Of a card, not of a file: it gets queues and interrupts when their number is written. For the engine only.
+    Queues,
 }
 
 /// A root directory with a kernel's behaviour, which counts its changes and can stop at one of them.
@@ -50,6 +56,29 @@ impl<'rules> FakeKernel<'rules> {
             Some(last) if number >= last => Err(number == last),
             _ => Ok(()),
         }
+    }
+}
+
+impl FakeKernel<'_> {
+    /// A driver makes queues and an interrupt for each; what there was stays.
+    fn grow(&self, nic: &str, count: usize) -> io::Result<()> {
+        let device = self.inner.resolve(&format!("/sys/class/net/{nic}/device")).expect("a device");
+        let mut table = String::from("           CPU0\n");
+        for queue in 0..count {
+            let number = 40 + queue;
+            let files = [
+                (format!("{device}/net/{nic}/queues/rx-{queue}/rps_cpus"), "0"),
+                (format!("{device}/net/{nic}/queues/rx-{queue}/rps_flow_cnt"), "0"),
+                (format!("{device}/net/{nic}/queues/tx-{queue}/xps_cpus"), "0"),
+                (format!("{device}/msi_irqs/{number}"), "msix"),
+                (format!("/proc/irq/{number}/smp_affinity_list"), "0-1"),
+            ];
+            for (path, value) in files.iter().filter(|(path, _)| !self.inner.exists(path)) {
+                self.inner.replace_synced(path, &format!("{value}\n"))?;
+            }
+            let _ = writeln!(table, " {number}:   1   PCI-MSIX  {queue}-edge  {nic}-TxRx-{queue}");
+        }
+        self.inner.replace_synced("/proc/interrupts", &table)
     }
 }
 
@@ -98,9 +127,10 @@ impl System for FakeKernel<'_> {
         self.count().map_err(|_| dead())?;
         match self.rules.get(path) {
             None => self.inner.write(path, value),
-            Some(Rule::Choice(words)) => {
-                let show = |word: &String| if word == value { format!("[{word}]") } else { word.clone() };
-                self.inner.write(path, &words.iter().map(show).collect::<Vec<_>>().join(" "))
+            Some(Rule::Choice(words)) => self.inner.write(path, &chosen(words, value)),
+            Some(Rule::MovesBesides(other, moved, words)) => {
+                self.inner.write(other, moved)?;
+                self.inner.write(path, &chosen(words, value))
             }
             Some(Rule::ZeroesOther(other)) => {
                 self.inner.write(other, "0")?;
@@ -115,12 +145,20 @@ impl System for FakeKernel<'_> {
                 self.inner.write(path, &number.min(*most).to_string())
             }
             Some(Rule::Ignores(kept)) => self.inner.write(path, kept),
+            Some(Rule::RefusesWhile(other, word, _)) => match self.inner.read(other)?.contains(&format!("[{word}]")) {
+                true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+                false => self.inner.write(path, value),
+            },
+            Some(Rule::Queues) => unreachable!("a card is no file"),
             Some(Rule::Refuses(_)) => Err(io::Error::from_raw_os_error(22)),
         }
     }
 
     fn set_card(&self, nic: &str, setting: CardSetting, value: &str) -> io::Result<()> {
         self.count().map_err(|_| dead())?;
+        if let (CardSetting::CombinedChannels, Some(Rule::Queues)) = (setting, self.rules.get(&format!("card:{nic}"))) {
+            self.grow(nic, value.parse().expect("a number"))?;
+        }
         self.inner.set_card(nic, setting, value)
     }
 
@@ -151,19 +189,30 @@ impl System for FakeKernel<'_> {
     }
 }
 
+/// All words, the chosen one in brackets.
+fn chosen(words: &[String], value: &str) -> String {
+    let show = |word: &String| if word == value { format!("[{word}]") } else { word.clone() };
+    words.iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
 /// The same behaviour for a script: bash reads this first (`BASH_ENV`). The redirection has emptied the file when
 /// `printf` is called, so it writes what the kernel would show.
 pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
     let mut cases = String::new();
-    for (path, rule) in rules {
+    for (path, rule) in rules.iter().filter(|(path, _)| path.starts_with('/')) {
         // Redirections follow links; the shadow sees where they lead.
         let real = root.join(path.trim_start_matches('/')).canonicalize().expect("exists");
-        let body = match rule {
-            Rule::Choice(words) => format!(
+        let choose = |words: &[String]| {
+            format!(
                 "for word in {}; do if [ \"$word\" = \"$value\" ]; then out+=\" [$word]\"; else out+=\" $word\"; fi; done; \
                  builtin printf '%s\\n' \"${{out# }}\"",
                 words.join(" ")
-            ),
+            )
+        };
+        let below = |path: &str| root.join(path.trim_start_matches('/')).display().to_string();
+        let body = match rule {
+            Rule::Choice(words) => choose(words),
+            Rule::MovesBesides(other, moved, words) => format!("echo {moved} > '{}'; {}", below(other), choose(words)),
             Rule::ZeroesOther(other) => {
                 format!("echo 0 > '{}'; echo \"$value\"", root.join(other.trim_start_matches('/')).display())
             }
@@ -173,6 +222,11 @@ pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
             Rule::AtMost(most) => format!("if [ \"$value\" -gt {most} ]; then echo {most}; else echo \"$value\"; fi"),
             Rule::Ignores(kept) => format!("echo '{kept}'"),
             Rule::Refuses(kept) => format!("echo '{kept}'; return 1"),
+            Rule::RefusesWhile(other, word, kept) => format!(
+                "if grep -qF '[{word}]' '{}'; then echo '{kept}'; return 1; else echo \"$value\"; fi",
+                below(other)
+            ),
+            Rule::Queues => continue,
         };
         let _ = writeln!(cases, "    '{}') {body} ;;", real.display());
     }

@@ -44,6 +44,7 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("vm/stat_interval", "1"),
     ("kernel/numa_balancing", "1"),
     ("kernel/timer_migration", "1"),
+    ("kernel/watchdog", "1"),
     ("kernel/nmi_watchdog", "1"),
     ("kernel/sched_autogroup_enabled", "1"),
     ("kernel/io_uring_disabled", "0"),
@@ -125,6 +126,10 @@ impl Machine {
         let path = self.below(path);
         fs::create_dir_all(path.parent().expect("below the root")).expect("folders");
         fs::write(path, format!("{text}\n")).expect("a file");
+    }
+
+    pub fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.below(path)).expect("text")
     }
 
     fn folder_at(&self, path: &str) {
@@ -304,6 +309,43 @@ impl Machine {
         ] {
             machine.card_setting("ens1", setting, value);
         }
+        machine
+    }
+
+    /// One more card, with nothing but a place.
+    pub fn second_card(&self, name: &str) {
+        let device = "/sys/devices/pci0000:80/0000:82:00.0";
+        self.put(&format!("{device}/net/{name}/queues/rx-0/rps_cpus"), "0");
+        self.link(&format!("/sys/class/net/{name}"), &format!("{device}/net/{name}"));
+        self.link(&format!("{device}/net/{name}/device"), device);
+    }
+
+    /// Eight cores and a card with one queue that can have eight, and gets them when it is told.
+    pub fn growing() -> Machine {
+        let mut machine = Machine::new("growing", &Shape { nodes: 1, cores_per_node: 8, threads: 1 }, 16);
+        let queue =
+            [("scheduler", "[none] mq-deadline"), ("rotational", "0"), ("nomerges", "0"), ("read_ahead_kb", "128")];
+        machine.disk("nvme0n1", "/sys/devices/pci0000:10/0000:10:00.0/nvme/nvme0", "nvme0n1p1", "259:1", &queue);
+        let device = "/sys/devices/pci0000:00/0000:00:05.0";
+        machine.card("eth0", device, device, 1, &["eth0-TxRx-0".to_string()], "0");
+        for (setting, value) in [("combined-channels", "1"), ("combined-channels.max", "8"), ("rx-usecs", "0")] {
+            machine.card_setting("eth0", setting, value);
+        }
+        machine.rules.insert("card:eth0".into(), Rule::Queues);
+        machine
+    }
+
+    /// The small machine with its data on a logical volume of the disk.
+    pub fn stacked() -> Machine {
+        let mut machine = Machine::small_virtual();
+        machine.name = "stacked";
+        let volume = "/sys/devices/virtual/block/dm-0";
+        machine.put(&format!("{volume}/queue/read_ahead_kb"), "8192");
+        machine.put(&format!("{volume}/queue/rotational"), "1");
+        machine.link(&format!("{volume}/slaves/vda1"), "/sys/devices/pci0000:00/0000:00:02.0/virtio1/block/vda/vda1");
+        machine.link("/sys/block/dm-0", volume);
+        machine.link("/sys/dev/block/252:0", volume);
+        machine.put("/proc/self/mountinfo", "2 1 252:0 / /data rw,relatime - xfs /dev/mapper/data rw");
         machine
     }
 
