@@ -253,6 +253,23 @@ impl QueueStore {
         Ok(())
     }
 
+    /// Makes what was removed of queues and topics durable: after a power cut none of it comes back.
+    ///
+    /// # Errors
+    /// A directory cannot be listed or synced.
+    pub fn sync_removals(&self) -> Result<(), QueueError> {
+        if !self.exists(&self.root)? {
+            return Ok(());
+        }
+        let topics = self.disk.list(&self.root).map_err(QueueError::io("list", &self.root))?;
+        let topics = topics.iter().filter(|entry| entry.is_directory).map(|entry| self.topic_directory(&entry.name));
+        for directory in topics.chain([self.root.clone()]) {
+            let synced = || self.disk.sync_directory(&directory);
+            self.check_sync(|| synced().map_err(QueueError::sync("sync directory", &directory)))?;
+        }
+        Ok(())
+    }
+
     /// Durably, so that of several files that go from one end none can come back without those next to it: that would leave a
     /// gap.
     pub(super) fn remove_file(&self, queue: &Queue, start: u64) -> Result<(), QueueError> {

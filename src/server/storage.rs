@@ -287,6 +287,8 @@ fn open_locked(
     }
     // What is written from here on is none of the past, whatever a barrier says that lies behind a cut, or was never given.
     if queue_offsets.lower_barriers_to(recovered.end) {
+        // A lowered barrier no longer tells that files with entries behind the cut are old, should they come back.
+        queues.sync_removals()?;
         queue_offsets.persist(disk.as_ref(), &paths)?;
     }
     // After a cut the queues may know more than the log, however the last stop was.

@@ -603,7 +603,7 @@ fn deletions_survive_crashes() {
 #[test]
 fn recovery_survives_its_own_deaths() {
     let mut deaths = 0;
-    for (mode, seed) in Mode::ALL.into_iter().flat_map(|mode| (1..=2 * seeds()).map(move |seed| (mode, seed))) {
+    for (mode, seed) in Mode::ALL.into_iter().flat_map(|mode| (1..=4 * seeds()).map(move |seed| (mode, seed))) {
         let deletes = seed % 2 == 0;
         let (start, mut before) = begin_with(mode, 200 + seed, Past { deletes, ..Past::default() });
         let mut life = open(&start, mode, seed).expect("a killed store opens");
