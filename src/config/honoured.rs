@@ -179,7 +179,7 @@ honoured_keys! {
         /// Topics of this broker. Past it none is created, neither by tools nor by sending.
         max_topics: u64 = "-", Ringmq, int(1, 1_000_000), "50000", Live;
         /// Queues of this broker, all topics together. Each has memory for its tail and a file of its own.
-        max_queues: u64 = "-", Ringmq, int(1, 10_000_000), "200000", Live;
+        max_queues: u64 = "-", Ringmq, int(1, 4_000_000), "200000", Live;
         /// Consumer groups of this broker.
         max_groups: u64 = "-", Ringmq, int(1, 1_000_000), "50000", Live;
         /// Longest message body. With topic and properties it must fit into `max_frame_bytes` and a segment.

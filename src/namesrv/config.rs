@@ -83,8 +83,8 @@ namesrv_config! {
 }
 
 impl NamesrvConfig {
-    /// Applies the body of request 318. Unknown keys and values that do not parse are skipped, as in Java.
-    pub fn update(&mut self, text: &str) -> Result<(), ConfigUpdateError> {
+    /// Applies the body of request 318. Unknown keys and values that do not parse are skipped, as in Java. Returns what was set.
+    pub fn update<'a>(&mut self, text: &'a str) -> Result<Vec<(&'a str, &'a str)>, ConfigUpdateError> {
         let mut changes = Vec::new();
         for line in text.lines().map(str::trim) {
             if line.is_empty() || line.starts_with(['#', '!']) {
@@ -96,10 +96,8 @@ impl NamesrvConfig {
         if changes.iter().any(|(key, _)| self.is_black_listed(key)) {
             return Err(ConfigUpdateError::BlackListed);
         }
-        for (key, value) in changes {
-            self.set(key, value);
-        }
-        Ok(())
+        changes.retain(|(key, value)| self.set(key, value));
+        Ok(changes)
     }
 
     fn is_black_listed(&self, key: &str) -> bool {

@@ -16,6 +16,8 @@ pub mod routes;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use config::{ConfigUpdateError, NamesrvConfig};
 use kv::{KvConfig, KvError, NAMESPACE_ORDER_TOPIC_CONFIG};
 use limits::{MAX_NAME_LENGTH, MAX_ROUTES};
@@ -104,6 +106,8 @@ type Answer = Result<Command, Refusal>;
 #[derive(Debug)]
 pub struct NameServer {
     config: NamesrvConfig,
+    /// What requests have changed of it, by key, in this life and before.
+    kept: BTreeMap<String, String>,
     kv: KvConfig,
     table: RouteTable,
     started_ms: Option<u64>,
@@ -115,6 +119,7 @@ impl NameServer {
     pub fn new(config: NamesrvConfig) -> Self {
         NameServer {
             config,
+            kept: BTreeMap::new(),
             kv: KvConfig::default(),
             table: RouteTable::default(),
             started_ms: None,
@@ -129,6 +134,14 @@ impl NameServer {
     pub fn load_kv_config(&mut self, bytes: &[u8]) -> Result<(), JsonError> {
         self.kv = KvConfig::from_file(bytes)?;
         Ok(())
+    }
+
+    /// Takes over a setting that a request has changed in an earlier life: it wins over the configuration, and is kept on. Unknown
+    /// keys and values that do not parse are skipped.
+    pub fn keep_setting(&mut self, key: &str, value: &str) {
+        if self.config.set(key, value) {
+            self.kept.insert(key.to_owned(), value.to_owned());
+        }
     }
 
     /// The settings in force.
@@ -357,8 +370,10 @@ impl NameServer {
     fn update_config(&mut self, request: &Command, effects: &mut Vec<Effect>) -> Answer {
         if let Some(body) = &request.body {
             let text = str::from_utf8(body).map_err(|_| ConfigUpdateError::Malformed)?;
-            self.config.update(text)?;
-            effects.push(Effect::PersistConfig(self.config.to_properties().into_bytes()));
+            let changes = self.config.update(text)?;
+            self.kept.extend(changes.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+            let lines: String = self.kept.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+            effects.push(Effect::PersistConfig(lines.into_bytes()));
         }
         Ok(success())
     }

@@ -142,7 +142,16 @@ fn settings() {
     assert_eq!(update("no equals sign\n"), 1);
     let expected = NamesrvConfig { order_message_enable: true, ..NamesrvConfig::default() };
     assert_eq!(*fixture.server.config(), expected);
-    assert_eq!(fixture.effects, [Effect::PersistConfig(expected.to_properties().into_bytes())]);
+    // Only what was changed is kept: the rest follows the configuration of the next start.
+    assert_eq!(fixture.effects, [Effect::PersistConfig(b"orderMessageEnable=true\n".to_vec())]);
+    fixture.server.keep_setting("waitSecondsForService", "7");
+    fixture.server.keep_setting("unknownKey", "1");
+    let request = Command::request(codes::UPDATE_NAMESRV_CONFIG).with_body(b"orderMessageEnable=false".to_vec());
+    assert_eq!(fixture.send(5, request).code, 0);
+    let kept = b"orderMessageEnable=false\nwaitSecondsForService=7\n".to_vec();
+    assert_eq!(fixture.effects.last(), Some(&Effect::PersistConfig(kept)));
+    let request = Command::request(codes::UPDATE_NAMESRV_CONFIG).with_body(b"orderMessageEnable=true".to_vec());
+    assert_eq!(fixture.send(5, request).code, 0);
     let answer = fixture.ask(codes::GET_NAMESRV_CONFIG, &[]);
     assert!(text(&answer).contains("\norderMessageEnable=true\n"));
     assert!(text(&answer).lines().is_sorted());

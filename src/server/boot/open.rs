@@ -156,14 +156,14 @@ pub(super) fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<Name
     for (key, value) in config::properties::parse(&text).unwrap_or_default() {
         settings.set(&key, &value);
     }
+    let mut namesrv = NameServer::new(settings);
     // What request 318 has changed wins over the configuration, as the live changes of a broker do.
     let kept = StateFile::new(path.join("namesrv.properties"))
         .load(disk.as_ref(), |bytes| Ok(String::from_utf8_lossy(bytes).into_owned()))?;
     for (key, value) in kept.map(|kept| config::properties::parse(&kept.value).unwrap_or_default()).unwrap_or_default()
     {
-        settings.set(&key, &value);
+        namesrv.keep_setting(&key, &value);
     }
-    let mut namesrv = NameServer::new(settings);
     let kv_file = StateFile::new(config.kv_config_file());
     let load = |bytes: &[u8]| namesrv.load_kv_config(bytes).map_err(|error| error.to_string());
     tell_of_backup("kvConfig.json", kv_file.load(disk.as_ref(), load)?);

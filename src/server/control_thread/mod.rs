@@ -408,8 +408,10 @@ impl ControlThread {
         let wall_ms = self.clock.now_ms();
         let before = self.broker.as_ref().map(|broker| broker.control.topics.remember());
         let mut effects = Vec::new();
+        let mut wanted = String::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
+            request.topic.clone_into(&mut wanted);
             if unfenced(&this.unfenced, request.topic) {
                 // Executed again it would come back here at once, and so on until the log goes on.
                 let remark = "the topic was just deleted and the log is stuck; try again later";
@@ -432,6 +434,12 @@ impl ControlThread {
         let written = self.apply_or_undo(before, effects);
         let outcome =
             outcome.and_then(|()| written.map_err(|remark| Refusal::new(response::SERVICE_NOT_AVAILABLE, remark)));
+        // Executed again, a send to a topic whose queues cannot be made would come back here, for ever.
+        let is_served = self.broker.is_none() || self.topics.contains_key(wanted.as_str());
+        let outcome = outcome.and_then(|()| match is_served {
+            true => Ok(()),
+            false => Err(Refusal::new(response::SYSTEM_ERROR, "the queues of the topic cannot be made; see the log")),
+        });
         self.again_or_refuse(connection, frame, answers, outcome);
     }
 
