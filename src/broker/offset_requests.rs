@@ -6,7 +6,7 @@ use ringmq_protocol::command::Command;
 use ringmq_protocol::json::to_fastjson;
 
 use super::store_reader::Boundary;
-use super::{Answer, Control, Handled, Refusal, Request, names, success, success_with_header};
+use super::{Answer, Control, Handled, Refusal, Request, limits, names, success, success_with_header};
 
 /// QUERY_CONSUMER_OFFSET (14). Neither group nor topic need exist. A group without an offset starts at 0 on a queue that
 /// still has its first message in memory; otherwise its consumers decide.
@@ -51,7 +51,13 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
         return Ok(Answer::Now(Command { remark, ..success_with_header() }));
     }
     let step = control.config.offset_version_step;
-    control.offsets.commit(group, topic, queue_id, offset, step, request.now.wall_ms);
+    if !control.offsets.commit(group, topic, queue_id, offset, step, request.now.wall_ms) {
+        let (keys, queues) = (limits::MAX_OFFSET_KEYS, limits::MAX_OFFSETS_PER_SUBSCRIPTION);
+        let remark = format!(
+            "the offset is not kept: the broker has offsets of {keys} pairs of topic and group, or this pair of {queues} queues"
+        );
+        return Err(Refusal::new(response::SYSTEM_ERROR, remark));
+    }
     Ok(Answer::Now(success_with_header()))
 }
 

@@ -54,17 +54,17 @@ pub struct OffsetTable {
 }
 
 impl OffsetTable {
-    /// Records a commit. Beyond the bounds of [`limits`] it is dropped, as an unknown consumer's would be.
-    pub fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, step: u64, wall_ms: u64) {
+    /// Records a commit. False when it is beyond the bounds of [`limits`] and was dropped.
+    pub fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, step: u64, wall_ms: u64) -> bool {
         let key = key(topic, group);
         if let Some(queues) = self.rows.get_mut(&key) {
             if queues.len() >= limits::MAX_OFFSETS_PER_SUBSCRIPTION && !queues.contains_key(&queue_id) {
-                return;
+                return false;
             }
             queues.insert(queue_id, offset);
         } else {
             if self.rows.len() >= limits::MAX_OFFSET_KEYS {
-                return;
+                return false;
             }
             self.index(&key);
             self.rows.insert(key, Queues::from([(queue_id, offset)]));
@@ -74,14 +74,16 @@ impl OffsetTable {
             self.version.bump(super::java_millis(wall_ms));
         }
         self.dirty = true;
+        true
     }
 
     /// Records how far a group has pulled; not persisted, and bounded like commits.
     pub fn record_pull(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64) {
-        if self.pulled.len() >= limits::MAX_OFFSET_KEYS {
+        let key = key(topic, group);
+        if self.pulled.len() >= limits::MAX_OFFSET_KEYS && !self.pulled.contains_key(&key) {
             return;
         }
-        let pulled = self.pulled.entry(key(topic, group)).or_default();
+        let pulled = self.pulled.entry(key).or_default();
         let queues = &mut pulled.offsets;
         if (queues.len() < limits::MAX_OFFSETS_PER_SUBSCRIPTION || queues.contains_key(&queue_id))
             && let Some(before) = queues.insert(queue_id, offset)

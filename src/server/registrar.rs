@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use ringmq_protocol::codes::response;
@@ -14,6 +14,9 @@ use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Requests that wait for a name server that does not answer; past it they are given up: the next registration carries all.
+const WAITING_DELIVERIES: usize = 16;
 
 /// What a registrar is asked to deliver.
 pub struct Delivery {
@@ -26,13 +29,13 @@ pub struct Delivery {
 /// One name server's thread. Dropping it ends the thread once it is idle.
 pub struct Registrar {
     address: String,
-    sender: Sender<Delivery>,
+    sender: SyncSender<Delivery>,
 }
 
 impl Registrar {
     /// Starts the thread for `address` (`host:port`); `timeout` bounds one request (`registerBrokerTimeoutMills`).
     pub fn start(address: String, timeout: Duration) -> io::Result<Self> {
-        let (sender, receiver) = channel();
+        let (sender, receiver) = sync_channel(WAITING_DELIVERIES);
         // Not joined: it may be waiting for an answer when the process ends, and owns nothing that must be put in order.
         let target = address.clone();
         std::thread::Builder::new().name("registrar".to_owned()).spawn(move || run(&target, timeout, &receiver))?;
@@ -44,10 +47,17 @@ impl Registrar {
         &self.address
     }
 
-    /// Delivers a request.
+    /// Delivers a request, unless as many as may wait for this name server.
     pub fn deliver(&self, delivery: Delivery) {
-        // The thread ends only when this sender is dropped.
-        assert!(self.sender.send(delivery).is_ok(), "the registrar's thread is alive");
+        match self.sender.try_send(delivery) {
+            Ok(()) => {}
+            Err(TrySendError::Full(delivery)) => {
+                tracing::debug!(address = self.address, "a name server does not keep up; a request to it is given up");
+                report(delivery.done, false);
+            }
+            // The thread ends only when this sender is dropped.
+            Err(TrySendError::Disconnected(_)) => unreachable!("the registrar's thread is alive"),
+        }
     }
 }
 
@@ -180,5 +190,28 @@ fn exchange(
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => buffer.extend_from_slice(&chunk[..count]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_silent_name_server_holds_few_requests() {
+        // Goal: requests to a name server that takes connections and answers nothing do not pile up. Method: more than may wait,
+        // and a look at what was given up at once.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let registrar = Registrar::start(address, Duration::from_secs(600)).expect("started");
+        let (done, outcomes) = channel();
+        for _ in 0..WAITING_DELIVERIES + 3 {
+            registrar.deliver(Delivery { command: Command::request(103), done: Some(done.clone()) });
+        }
+        let given_up: Vec<bool> = outcomes.try_iter().collect();
+        assert!([2, 3].contains(&given_up.len()) && !given_up.contains(&true), "{given_up:?}");
     }
 }

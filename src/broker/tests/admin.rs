@@ -259,6 +259,23 @@ fn consumer_offsets() {
     assert_eq!(control.offsets.committed("h", "T", 0, true), Some(2));
 }
 
+/// Goal: what is not kept is not confirmed. Method: as many queues of a pair as there may be, one more, and an old one.
+#[test]
+fn offsets_beyond_the_bound_are_refused() {
+    let mut control = control();
+    control.ensure_group("g", 1, &mut Vec::new()).unwrap();
+    create(&mut control, "T");
+    let most = i32::try_from(crate::broker::limits::MAX_OFFSETS_PER_SUBSCRIPTION).unwrap();
+    assert!((0..most).all(|queue_id| control.offsets.commit("g", "T", queue_id, 1, 500, 1)));
+    for (queue_id, code) in [(most, 1), (most - 1, 0)] {
+        let queue_id = queue_id.to_string();
+        let fields = [("consumerGroup", "g"), ("topic", "T"), ("queueId", queue_id.as_str()), ("commitOffset", "5")];
+        assert_eq!(ask(&mut control, code::UPDATE_CONSUMER_OFFSET, &fields).code, code);
+    }
+    assert_eq!(control.offsets.committed("g", "T", most - 1, true), Some(5));
+    assert_eq!(control.offsets.committed("g", "T", most, true), None);
+}
+
 /// Goal: commits that come with pulls move offsets and pull positions. Method: both kinds in one batch.
 #[test]
 fn offsets_from_pulls() {
