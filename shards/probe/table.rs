@@ -136,5 +136,10 @@ metrics! {
     Topics, "ringmq_limit_topics", "topics", "Topics.";
     Queues, "ringmq_limit_queues", "queues", "Queues of all topics.";
     Groups, "ringmq_limit_consumer_groups", "groups", "Consumer groups.";
+    OffsetKeys, "ringmq_limit_offset_keys", "pairs", "Pairs of topic and group with committed offsets.";
+    LockedGroups, "ringmq_limit_locked_groups", "groups", "Groups that hold orderly locks.";
+    NamesrvBrokers, "ringmq_limit_namesrv_brokers", "brokers", "Addresses of brokers registered with the name server.";
+    NamesrvRoutes, "ringmq_limit_namesrv_routes", "routes", "Pairs of topic and broker name that the name server knows.";
+    NamesrvKeys, "ringmq_limit_namesrv_keys", "keys", "Entries of the name server's KV configuration.";
     Descriptors, "ringmq_limit_descriptors", "descriptors", "File descriptors that the process may open.";
 }

@@ -54,6 +54,11 @@ pub struct OffsetTable {
 }
 
 impl OffsetTable {
+    /// Pairs of topic and group with committed offsets.
+    pub fn keys(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Records a commit. False when it is beyond the bounds of [`limits`] and was dropped.
     pub fn commit(&mut self, group: &str, topic: &str, queue_id: i32, offset: i64, step: u64, wall_ms: u64) -> bool {
         let key = key(topic, group);

@@ -38,13 +38,17 @@ impl KvConfig {
         json::to_fastjson(self)
     }
 
+    /// Entries, a namespace without any counting as one.
+    pub fn count(&self) -> usize {
+        self.config_table.values().map(|table| table.len().max(1)).sum()
+    }
+
     /// Stores a pair.
     pub fn put(&mut self, namespace: &str, key: &str, value: &str) -> Result<(), KvError> {
         if [namespace, key, value].iter().any(|text| text.len() > MAX_KV_TEXT_LENGTH) {
             return Err(KvError::TooLong);
         }
-        let entries: usize = self.config_table.values().map(|table| table.len().max(1)).sum();
-        if entries >= MAX_KV_ENTRIES && self.get(namespace, key).is_none() {
+        if self.count() >= MAX_KV_ENTRIES && self.get(namespace, key).is_none() {
             return Err(KvError::Full);
         }
         self.config_table.entry(namespace.to_owned()).or_default().insert(key.to_owned(), value.to_owned());

@@ -149,6 +149,11 @@ impl NameServer {
         &self.config
     }
 
+    /// Entries of the KV configuration.
+    pub fn kv_count(&self) -> usize {
+        self.kv.count()
+    }
+
     /// The route tables, for metrics and local look-ups.
     pub fn routes(&self) -> &RouteTable {
         &self.table

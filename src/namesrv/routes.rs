@@ -81,6 +81,11 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
+    /// Registered addresses of brokers.
+    pub fn broker_count(&self) -> usize {
+        self.live.len()
+    }
+
     /// Number of (topic, broker group) pairs.
     pub fn route_count(&self) -> usize {
         self.route_count

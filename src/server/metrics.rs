@@ -133,9 +133,32 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
         of(|shared| shared.control.max_groups.get()),
         of(|shared| shared.control.groups.get()),
     );
+    registry.limit(
+        Limit::OffsetKeys,
+        || crate::broker::limits::MAX_OFFSET_KEYS as u64,
+        of(|shared| shared.control.offset_keys.get()),
+    );
+    registry.limit(
+        Limit::LockedGroups,
+        || crate::broker::limits::MAX_LOCKED_GROUPS as u64,
+        of(|shared| shared.control.locked_groups.get()),
+    );
     registry.gauge(Gauge::DiskUsed, &[], of(|shared| shared.retention.used_percent()));
     registry.gauge(Gauge::DiskFull, &[], of(|shared| shared.retention.is_full().into()));
     registry.gauge(Gauge::DiskAvailable, &[], of(|shared| shared.control.disk_available.load(Ordering::Relaxed)));
+}
+
+/// Registers the bounds of a name server.
+pub fn add_namesrv(registry: &Registry, shared: &Arc<Shared>) {
+    use crate::namesrv::limits::{MAX_BROKER_ADDRESSES, MAX_KV_ENTRIES, MAX_ROUTES};
+    let of = |read: fn(&Shared) -> u64| {
+        let shared = Arc::clone(shared);
+        move || read(&shared)
+    };
+    let [brokers, routes, keys] = [MAX_BROKER_ADDRESSES, MAX_ROUTES, MAX_KV_ENTRIES].map(|most| move || most as u64);
+    registry.limit(Limit::NamesrvBrokers, brokers, of(|shared| shared.control.namesrv_brokers.get()));
+    registry.limit(Limit::NamesrvRoutes, routes, of(|shared| shared.control.namesrv_routes.get()));
+    registry.limit(Limit::NamesrvKeys, keys, of(|shared| shared.control.namesrv_keys.get()));
 }
 
 fn descriptor_limit() -> u64 {

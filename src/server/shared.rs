@@ -227,6 +227,16 @@ pub struct ControlFigures {
     pub groups: Figure,
     /// `max_groups`.
     pub max_groups: Figure,
+    /// Pairs of topic and group with committed offsets.
+    pub offset_keys: Figure,
+    /// Groups with orderly locks.
+    pub locked_groups: Figure,
+    /// Registered addresses of brokers.
+    pub namesrv_brokers: Figure,
+    /// Routes of the name server.
+    pub namesrv_routes: Figure,
+    /// Entries of the KV configuration.
+    pub namesrv_keys: Figure,
     /// Bytes available on the file system of the log.
     pub disk_available: AtomicU64,
 }

@@ -330,3 +330,30 @@ fn tools_see_how_fast_topics_and_groups_are() {
     }
     assert!(!table.contains(r#""putTps":"0.0 "#) && !table.contains(r#""getTransferredTps":"0.0 "#), "{table}");
 }
+
+#[test]
+fn bounds_of_tables_show_their_use() {
+    // Goal: who watches the metrics sees the tables of broker and name server fill. Method: one entry of each kind that a client
+    // makes.
+    let mut store = Store::new();
+    let listen = format!("metrics_listen={}", store.metrics_address());
+    let broker = store.start(&[&listen]);
+    broker.topic("T", 1);
+    let config = br#"{"groupName":"g","consumeEnable":true,"brokerId":0,"retryQueueNums":1,"retryMaxTimes":16}"#;
+    broker.connection().call_ok(Command::request(200).with_body(config.to_vec())).expect("made");
+    broker.client().commit_offset("g", &broker.queue("T", 0), 0).expect("accepted");
+    let lock = br#"{"clientId":"c","consumerGroup":"g","mqSet":[{"brokerName":"b","queueId":0,"topic":"T"}]}"#;
+    broker.connection().call_ok(Command::request(41).with_body(lock.to_vec())).expect("locked");
+    for (name, least) in [
+        ("ringmq_limit_offset_keys", 1),
+        ("ringmq_limit_locked_groups", 1),
+        ("ringmq_limit_namesrv_brokers", 1),
+        ("ringmq_limit_namesrv_routes", 1),
+    ] {
+        let used = format!("{name}_used");
+        wait_for(name, || (broker.metric(&store, &used) >= least).then_some(()));
+        assert!(broker.metric(&store, name) > least, "{name}");
+    }
+    assert_eq!(broker.metric(&store, "ringmq_limit_namesrv_keys_used"), 0);
+    assert_eq!(broker.stop(&[]).code(), Some(0));
+}

@@ -328,6 +328,9 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let shared = Shared::new(&config, shard_count, memory_bytes, ring, tails);
     let shared = Arc::new(Shared { descriptors, ..shared });
     metrics::add_shared(&registry, &shared, boot_ms);
+    if roles.namesrv {
+        metrics::add_namesrv(&registry, &shared);
+    }
     let (registered_sender, registered) = channel();
 
     let mut store_side = None;

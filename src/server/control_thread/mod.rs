@@ -290,8 +290,15 @@ impl ControlThread {
     }
 
     fn publish_figures(&self, wall_ms: u64) {
-        let Some(broker) = &self.broker else { return };
         let figures = &self.shared.control;
+        if let Some(namesrv) = &self.namesrv {
+            figures.namesrv_brokers.set(namesrv.routes().broker_count() as u64);
+            figures.namesrv_routes.set(namesrv.routes().route_count() as u64);
+            figures.namesrv_keys.set(namesrv.kv_count() as u64);
+        }
+        let Some(broker) = &self.broker else { return };
+        figures.offset_keys.set(broker.control.offsets.keys() as u64);
+        figures.locked_groups.set(broker.control.locks.groups() as u64);
         figures.topics.set(broker.control.topics.len() as u64);
         figures.groups.set(broker.control.groups.len() as u64);
         figures.queues.set(self.topics.values().map(|(_, topic)| topic.queues.len() as u64).sum());
