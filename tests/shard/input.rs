@@ -1,6 +1,6 @@
 //! Whatever bytes come in whatever pieces: no panic, nobody else is disturbed, and the counters of memory return to zero.
 
-use ringmq::server::messages::ControlRequest;
+use ringmq::server::messages::{Charge, ControlRequest};
 use ringmq::server::slab::SlotId;
 use ringmq_protocol::command::Command;
 use ringmq_shards::sim::SimRandom;
@@ -47,11 +47,13 @@ fn damage(random: &mut SimRandom, bytes: &mut Vec<u8>) {
 /// The control thread's answers: some requests are executed again, some get a frame, all give back what they hold.
 fn play_control(world: &mut World, random: &mut SimRandom, broken: &mut Vec<SlotId>) {
     while let Ok(request) = world.control.try_recv() {
-        let (connection, answers, frame, again) = match request {
-            ControlRequest::Command { connection, frame, .. } => (connection, frame.len(), frame, false),
+        let (connection, answers, is_long, frame, again) = match request {
+            ControlRequest::Command { connection, frame, answers, .. } => {
+                (connection, answers.bytes, answers.is_long, frame, false)
+            }
             ControlRequest::CreateTopic { connection, frame, answers }
             | ControlRequest::CreateGroup { connection, frame, answers } => {
-                (connection, answers, frame, random.chance(1, 4))
+                (connection, answers, false, frame, random.chance(1, 4))
             }
             _ => continue,
         };
@@ -62,12 +64,13 @@ fn play_control(world: &mut World, random: &mut SimRandom, broken: &mut Vec<Slot
             }
         } else {
             let answer = Command::response(1, 77).encode();
-            world.core.deliver(id, &answer, answers);
+            world.core.deliver(id, answer, Charge { bytes: answers, is_long }, |_, _, _| ());
         }
     }
     while let Ok(pull) = world.cold.try_recv() {
         let (_, id) = ringmq::server::connection::connection_slot(pull.connection);
-        world.core.deliver(id, &Command::response(19, pull.opaque).encode(), pull.answers);
+        let answer = Command::response(19, pull.opaque).encode();
+        world.core.deliver(id, answer, Charge::from(pull.answers), |_, _, _| ());
     }
 }
 
