@@ -204,3 +204,37 @@ pub struct ColdPull {
     /// `groupSysFlag` of the answer.
     pub group_sys_flag: i32,
 }
+
+#[cfg(test)]
+mod tests {
+    use ringmq_protocol::frame::{Split, split_frame};
+
+    use super::*;
+
+    #[test]
+    fn long_answers_need_room() {
+        // Goal: a long answer that does not fit is refused under its request's number, a short one and the end of a request never
+        // are, and what is on its way counts. Method: answers of both kinds with and without room.
+        let buffers = BufferBudget::new(4 << 20);
+        let made = |length: usize| {
+            let mut command = Command::response(0, 7);
+            command.body = Some(vec![0; length].into());
+            let ShardMessage::Frame { frame, answers, .. } = frame_for(1, Some(&command), 9.into(), &buffers) else {
+                panic!("a frame")
+            };
+            assert_eq!(answers.bytes, 9);
+            let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, frame.len()) else { panic!("no frame") };
+            let answer = Command::decode(view).expect("an answer");
+            assert_eq!(answer.opaque, 7);
+            (answer.code, frame.len() as u64)
+        };
+        let (code, first) = made(2 << 20);
+        assert_eq!((code, buffers.used()), (0, first));
+        let (code, second) = made(2 << 20);
+        assert_eq!((code, buffers.used()), (response::SYSTEM_BUSY, first + second));
+        buffers.publish(0, 8 << 20);
+        assert_eq!(made(1_000).0, 0);
+        let end = frame_for(1, None, 9.into(), &buffers);
+        assert!(matches!(end, ShardMessage::Frame { frame, .. } if frame.is_empty()));
+    }
+}

@@ -356,6 +356,7 @@ mod tests {
         assert_eq!(budget.pressure(), Pressure::Exhausted);
         budget.publish(33 << 20, 0);
         assert_eq!((budget.pressure(), budget.used()), (Pressure::None, 48 << 20));
+        assert!(budget.has_room_for_answer(0) && !budget.has_room_for_answer(1));
     }
 
     #[test]

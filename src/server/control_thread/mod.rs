@@ -21,7 +21,7 @@ use std::time::Duration;
 use ringmq_protocol::bodies::TopicFilterType;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
-use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
 use ringmq_protocol::send::SendHeader;
@@ -342,7 +342,11 @@ impl ControlThread {
 
     fn command(&mut self, connection: u64, frame: &[u8], answers: Charge) {
         let Some((listener, address)) = self.connections.get(&connection).copied() else { return };
-        let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, MAX_FRAME_BYTES) else { return };
+        // Whoever hands frames over has cut them.
+        let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, frame.len()) else {
+            self.send(connection, ShardMessage::Close(connection));
+            return;
+        };
         let Ok(command) = Command::decode(view) else {
             self.send(connection, ShardMessage::Close(connection));
             return;
@@ -454,7 +458,7 @@ impl ControlThread {
     ) -> Result<(), Refusal> {
         let broken = |text: String| Refusal::new(response::SYSTEM_ERROR, text);
         let mut decoder = HeaderDecoder::new();
-        match split_frame(frame, MAX_FRAME_BYTES) {
+        match split_frame(frame, frame.len()) {
             Ok(Split::Frame { frame, .. }) => {
                 let header = decoder.decode_frame(&frame).map_err(|error| broken(error.to_string()))?;
                 work(self, &header)
@@ -469,7 +473,7 @@ impl ControlThread {
             Ok(()) => self.send(connection, ShardMessage::Again { connection, frame, answers }),
             Err(refusal) => {
                 let mut decoder = HeaderDecoder::new();
-                if let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, MAX_FRAME_BYTES)
+                if let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, frame.len())
                     && let Ok(header) = decoder.decode_frame(&view)
                 {
                     let mut answer = refusal.into_command();

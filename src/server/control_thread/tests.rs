@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
+use ringmq_protocol::frame::MAX_FRAME_BYTES;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, read_file};
 use ringmq_shards::probe::Registry;

@@ -562,10 +562,9 @@ impl ShardCore {
     }
 
     fn block(&mut self, id: SlotId) {
-        self.counters.blocked += 1;
-        if let Some(connection) = self.connections.get_mut(id)
-            && !connection.is_blocked
-        {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        self.counters.blocked += u64::from(!connection.waits_for_long);
+        if !connection.is_blocked {
             connection.is_blocked = true;
             self.blocked.push(id);
         }
