@@ -14,6 +14,7 @@ use ringmq::client::Message;
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+use ringmq_protocol::record::{CrcCheck, RecordView};
 
 /// The metrics page of a broker that listens there.
 fn page(address: &str) -> String {
@@ -109,7 +110,6 @@ fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &C
         .collect();
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || writing.write_all(&requests));
-        wait_for("a pause", || (value(&page(metrics), "ringmq_read_pauses_total") >= 1.0).then_some(()));
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(2) {
             let sent = Instant::now();
@@ -120,7 +120,9 @@ fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &C
             let grown = broker.resident_bytes().saturating_sub(before) >> 20;
             assert!(grown <= GROWN_MIB, "{grown} MiB more");
         }
-        assert!(value(&page(metrics), "ringmq_limit_buffer_bytes_used") > 0.0, "answers that wait are counted");
+        let shown = page(metrics);
+        assert!(value(&shown, "ringmq_limit_buffer_bytes_used") > 0.0, "answers that wait are counted");
+        assert!(value(&shown, "ringmq_read_pauses_total") >= 1.0, "the connection is not read");
         broker.client().send_to(&queue, &Message::new("new")).expect("a new client is served");
         for opaque in 1..=count {
             let mut frame = vec![0; 4];
@@ -160,6 +162,34 @@ fn unread_answers_of_look_ups_are_bounded() {
     broker.client().send_to(&queue, &Message::new(vec![b'x'; 4_000_000])).expect("stored");
     let view = Command::request(request::VIEW_MESSAGE_BY_ID).with_ext("topic", "unread").with_ext("offset", 0);
     assert_unread_answers_are_bounded(&broker, &metrics, &view, 200);
+    broker.assert_quiet(&[]);
+}
+
+#[test]
+fn a_query_by_key_gives_no_more_than_a_client_takes() {
+    // Goal: one answer has a bound in bytes, whole records, and at least one. Method: five messages of 4 MB with one key; three fit.
+    let mut store = Store::new();
+    let mut broker = store.start(&[]);
+    broker.topic("large", 1);
+    let queue = broker.queue("large", 0);
+    let mut client = broker.client();
+    for _ in 0..5 {
+        client.send_to(&queue, &Message::new(vec![b'x'; 4_000_000]).with_key("same")).expect("stored");
+    }
+    let question = Command::request(request::QUERY_MESSAGE)
+        .with_ext("topic", "large")
+        .with_ext("key", "same")
+        .with_ext("maxNum", 32)
+        .with_ext("beginTimestamp", 0)
+        .with_ext("endTimestamp", i64::MAX);
+    let answer = broker.connection().call_ok(question).expect("an answer");
+    let mut rest = answer.body.as_deref().expect("a body");
+    let mut records = 0;
+    while !rest.is_empty() {
+        rest = &rest[RecordView::parse(rest, CrcCheck::Verify).expect("a whole record").total_size()..];
+        records += 1;
+    }
+    assert_eq!(records, 3);
     broker.assert_quiet(&[]);
 }
 
