@@ -218,7 +218,7 @@ mod tests {
         let buffers = BufferBudget::new(4 << 20);
         let made = |length: usize| {
             let mut command = Command::response(0, 7);
-            command.body = Some(vec![0; length].into());
+            command.body = Some(vec![0; length]);
             let ShardMessage::Frame { frame, answers, .. } = frame_for(1, Some(&command), 9.into(), &buffers) else {
                 panic!("a frame")
             };

@@ -219,7 +219,7 @@ fn long_answers_are_asked_for_one_at_a_time() {
     assert!(world.turn().is_empty());
     assert_eq!(opaques(&asked(&mut world)), [0; 0], "a short answer changes nothing");
     let mut long = Command::response(0, 1);
-    long.body = Some(vec![0; 100_000].into());
+    long.body = Some(vec![0; 100_000]);
     world.core.deliver(greedy, long.encode(), first[0].1, |_, _, _| ());
     assert!(world.turn().is_empty());
     let second = asked(&mut world);
@@ -232,7 +232,7 @@ fn long_answers_are_asked_for_one_at_a_time() {
         "whole, in the order of their making"
     );
     let mut huge = Command::response(0, 3);
-    huge.body = Some(vec![0; 12 << 20].into());
+    huge.body = Some(vec![0; 12 << 20]);
     world.core.deliver(greedy, huge.encode(), second[0].1, |_, _, _| ());
     assert!(world.core.is_full(greedy) && !world.core.is_full(other));
     for id in [greedy, other] {
