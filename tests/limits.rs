@@ -7,12 +7,14 @@ mod broker;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use broker::{Store, wait_for};
+use broker::{Broker, Store, wait_for};
 use ringmq::client::Message;
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
+use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+use ringmq_protocol::record::{CrcCheck, RecordView};
 
 /// The metrics page of a broker that listens there.
 fn page(address: &str) -> String {
@@ -86,6 +88,109 @@ fn a_connection_over_its_bytes_in_flight_is_not_read() {
     assert!(stopped, "the broker stops reading");
     client.send_to(&queue, &Message::new("after")).expect("others are served");
     assert!(value(&page(&metrics), "ringmq_read_pauses_total") >= 1.0);
+}
+
+/// Pipelines `count` requests on a connection that reads nothing for a while: the broker must stay small and serve others. Then
+/// all answers are read, which must come in order.
+fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &Command, count: i32) {
+    const ANSWERS_MIB: f64 = 24.0;
+    const GROWN_MIB: u64 = 64;
+    let mut client = broker.client();
+    let queue = broker.queue("unread", 0);
+    client.send_to(&queue, &Message::new("before")).expect("stored");
+    let before = broker.resident_bytes();
+    let mut deaf = TcpStream::connect(broker.address()).expect("connected");
+    let mut writing = deaf.try_clone().expect("a second handle");
+    let requests: Vec<u8> = (1..=count)
+        .flat_map(|opaque| {
+            let mut request = request.clone();
+            request.opaque = opaque;
+            request.encode()
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || writing.write_all(&requests));
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(2) {
+            let sent = Instant::now();
+            client.send_to(&queue, &Message::new("meanwhile")).expect("others are served");
+            assert!(sent.elapsed() < Duration::from_secs(1), "a send took {:?}", sent.elapsed());
+            let used = value(&page(metrics), "ringmq_limit_buffer_bytes_used");
+            assert!(used <= ANSWERS_MIB * 1_048_576.0, "{used} bytes in buffers");
+            let grown = broker.resident_bytes().saturating_sub(before) >> 20;
+            assert!(grown <= GROWN_MIB, "{grown} MiB more");
+        }
+        let shown = page(metrics);
+        assert!(value(&shown, "ringmq_limit_buffer_bytes_used") > 0.0, "answers that wait are counted");
+        assert!(value(&shown, "ringmq_read_pauses_total") >= 1.0, "the connection is not read");
+        broker.client().send_to(&queue, &Message::new("new")).expect("a new client is served");
+        for opaque in 1..=count {
+            let mut frame = vec![0; 4];
+            deaf.read_exact(&mut frame).expect("an answer");
+            let length = u32::from_be_bytes(frame[..].try_into().expect("four bytes"));
+            frame.resize(4 + length as usize, 0);
+            deaf.read_exact(&mut frame[4..]).expect("the rest of it");
+            let Ok(Split::Frame { frame, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { panic!("no frame") };
+            let answer = Command::decode(frame).expect("an answer");
+            assert_eq!((answer.opaque, answer.code, answer.remark.as_deref()), (opaque, 0, None));
+        }
+        writer.join().expect("it ends").expect("everything was read");
+    });
+}
+
+#[test]
+fn unread_answers_of_the_control_thread_are_bounded() {
+    // Goal: requests whose answers are hundreds of times longer take no more memory than a connection may, and stop nobody.
+    // Method: the configuration (code 26), 20,000 times: 250 MB that nobody reads.
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let mut broker = store.start(&["memory=128 MiB", "shards=2", &format!("metrics_listen={metrics}")]);
+    broker.topic("unread", 1);
+    assert_unread_answers_are_bounded(&broker, &metrics, &Command::request(request::GET_BROKER_CONFIG), 20_000);
+    broker.assert_quiet(&[]);
+}
+
+#[test]
+fn unread_answers_of_look_ups_are_bounded() {
+    // Goal: as above, for answers that come from the store thread. Method: a large message by its place in the log (code 33),
+    // 200 times: 800 MB that nobody reads.
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let mut broker = store.start(&["memory=128 MiB", "shards=2", &format!("metrics_listen={metrics}")]);
+    broker.topic("unread", 1);
+    let queue = broker.queue("unread", 0);
+    broker.client().send_to(&queue, &Message::new(vec![b'x'; 4_000_000])).expect("stored");
+    let view = Command::request(request::VIEW_MESSAGE_BY_ID).with_ext("topic", "unread").with_ext("offset", 0);
+    assert_unread_answers_are_bounded(&broker, &metrics, &view, 200);
+    broker.assert_quiet(&[]);
+}
+
+#[test]
+fn a_query_by_key_gives_no_more_than_a_client_takes() {
+    // Goal: one answer has a bound in bytes, whole records, and at least one. Method: five messages of 4 MB with one key; three fit.
+    let mut store = Store::new();
+    let mut broker = store.start(&[]);
+    broker.topic("large", 1);
+    let queue = broker.queue("large", 0);
+    let mut client = broker.client();
+    for _ in 0..5 {
+        client.send_to(&queue, &Message::new(vec![b'x'; 4_000_000]).with_key("same")).expect("stored");
+    }
+    let question = Command::request(request::QUERY_MESSAGE)
+        .with_ext("topic", "large")
+        .with_ext("key", "same")
+        .with_ext("maxNum", 32)
+        .with_ext("beginTimestamp", 0)
+        .with_ext("endTimestamp", i64::MAX);
+    let answer = broker.connection().call_ok(question).expect("an answer");
+    let mut rest = answer.body.as_deref().expect("a body");
+    let mut records = 0;
+    while !rest.is_empty() {
+        rest = &rest[RecordView::parse(rest, CrcCheck::Verify).expect("a whole record").total_size()..];
+        records += 1;
+    }
+    assert_eq!(records, 3);
+    broker.assert_quiet(&[]);
 }
 
 /// Smallest memory: 32 MiB for the buffers of connections.

@@ -43,6 +43,10 @@ pub struct Connection {
     pub outbox: Outbox,
     /// Bytes of requests that have no answer yet.
     pub unanswered_bytes: usize,
+    /// A request whose answer may be long is with another thread.
+    pub awaits_long: bool,
+    /// The next request waits for that answer. Nothing more is read: what has arrived is moved each time that one is taken.
+    pub waits_for_long: bool,
     /// Requests that the control thread has, to be executed again. Sends behind them wait, or they would overtake them.
     pub executed_again: u32,
     /// Bytes of its buffers that the shard has counted.
@@ -80,6 +84,8 @@ impl Connection {
             wanted_input: 0,
             outbox: Outbox::default(),
             unanswered_bytes: 0,
+            awaits_long: false,
+            waits_for_long: false,
             executed_again: 0,
             accounted_bytes: 0,
             is_dirty: false,

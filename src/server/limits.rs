@@ -29,6 +29,17 @@ pub const MAILBOX_MESSAGES: usize = 65_536;
 /// Requests waiting for the control thread; above it they are refused with `SYSTEM_BUSY`.
 pub const CONTROL_REQUESTS: usize = 65_536;
 
+/// What an answer of the control thread counts against its connection until it comes, beside its request: those that tell an
+/// offset or an outcome are shorter. Longer ones are asked for one at a time.
+pub const BRIEF_ANSWER_BYTES: usize = 1 << 10;
+
+/// Bytes of answers that a shard takes from other threads in one turn, the last one not counted: copying them takes about a
+/// millisecond.
+pub const ANSWER_BYTES_PER_TURN: usize = 4 << 20;
+
+/// Records of one query by key: Java's clients take no frame above 16 MiB. The first record always fits.
+pub const QUERY_ANSWER_BYTES: usize = 15 << 20;
+
 /// Cold reads waiting for the store thread; above it pulls are refused with `SYSTEM_BUSY`.
 pub const COLD_READS: usize = 4_096;
 

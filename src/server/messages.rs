@@ -5,27 +5,47 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use ringmq_protocol::codes::response;
+use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::SerializeType;
 use ringmq_shards::queue::Queue;
 
 use super::cold::ColdAnswer;
 use super::connection::Listener;
+use super::limits;
 use super::serving::Serving;
+use super::shared::BufferBudget;
 use crate::broker::filter::TagFilter;
 use crate::broker::pull::TransferLimits;
+
+/// What a request counts against its connection from when it is handed to another thread until it is settled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// Bytes of the request and, if that is known, of its answer.
+    pub bytes: usize,
+    /// The length of its answer is not known: no other of this kind is taken from the connection before it is settled.
+    pub is_long: bool,
+}
+
+impl From<usize> for Charge {
+    /// That of a request whose answer is counted with it.
+    fn from(bytes: usize) -> Self {
+        Self { bytes, is_long: false }
+    }
+}
 
 /// What a shard hears from other threads, but for what sends need (see [`super::remote`]).
 pub enum ShardMessage {
     /// A connection that shard 0 accepted for it.
     Adopt(OwnedFd, Listener, SocketAddr),
-    /// An encoded frame for a connection; `answers` is how many bytes of requests it settles.
+    /// An encoded frame for a connection. Its bytes were added to the budget of buffers, see [`frame_for`].
     Frame {
         /// The connection's number.
         connection: u64,
         /// The whole frame; empty when a request ends without an answer.
         frame: Vec<u8>,
-        /// Bytes of the request that this answers, 0 for notices.
-        answers: usize,
+        /// What it settles: nothing for notices.
+        answers: Charge,
     },
     /// The same from a reader thread; its buffer is charged to the budget of cold reads.
     ColdAnswer {
@@ -33,7 +53,7 @@ pub enum ShardMessage {
         connection: u64,
         /// The answer.
         answer: ColdAnswer,
-        /// As above.
+        /// Bytes that the connection was charged for the request.
         answers: usize,
     },
     /// A request is to be executed again, because what it was missing exists now. An empty one was refused and has its
@@ -59,6 +79,34 @@ pub enum ShardMessage {
     Stop,
 }
 
+impl ShardMessage {
+    /// Bytes of answers in it.
+    pub fn answer_bytes(&self) -> usize {
+        match self {
+            Self::Frame { frame, .. } => frame.len(),
+            Self::ColdAnswer { answer, .. } => answer.frame.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// An answer or a notice on its way to its connection, or the end of a request without one. Its memory counts from now on, until
+/// the shard takes it over with [`BufferBudget::publish`]. A long answer for which there is none becomes a refusal: only requests
+/// that change nothing have long answers.
+pub fn frame_for(connection: u64, command: Option<&Command>, answers: Charge, buffers: &BufferBudget) -> ShardMessage {
+    let mut frame = command.map(Command::encode).unwrap_or_default();
+    if let Some(command) = command
+        && frame.len() >= limits::MOVED_ANSWER_BYTES
+        && !buffers.has_room_for_answer(frame.len() as u64)
+    {
+        let mut refusal = Command::error(response::SYSTEM_BUSY, "memory for answers is short; try again");
+        (refusal.opaque, refusal.serialize_type) = (command.opaque, command.serialize_type);
+        frame = refusal.encode();
+    }
+    buffers.publish(0, frame.len() as u64);
+    ShardMessage::Frame { connection, frame, answers }
+}
+
 /// What the flush thread says of the next segment.
 pub enum SegmentNews {
     /// It is ready.
@@ -75,6 +123,8 @@ pub enum ControlRequest {
         connection: u64,
         /// The frame.
         frame: Vec<u8>,
+        /// What the connection was charged for it.
+        answers: Charge,
         /// Clock of the turn that took it.
         at_ns: u64,
     },
@@ -153,4 +203,38 @@ pub struct ColdPull {
     pub topic_sys_flag: i32,
     /// `groupSysFlag` of the answer.
     pub group_sys_flag: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmq_protocol::frame::{Split, split_frame};
+
+    use super::*;
+
+    #[test]
+    fn long_answers_need_room() {
+        // Goal: a long answer that does not fit is refused under its request's number, a short one and the end of a request never
+        // are, and what is on its way counts. Method: answers of both kinds with and without room.
+        let buffers = BufferBudget::new(4 << 20);
+        let made = |length: usize| {
+            let mut command = Command::response(0, 7);
+            command.body = Some(vec![0; length]);
+            let ShardMessage::Frame { frame, answers, .. } = frame_for(1, Some(&command), 9.into(), &buffers) else {
+                panic!("a frame")
+            };
+            assert_eq!(answers.bytes, 9);
+            let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, frame.len()) else { panic!("no frame") };
+            let answer = Command::decode(view).expect("an answer");
+            assert_eq!(answer.opaque, 7);
+            (answer.code, frame.len() as u64)
+        };
+        let (code, first) = made(2 << 20);
+        assert_eq!((code, buffers.used()), (0, first));
+        let (code, second) = made(2 << 20);
+        assert_eq!((code, buffers.used()), (response::SYSTEM_BUSY, first + second));
+        buffers.publish(0, 8 << 20);
+        assert_eq!(made(1_000).0, 0);
+        let end = frame_for(1, None, 9.into(), &buffers);
+        assert!(matches!(end, ShardMessage::Frame { frame, .. } if frame.is_empty()));
+    }
 }

@@ -117,16 +117,31 @@ impl Outbox {
             self.bytes.extend_from_slice(&frame);
             return;
         }
-        self.materialize(copy_ring);
-        if !self.bytes.is_empty() {
-            let before = std::mem::take(&mut self.bytes);
-            self.wait(Item::Bytes(before));
-        }
+        self.flush_to_waiting(copy_ring);
         self.wait(Item::Cold(frame));
         if self.pipes == 0 {
             self.pipe_moved_ms = now_ms;
         }
         pipes.into_iter().for_each(|pipe| self.wait(Item::Pipe(pipe)));
+    }
+
+    /// Appends a frame behind everything added so far; a long one is not copied.
+    pub fn push_frame(&mut self, frame: Vec<u8>, copy_ring: impl FnMut(u64, usize, &mut Vec<u8>)) {
+        if frame.len() < limits::MOVED_ANSWER_BYTES {
+            self.bytes.extend_from_slice(&frame);
+            return;
+        }
+        self.flush_to_waiting(copy_ring);
+        self.wait(Item::Bytes(frame));
+    }
+
+    /// Moves what was encoded to those that wait, so that something can follow it there.
+    fn flush_to_waiting(&mut self, copy_ring: impl FnMut(u64, usize, &mut Vec<u8>)) {
+        self.materialize(copy_ring);
+        if !self.bytes.is_empty() {
+            let before = std::mem::take(&mut self.bytes);
+            self.wait(Item::Bytes(before));
+        }
     }
 
     fn wait(&mut self, item: Item) {

@@ -102,6 +102,11 @@ impl BufferBudget {
         held > self.limit.saturating_sub(used) || used > self.limit * 2
     }
 
+    /// Whether a long answer may be made. A quarter stays for requests, and for answers that are short.
+    pub fn has_room_for_answer(&self, bytes: u64) -> bool {
+        self.used().saturating_add(bytes) <= self.limit / 4 * 3
+    }
+
     /// What shards do about it.
     pub fn pressure(&self) -> Pressure {
         let used = self.used();
@@ -361,6 +366,7 @@ mod tests {
         assert_eq!(budget.pressure(), Pressure::Exhausted);
         budget.publish(33 << 20, 0);
         assert_eq!((budget.pressure(), budget.used()), (Pressure::None, 48 << 20));
+        assert!(budget.has_room_for_answer(0) && !budget.has_room_for_answer(1));
     }
 
     #[test]

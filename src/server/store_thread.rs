@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringmq_protocol::command::Command;
 use ringmq_protocol::record::{CrcCheck, RecordError, RecordView, prefetch_record};
 use ringmq_shards::disk::Disk;
 use ringmq_shards::index::{IndexError, IndexService, IndexSync, Indexed};
@@ -21,8 +22,8 @@ use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 use super::connection::connection_slot;
-use super::limits::RECORD_BYTES_MAX;
-use super::messages::ShardMessage;
+use super::limits::{QUERY_ANSWER_BYTES, RECORD_BYTES_MAX};
+use super::messages::{Charge, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
 use super::shared::{Shared, monotonic_ns};
 use super::storage::IndexOpening;
@@ -56,8 +57,8 @@ pub enum StoreJob {
     LookUp {
         /// The connection's number.
         connection: u64,
-        /// Bytes of the request.
-        answers: usize,
+        /// What the connection was charged for the request.
+        answers: Charge,
         /// What to do.
         look_up: LookUp,
     },
@@ -272,6 +273,9 @@ impl StoreReader for StoreAccess {
         }
         for physical in found {
             if let Some(record) = self.record_at(physical.0 as i64) {
+                if !answer.records.is_empty() && answer.records.len() + record.len() > QUERY_ANSWER_BYTES {
+                    break;
+                }
                 answer.records.extend_from_slice(&record);
             }
         }
@@ -412,8 +416,17 @@ impl StoreThread {
         };
         self.probe.count(Counter::StoreLookUps);
         let answer = look_up(self.access.as_ref());
-        deliver(&self.shards, connection, answer.encode(), answers);
+        self.deliver(connection, &answer, answers);
         self.shared.control.jobs_done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn deliver(&self, connection: u64, answer: &Command, answers: Charge) {
+        let (shard, _) = connection_slot(connection);
+        if let Some(mailbox) = self.shards.get(shard)
+            && !mailbox.send_blocking(frame_for(connection, Some(answer), answers, &self.shared.buffers))
+        {
+            tracing::debug!(shard, "a shard is gone; its answer is dropped");
+        }
     }
 
     fn remove_expired(&self) {
@@ -604,14 +617,5 @@ fn sync_index(work: &Receiver<IndexSync>, done: &Sender<SyncOutcome>) {
         if done.send(sync_now(sync)).is_err() {
             return;
         }
-    }
-}
-
-fn deliver(shards: &[MailboxSender<ShardMessage>], connection: u64, frame: Vec<u8>, answers: usize) {
-    let (shard, _) = connection_slot(connection);
-    if let Some(mailbox) = shards.get(shard)
-        && !mailbox.send_blocking(ShardMessage::Frame { connection, frame, answers })
-    {
-        tracing::debug!(shard, "a shard is gone; its answer is dropped");
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use ringmq_protocol::bodies::TopicFilterType;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
-use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
 use ringmq_protocol::send::SendHeader;
@@ -38,7 +38,7 @@ use self::deletion::{Unfenced, unfenced};
 use self::files::Unwritten;
 use super::connection::{Listener, connection_slot};
 use super::flush_thread::{FlushRequest, is_json};
-use super::messages::{CarriedCommit, ControlRequest, ShardMessage};
+use super::messages::{CarriedCommit, Charge, ControlRequest, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
 use super::registrar::{Delivery, Notices, Registrar};
 use super::serving::{Serving, ServingIdentity, ServingTopic};
@@ -311,8 +311,8 @@ impl ControlThread {
     fn request(&mut self, request: ControlRequest) {
         self.shared.control.control_taken.add(1);
         match request {
-            ControlRequest::Command { connection, frame, at_ns } => {
-                self.command(connection, &frame);
+            ControlRequest::Command { connection, frame, answers, at_ns } => {
+                self.command(connection, &frame, answers);
                 self.probe.count(Counter::RequestsControl);
                 self.probe.record(Histogram::ControlLatency, monotonic_ns().saturating_sub(at_ns));
             }
@@ -347,16 +347,20 @@ impl ControlThread {
         }
     }
 
-    fn command(&mut self, connection: u64, frame: &[u8]) {
+    fn command(&mut self, connection: u64, frame: &[u8], answers: Charge) {
         let Some((listener, address)) = self.connections.get(&connection).copied() else { return };
-        let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, MAX_FRAME_BYTES) else { return };
+        // Whoever hands frames over has cut them.
+        let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, frame.len()) else {
+            self.send(connection, ShardMessage::Close(connection));
+            return;
+        };
         let Ok(command) = Command::decode(view) else {
             self.send(connection, ShardMessage::Close(connection));
             return;
         };
         if command.is_response() {
             // Nothing is asked of clients yet, so an answer is of no use; only its bytes must not count any more.
-            self.reply(connection, None, frame.len());
+            self.reply(connection, None, answers);
             return;
         }
         let now = self.now();
@@ -368,7 +372,7 @@ impl ControlThread {
                 });
                 self.apply_namesrv(effects);
                 let answer = answer.unwrap_or_else(|| NameServer::not_supported(&command));
-                self.reply(connection, (!command.is_oneway()).then_some(&answer), frame.len());
+                self.reply(connection, (!command.is_oneway()).then_some(&answer), answers);
             }
             Listener::Broker => {
                 let Some(broker) = &mut self.broker else { return };
@@ -392,15 +396,15 @@ impl ControlThread {
                     (answer, _) => answer,
                 };
                 match answer {
-                    Answer::Now(answer) => self.reply(connection, Some(&answer), frame.len()),
-                    Answer::Nothing => self.reply(connection, None, frame.len()),
-                    Answer::LookUp(look_up) => self.look_up(connection, &command, look_up, frame.len()),
+                    Answer::Now(answer) => self.reply(connection, Some(&answer), answers),
+                    Answer::Nothing => self.reply(connection, None, answers),
+                    Answer::LookUp(look_up) => self.look_up(connection, &command, look_up, answers),
                 }
             }
         }
     }
 
-    fn look_up(&mut self, connection: u64, command: &Command, look_up: crate::broker::LookUp, answers: usize) {
+    fn look_up(&mut self, connection: u64, command: &Command, look_up: crate::broker::LookUp, answers: Charge) {
         let Some(broker) = &self.broker else { return };
         let job = StoreJob::LookUp { connection, answers, look_up };
         if broker.jobs.try_send(job).is_ok() {
@@ -469,7 +473,7 @@ impl ControlThread {
     ) -> Result<(), Refusal> {
         let broken = |text: String| Refusal::new(response::SYSTEM_ERROR, text);
         let mut decoder = HeaderDecoder::new();
-        match split_frame(frame, MAX_FRAME_BYTES) {
+        match split_frame(frame, frame.len()) {
             Ok(Split::Frame { frame, .. }) => {
                 let header = decoder.decode_frame(&frame).map_err(|error| broken(error.to_string()))?;
                 work(self, &header)
@@ -484,13 +488,13 @@ impl ControlThread {
             Ok(()) => self.send(connection, ShardMessage::Again { connection, frame, answers }),
             Err(refusal) => {
                 let mut decoder = HeaderDecoder::new();
-                if let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, MAX_FRAME_BYTES)
+                if let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, frame.len())
                     && let Ok(header) = decoder.decode_frame(&view)
                 {
                     let mut answer = refusal.into_command();
                     answer.opaque = header.opaque;
                     answer.serialize_type = header.serialize_type;
-                    self.reply(connection, (!header.is_oneway()).then_some(&answer), answers);
+                    self.reply(connection, (!header.is_oneway()).then_some(&answer), Charge::from(answers));
                 }
                 self.send(connection, ShardMessage::Again { connection, frame: Vec::new(), answers: 0 });
             }
@@ -520,12 +524,11 @@ impl ControlThread {
         }
     }
 
-    fn reply(&self, connection: u64, answer: Option<&Command>, answers: usize) {
+    fn reply(&self, connection: u64, answer: Option<&Command>, answers: Charge) {
         if answer.is_some_and(|answer| answer.code == response::REQUEST_CODE_NOT_SUPPORTED && answer.is_response()) {
             self.probe.count(Counter::RequestsUnknown);
         }
-        let frame = answer.map(encode_answer).unwrap_or_default();
-        self.send(connection, ShardMessage::Frame { connection, frame, answers });
+        self.send(connection, frame_for(connection, answer, answers, &self.shared.buffers));
     }
 
     /// Carries out the effects of a request. If it made or changed topics and the table of topics cannot be written, they are
@@ -570,7 +573,7 @@ impl ControlThread {
         }
         for effect in effects {
             match effect {
-                Effect::Send { connection, command } => self.reply(connection.0, Some(&command), 0),
+                Effect::Send { connection, command } => self.reply(connection.0, Some(&command), Charge::default()),
                 Effect::CloseConnection(connection) => self.send(connection.0, ShardMessage::Close(connection.0)),
                 Effect::RegisterTopics(topics) => self.register(Some(&topics)),
                 Effect::RegisterAll => self.register(None),
@@ -700,11 +703,6 @@ fn error_answer(command: &Command, code: i32, remark: &str) -> Command {
     answer.opaque = command.opaque;
     answer.serialize_type = command.serialize_type;
     answer
-}
-
-/// The frame of an answer, or of a request of our own, which must look like one.
-fn encode_answer(command: &Command) -> Vec<u8> {
-    command.encode()
 }
 
 fn serving_topic(

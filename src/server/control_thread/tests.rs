@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
+use ringmq_protocol::frame::MAX_FRAME_BYTES;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, read_file};
 use ringmq_shards::probe::Registry;
@@ -123,7 +124,12 @@ impl Rig {
         let request = Command::request(code).with_body(body.to_vec());
         let command = fields.iter().fold(request, |command, (key, value)| command.with_ext(key, *value));
         let command = Command { opaque: self.opaque, ..command };
-        self.control.request(ControlRequest::Command { connection: CONNECTION, frame: command.encode(), at_ns: 0 });
+        self.control.request(ControlRequest::Command {
+            connection: CONNECTION,
+            frame: command.encode(),
+            answers: Charge::default(),
+            at_ns: 0,
+        });
         let answer = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
         assert_eq!(answer.opaque, self.opaque);
         (answer.code, answer.remark.unwrap_or_default())
@@ -166,7 +172,12 @@ impl Rig {
         // Answers keep their order: a refusal comes before this one.
         self.opaque += 1;
         let next = Command { opaque: self.opaque, ..Command::request(305) };
-        self.control.request(ControlRequest::Command { connection: CONNECTION, frame: next.encode(), at_ns: 0 });
+        self.control.request(ControlRequest::Command {
+            connection: CONNECTION,
+            frame: next.encode(),
+            answers: Charge::default(),
+            at_ns: 0,
+        });
         let mut refusal = None;
         loop {
             let answer = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");

@@ -8,6 +8,9 @@ impl ShardCore {
     pub fn is_over_limit(&self, id: SlotId) -> bool {
         self.is_full(id)
             || self.connections.get(id).is_some_and(|connection| {
+                if connection.waits_for_long {
+                    return true;
+                }
                 let input = connection.input.len();
                 input > self.settings.connection_in_flight_bytes && input >= connection.wanted_input
             })

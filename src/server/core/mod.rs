@@ -8,6 +8,7 @@
 //! - a request that cannot go on for want of room in the log stays in its connection's input, in order;
 //! - ring memory is referenced only in the turn that pinned it.
 
+mod control;
 mod memory;
 mod pulls;
 mod remote;
@@ -39,7 +40,7 @@ use super::cold::ColdAnswer;
 use super::connection::{Connection, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
 use super::limits;
-use super::messages::{CarriedCommit, ColdPull, ControlRequest};
+use super::messages::{CarriedCommit, Charge, ColdPull, ControlRequest};
 use super::remote::{FromWriter, RemoteAppend, RemoteLog, WriterPeer};
 use super::serving::Serving;
 use super::shared::{PUBLISH_STEP_BYTES, Pressure, Shared};
@@ -562,10 +563,9 @@ impl ShardCore {
     }
 
     fn block(&mut self, id: SlotId) {
-        self.counters.blocked += 1;
-        if let Some(connection) = self.connections.get_mut(id)
-            && !connection.is_blocked
-        {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        self.counters.blocked += u64::from(!connection.waits_for_long);
+        if !connection.is_blocked {
             connection.is_blocked = true;
             self.blocked.push(id);
         }
@@ -601,35 +601,6 @@ impl ShardCore {
             self.counters.requests += 1;
         }
         progress
-    }
-
-    fn hand_to_control(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
-        self.flush_commits();
-        let connection = connection_number(self.settings.index, id);
-        let message = ControlRequest::Command { connection, frame: whole.to_vec(), at_ns: self.now_ns };
-        self.ask_control(id, header, whole.len(), message)
-    }
-
-    fn ask_control(&mut self, id: SlotId, header: &Header<'_>, bytes: usize, message: ControlRequest) -> Progress {
-        let comes_back = matches!(message, ControlRequest::CreateTopic { .. } | ControlRequest::CreateGroup { .. });
-        match self.control.try_send(message) {
-            Ok(()) => {
-                self.counters.control_asked += 1;
-                self.charge(id, bytes);
-                if let Some(connection) = self.connections.get_mut(id) {
-                    connection.executed_again += u32::from(comes_back);
-                }
-            }
-            Err(_) => self.refuse(
-                id,
-                header,
-                &Refusal::new(
-                    response::SYSTEM_BUSY,
-                    "too many requests wait for the broker's control thread; try again",
-                ),
-            ),
-        }
-        Progress::Done
     }
 
     fn charge(&mut self, id: SlotId, bytes: usize) {
@@ -668,18 +639,6 @@ impl ShardCore {
             writer.set_sync_flush_timeout_ms(self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed));
         }
         self.serving = Some(serving);
-    }
-
-    /// A frame for a connection, from another thread.
-    pub fn deliver(&mut self, id: SlotId, frame: &[u8], answers: usize) {
-        self.discharge(id, answers);
-        if let Some(connection) = self.connections.get_mut(id)
-            && !frame.is_empty()
-            && !connection.closing
-        {
-            connection.outbox.buffer().extend_from_slice(frame);
-            self.mark_dirty(id);
-        }
     }
 
     /// An answer from the log's files, from a reader thread. `copy_ring` copies ring memory that was added in this turn.

@@ -418,9 +418,14 @@ impl EventLoop {
     fn take_messages(&mut self, scratch: &mut Scratch) -> io::Result<()> {
         let clock = Arc::clone(&self.clock);
         self.core.take_remote(|| clock.now_ms());
+        let mut bytes = 0;
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.receive() else { break };
+            bytes += message.answer_bytes();
             self.message(message, scratch)?;
+            if bytes >= limits::ANSWER_BYTES_PER_TURN {
+                break;
+            }
         }
         Ok(())
     }
@@ -430,7 +435,13 @@ impl EventLoop {
             ShardMessage::Adopt(socket, listener, peer) => self.open(socket, listener, peer, scratch)?,
             ShardMessage::Frame { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
-                self.core.deliver(id, &frame, answers);
+                let bytes = frame.len() as u64;
+                let view = self.view.clone();
+                let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
+                    output::copy_ring(view.as_deref(), physical, length, out);
+                };
+                self.core.deliver(id, frame, answers, copy);
+                self.core.shared().buffers.publish(bytes, 0);
             }
             ShardMessage::ColdAnswer { connection, answer, answers } => {
                 let (_, id) = connection_slot(connection);

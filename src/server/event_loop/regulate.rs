@@ -88,7 +88,8 @@ impl EventLoop {
         if !scratch.paused.is_empty() {
             let paused = std::mem::take(&mut scratch.paused);
             for id in paused {
-                if self.core.is_full(id) {
+                let waits = self.core.connection_mut(id).is_some_and(|connection| connection.waits_for_long);
+                if waits || self.core.is_full(id) {
                     scratch.paused.push(id);
                     continue;
                 }
