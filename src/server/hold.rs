@@ -11,8 +11,10 @@ use std::sync::Arc;
 use ringmq_protocol::frame::SerializeType;
 use ringmq_shards::queue::Queue;
 
+use super::serving::Serving;
 use super::slab::{Slab, SlotId};
 use crate::broker::filter::TagFilter;
+use crate::broker::pull::{self, HeldRequest, PullCheck, PullRefusal};
 
 /// Deadlines of pulls that were answered early stay in the heap; it is swept when they outnumber the held ones.
 const STALE_FACTOR: usize = 4;
@@ -46,6 +48,45 @@ pub struct PullJob {
     pub deadline_ms: u64,
     /// Clock of the turn that took the request; `None` once it has waited for messages.
     pub received_ns: Option<u64>,
+    /// Number of the serving picture that it was checked against; see [`PullJob::check_again`].
+    pub picture: u64,
+    /// What it asked for, once it is held.
+    pub request: Option<HeldRequest>,
+}
+
+/// What a held pull may do after topics, groups or subscriptions have changed.
+pub enum Standing {
+    /// It may read.
+    Goes,
+    /// Its queue is another one now.
+    Moved(Arc<Queue>),
+    /// It may not.
+    Refused(PullRefusal),
+    /// Its group does not exist any more; a new request would create it.
+    WithoutGroup,
+}
+
+impl PullJob {
+    /// Checks the pull as if it came now. With another subscription it begins again where its request said.
+    pub fn check_again(&mut self, serving: &Serving, connection: u64) -> Standing {
+        let Some(request) = &self.request else { return Standing::Goes };
+        let own_filter = self.filter.clone();
+        let (topic, group, queue_id, filter) = match pull::check_again(serving, request, &own_filter, connection) {
+            PullCheck::Go { topic, group, queue_id, filter, .. } => (topic, group, queue_id, filter),
+            PullCheck::CreateGroup => return Standing::WithoutGroup,
+            PullCheck::Refused(refusal) => return Standing::Refused(refusal),
+        };
+        let Some(queue) = topic.queues.get(queue_id as usize) else {
+            return Standing::Refused(pull::queue_not_open());
+        };
+        self.topic_sys_flag = topic.sys_flag;
+        self.group_sys_flag = group.config.group_sys_flag;
+        if *filter != self.filter {
+            self.filter = filter.into_owned();
+            self.scanned_to = self.offset;
+        }
+        if Arc::ptr_eq(queue, &self.queue) { Standing::Goes } else { Standing::Moved(Arc::clone(queue)) }
+    }
 }
 
 /// The table of held pulls of one shard.
@@ -124,6 +165,16 @@ impl HeldPulls {
     pub fn of_queue(&self, queue: &Arc<Queue>, out: &mut Vec<SlotId>) {
         if let Some(list) = self.by_queue.get(&key(queue)) {
             out.extend(list.iter().copied());
+        }
+    }
+
+    /// Moves the names of all pulls of retired queues to `out`. They stay held.
+    pub fn of_retired_queues(&self, out: &mut Vec<SlotId>) {
+        for list in self.by_queue.values() {
+            let first = list.front().and_then(|id| self.jobs.get(*id));
+            if first.is_some_and(|job| job.queue.is_retired()) {
+                out.extend(list.iter().copied());
+            }
         }
     }
 
