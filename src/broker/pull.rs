@@ -166,11 +166,7 @@ fn check_asked<'a>(serving: &'a Serving, asked: Asked<'a>, connection: u64) -> P
         };
     };
     if !group.config.consume_enable {
-        return refuse(
-            response::NO_PERMISSION,
-            Some(2),
-            format!("subscription group no permission, {}", asked.group),
-        );
+        return refuse(response::NO_PERMISSION, Some(2), format!("subscription group no permission, {}", asked.group));
     }
     let Some(topic) = serving.topics.get(asked.topic) else {
         let remark = format!("topic[{}] not exist, apply first please!", asked.topic);

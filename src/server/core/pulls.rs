@@ -78,7 +78,6 @@ impl ShardCore {
             deadline_ms: self.steady_ms().saturating_add(hold_ms),
             received_ns: Some(self.now_ns),
             picture: self.picture,
-            request: None,
         };
         self.charge(id, whole.len());
         let carries_filter = request.sys_flag & ringmq_protocol::flags::pull::SUBSCRIPTION != 0;
@@ -139,8 +138,7 @@ impl ShardCore {
         }
         let queue = Arc::clone(&job.queue);
         let received_ns = job.received_ns.take();
-        job.request.get_or_insert_with(hold);
-        match self.held.hold(job) {
+        match self.held.hold(job, hold()) {
             Err(mut job) => {
                 job.received_ns = received_ns;
                 self.answer_pull(&job, reading, None);
@@ -289,7 +287,8 @@ impl ShardCore {
         }
         job.picture = self.picture;
         let Some(serving) = &self.serving else { return true };
-        let standing = job.check_again(serving, connection_number(self.settings.index, job.connection));
+        let connection = connection_number(self.settings.index, job.connection);
+        let Some(standing) = self.held.check_again(id, serving, connection) else { return false };
         if matches!(standing, Standing::Goes) {
             return true;
         }
