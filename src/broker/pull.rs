@@ -77,38 +77,99 @@ pub enum PullCheck<'a> {
     Refused(PullRefusal),
 }
 
+/// What the checks of a pull look at.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    code: i32,
+    group: &'a str,
+    topic: &'a str,
+    queue_id: i32,
+    wants: Wants<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Wants<'a> {
+    /// The expression came with the request.
+    Expression { kind: Option<&'a str>, text: Option<&'a str> },
+    /// The same, parsed when the request came.
+    Parsed(&'a TagFilter),
+    /// What the group's consumers have announced, at least in this version.
+    OfGroup { sub_version: i64 },
+}
+
+/// What a held pull keeps of its request, to be checked again. `queue_id` is that of a pull that has passed.
+#[derive(Debug, Clone)]
+pub struct HeldRequest {
+    /// Request code.
+    pub code: i32,
+    /// Group.
+    pub group: Arc<str>,
+    /// Topic.
+    pub topic: Arc<str>,
+    /// Queue.
+    pub queue_id: i32,
+    /// Version of the subscription; `None` when the expression came with the request.
+    pub sub_version: Option<i64>,
+}
+
+/// Checks a held pull as if it came now. `filter` is what it was parsed to when its expression came with the request.
+pub fn check_again<'a>(
+    serving: &'a Serving,
+    held: &'a HeldRequest,
+    filter: &'a TagFilter,
+    connection: u64,
+) -> PullCheck<'a> {
+    let HeldRequest { code, group, topic, queue_id, sub_version } = held;
+    let wants = match *sub_version {
+        Some(sub_version) => Wants::OfGroup { sub_version },
+        None => Wants::Parsed(filter),
+    };
+    check_asked(serving, Asked { code: *code, group, topic, queue_id: *queue_id, wants }, connection)
+}
+
 fn refuse<'a>(code: i32, forbidden_type: Option<i32>, remark: impl Into<Cow<'static, str>>) -> PullCheck<'a> {
     PullCheck::Refused(PullRefusal { code, remark: remark.into(), forbidden_type })
 }
 
+/// The queue exists, but cannot be read yet.
+pub fn queue_not_open() -> PullRefusal {
+    PullRefusal { code: response::SYSTEM_ERROR, remark: "the queue is not open yet".into(), forbidden_type: None }
+}
+
 /// The check order. `connection` is the number of the client's connection.
-pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>, connection: u64) -> PullCheck<'a> {
+pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'a>, connection: u64) -> PullCheck<'a> {
+    let wants = if header.sys_flag & pull::SUBSCRIPTION != 0 {
+        Wants::Expression { kind: header.expression_type, text: header.subscription }
+    } else {
+        Wants::OfGroup { sub_version: header.sub_version }
+    };
+    let PullHeader { consumer_group: group, topic, queue_id, .. } = *header;
+    check_asked(serving, Asked { code, group, topic, queue_id, wants }, connection)
+}
+
+fn check_asked<'a>(serving: &'a Serving, asked: Asked<'a>, connection: u64) -> PullCheck<'a> {
     if !permission::is_readable(serving.broker_permission) {
         let remark = format!("the broker[{}] pulling message is forbidden", serving.identity.store_host);
         return refuse(response::NO_PERMISSION, Some(1), remark);
     }
-    if code == request::LITE_PULL_MESSAGE && !serving.lite_pull {
+    if asked.code == request::LITE_PULL_MESSAGE && !serving.lite_pull {
         return refuse(response::NO_PERMISSION, Some(1), "the broker forbids lite pulls (litePullMessageEnable)");
     }
-    let Some((group_name, group)) = serving.groups.get_key_value(header.consumer_group) else {
-        return match check_group(header.consumer_group) {
+    let Some((group_name, group)) = serving.groups.get_key_value(asked.group) else {
+        return match check_group(asked.group) {
             Ok(()) => PullCheck::CreateGroup,
             Err(error) => refuse(
                 response::SUBSCRIPTION_GROUP_NOT_EXIST,
                 None,
-                format!("subscription group [{}] does not exist, {error}", header.consumer_group),
+                format!("subscription group [{}] does not exist, {error}", asked.group),
             ),
         };
     };
     if !group.config.consume_enable {
-        return refuse(
-            response::NO_PERMISSION,
-            Some(2),
-            format!("subscription group no permission, {}", header.consumer_group),
-        );
+        return refuse(response::NO_PERMISSION, Some(2), format!("subscription group no permission, {}", asked.group));
     }
-    let Some(topic) = serving.topics.get(header.topic) else {
-        let remark = format!("topic[{}] not exist, apply first please!", header.topic);
+    let Some(topic) = serving.topics.get(asked.topic) else {
+        let remark = format!("topic[{}] not exist, apply first please!", asked.topic);
         return refuse(response::TOPIC_NOT_EXIST, None, remark);
     };
     if !permission::is_readable(topic.permission) {
@@ -118,17 +179,17 @@ pub fn check<'a>(serving: &'a Serving, code: i32, header: &PullHeader<'_>, conne
             format!("the topic[{}] pulling message is forbidden", topic.name),
         );
     }
-    let Some(queue_id) = u32::try_from(header.queue_id).ok().filter(|queue_id| *queue_id < topic.read_queues) else {
+    let Some(queue_id) = u32::try_from(asked.queue_id).ok().filter(|queue_id| *queue_id < topic.read_queues) else {
         return refuse(
             response::INVALID_PARAMETER,
             None,
             format!(
                 "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}]",
-                header.queue_id, topic.name, topic.read_queues
+                asked.queue_id, topic.name, topic.read_queues
             ),
         );
     };
-    match subscription(group_name, group, topic, header) {
+    match subscription(group_name, group, topic, asked.wants) {
         Ok(_) if serving.reject_pull_consumers && !is_registered(group, connection) => refuse(
             response::SUBSCRIPTION_NOT_EXIST,
             None,
@@ -153,21 +214,24 @@ fn subscription<'a>(
     group_name: &str,
     group: &'a GroupEntry,
     topic: &ServingTopic,
-    header: &PullHeader<'_>,
+    wants: Wants<'a>,
 ) -> Result<Cow<'a, TagFilter>, PullRefusal> {
     let refusal = |code, forbidden_type, remark: String| PullRefusal { code, remark: remark.into(), forbidden_type };
     let not_tag = || {
         let remark = "The broker does not support consumer to filter message by SQL92".to_owned();
         refusal(response::SYSTEM_ERROR, None, remark)
     };
-    if header.sys_flag & pull::SUBSCRIPTION != 0 {
-        if !is_tag_type(header.expression_type) {
-            return Err(not_tag());
+    let sub_version = match wants {
+        Wants::Expression { kind, .. } if !is_tag_type(kind) => return Err(not_tag()),
+        Wants::Expression { text, .. } => {
+            return TagFilter::parse(text).map(Cow::Owned).map_err(|_| {
+                let remark = "parse the consumer's subscription failed".to_owned();
+                refusal(response::SUBSCRIPTION_PARSE_FAILED, None, remark)
+            });
         }
-        return TagFilter::parse(header.subscription).map(Cow::Owned).map_err(|_| {
-            refusal(response::SUBSCRIPTION_PARSE_FAILED, None, "parse the consumer's subscription failed".to_owned())
-        });
-    }
+        Wants::Parsed(filter) => return Ok(Cow::Borrowed(filter)),
+        Wants::OfGroup { sub_version } => sub_version,
+    };
     let Some(live) = &group.live else {
         let remark = format!("the consumer's group info not exist, group: {group_name}");
         return Err(refusal(response::SUBSCRIPTION_NOT_EXIST, None, remark));
@@ -184,7 +248,7 @@ fn subscription<'a>(
         let remark = format!("the consumer's subscription not exist, group: {group_name}, topic: {}", topic.name);
         return Err(refusal(response::SUBSCRIPTION_NOT_EXIST, None, remark));
     };
-    if subscription.data.sub_version < header.sub_version {
+    if subscription.data.sub_version < sub_version {
         let remark = "the consumer's subscription not latest".to_owned();
         return Err(refusal(response::SUBSCRIPTION_NOT_LATEST, None, remark));
     }

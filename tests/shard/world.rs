@@ -131,6 +131,8 @@ pub struct World {
     /// Clients that read nothing are only counted.
     pub keep_received: bool,
     pub sent_bytes: u64,
+    /// To whom bytes were given, in this order.
+    pub sent_to: Vec<SlotId>,
     clients: Vec<SlotId>,
     dirty: Vec<SlotId>,
     broken: Vec<SlotId>,
@@ -254,6 +256,7 @@ impl World {
             received: BTreeMap::new(),
             keep_received: true,
             sent_bytes: 0,
+            sent_to: Vec::new(),
             clients: Vec::new(),
             dirty: Vec::new(),
             broken: Vec::new(),
@@ -384,12 +387,13 @@ impl World {
     }
 
     fn send_output(&mut self) {
-        let (received, sent_bytes) = (&mut self.received, &mut self.sent_bytes);
+        let (received, sent_bytes, sent_to) = (&mut self.received, &mut self.sent_bytes, &mut self.sent_to);
         let keep = self.keep_received;
         give_output(&mut self.core, &self.view, &mut self.dirty, |id, bytes| {
             *sent_bytes += bytes.len() as u64;
             let received = received.entry(id.slot).or_default();
             if keep {
+                sent_to.push(id);
                 received.extend_from_slice(bytes);
             }
         });

@@ -10,7 +10,7 @@ use ringmq_protocol::codes::request::NOTIFY_CONSUMER_IDS_CHANGED;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::hash::java_hash;
 
-use super::broker::{Store, wait_for};
+use super::broker::{PATIENCE, Store, wait_for};
 
 /// `tag` is one tag, or `*`.
 fn heartbeat(client_id: &str, group: &str, topic: &str, tag: &str) -> HeartbeatData {
@@ -112,6 +112,44 @@ fn a_heartbeat_brings_its_subscription() {
     assert_eq!(bodies, [b"green"]);
     let newer = connection.call(pull(2)).expect("an answer");
     assert_eq!(newer.code, response::SUBSCRIPTION_NOT_LATEST);
+}
+
+#[test]
+fn a_held_pull_follows_the_subscription_of_its_group() {
+    // Goal: a consumer that changes its tags while it waits gets what it wants now, also what came before the change. Method:
+    // a message with the new tag, the heartbeat that asks for it, and one more message.
+    let mut store = Store::new();
+    let broker = store.start(&["shards=2"]);
+    broker.topic("changed", 1);
+    let mut client = broker.client();
+    let queue = broker.queue("changed", 0);
+    let mut connection = broker.connection();
+    let mut data = heartbeat("c", "wire", "changed", "green");
+    connection.call_ok(requests::heartbeat(&data)).expect("accepted");
+    let wanted = PullRequest {
+        group: "wire",
+        topic: "changed",
+        queue_id: 0,
+        offset: 0,
+        max_messages: 32,
+        hold_ms: 2 * u64::try_from(PATIENCE.as_millis()).expect("small"),
+        subscription: "*",
+        commit_offset: None,
+    };
+    // Held, with the version of the first heartbeat and without an expression.
+    let pull = requests::pull(&wanted).with_ext("sysFlag", 2).with_ext("subVersion", 1);
+    let ticket = connection.submit(pull).expect("written");
+    connection.call_ok(requests::max_offset("changed", 0)).expect("an answer");
+    client.send_to(&queue, &Message::new("early").with_tag("red")).expect("stored");
+    data.consumer_data_set[0].subscription_data_set =
+        heartbeat("c", "wire", "changed", "red").consumer_data_set.remove(0).subscription_data_set;
+    data.consumer_data_set[0].subscription_data_set[0].sub_version = 2;
+    connection.call_ok(requests::heartbeat(&data)).expect("accepted");
+    client.send_to(&queue, &Message::new("late").with_tag("red")).expect("stored");
+    let answer = connection.wait(ticket, PATIENCE).expect("woken in time");
+    let pulled = ringmq::client::PullAnswer::decode(answer).expect("complete").expect("no refusal");
+    let bodies: Vec<_> = pulled.messages().map(|message| message.expect("whole").body().to_vec()).collect();
+    assert_eq!((bodies, pulled.next_offset), (vec![b"early".to_vec(), b"late".to_vec()], 2));
 }
 
 #[test]

@@ -78,6 +78,8 @@ fn name_of(body: &[u8]) -> Option<MessageName> {
 struct Promises {
     places: BTreeMap<Place, MessageName>,
     confirmed: usize,
+    /// Those of the producer that waits for each answer.
+    confirmed_singly: usize,
     shown: usize,
 }
 
@@ -237,6 +239,7 @@ fn load_and_kill(broker: Broker, round: u64, load: Duration, ends: &BTreeMap<i32
     });
     for one in seen {
         promises.confirmed += one.confirmed.len();
+        promises.confirmed_singly += one.confirmed.iter().filter(|(_, name)| name.producer == PIPELINED).count();
         promises.shown += one.shown.len();
         for (place, name) in one.confirmed.into_iter().chain(one.shown) {
             promises.note(place, name);
@@ -302,9 +305,11 @@ fn kill_repeatedly(name: &str, sets: &[&str]) {
         running.assert_quiet(&AFTER_A_CRASH);
     }
     let total: i64 = ends.values().sum();
-    let Promises { confirmed, shown, .. } = promises;
+    let Promises { confirmed, confirmed_singly, shown, .. } = promises;
     println!("figures: way={name} kills={kills} acknowledged={confirmed} shown={shown} stored={total} lost=0");
-    assert!(promises.confirmed > 0, "the load confirmed something");
+    assert!(confirmed > confirmed_singly, "the producers that pipeline were confirmed something");
+    assert!(confirmed_singly > 0, "the producer that waits for each answer was confirmed something");
+    assert!(shown > 0, "consumers were shown something");
     assert_eq!(running.stop(&AFTER_A_CRASH).code(), Some(0));
 }
 

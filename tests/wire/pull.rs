@@ -3,9 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringmq::client::exchange::Ticket;
 use ringmq::client::requests::{self, PullRequest};
-use ringmq::client::{Message, PullAnswer, PullStatus};
-use ringmq_protocol::codes::request::VIEW_MESSAGE_BY_ID;
+use ringmq::client::{Connection, Message, PullAnswer, PullStatus};
+use ringmq_protocol::codes::request::{DELETE_TOPIC_IN_BROKER, VIEW_MESSAGE_BY_ID};
+use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 
 use super::broker::{PATIENCE, Store, commit_log_bytes, wait_for};
@@ -163,6 +165,45 @@ fn a_held_pull_ends_with_its_time() {
         let pulled = PullAnswer::decode(answer).expect("complete").expect("no refusal");
         assert_eq!((pulled.status, pulled.next_offset), (PullStatus::NothingNew, 0));
         assert!(!is_held || started.elapsed() >= hold, "answered after {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn the_end_of_a_topic_releases_its_held_pulls() {
+    // Goal: a consumer that waits hears at once that its topic is deleted, and gets what its successor stores. Method: delete
+    // under pulls of two connections that may wait longer than the test; create it again, wait, send.
+    let mut store = Store::new();
+    let broker = store.start(&["shards=2"]);
+    broker.topic("ended", 1);
+    let mut client = broker.client();
+    let queue = broker.queue("ended", 0);
+    client.send_to(&queue, &Message::new("before")).expect("stored");
+    let held_ms = 2 * u64::try_from(PATIENCE.as_millis()).expect("small");
+    let hold = |connection: &mut Connection, offset: i64| {
+        let ticket = connection.submit(requests::pull(&wanted("ended", offset, held_ms, "*"))).expect("written");
+        connection.call_ok(requests::max_offset("ended", 0)).expect("an answer");
+        ticket
+    };
+    let mut waiting: Vec<(Connection, Ticket)> = Vec::new();
+    for _ in 0..2 {
+        let mut connection = broker.connection();
+        let ticket = hold(&mut connection, 1);
+        waiting.push((connection, ticket));
+    }
+    let mut admin = broker.connection();
+    admin.call_ok(Command::request(DELETE_TOPIC_IN_BROKER).with_ext("topic", "ended")).expect("deleted");
+    for (connection, ticket) in &mut waiting {
+        assert_eq!(connection.wait(*ticket, PATIENCE).expect("released").code, response::TOPIC_NOT_EXIST);
+    }
+    broker.topic("ended", 1);
+    for (connection, ticket) in &mut waiting {
+        *ticket = hold(connection, 0);
+    }
+    client.send_to(&queue, &Message::new("after")).expect("stored");
+    for (connection, ticket) in &mut waiting {
+        let answer = connection.wait(*ticket, PATIENCE).expect("woken in time");
+        let pulled = PullAnswer::decode(answer).expect("complete").expect("no refusal");
+        assert_eq!((bodies(&pulled), pulled.max_offset), (vec!["after".to_owned()], 1));
     }
 }
 

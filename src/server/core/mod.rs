@@ -144,6 +144,8 @@ pub struct ShardCore {
     shared: Arc<Shared>,
     probe: Probe,
     serving: Option<Arc<Serving>>,
+    /// Counts the serving pictures.
+    picture: u64,
     /// Those of the serving picture, which is not at hand while input is parsed.
     transfer: TransferLimits,
     view: Option<Arc<LogView>>,
@@ -209,6 +211,7 @@ impl ShardCore {
             probe,
             transfer: serving.as_ref().map_or_else(TransferLimits::default, |serving| serving.transfer),
             serving,
+            picture: 0,
             view,
             log,
             control,
@@ -639,6 +642,8 @@ impl ShardCore {
             writer.set_sync_flush_timeout_ms(self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed));
         }
         self.serving = Some(serving);
+        self.picture += 1;
+        self.release_retired();
     }
 
     /// An answer from the log's files, from a reader thread. `copy_ring` copies ring memory that was added in this turn.

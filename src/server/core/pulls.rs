@@ -1,6 +1,8 @@
 //! Pulls of a shard: answered from the ring, held, or handed to the reader threads.
 
 use super::*;
+use crate::broker::pull::{HeldRequest, PullRefusal};
+use crate::server::hold::Standing;
 
 impl ShardCore {
     pub(super) fn pull(
@@ -32,17 +34,14 @@ impl ShardCore {
                 return self.ask_control(id, header, answers, message);
             }
             PullCheck::Refused(refusal) => {
-                let forbidden = refusal.forbidden_type.map(|number| number.to_string());
-                let ext: &[(&str, &str)] = match &forbidden {
-                    Some(number) => &[("forbiddenType", number.as_str())],
-                    None => &[],
-                };
-                self.refuse_with(id, header, &Refusal { code: refusal.code, remark: refusal.remark }, ext);
+                if !header.is_oneway() {
+                    self.refuse_pull(id, header.serialize_type, header.opaque, &refusal);
+                }
                 return Progress::Done;
             }
         };
         let Some(queue) = topic.queues.get(queue_id as usize) else {
-            self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet"));
+            self.refuse_pull(id, header.serialize_type, header.opaque, &pull::queue_not_open());
             return Progress::Done;
         };
         self.counters.pull_requests += 1;
@@ -78,9 +77,18 @@ impl ShardCore {
             group_sys_flag: group.config.group_sys_flag,
             deadline_ms: self.steady_ms().saturating_add(hold_ms),
             received_ns: Some(self.now_ns),
+            picture: self.picture,
         };
         self.charge(id, whole.len());
-        if let Some(next) = self.execute_pull(job, may_hold)
+        let carries_filter = request.sys_flag & ringmq_protocol::flags::pull::SUBSCRIPTION != 0;
+        let held_request = || HeldRequest {
+            code: header.code,
+            group: Arc::clone(group_name),
+            topic: Arc::clone(&topic.name),
+            queue_id: request.queue_id,
+            sub_version: (!carries_filter).then_some(request.sub_version),
+        };
+        if let Some(next) = self.execute_pull(job, may_hold.then_some(&held_request))
             && let Some(carried) = self.commits.get_mut(&key)
         {
             carried.pulled = next;
@@ -94,8 +102,9 @@ impl ShardCore {
         ReadLimits { max_messages, memory_from, transfer: self.transfer }
     }
 
-    /// Answers a pull, holds it, or hands it to a reader thread. Gives where the next pull begins, if that is known.
-    pub(super) fn execute_pull(&mut self, job: PullJob, may_hold: bool) -> Option<i64> {
+    /// Answers a pull, holds it, or hands it to a reader thread. Gives where the next pull begins, if that is known. `hold`
+    /// makes what is kept of the request; without it the pull is answered.
+    pub(super) fn execute_pull(&mut self, job: PullJob, hold: Option<&dyn Fn() -> HeldRequest>) -> Option<i64> {
         let mut ranges = std::mem::take(&mut self.ranges);
         let limits = self.read_limits(job.max_messages);
         let reading = pull::read_tail(&job.queue, job.offset, limits, &job.filter, &mut ranges);
@@ -109,17 +118,19 @@ impl ShardCore {
                     self.cold_pull(job);
                 }
             }
-            Some(reading) if may_hold && reading.status.code(job.offset) == response::PULL_NOT_FOUND => {
-                self.hold_pull(job, &reading);
-            }
-            Some(reading) => self.answer_pull(&job, &reading, None),
+            Some(reading) => match hold {
+                Some(hold) if reading.status.code(job.offset) == response::PULL_NOT_FOUND => {
+                    self.hold_pull(job, &reading, hold);
+                }
+                _ => self.answer_pull(&job, &reading, None),
+            },
             None => self.cold_pull(job),
         }
         self.ranges = ranges;
         reading.map(|reading| reading.next)
     }
 
-    pub(super) fn hold_pull(&mut self, mut job: PullJob, reading: &Reading) {
+    pub(super) fn hold_pull(&mut self, mut job: PullJob, reading: &Reading, hold: &dyn Fn() -> HeldRequest) {
         let held = self.held.len() as u64 + self.shared.held_elsewhere(self.settings.index);
         if held >= self.shared.live.max_held_pulls.load(Ordering::Relaxed) {
             self.answer_pull(&job, reading, None);
@@ -127,7 +138,7 @@ impl ShardCore {
         }
         let queue = Arc::clone(&job.queue);
         let received_ns = job.received_ns.take();
-        match self.held.hold(job) {
+        match self.held.hold(job, hold()) {
             Err(mut job) => {
                 job.received_ns = received_ns;
                 self.answer_pull(&job, reading, None);
@@ -139,9 +150,22 @@ impl ShardCore {
                 if queue.arm_waiters(self.settings.index, seen).is_some()
                     && let Some(job) = self.held.remove(id)
                 {
-                    self.execute_pull(job, true);
+                    self.execute_pull(job, Some(hold));
                 }
             }
+        }
+    }
+
+    fn refuse_pull(&mut self, id: SlotId, serialize_type: SerializeType, opaque: i32, refusal: &PullRefusal) {
+        let forbidden = refusal.forbidden_type.map(|number| number.to_string());
+        let ext: &[(&str, &str)] = match &forbidden {
+            Some(number) => &[("forbiddenType", number.as_str())],
+            None => &[],
+        };
+        if let Some(connection) = self.connections.get_mut(id) {
+            let out = connection.outbox.buffer();
+            write_error(out, serialize_type, opaque, refusal.code, &refusal.remark, ext);
+            self.mark_dirty(id);
         }
     }
 
@@ -215,6 +239,9 @@ impl ShardCore {
         let (_, max) = queue.bounds();
         let mut still_waiting = false;
         for id in woken.drain(..) {
+            if !self.may_still_read(id) {
+                continue;
+            }
             let Some(job) = self.held.get_mut(id) else { continue };
             if max.0 as i64 <= job.scanned_to {
                 still_waiting = true;
@@ -242,13 +269,67 @@ impl ShardCore {
             } else if let Some(mut job) = self.held.remove(id) {
                 // What was looked at already is not looked at again: a read from the start may not reach the message.
                 job.offset = job.scanned_to;
-                self.execute_pull(job, false);
+                self.execute_pull(job, None);
             }
         }
         self.woken = woken;
         if still_waiting && queue.arm_waiters(self.settings.index, max).is_some() {
             self.wake(queue);
         }
+    }
+
+    /// Whether a held pull may go on, by the present picture: what has changed since it came counts as if it came now (RocketMQ
+    /// executes the whole request again). If not, it has been answered. Without a new picture there is nothing to do.
+    fn may_still_read(&mut self, id: SlotId) -> bool {
+        let Some(job) = self.held.get_mut(id) else { return false };
+        if job.picture == self.picture {
+            return true;
+        }
+        job.picture = self.picture;
+        let Some(serving) = &self.serving else { return true };
+        let connection = connection_number(self.settings.index, job.connection);
+        let Some(standing) = self.held.check_again(id, serving, connection) else { return false };
+        if matches!(standing, Standing::Goes) {
+            return true;
+        }
+        let Some(mut job) = self.held.remove(id) else { return false };
+        match standing {
+            Standing::Goes => {}
+            Standing::Moved(queue) => {
+                job.queue = queue;
+                job.scanned_to = job.offset;
+                self.execute_pull(job, None);
+            }
+            Standing::Refused(refusal) => {
+                self.discharge(job.connection, job.request_bytes);
+                self.refuse_pull(job.connection, job.serialize_type, job.opaque, &refusal);
+            }
+            // Told to come again at once, the consumer sends a request that creates the group.
+            Standing::WithoutGroup => {
+                let next = job.offset;
+                self.answer_without_match(&job, next);
+            }
+        }
+        false
+    }
+
+    fn answer_without_match(&mut self, job: &PullJob, next: i64) {
+        let (min, max) = job.queue.bounds();
+        let (min, max) = (min.0 as i64, max.0 as i64);
+        let reading = Reading { status: Status::NoMatchedMessage, next, min, max, bytes: 0, messages: 0 };
+        self.answer_pull(job, &reading, None);
+    }
+
+    /// Answers the pulls of deleted topics, as if they came now. To be called when there is a new picture: a topic is not in it
+    /// any more when its queues are retired.
+    pub(super) fn release_retired(&mut self) {
+        let mut released = std::mem::take(&mut self.woken);
+        released.clear();
+        self.held.of_retired_queues(&mut released);
+        for id in released.drain(..) {
+            self.release_pull(id);
+        }
+        self.woken = released;
     }
 
     /// Answers pulls whose time is up.
@@ -259,20 +340,14 @@ impl ShardCore {
     }
 
     pub(super) fn release_pull(&mut self, id: SlotId) {
+        if !self.may_still_read(id) {
+            return;
+        }
         let Some(job) = self.held.remove(id) else { return };
         if job.scanned_to > job.offset {
-            let (min, max) = job.queue.bounds();
-            let reading = Reading {
-                status: Status::NoMatchedMessage,
-                next: job.scanned_to,
-                min: min.0 as i64,
-                max: max.0 as i64,
-                bytes: 0,
-                messages: 0,
-            };
-            self.answer_pull(&job, &reading, None);
+            self.answer_without_match(&job, job.scanned_to);
         } else {
-            self.execute_pull(job, false);
+            self.execute_pull(job, None);
         }
     }
 
