@@ -211,8 +211,10 @@ fn live_and_delete(broker: &Broker, random: &mut Random, generation: u64) -> BTr
         }
         let mut connection = broker.connection();
         std::thread::sleep(std::time::Duration::from_millis(random.below(40)));
-        delete_topic(&mut connection, "again").expect("deleted");
+        let deleted = delete_topic(&mut connection, "again");
+        // First, or a failure would leave the load running for ever.
         stop.store(true, Ordering::Relaxed);
+        deleted.expect("deleted");
     });
     // The load may have made the topic again by itself: the next deletion begins with none of it.
     let mut connection = broker.connection();
