@@ -57,7 +57,8 @@ pub enum Rebuilt {
 }
 
 impl QueueStore {
-    /// Loads every queue below the root. What is behind each end is wiped when it is uncertain. Refuses files of a wrong length, foreign names and gaps between files, and names them.
+    /// Loads every queue below the root. What is behind each end is wiped when it is uncertain. Refuses files of a wrong length,
+    /// foreign names and gaps between files, and names them.
     /// Source: RocketMQ `MappedFileQueue.load`, `ConsumeQueue.recover`.
     pub fn load(&self, left: FilesLeft) -> Result<LoadReport, QueueError> {
         let mut report = LoadReport::default();
@@ -264,8 +265,7 @@ impl QueueStore {
         let topics = self.disk.list(&self.root).map_err(QueueError::io("list", &self.root))?;
         let topics = topics.iter().filter(|entry| entry.is_directory).map(|entry| self.topic_directory(&entry.name));
         for directory in topics.chain([self.root.clone()]) {
-            let synced = || self.disk.sync_directory(&directory);
-            self.check_sync(|| synced().map_err(QueueError::sync("sync directory", &directory)))?;
+            self.sync_directory(&directory)?;
         }
         Ok(())
     }
@@ -280,8 +280,14 @@ impl QueueStore {
         // A reader may have opened it in between.
         self.handles.forget(key);
         self.forget_unsynced_file(key);
-        let synced = || self.disk.sync_directory(&directory);
-        self.check_sync(|| synced().map_err(QueueError::sync("sync queue directory", &directory)))
+        self.sync_directory(&directory)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> Result<(), QueueError> {
+        self.check_sync(|| {
+            let synced = self.disk.sync_directory(directory);
+            synced.map_err(QueueError::sync("sync queue directory", directory))
+        })
     }
 
     /// Cuts the entries of records at or behind `log_end`. Flushes the queue first if it holds entries in memory. Returns

@@ -1,9 +1,10 @@
 //! Makes anew what follows from the log: queue files and index. On request cuts the log at its first damage.
 //!
 //! Nothing is deleted: what is replaced moves to `ringmq/repair-N`, with a text that says how to put it back; files of a log that
-//! lies elsewhere move to a folder of that name beside it, where a rename can take them. The new files are built there too and take their places only when they are complete and synced. While files change places the store counts as
-//! not stopped in order and its note of next offsets as of the log's beginning, so that a start after a crash in between makes
-//! all queues anew from the log.
+//! lies elsewhere move to a folder of that name beside it, where a rename can take them. The new files are built in the former
+//! too and take their places only when they are complete and synced. While files change places the store counts as not stopped in
+//! order and its note of next offsets as of the log's beginning, so that a start after a crash in between makes all queues anew
+//! from the log.
 //!
 //! The next offset of a queue whose records have all expired is in no record: it is taken from the old files and the sidecar
 //! before anything moves.

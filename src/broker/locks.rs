@@ -40,14 +40,14 @@ pub struct LockTable {
 }
 
 impl LockTable {
-    /// Groups that hold locks.
-    pub fn groups(&self) -> usize {
-        self.groups.len()
-    }
-
     /// No locks; they will expire this long after their last renewal.
     pub fn new(timeout_ms: u64) -> LockTable {
         LockTable { groups: FastMap::default(), timeout_ms }
+    }
+
+    /// Groups that hold locks.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
     }
 
     fn expired(&self, lock: &Lock, steady_ms: u64) -> bool {

@@ -16,8 +16,6 @@ pub mod routes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 use config::{ConfigUpdateError, NamesrvConfig};
 use kv::{KvConfig, KvError, NAMESPACE_ORDER_TOPIC_CONFIG};
 use limits::{MAX_NAME_LENGTH, MAX_ROUTES};
@@ -29,7 +27,9 @@ use ringmq_protocol::codes::{request as codes, response};
 use ringmq_protocol::command::{Command, FieldError};
 use ringmq_protocol::json::JsonError;
 use routes::{BrokerPlace, MASTER_ID, RouteTable, UnitKind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::properties;
 
 /// Ext field with the zone of a client or broker. Source: MixAll.ZONE_NAME.
 const ZONE_NAME: &str = "__ZONE_NAME";
@@ -377,7 +377,7 @@ impl NameServer {
             let text = str::from_utf8(body).map_err(|_| ConfigUpdateError::Malformed)?;
             let changes = self.config.update(text)?;
             self.kept.extend(changes.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
-            let lines: String = self.kept.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+            let lines: String = self.kept.iter().map(|(key, value)| properties::line(key, value) + "\n").collect();
             effects.push(Effect::PersistConfig(lines.into_bytes()));
         }
         Ok(success())

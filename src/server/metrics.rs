@@ -48,12 +48,15 @@ pub fn publish_turn(probe: &Probe, counters: &ShardCounters, ring: RingCounters,
     }
 }
 
+/// A source that reads one figure when the page is made.
+fn figure(shared: &Arc<Shared>, read: fn(&Shared) -> u64) -> impl Fn() -> u64 + Send + Sync + 'static {
+    let shared = Arc::clone(shared);
+    move || read(&shared)
+}
+
 /// Registers bounds and gauges that every process has.
 pub fn add_shared(registry: &Registry, shared: &Arc<Shared>, boot_ms: u64) {
-    let of = |read: fn(&Shared) -> u64| {
-        let shared = Arc::clone(shared);
-        move || read(&shared)
-    };
+    let of = |read: fn(&Shared) -> u64| figure(shared, read);
     registry.gauge(Gauge::StartTime, &[], move || boot_ms / 1_000);
     registry.limit(
         Limit::Connections,
@@ -77,10 +80,7 @@ pub fn add_shared(registry: &Registry, shared: &Arc<Shared>, boot_ms: u64) {
 
 /// Registers the bounds of a broker.
 pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
-    let of = |read: fn(&Shared) -> u64| {
-        let shared = Arc::clone(shared);
-        move || read(&shared)
-    };
+    let of = |read: fn(&Shared) -> u64| figure(shared, read);
     registry.limit(
         Limit::WaitingPulls,
         of(|shared| shared.live.max_held_pulls.load(Ordering::Relaxed)),
@@ -151,10 +151,7 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
 /// Registers the bounds of a name server.
 pub fn add_namesrv(registry: &Registry, shared: &Arc<Shared>) {
     use crate::namesrv::limits::{MAX_BROKER_ADDRESSES, MAX_KV_ENTRIES, MAX_ROUTES};
-    let of = |read: fn(&Shared) -> u64| {
-        let shared = Arc::clone(shared);
-        move || read(&shared)
-    };
+    let of = |read: fn(&Shared) -> u64| figure(shared, read);
     let [brokers, routes, keys] = [MAX_BROKER_ADDRESSES, MAX_ROUTES, MAX_KV_ENTRIES].map(|most| move || most as u64);
     registry.limit(Limit::NamesrvBrokers, brokers, of(|shared| shared.control.namesrv_brokers.get()));
     registry.limit(Limit::NamesrvRoutes, routes, of(|shared| shared.control.namesrv_routes.get()));

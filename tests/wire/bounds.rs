@@ -339,8 +339,7 @@ fn bounds_of_tables_show_their_use() {
     let listen = format!("metrics_listen={}", store.metrics_address());
     let broker = store.start(&[&listen]);
     broker.topic("T", 1);
-    let config = br#"{"groupName":"g","consumeEnable":true,"brokerId":0,"retryQueueNums":1,"retryMaxTimes":16}"#;
-    broker.connection().call_ok(Command::request(200).with_body(config.to_vec())).expect("made");
+    broker.group("g");
     broker.client().commit_offset("g", &broker.queue("T", 0), 0).expect("accepted");
     let lock = br#"{"clientId":"c","consumerGroup":"g","mqSet":[{"brokerName":"b","queueId":0,"topic":"T"}]}"#;
     broker.connection().call_ok(Command::request(41).with_body(lock.to_vec())).expect("locked");

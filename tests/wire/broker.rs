@@ -16,6 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringmq::client::{Client, Connection, Queue, Route};
+use ringmq_protocol::codes::request;
+use ringmq_protocol::command::Command as Remoting;
 use tempfile::TempDir;
 
 /// How long anything may take on a busy machine before a test gives up.
@@ -243,6 +245,15 @@ impl Broker {
         let mut client = self.client();
         client.create_topic(topic, queues).expect("the topic is created");
         wait_for("the route", || client.route(topic).ok())
+    }
+
+    /// Creates a consumer group.
+    pub fn group(&self, group: &str) {
+        let config = format!(
+            r#"{{"groupName":"{group}","consumeEnable":true,"brokerId":0,"retryQueueNums":1,"retryMaxTimes":16}}"#
+        );
+        let request = Remoting::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(config.into_bytes());
+        self.connection().call_ok(request).expect("the group is created");
     }
 
     /// One queue of a topic of this broker, without asking the name server.

@@ -21,9 +21,7 @@ fn offsets_that_could_not_be_written_are_written_later() {
     let mut broker = store.start(&SETS);
     broker.topic("T", 1);
     broker.topic("%RETRY%g", 1);
-    let config = br#"{"groupName":"g","consumeEnable":true,"brokerId":0,"retryQueueNums":1,"retryMaxTimes":16}"#;
-    let group = ringmq_protocol::command::Command::request(200).with_body(config.to_vec());
-    broker.connection().call_ok(group).expect("made");
+    broker.group("g");
     for (number, stops_at_once) in [(1, false), (2, true)] {
         let (mut client, queue) = (broker.client(), broker.queue("T", 0));
         fs::create_dir(obstacle(&store, "consumerOffset.json")).expect("made");

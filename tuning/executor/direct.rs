@@ -97,10 +97,10 @@ impl Pending {
 /// a disk without a scheduler takes fewer requests. What it is by then is written down, so that a revert knows it as its own.
 fn keep(system: &dyn System, recorder: &mut Recorder<'_>, this: &Pending) -> Result<(), JournalError> {
     let Change { target, new, .. } = &this.change;
-    let Ok(now) = target.read(system) else { return Ok(()) };
     if !this.is_recorded {
         return Ok(());
     }
+    let Ok(now) = target.read(system) else { return Ok(()) };
     if !target.same(&now, new) {
         // Refused or not, it is looked at.
         let _ = target.write(system, new);

@@ -240,7 +240,8 @@ impl ControlThread {
         self.stop()
     }
 
-    /// Unregisters and writes what is left; false if that failed. The name server may be this very thread, so requests are served meanwhile.
+    /// Unregisters and writes what is left; false if that failed. The name server may be this very thread, so requests are served
+    /// meanwhile.
     fn stop(mut self) -> bool {
         let (done, unregistered) = channel();
         let mut outstanding = 0;
