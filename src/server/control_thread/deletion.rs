@@ -3,7 +3,7 @@
 //! Order: the writer binds nothing to the topic's queues any more and gives the barrier; that goes to the disk, before any file of
 //! the queues is removed. If the writer does not answer soon, all records of the topic count as deleted instead, on disk, and
 //! the barrier follows. A deletion is confirmed only when all this, and the table of topics, is written: with the room of the
-//! reserve if there is no other. Until its barrier is given no topic of its name is served. Each write costs two syncs, which
+//! reserve if there is no other. Until its barrier is given no topic of its name is made. Each write costs two syncs, which
 //! take seconds on a busy disk: there are no more than needed.
 
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
@@ -14,6 +14,13 @@ use super::*;
 pub(super) struct Unfenced {
     topics: Vec<String>,
     barrier: Receiver<u64>,
+}
+
+impl Unfenced {
+    /// Their names.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(String::as_str)
+    }
 }
 
 impl ControlThread {
@@ -139,5 +146,5 @@ impl ControlThread {
 
 /// Whether the topic's deletion still waits for its barrier.
 pub(super) fn unfenced(deletions: &[Unfenced], topic: &str) -> bool {
-    deletions.iter().any(|deletion| deletion.topics.iter().any(|unfenced| unfenced == topic))
+    deletions.iter().flat_map(Unfenced::topics).any(|unfenced| unfenced == topic)
 }

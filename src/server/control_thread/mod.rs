@@ -311,6 +311,7 @@ impl ControlThread {
 
     fn request(&mut self, request: ControlRequest) {
         self.shared.control.control_taken.add(1);
+        self.take_late_barriers();
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
                 self.command(connection, &frame, answers);
@@ -424,11 +425,6 @@ impl ControlThread {
         let outcome = self.with_header(&frame, |this, header| {
             let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
             request.topic.clone_into(&mut wanted);
-            if unfenced(&this.unfenced, request.topic) {
-                // Executed again it would come back here at once, and so on until the log goes on.
-                let remark = "the topic was just deleted and the log is stuck; try again later";
-                return Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark));
-            }
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.create_topic_for_send(
                 request.topic,
