@@ -205,7 +205,7 @@ impl Recorder {
         interval.lag.saturating_record(actual_ns.saturating_sub(intended_ns));
     }
 
-    /// An operation of the plan was started by a generator that was free to: no place was missing since its time.
+    /// The generator looked at an operation of the plan for the first time since that was due.
     #[inline]
     pub fn own_lag(&mut self, intended_ns: u64, now_ns: u64) {
         self.own_lag.saturating_record(now_ns.saturating_sub(intended_ns));
