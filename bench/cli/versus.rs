@@ -86,7 +86,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     if workload.load.loop_kind == LoopKind::Closed {
         return Err(CliError::Usage(format!("{} is a closed loop; versus needs rates", workload.name)));
     }
-    let slo = read_slo(&options.slo)?;
+    let slo = read_slo(&options.slo, &workload)?;
     let scope = Scope::of(options);
     let mut session = match &options.resume {
         Some(path) => Session::resume(common, path.clone())?,

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::environment::HALT_POLL_FACT;
-use crate::judge::{confirmed_rate, doubts, is_refuted, target_failures};
+use crate::judge::{confirmed_rate, doubts, is_refuted, slo_text, target_failures};
 use crate::report::groups::{Figure, Group, groups};
 use crate::result::{Curve, Durability, EnvironmentRecord, ResultSet, RunRecord, RunRole, SetStatus, Slo};
 use crate::units;
@@ -558,22 +558,4 @@ fn row(cell: &Cell, metric: Metric, old: &[f64], new: &[f64], thresholds: Thresh
         candidate_runs: new.len(),
         verdict,
     })
-}
-
-/// An SLO in the form in which it is asked for.
-pub fn slo_text(slo: &Slo) -> String {
-    let times = [
-        ("p50", slo.p50_ns),
-        ("p99", slo.p99_ns),
-        ("p999", slo.p999_ns),
-        ("p9999", slo.p9999_ns),
-        ("max", slo.max_ns),
-        ("backlog", slo.backlog_ns),
-    ];
-    let mut parts: Vec<String> = times
-        .into_iter()
-        .filter_map(|(name, limit)| Some(format!("{name} ≤ {}", units::nanoseconds(limit?))))
-        .collect();
-    parts.extend(slo.errors.map(|errors| format!("errors ≤ {errors}")));
-    parts.join(", ")
 }

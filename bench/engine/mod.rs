@@ -397,6 +397,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
 
     fn warm_up(&mut self, settings: &mut Settings, state: &mut State) -> Result<&'static str, End> {
         let start_ns = self.clock.now_ns();
+        self.books.recorder.begin_warm_up(start_ns);
         let mut next_window_ns = start_ns + SECOND_NS;
         let mut arrivals = match &mut settings.schedule {
             Schedule::Open { warm_up, .. } => Some(std::mem::replace(

@@ -73,7 +73,8 @@ pub fn validity(run: &RunRecord, slo: Option<&Slo>) -> Validity {
         invalid(format!("the generator allocated {} times while measuring", run.generator.allocations));
     }
     verdict.warnings = warnings;
-    let goal_ns = slo.and_then(|slo| slo.p999_ns.or(slo.p99_ns)).unwrap_or(DEFAULT_GOAL_NS);
+    let of_slo = |slo: &Slo| slo.p999_ns.or(slo.p99_ns).or(slo.e2e_p999_ns).or(slo.e2e_p99_ns);
+    let goal_ns = slo.and_then(of_slo).unwrap_or(DEFAULT_GOAL_NS);
     let worst = run.hiccups.iter().max_by_key(|hiccup| hiccup.distribution.p999_ns);
     if let Some(worst) = worst.filter(|hiccup| hiccup.distribution.p999_ns > goal_ns / 2) {
         verdict.noisy = true;

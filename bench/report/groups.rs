@@ -79,7 +79,9 @@ pub fn complaints(run: &RunRecord) -> Vec<String> {
 /// runs that were made in turn, each on a fresh store.
 fn is_of_a_search(run: &RunRecord) -> bool {
     match run.role {
-        RunRole::SweepStep | RunRole::ConfirmFull | RunRole::ConfirmEighty | RunRole::Headroom => true,
+        RunRole::SweepStep | RunRole::ConfirmFull | RunRole::ConfirmEighty | RunRole::Headroom | RunRole::Counting => {
+            true
+        }
         RunRole::Measured | RunRole::Floor => false,
     }
 }

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
 use super::tables;
-use crate::compare::slo_text;
+use crate::judge::slo_text;
 use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetKind, SetStatus};
 use crate::units;
 

@@ -5,9 +5,8 @@
 use std::fmt::Write as _;
 
 use super::groups::{Figure, Group, groups, is_usable};
-use crate::compare::slo_text;
 use crate::environment::HALT_POLL_FACT;
-use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts};
+use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts, slo_text};
 use crate::result::{
     Curve, Distribution, Durability, EnvironmentRecord, Goal, Headroom, LoopKind, ResultSet, RunRecord, RunRole,
     RunStatus,

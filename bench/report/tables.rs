@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::groups::{Figure, Group, complaints, groups, is_usable};
 use super::plots::{class_name, title};
 use crate::compare::{self, Comparison, Verdict};
-use crate::judge::MOST_BUSY_SHARE;
+use crate::judge::{MOST_BUSY_SHARE, slo_text};
 use crate::result::{Curve, Durability, ResultSet, RunRole};
 use crate::units;
 
@@ -175,7 +175,7 @@ pub fn curves(set: &ResultSet) -> Markup {
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
                         td { (super::section::confirmation(set, curve)) }
                         td { (busy_at_knee(set, curve)) }
-                        td { (compare::slo_text(&curve.slo)) }
+                        td { (slo_text(&curve.slo)) }
                         td { (reason) }
                     }
                 } }

@@ -8,7 +8,7 @@ use crate::host::pinning::format_cores;
 use crate::host::process::is_virtual_machine;
 use crate::result::{
     Distribution, Durability, EndToEnd, GeneratorRecord, HiccupRecord, LoopKind, OperationRecord, PhaseRecord,
-    ResourceCost, RunParameters, RunRecord, RunStatus, Validity, hlog_name,
+    ResourceCost, RunParameters, RunRecord, RunStatus, Validity, hlog_name, phases_hlog_name,
 };
 use ringmq_protocol::frame::SerializeType;
 
@@ -137,6 +137,7 @@ pub(super) fn make(
         series: books.recorder.series(),
         events: events(samples, outcome.measure_start_ns, outcome.measure_end_ns),
         hlog: hlog_name(&spec.id),
+        phases_hlog: phases_hlog_name(&spec.id),
     }
 }
 
