@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and the exit codes.
 
 mod canonical;
+mod distances;
 mod floors;
 mod goals;
 mod options;

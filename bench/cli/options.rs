@@ -235,6 +235,9 @@ pub struct PublishOptions {
     /// Publish this finished result of an earlier `publish` instead of measuring
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
+    /// Known causes of distances to the floors, named by their rows in the table
+    #[arg(long, default_value = "bench/causes.toml", value_name = "FILE")]
+    pub causes: PathBuf,
     /// Folder of the published set; what is there is replaced
     #[arg(long, default_value = "bench/results", value_name = "DIR")]
     pub into: PathBuf,

@@ -329,7 +329,7 @@ impl<'a> Session<'a> {
             layout: &self.layout,
             broker_pid: request.broker_pid,
             metrics: request.metrics,
-            counts_syscalls: self.common.count_syscalls,
+            counts_syscalls: self.common.count_syscalls || request.role == RunRole::Counting,
             deletes_topics: request.deletes_topics,
             slo: self.set.slo.as_ref(),
         }

@@ -200,6 +200,8 @@ pub struct Comparison {
     pub failures: Vec<String>,
     /// Runs of the candidate in which messages were lost, doubled, reordered, damaged or invented.
     pub violations: Vec<String>,
+    /// Loads in which operations were refused or given up, with how many on each side: no time of those is in a row.
+    pub errors: Vec<String>,
 }
 
 impl Comparison {
@@ -212,6 +214,7 @@ impl Comparison {
             notes: Vec::new(),
             failures: Vec::new(),
             violations: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
@@ -317,6 +320,8 @@ struct Cell {
     runs: usize,
     /// Runs that the system itself failed, with what they failed by.
     failed: Vec<String>,
+    /// Operations that failed, and all that were planned, in runs that count.
+    errors: (u64, u64),
     values: Vec<(Metric, Vec<f64>)>,
 }
 
@@ -350,6 +355,7 @@ impl Cell {
             shape: self.shape.clone(),
             runs: 0,
             failed: Vec::new(),
+            errors: (0, 0),
             values: Vec::new(),
         }
     }
@@ -411,6 +417,7 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
                     shape: knee_shape(set, curve),
                     runs: usize::from(knee.is_some()),
                     failed: failed.into_iter().collect(),
+                    errors: (0, 0),
                     values: vec![(Metric::Knee, knee.into_iter().collect())],
                 },
             );
@@ -440,6 +447,10 @@ fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
         shape: group.runs.first().map(|run| shape_of(run)),
         runs: group.usable().count(),
         failed: failed.collect(),
+        errors: group
+            .usable()
+            .filter_map(RunRecord::primary)
+            .fold((0, 0), |(errors, planned), operation| (errors + operation.errors, planned + operation.planned)),
         values,
     }
 }
@@ -451,6 +462,7 @@ fn add(cells: &mut Vec<Cell>, cell: Cell) {
     };
     known.runs += cell.runs;
     known.failed.extend(cell.failed);
+    known.errors = (known.errors.0 + cell.errors.0, known.errors.1 + cell.errors.1);
     for (metric, values) in cell.values {
         match known.values.iter_mut().find(|(other, _)| *other == metric) {
             Some((_, all)) => all.extend(values),
@@ -483,6 +495,14 @@ fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, compariso
             }
             let candidate = &comparison.candidate;
             comparison.skipped.push(format!("{name}: runs that {candidate} failed are in no row: {failed}"));
+        }
+        let ((old_errors, old_planned), (new_errors, new_planned)) = (left.errors, right.errors);
+        if old_errors + new_errors > 0 {
+            let (name, baseline, candidate) = (left.name(), &comparison.baseline, &comparison.candidate);
+            comparison.errors.push(format!(
+                "{name}: {old_errors} of {old_planned} operations of {baseline} and {new_errors} of {new_planned} of {candidate} failed \
+                 in runs that count"
+            ));
         }
         for (metric, old) in &left.values {
             let Some((_, new)) = right.values.iter().find(|(other, _)| other == metric) else { continue };

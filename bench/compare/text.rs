@@ -54,6 +54,9 @@ pub fn table(comparison: &Comparison) -> String {
     for violation in &comparison.violations {
         text.push_str(&format!("INTEGRITY: {violation}\n"));
     }
+    for error in &comparison.errors {
+        text.push_str(&format!("errors: {error}\n"));
+    }
     for note in &comparison.notes {
         text.push_str(&format!("other machine: {note}\n"));
     }
@@ -68,6 +71,15 @@ mod tests {
     use super::super::inside;
     use super::*;
     use crate::result::example;
+
+    /// Goal: refusals that are few enough for a run to count are told beside its times. Method: the example, one run with three errors.
+    #[test]
+    fn errors_are_told() {
+        let mut set = example::result_set();
+        set.runs.iter_mut().find(|run| run.system == "ringmq").unwrap().operations[0].errors = 3;
+        let text = table(&inside(&set)[0]);
+        assert!(text.contains("0 of 60000 operations of java and 3 of 60000 of ringmq failed"), "{text}");
+    }
 
     /// Goal: the table is the committed one. Method: the example set's systems against each other.
     #[test]

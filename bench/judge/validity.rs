@@ -222,7 +222,7 @@ pub fn exit_code(set: &ResultSet) -> u8 {
         return 4;
     }
     // A sweep goes to where it fails, so its steps may be invalid.
-    let counts = |run: &&RunRecord| run.role != RunRole::SweepStep;
+    let counts = |run: &&RunRecord| !matches!(run.role, RunRole::SweepStep | RunRole::Counting);
     let is_partial = matches!(set.status, SetStatus::Partial { .. });
     if is_partial || set.runs.iter().filter(counts).any(|run| !run.validity.invalid.is_empty()) {
         return 3;

@@ -128,6 +128,7 @@ struct Finished {
     usage: Option<(Usage, Usage, u64)>,
     steal: Option<((u64, u64), (u64, u64))>,
     hiccups: Vec<(u32, &'static str, hdrhistogram::Histogram<u64>)>,
+    syscalls_absent: String,
 }
 
 /// Reads counters at both ends of the measured phase.
@@ -393,5 +394,10 @@ fn drive<D: Driver>(
         hiccups.push((core, "generator", outcome.hiccups.lateness().clone()));
     }
     let operation = driver.operation();
-    Ok(Finished { books, outcome, operation, connect_ns, usage, steal, hiccups })
+    let syscalls_absent = match &process {
+        Some(process) => process.syscalls_absent().to_owned(),
+        None if spec.counts_syscalls => "the target's process is not known".to_owned(),
+        None => String::new(),
+    };
+    Ok(Finished { books, outcome, operation, connect_ns, usage, steal, hiccups, syscalls_absent })
 }

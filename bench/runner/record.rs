@@ -154,6 +154,7 @@ fn cost(spec: &RunSpec<'_>, finished: &Finished, messages: u64, samples: &[Sampl
     let syncs_each_group = spec.durability == Some(Durability::D2);
     let mut cost = ResourceCost {
         syncs_per_s: syncs_per_s(samples, outcome.measure_start_ns, outcome.measure_end_ns, syncs_each_group),
+        syscalls_absent: finished.syscalls_absent.clone(),
         ..ResourceCost::default()
     };
     let Some((before, after, elapsed_ns)) = &finished.usage else { return cost };
