@@ -22,6 +22,7 @@ use crate::report::groups::{Figure, Group, groups};
 use crate::result::{Curve, Durability, EnvironmentRecord, ResultSet, RunRecord, RunRole, SetStatus, Slo};
 use crate::units;
 
+pub use bootstrap::hold;
 pub use text::table;
 
 /// Usable runs that each side needs.

@@ -15,7 +15,7 @@ pub fn table(comparison: &Comparison) -> String {
             &comparison.baseline,
             &comparison.candidate,
             "ratio",
-            "95 %",
+            "interval",
             "verdict",
         ]
         .map(str::to_owned),
@@ -47,6 +47,12 @@ pub fn table(comparison: &Comparison) -> String {
             line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width)).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
+    }
+    if let Some(fewest) = comparison.rows.iter().map(|row| row.baseline_runs.min(row.candidate_runs)).min() {
+        let hold = super::hold(fewest);
+        text.push_str(&format!(
+            "intervals are made for 95 %; with {fewest} runs on a side they hold in {hold} of cases\n"
+        ));
     }
     for failure in &comparison.failures {
         text.push_str(&format!("FAILED: {failure}\n"));

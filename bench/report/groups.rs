@@ -135,14 +135,15 @@ pub fn errors_text(runs: &[&RunRecord]) -> String {
     if parts.is_empty() { "0".to_owned() } else { parts.join("; ") }
 }
 
-/// System calls per message of a load: of a group's own runs if they were counted there, else of the runs that were made for counting
-/// alone. If there are none: why.
+/// System calls per message of a load, of a group's own runs and of those that were made for counting alone; the latter count whenever
+/// they came to their end, for what makes times unusable does not change a count. If there are none: why.
 ///
 /// # Errors
 /// Nobody counted them, or the machine does not tell.
 pub fn syscalls(set: &ResultSet, key: &GroupKey, runs: &[&RunRecord]) -> Result<Figure, String> {
     let counting = set.runs.iter().filter(|run| run.role == RunRole::Counting && self::key(run) == *key);
-    let all: Vec<&RunRecord> = runs.iter().copied().chain(counting).filter(|run| is_usable(run)).collect();
+    let counting = counting.filter(|run| run.status == RunStatus::Complete && !run.integrity.is_violated());
+    let all: Vec<&RunRecord> = runs.iter().copied().filter(|run| is_usable(run)).chain(counting).collect();
     Figure::of(all.iter().filter_map(|run| run.cost.syscalls_per_message)).ok_or_else(|| {
         let absent = all.iter().map(|run| run.cost.syscalls_absent.as_str()).find(|reason| !reason.is_empty());
         absent.unwrap_or("they were not counted").to_owned()
@@ -240,6 +241,7 @@ mod tests {
         set.runs.push(counting.clone());
         assert_eq!(find(&set), (Err("no permission".to_owned()), 3));
         counting.cost.syscalls_per_message = Some(0.25);
+        counting.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
         set.runs.push(counting);
         assert_eq!(find(&set), (Ok(0.25), 3));
     }

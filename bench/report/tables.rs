@@ -254,8 +254,9 @@ pub fn versus(set: &ResultSet) -> Markup {
             @for error in errors { p { "Errors: " (error) } }
             @if rows.is_empty() { p { "Not compared: " (skipped.join("; ")) } }
             @else { div.wide { table {
-                caption { "Ratio of medians with its bootstrap 95 % interval; below 1 is better for times and costs, above 1 for rates" }
-                thead { tr { th { "class" } th { "workload" } th { "rate/s" } th { "figure" } th { (title(set, baseline)) } th { (title(set, candidate)) } th { "ratio" } th { "95 % interval" } th { "runs" } } }
+                @let fewest = rows.iter().map(|row| row.baseline_runs.min(row.candidate_runs)).min().unwrap_or(0);
+                caption { "Ratio of medians with its bootstrap interval, which is made for 95 % and holds the true ratio in " (compare::hold(fewest)) " of cases with so few runs; below 1 is better for times and costs, above 1 for rates" }
+                thead { tr { th { "class" } th { "workload" } th { "rate/s" } th { "figure" } th { (title(set, baseline)) } th { (title(set, candidate)) } th { "ratio" } th { "interval" } th { "runs" } } }
                 tbody { @for row in rows {
                     tr {
                         td { (class_name(row.durability)) }
