@@ -1,7 +1,8 @@
 //! How far RingMQ is from the floors of the same set, and what is known of why. Pure but for reading the causes.
 //!
 //! Invariants: a distance is a ratio of figures of one set, medians over the runs that count; a load without a floor has no distance;
-//! of each load its worst figure is taken, so that one cause does not fill the table.
+//! of each load its worst figure is taken, and of the highest rates of a class the one that is farthest behind, so that one cause does
+//! not fill the table.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::units;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cause {
-    /// [`Distance::row`], or that without the rate.
+    /// [`Distance::row`], or that in [`short`].
     pub row: String,
     /// The cause, with its evidence.
     pub text: String,
@@ -64,11 +65,15 @@ pub fn unused<'c>(distances: &[Distance], causes: &'c [Cause]) -> Vec<&'c str> {
     causes.iter().filter(|cause| !is_used(cause)).map(|cause| cause.row.as_str()).collect()
 }
 
-/// Whether a cause is that of a row: the row itself, or the row without its rate.
+/// A row without what is between the workload and the class: rates and conditions differ from set to set.
+fn short(row: &str) -> Option<String> {
+    let (name, _) = row.split_once([' ', ','])?;
+    Some(format!("{name}{}", &row[row.rfind(", D")?..]))
+}
+
+/// Whether a cause is that of a row: of the row itself, or of all that are the same in short.
 fn is_of(cause: &Cause, row: &str) -> bool {
-    let without_rate =
-        row.split_once(" at ").and_then(|(name, rest)| Some(format!("{name}{}", &rest[rest.find(", D")?..])));
-    cause.row == row || without_rate.as_ref() == Some(&cause.row)
+    cause.row == row || short(row).as_deref() == Some(cause.row.as_str())
 }
 
 /// Goals by what they judge: id and part of the rule, then workload (with its rate where it has goals at one rate alone), class and figure. Those that judge against the other broker are
@@ -200,6 +205,15 @@ pub fn distances(set: &ResultSet, causes: &[Cause]) -> Vec<Distance> {
         |group: &&Group<'_>| group.key.system == "ringmq" && group.runs.iter().any(|run| run.role == RunRole::Measured);
     let loads = all.iter().filter(is_ours).filter_map(|group| of_load(set, &all, group));
     let curves = set.curves.iter().filter(|curve| curve.system == "ringmq").filter_map(|curve| of_curve(set, curve));
+    let mut curves: Vec<Distance> = curves.collect();
+    curves.sort_by(|left, right| right.ratio.total_cmp(&left.ratio));
+    let mut classes = Vec::new();
+    curves.retain(|distance| {
+        let class = distance.row.rsplit(", ").nth(1).map(str::to_owned);
+        let is_first = !classes.contains(&class);
+        classes.push(class);
+        is_first
+    });
     let mut distances: Vec<Distance> = loads.chain(curves).filter(|distance| distance.ratio.is_finite()).collect();
     distances.sort_by(|left, right| right.ratio.total_cmp(&left.ratio));
     for distance in &mut distances {
@@ -263,6 +277,12 @@ mod tests {
             response(all.iter().find(is_it).unwrap(), quantile).unwrap()
         };
         assert!((steady.floor * 1000.0 - of("null") - of("file")).abs() < 1.0, "{steady:?}");
+        let mut stricter = set.curves[0].clone();
+        (stricter.knee_rate_per_s, stricter.slo.p99_ns) = (Some(40_000.0), Some(1));
+        set.curves.push(stricter);
+        let rates: Vec<f64> = distances(&set, &[]).iter().filter(|all| all.unit == "/s").map(|all| all.ratio).collect();
+        assert_eq!(rates, [16.0], "the farthest of a class");
+        set.curves.pop();
         for run in set.runs.iter_mut().filter(|run| run.system == "null") {
             run.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
         }
@@ -303,6 +323,8 @@ mod tests {
         let cause = |row: &str| Cause { row: row.to_owned(), text: format!("because of {row}") };
         let steady = rows.iter().find(|distance| distance.row.contains(" at 10,000/s")).unwrap().row.clone();
         let causes = [cause(&rows[0].row), cause(&steady.replace(" at 10,000/s", "")), cause("saturate-16x1, D1, p50")];
+        let rate = rows.iter().find(|distance| distance.unit == "/s").unwrap();
+        assert_eq!(short(&rate.row).as_deref(), Some("steady-1k-10k, D1, highest rate"), "{}", rate.row);
         let named = distances(&set, &causes);
         assert_eq!(named[0].cause, format!("because of {}", rows[0].row));
         assert!(named.iter().find(|distance| distance.row == steady).unwrap().cause.starts_with("because of steady"));
