@@ -6,7 +6,7 @@ use super::groups::{Figure, Group, complaints, errors_text, groups, is_usable, s
 use super::plots::{class_name, title};
 use crate::compare::{self, Comparison, Verdict};
 use crate::judge::{MOST_BUSY_SHARE, slo_text};
-use crate::result::{Curve, Distance, Durability, ResultSet, RunRole};
+use crate::result::{Curve, Distance, Durability, ResultSet, RunRecord, RunRole};
 use crate::units;
 
 fn duration_cell(figure: Option<Figure>) -> Markup {
@@ -155,7 +155,7 @@ pub fn losing_runs(set: &ResultSet) -> Markup {
         @if bad.is_empty() { p { "Every run is valid and complete." } }
         @else {
             p { "These runs are in no table above. They are kept: " (bad.len()) " of " (set.runs.len()) "." }
-            ul { @for run in bad { li { code { (run.id) } ": " (complaints(run).join("; ")) } } }
+            ul { @for run in bad { li { code { (run.id) } ": " (complaints(run).join("; ")) (figures_of(run)) } } }
         }
         @if !warned.is_empty() {
             p { "Remarks on valid runs:" }
@@ -164,11 +164,25 @@ pub fn losing_runs(set: &ResultSet) -> Markup {
     }
 }
 
+/// What a run that does not count showed: left out of the medians, it must not be hidden.
+fn figures_of(run: &RunRecord) -> String {
+    let Some(operation) = run.primary().filter(|operation| operation.acknowledged > 0) else { return String::new() };
+    let response = &operation.response;
+    format!(
+        " (it showed {}/s, p50 {}, p99 {}, p99.9 {}, errors {})",
+        units::count(run.achieved_rate_per_s),
+        units::nanoseconds(response.p50_ns),
+        units::nanoseconds(response.p99_ns),
+        units::nanoseconds(response.p999_ns),
+        errors_text(&[run])
+    )
+}
+
 /// Distances to the floors.
 pub fn distances(set: &ResultSet) -> Markup {
     html! {
         div.wide { table {
-            caption { "One row per load and class, its worst figure; the three largest first" }
+            caption { "One row per load and class, its worst figure of p50 and p99; the largest first" }
             thead { tr { th { "load, class, figure" } th { "goal" } th { "wanted" } th { "measured" } th { "floor" } th { "distance" } th { "known cause" } } }
             tbody { @for distance in &set.distances { tr {
                 th scope="row" { (distance.row) }
@@ -281,6 +295,18 @@ pub fn versus(set: &ResultSet) -> Markup {
 mod tests {
     use super::*;
     use crate::result::{CurvePoint, example};
+
+    /// Goal: the figures of runs that do not count are on the page, errors too. Method: the example's run that lost messages, with errors.
+    #[test]
+    fn losing_runs_show_their_figures() {
+        let mut set = example::result_set();
+        let lossy = set.runs.iter_mut().find(|run| run.integrity.is_violated()).unwrap();
+        lossy.operations[0].errors = 5;
+        let (id, p99) = (lossy.id.clone(), units::nanoseconds(lossy.operations[0].response.p99_ns));
+        let page = losing_runs(&set).into_string();
+        let item = page.split("<li>").find(|item| item.contains(&id)).unwrap();
+        assert!(item.contains(&format!("p99 {p99}")) && item.contains("errors 5 of 20,000"), "{item}");
+    }
 
     /// Goal: why a system does no more than its knee is never told from a rate that it held, nor from its repeats. Method: a curve whose
     /// lower rate failed once before it held, whose repeat at the knee failed, and with two rates above.
