@@ -44,7 +44,11 @@ fn the_page_says_what_the_set_says() {
     let page = ringmq_bench::report::page_text(&set, &environment);
     assert!(present == page, "the page is stale: ringmq-bench publish --from bench/results");
     // What is named is there.
-    let named = set.runs.iter().map(|run| &run.hlog).chain(set.systems.iter().flat_map(|system| &system.files));
+    let named = set
+        .runs
+        .iter()
+        .flat_map(|run| [&run.hlog, &run.phases_hlog])
+        .chain(set.systems.iter().flat_map(|system| &system.files));
     for name in named.filter(|name| !name.is_empty()) {
         assert!(directory.file(name).is_file(), "{name} is named and absent");
     }
