@@ -27,6 +27,7 @@ use super::messages::{Charge, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
 use super::shared::{Shared, monotonic_ns};
 use super::storage::IndexOpening;
+use super::trouble::Trouble;
 use crate::broker::LookUp;
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
 
@@ -328,8 +329,25 @@ pub struct StoreThread {
     pub shared: Arc<Shared>,
     /// Set after a failed sync of the index, and after a message that it could not take.
     pub pause: RefCell<Option<IndexPause>>,
+    /// What of the index fails for a while.
+    pub troubles: RefCell<IndexTroubles>,
     /// Figures.
     pub probe: Probe,
+}
+
+/// What of the index may fail for a while, for want of room as a rule.
+pub struct IndexTroubles {
+    putting: Trouble,
+    flushing: Trouble,
+}
+
+impl Default for IndexTroubles {
+    fn default() -> Self {
+        Self {
+            putting: Trouble::new("a message could not be indexed; it is tried again", "messages are indexed again"),
+            flushing: Trouble::new("the index could not be flushed; it is tried again", "the index is flushed again"),
+        }
+    }
 }
 
 impl StoreThread {
@@ -445,8 +463,17 @@ impl StoreThread {
             return None;
         }
         let mut index = self.access.index();
-        let flush = index.as_mut()?.begin_flush();
-        flush.inspect_err(|error| tracing::warn!(%error, "the index could not be flushed; it is tried again")).ok()
+        let mut trouble = self.troubles.borrow_mut();
+        match index.as_mut()?.begin_flush() {
+            Ok(sync) => {
+                trouble.flushing.note(Ok::<_, IndexError>(()));
+                Some(sync)
+            }
+            Err(error) => {
+                trouble.flushing.note(Err(error));
+                None
+            }
+        }
     }
 
     fn index_synced(&self, outcome: SyncOutcome) {
@@ -511,6 +538,9 @@ impl StoreThread {
                 Ok(record) => record,
                 Err(error) => {
                     index.link();
+                    if used > 0 {
+                        self.troubles.borrow_mut().putting.note(Ok::<_, IndexError>(()));
+                    }
                     return (used, IndexStop::Log(error));
                 }
             };
@@ -519,7 +549,7 @@ impl StoreThread {
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             if let Err(error) = index.gather_record(&record, physical, time) {
-                tracing::warn!(%error, "a message could not be indexed; it is tried again");
+                self.troubles.borrow_mut().putting.note(Err(error));
                 index.link();
                 return (used, IndexStop::Index);
             }
