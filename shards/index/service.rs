@@ -17,7 +17,7 @@ use super::limits::{MAXIMUM_RESULTS, QUERY_STEPS};
 use super::name::{is_index_name, next_name};
 use super::sync::{FileSync, IndexSync};
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, create_directories_durably};
 use crate::types::{PhysicalOffset, StoreTimestamp};
 
 /// The last record in the index.
@@ -39,6 +39,49 @@ pub enum LastStop {
         /// `indexMsgTimestamp` of the checkpoint.
         checkpoint_ms: i64,
     },
+}
+
+/// Index files that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// What is wrong with the first of them.
+    pub reason: String,
+    /// How many they are.
+    pub files: usize,
+    /// The folder they are in now.
+    pub to: PathBuf,
+}
+
+/// Moves the file `first` and all behind it to a folder of their own below `room`, durably. The newest goes first, so that a
+/// crash in between leaves no gap: the next start finds the same file again.
+fn move_aside(
+    disk: &dyn Disk,
+    directory: &Path,
+    first: &str,
+    room: &Path,
+    reason: String,
+) -> Result<SetAside, IndexError> {
+    let mut number = 1;
+    let to = loop {
+        let to = room.join(format!("index-aside-{number}"));
+        if !disk.exists(&to).map_err(IndexError::io("look for", &to))? {
+            break to;
+        }
+        number += 1;
+    };
+    create_directories_durably(disk, &to).map_err(IndexError::io("create", &to))?;
+    let entries = disk.list(directory).map_err(IndexError::io("list", directory))?;
+    let is_behind = |name: &str| is_index_name(name) && name >= first;
+    let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).filter(|name| is_behind(name)).collect();
+    names.sort_unstable();
+    for name in names.iter().rev() {
+        let from = directory.join(name);
+        disk.rename(&from, &to.join(name)).map_err(IndexError::io("set aside index file", &from))?;
+        for changed in [&to, directory] {
+            disk.sync_directory(changed).map_err(IndexError::io("sync", changed))?;
+        }
+    }
+    Ok(SetAside { reason, files: names.len(), to })
 }
 
 /// The message index of one store.
@@ -80,12 +123,37 @@ impl IndexService {
         Ok(service)
     }
 
+    /// As [`Self::open`], but files that cannot be used are no reason to go without an index: the first of them and all behind it
+    /// move to a folder of their own below `room`, and [`Self::last`] says from where their records must be offered again.
+    pub fn open_or_set_aside(
+        disk: &Arc<dyn Disk>,
+        clock: &Arc<dyn Clock>,
+        directory: &Path,
+        geometry: IndexGeometry,
+        last_stop: LastStop,
+        room: &Path,
+    ) -> Result<(Self, Vec<SetAside>), IndexError> {
+        let mut set_aside = Vec::new();
+        loop {
+            let error = match Self::open(Arc::clone(disk), Arc::clone(clock), directory, geometry, last_stop) {
+                Ok(service) => return Ok((service, set_aside)),
+                Err(error) => error,
+            };
+            let name = error.unusable_file().filter(|path| path.parent() == Some(directory)).and_then(Path::file_name);
+            match name.and_then(|name| name.to_str()).filter(|name| is_index_name(name)) {
+                // There is one file less each time.
+                Some(name) => set_aside.push(move_aside(&**disk, directory, name, room, error.to_string())?),
+                None => return Err(error),
+            }
+        }
+    }
+
     fn load(&mut self, last_stop: LastStop) -> Result<(), IndexError> {
         let directory = &self.directory;
         if !self.disk.exists(directory).map_err(IndexError::io("look up", directory))? {
             return Ok(());
         }
-        let mut doomed = Vec::new();
+        let (mut doomed, mut is_too_new) = (Vec::new(), false);
         for entry in self.disk.list(directory).map_err(IndexError::io("list", directory))? {
             if entry.is_directory || !is_index_name(&entry.name) {
                 continue;
@@ -107,12 +175,18 @@ impl IndexService {
             };
             let header = file.header();
             match last_stop {
-                // Either too new, or cut off before its first sync: then the file before it is the one that goes on.
-                LastStop::Crash { checkpoint_ms } if header.end_time > checkpoint_ms || header.promised() == 0 => {
+                // Cut off before its first sync: then the file before it is the one that goes on.
+                LastStop::Crash { .. } if header.promised() == 0 => doomed.push(file.path().to_path_buf()),
+                // Too new; and all behind it, whatever their times say, or nobody would fill the gap.
+                LastStop::Crash { checkpoint_ms } if is_too_new || header.end_time > checkpoint_ms => {
+                    is_too_new = true;
                     doomed.push(file.path().to_path_buf());
                 }
                 _ => self.files.push(file),
             }
+        }
+        for (number, file) in self.files.iter().enumerate() {
+            file.check(number + 1 == self.files.len())?;
         }
         for path in doomed {
             self.remove(&path)?;

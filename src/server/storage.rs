@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, io_causes, is_no_space};
-use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
+use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop, SetAside};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
 use ringmq_shards::queue::{ChunkPool, FilesLeft, Queue, QueueError, QueueStore, QueueStoreConfig};
@@ -91,15 +91,34 @@ pub struct IndexOpening {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     directory: PathBuf,
+    /// Where files go that cannot be used.
+    room: PathBuf,
     geometry: IndexGeometry,
     last_stop: LastStop,
     log_end: PhysicalOffset,
 }
 
 impl IndexOpening {
-    /// Opens the index. Files with records behind the log's end go: what will be written there must be indexed anew.
-    pub fn open(self) -> Result<IndexService, IndexError> {
-        let mut index = IndexService::open(self.disk, self.clock, &self.directory, self.geometry, self.last_stop)?;
+    /// Opens the index. Files that cannot be used are set aside; files with records behind the log's end go: what will be
+    /// written there must be indexed anew. May be tried again.
+    pub fn open(&self) -> Result<IndexService, IndexError> {
+        let (mut index, set_aside) = IndexService::open_or_set_aside(
+            &self.disk,
+            &self.clock,
+            &self.directory,
+            self.geometry,
+            self.last_stop,
+            &self.room,
+        )?;
+        for SetAside { reason, files, to } in set_aside {
+            let to = to.display();
+            tracing::warn!(
+                reason,
+                files,
+                %to,
+                "index files were set aside; what they hold is indexed anew from the log while serving"
+            );
+        }
         let removed = index.cut(self.log_end)?;
         if removed > 0 {
             tracing::warn!(files = removed, "made index files anew that pointed behind the end of the log");
@@ -350,6 +369,7 @@ fn open_locked(
         disk: Arc::clone(disk),
         clock: Arc::clone(clock),
         directory: paths.index(),
+        room: paths.own(),
         geometry,
         last_stop,
         log_end: recovered.end,

@@ -352,17 +352,8 @@ impl Default for IndexTroubles {
 
 impl StoreThread {
     /// Runs until nobody can send jobs any more.
-    pub fn run(mut self) {
-        if let Some(opening) = self.opening.take() {
-            match opening.open() {
-                Ok(index) => {
-                    let last = index.last().map_or(0, |last| last.physical.0);
-                    self.indexed.store(last, Ordering::Relaxed);
-                    *self.access.index() = Some(index);
-                }
-                Err(error) => tracing::error!(%error, "the index cannot be opened: queries by key find nothing"),
-            }
-        }
+    pub fn run(self) {
+        self.open_index();
         std::thread::scope(|scope| {
             let (syncs, work) = channel();
             let (done, outcomes) = channel();
@@ -379,6 +370,29 @@ impl StoreThread {
         self.flush_index();
     }
 
+    /// Opens the index, if there is to be one, it is not open yet, and the last try was long enough ago.
+    fn open_index(&self) {
+        let Some(opening) = &self.opening else { return };
+        if self.access.index().is_some() || !self.index_goes_on() {
+            return;
+        }
+        match opening.open() {
+            Ok(index) => {
+                let last = index.last().map_or(0, |last| last.physical.0);
+                self.indexed.store(last, Ordering::Relaxed);
+                *self.access.index() = Some(index);
+                let lag_bytes = self.access.view.confirmed().saturating_sub(last.max(self.access.view.minimum()));
+                if lag_bytes >= INDEX_ROUND_BYTES {
+                    tracing::info!(lag_bytes, "the index is made anew for a part of the log while serving");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the index cannot be opened: queries by key find nothing until it can");
+                self.pause.replace(Some(IndexPause { until: Instant::now() + INDEX_RETRY_PERIOD, unsafe_files: None }));
+            }
+        }
+    }
+
     /// Follows the log and does jobs until nobody can send any more.
     fn follow(&self, syncs: &Sender<IndexSync>, outcomes: &Receiver<SyncOutcome>) {
         let mut buffer = Vec::new();
@@ -386,6 +400,7 @@ impl StoreThread {
         let mut syncing = false;
         let mut pause = INDEX_PERIOD;
         loop {
+            self.open_index();
             match self.jobs.recv_timeout(pause) {
                 Ok(job) => {
                     // A key that was just sent must be found: the index catches up first, unless it is far behind.
