@@ -1,22 +1,33 @@
 //! The end of topics: the barrier below which their records count no more, and its way to the disk.
 //!
-//! Order: all records of the topic count as deleted, on disk; the writer binds nothing to its queues any more and gives the
-//! barrier; that goes to the disk. A deletion is confirmed only when all this, and the table of topics, is written: with
-//! the room of the reserve if there is no other. Until its barrier is given no topic of its name is served.
+//! Order, each step on disk before the next: all records of the topic count as deleted; the writer binds nothing to its queues any
+//! more and gives the barrier, and the queues go; from the barrier on records count again. A deletion is confirmed when the first
+//! of these, and the table of topics, is written: with the room of the reserve if there is no other. Until the last is
+//! written no topic of its name is served: what it acknowledged would count as deleted after a crash.
 
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
 
-/// Deleted topics whose barrier the writer has not given yet.
+/// Deleted topics whose names are not free yet.
 pub(super) struct Unfenced {
     topics: Vec<String>,
-    barrier: Receiver<u64>,
+    stage: Stage,
+}
+
+/// How far a deletion has come.
+enum Stage {
+    /// That all their records count as deleted is in memory only. Nothing has been done to their queues, so that a crash brings
+    /// the topics back whole.
+    Announced,
+    /// The writer was asked to let go of their queues, and sends the barrier.
+    Asked(Receiver<u64>),
+    /// The barrier is in memory only.
+    Given,
 }
 
 impl ControlThread {
-    /// Ends the queues of topics. From here to the answer of the writer, which binds nothing to them afterwards, all records of
-    /// these topics count as deleted; then those below the barrier do, and topics of the same names may be made.
+    /// Ends the queues of topics, as far as that can be done at once; the rest is done by [`Self::go_on_with_deletions`].
     pub(super) fn retire_topics(&mut self, mut topics: Vec<String>) {
         // Nothing is bound to what is not served: the barrier to come holds for these as well.
         topics.retain(|topic| !unfenced(&self.unfenced, topic));
@@ -27,33 +38,67 @@ impl ControlThread {
             self.topics.remove(topic.as_str());
         }
         self.note_barriers(&topics, u64::MAX);
-        let Some(broker) = &self.broker else { return };
-        let (done, barrier) = channel();
-        let queues = topics.iter().flat_map(|topic| broker.queues.topic_queues(topic)).collect();
-        if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
-            return;
+        self.go_on_with(Unfenced { topics, stage: Stage::Announced }, BARRIER_PATIENCE);
+    }
+
+    /// Goes on with deletions that could not be completed: the disk takes their barriers by now, or the writer has answered.
+    pub(super) fn go_on_with_deletions(&mut self) {
+        self.write_barriers();
+        let before = self.unfenced.len();
+        for deletion in std::mem::take(&mut self.unfenced) {
+            let patience = match deletion.stage {
+                Stage::Announced => BARRIER_PATIENCE,
+                Stage::Asked(_) | Stage::Given => Duration::ZERO,
+            };
+            self.go_on_with(deletion, patience);
         }
-        match barrier.recv_timeout(BARRIER_PATIENCE) {
-            Ok(offset) => self.finish_retirement(&topics, offset),
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!(
-                    topic = topics[0],
-                    others = topics.len() - 1,
-                    "the log is stuck: topics of these names are served again when their deletion is complete"
-                );
-                self.unfenced.push(Unfenced { topics, barrier });
-            }
-            Err(RecvTimeoutError::Disconnected) => {}
+        if self.unfenced.len() < before {
+            self.publish_serving();
         }
     }
 
-    fn finish_retirement(&mut self, topics: &[String], barrier: u64) {
-        if let Some(broker) = &self.broker {
-            for topic in topics {
-                broker.queues.remove_topic(topic);
-            }
+    /// Takes a deletion as far as it goes; `patience` is for the writer.
+    fn go_on_with(&mut self, mut deletion: Unfenced, patience: Duration) {
+        while let Some(broker) = &self.broker {
+            deletion.stage = match deletion.stage {
+                Stage::Announced | Stage::Given if self.barrier_error.is_some() => break,
+                Stage::Given => return,
+                Stage::Announced => {
+                    let (done, barrier) = channel();
+                    let queues = deletion.topics.iter().flat_map(|topic| broker.queues.topic_queues(topic)).collect();
+                    if !self
+                        .shards
+                        .first()
+                        .is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done)))
+                    {
+                        return;
+                    }
+                    Stage::Asked(barrier)
+                }
+                Stage::Asked(barrier) => match barrier.recv_timeout(patience) {
+                    Ok(offset) => {
+                        for topic in &deletion.topics {
+                            broker.queues.remove_topic(topic);
+                        }
+                        self.note_barriers(&deletion.topics, offset);
+                        Stage::Given
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        if !patience.is_zero() {
+                            tracing::warn!(
+                                topic = deletion.topics[0],
+                                others = deletion.topics.len() - 1,
+                                "the log is stuck: topics of these names are served again when their deletion is complete"
+                            );
+                        }
+                        deletion.stage = Stage::Asked(barrier);
+                        break;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+            };
         }
-        self.note_barriers(topics, barrier);
+        self.unfenced.push(deletion);
     }
 
     fn note_barriers(&mut self, topics: &[String], barrier: u64) {
@@ -68,7 +113,7 @@ impl ControlThread {
                 error,
                 topic = topics[0],
                 others = topics.len() - 1,
-                "what a deleted topic held may come back after a crash until this can be written"
+                "the deletion of topics is not complete, and none of these names is served, until this can be written"
             );
         }
     }
@@ -82,13 +127,20 @@ impl ControlThread {
         self.barrier_error = written.err().map(|error| error.to_string());
     }
 
-    /// Why a deletion must not be confirmed: what would be lost by a crash.
+    /// Why a deletion must not be confirmed: what a crash would bring back.
     pub(super) fn unwritten_deletion(&self) -> Option<String> {
+        let is_announced = self.unfenced.iter().any(|deletion| matches!(deletion.stage, Stage::Announced));
+        if let Some(error) = self.barrier_error.as_ref().filter(|_| is_announced) {
+            return Some(format!(
+                "the topic is not served any more, but nothing of it is deleted before this can be written, and a crash would \
+                 bring it back: {error}; delete it again when there is room"
+            ));
+        }
         let topics = self.broker.as_ref()?.state_directory.join(TOPICS_FILE);
-        let error =
-            self.barrier_error.as_ref().or_else(|| self.unwritten.get(&topics).map(|unwritten| &unwritten.error))?;
+        let error = &self.unwritten.get(&topics)?.error;
         Some(format!(
-            "the topic is deleted, but a crash would bring it back: {error}; delete it again when there is room"
+            "the topic is deleted, but a crash would bring it back without its messages: {error}; delete it again when there \
+             is room"
         ))
     }
 
@@ -107,27 +159,9 @@ impl ControlThread {
             self.retire_topics(unknown);
         }
     }
-
-    /// Takes the barriers that the writer has given in the meantime.
-    pub(super) fn take_late_barriers(&mut self) {
-        let mut ready = Vec::new();
-        self.unfenced.retain_mut(|Unfenced { topics, barrier }| match barrier.try_recv() {
-            Ok(offset) => {
-                ready.push((std::mem::take(topics), offset));
-                false
-            }
-            Err(TryRecvError::Empty) => true,
-            Err(TryRecvError::Disconnected) => false,
-        });
-        if ready.is_empty() {
-            return;
-        }
-        ready.iter().for_each(|(topics, offset)| self.finish_retirement(topics, *offset));
-        self.publish_serving();
-    }
 }
 
-/// Whether the topic's deletion still waits for its barrier.
+/// Whether the topic's deletion is not complete.
 pub(super) fn unfenced(deletions: &[Unfenced], topic: &str) -> bool {
     deletions.iter().any(|deletion| deletion.topics.iter().any(|unfenced| unfenced == topic))
 }

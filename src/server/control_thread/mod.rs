@@ -164,7 +164,7 @@ pub struct ControlThread {
     notices: Option<Notices>,
     connections: HashMap<u64, (Listener, SocketAddr)>,
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
-    /// Deletions whose barrier the writer has not given yet. No topic of these names is served, and each name is here once.
+    /// Deletions that are not complete. No topic of these names is served, and each name is here once.
     unfenced: Vec<Unfenced>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
@@ -271,8 +271,8 @@ impl ControlThread {
     }
 
     fn tick(&mut self, now: Now) {
-        self.take_late_barriers();
         self.write_unwritten();
+        self.go_on_with_deletions();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now, &mut effects);
@@ -385,6 +385,7 @@ impl ControlThread {
                     .iter()
                     .any(|effect| matches!(effect, Effect::RetireQueues { .. } | Effect::RetireUnknownTopics));
                 let unwritten = if deletes {
+                    self.go_on_with_deletions();
                     self.apply(effects);
                     self.unwritten_deletion()
                 } else {
@@ -426,7 +427,7 @@ impl ControlThread {
             request.topic.clone_into(&mut wanted);
             if unfenced(&this.unfenced, request.topic) {
                 // Executed again it would come back here at once, and so on until the log goes on.
-                let remark = "the topic was just deleted and the log is stuck; try again later";
+                let remark = "the topic was just deleted, and that is not complete yet; try again later";
                 return Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark));
             }
             let Some(broker) = &mut this.broker else { return Ok(()) };

@@ -286,6 +286,47 @@ fn a_barrier_is_written_again_until_it_is() {
     assert!(!rig.has_topic_on_disk("gone"));
 }
 
+/// Goal: a deletion that a crash would undo leaves the queues alone: what comes back is whole. Method: fail the first write of the
+/// barrier; the queues are still there, and go when it can be written.
+#[test]
+fn a_deletion_that_cannot_be_noted_destroys_nothing() {
+    let mut rig = Rig::new(false);
+    rig.create("gone");
+    let queues = Arc::clone(&rig.control.broker.as_ref().expect("a broker").queues);
+    let before = queues.topic_queues("gone");
+    assert!(!before.is_empty());
+    rig.fail_writes_of("queue-offsets");
+    assert_eq!(rig.delete("gone").0, response::SYSTEM_ERROR);
+    assert!(!rig.is_served("gone"));
+    assert!(queues.topic_queues("gone").len() == before.len() && before.iter().all(|queue| !queue.is_retired()));
+    rig.disk.clear_faults();
+    assert_eq!(rig.delete("gone"), (0, String::new()));
+    assert!(queues.topic_queues("gone").is_empty() && before.iter().all(|queue| queue.is_retired()));
+}
+
+/// Goal: nothing is taken for a topic that was made again while a crash would count it as deleted. Method: fail the second write of
+/// the barrier, so that the disk says that all records of the topic are deleted; make it again, and let the disk work later.
+#[test]
+fn a_name_is_free_once_its_barrier_is_on_disk() {
+    let mut rig = Rig::new(false);
+    rig.create("gone");
+    let action = FaultAction::Fail(libc::EIO);
+    let path_contains = "queue-offsets".to_owned();
+    rig.disk.inject(Fault { kind: OperationKind::Write, path_contains, after: 1, times: u64::MAX, action });
+    assert_eq!(rig.delete("gone"), (0, String::new()), "a crash leaves it deleted");
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(u64::MAX)));
+    let (code, remark) = rig.send_to("gone").expect("a refusal");
+    assert!(code == response::SERVICE_NOT_AVAILABLE && remark.contains("not complete"), "{code} {remark}");
+    rig.create("gone");
+    rig.tick();
+    assert!(!rig.is_served("gone"));
+    rig.disk.clear_faults();
+    rig.tick();
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(BARRIER)));
+    assert!(rig.is_served("gone"));
+    assert_eq!(rig.send_to("gone"), None);
+}
+
 /// Goal: a deletion whose topic is still in the table on disk is not confirmed. Method: fail the writes of that file.
 #[test]
 fn a_topic_that_stays_in_the_table_is_not_confirmed_as_deleted() {
@@ -366,11 +407,8 @@ fn unknown_topics_are_retired_as_one() {
     rig.disk.inject(Fault { kind: OperationKind::Write, path_contains, after: 0, times: u64::MAX, action });
     let (code, remark) = rig.ask(316, &[]);
     assert!(code == response::SYSTEM_ERROR && remark.contains("a crash would bring it back"), "{code} {remark}");
-    assert!(names.iter().all(|name| queues.get(name, QueueId(0)).is_none() && rig.barrier_on_disk(name).is_none()));
+    assert!(names.iter().all(|name| queues.get(name, QueueId(0)).is_some() && rig.barrier_on_disk(name).is_none()));
     rig.disk.clear_faults();
-    for name in &names {
-        queues.get_or_create(name, QueueId(0)).expect("made");
-    }
     let renames = |rig: &Rig| {
         let renamed = |operation: &&Operation| {
             operation.kind == OperationKind::Rename && operation.path.to_string_lossy().contains("queue-offsets")
@@ -382,6 +420,7 @@ fn unknown_topics_are_retired_as_one() {
     let per_write = renames(&rig) - before;
     assert!((2..=4).contains(&per_write), "{per_write}");
     assert!(names.iter().all(|name| rig.barrier_on_disk(name) == Some(PhysicalOffset(BARRIER))));
+    assert!(names.iter().all(|name| queues.get(name, QueueId(0)).is_none()));
     assert!(queues.get("kept", QueueId(0)).is_some());
 }
 
