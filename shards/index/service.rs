@@ -12,7 +12,7 @@ use ringmq_protocol::record::RecordView;
 
 use super::error::IndexError;
 use super::file::{IndexFile, Search};
-use super::layout::IndexGeometry;
+use super::layout::{Header, IndexGeometry};
 use super::limits::{MAXIMUM_RESULTS, QUERY_STEPS};
 use super::name::{is_index_name, next_name};
 use super::sync::{FileSync, IndexSync};
@@ -93,6 +93,8 @@ pub struct IndexService {
     /// Oldest first; only the last one may be live.
     files: Vec<IndexFile>,
     last: Option<Indexed>,
+    /// Whether all keys of that record are there. The last record of a full file may have some in a file that is gone.
+    is_last_whole: bool,
     /// What is written of files that are full, and not synced yet; oldest first.
     sealed: Vec<FileSync>,
     directory_changed: bool,
@@ -116,6 +118,7 @@ impl IndexService {
             geometry,
             files: Vec::new(),
             last: None,
+            is_last_whole: true,
             sealed: Vec::new(),
             directory_changed: false,
         };
@@ -194,18 +197,20 @@ impl IndexService {
         if let Some(newest) = self.files.last_mut() {
             newest.make_live(last_stop != LastStop::Clean)?;
         }
-        self.last = self.last_of_files();
+        self.go_on_from_files();
         Ok(())
     }
 
-    /// The last record that the files' headers know.
-    fn last_of_files(&self) -> Option<Indexed> {
-        let headers = self.files.iter().rev().map(IndexFile::header);
-        headers.filter(|header| header.end_time > 0).find_map(|header| {
+    /// Goes on with the last record that the files' headers know.
+    fn go_on_from_files(&mut self) {
+        let of_header = |header: &Header| {
             let physical = PhysicalOffset(u64::try_from(header.end_position).ok()?);
             let store_timestamp = StoreTimestamp(u64::try_from(header.end_time).ok()?);
             Some(Indexed { physical, store_timestamp })
-        })
+        };
+        let headers = self.files.iter().rev().map(IndexFile::header);
+        self.last = headers.filter(|header| header.end_time > 0).find_map(of_header);
+        self.is_last_whole = self.files.last().is_none_or(|newest| newest.header().promised() > 0 && !newest.is_full());
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), IndexError> {
@@ -214,8 +219,8 @@ impl IndexService {
         self.disk.remove_file(path).map_err(IndexError::io("remove index file", path))
     }
 
-    /// The last record that is in the index, `None` for an empty one. Indexing continues with the record behind it;
-    /// offering earlier ones again does no harm.
+    /// The last record that is in the index, `None` for an empty one. Indexing continues with this record, of which keys may be
+    /// missing; offering earlier ones again does no harm.
     pub fn last(&self) -> Option<Indexed> {
         self.last
     }
@@ -283,14 +288,16 @@ impl IndexService {
         keys: &[u8],
         at: Indexed,
     ) -> Result<(), IndexError> {
-        if self.last.is_some_and(|last| at.physical <= last.physical) {
+        let is_known =
+            |last: Indexed| at.physical < last.physical || at.physical == last.physical && self.is_last_whole;
+        if self.last.is_some_and(is_known) {
             return Ok(());
         }
         let words = keys.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
         for key in unique_key.into_iter().chain(words) {
             self.put(index_key_hash(topic, key), at)?;
         }
-        self.last = Some(at);
+        (self.last, self.is_last_whole) = (Some(at), true);
         Ok(())
     }
 
@@ -439,7 +446,7 @@ impl IndexService {
         if let Some(newest) = self.files.last_mut() {
             newest.make_live(false)?;
         }
-        self.last = self.last_of_files();
+        self.go_on_from_files();
         Ok(removed)
     }
 

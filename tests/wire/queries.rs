@@ -79,9 +79,10 @@ fn a_damaged_index_is_made_anew_while_serving() {
         assert!(told.len() == 1 && told[0].contains(&*harmed.to_string_lossy()), "{log}");
         broker.stop(&["index files were set aside"]);
         let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_ringmq"));
-        doctor.args(["store", "verify"]).arg(store.path());
+        doctor.args(["store", "verify", "--data"]).arg(store.path());
         SETS.iter().for_each(|set| _ = doctor.args(["--set", set]));
         let output = doctor.output().expect("the binary runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{}", said.join("\n"));
     }
 }
