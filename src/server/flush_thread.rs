@@ -497,7 +497,8 @@ impl FlushThread {
         match self.queues.flush_dirty() {
             Ok(report) => {
                 schedule.troubles.queues.note(Ok::<_, QueueError>(()));
-                if complete > schedule.queue_noted {
+                // Asked after the round: what is retired from here on was written in it.
+                if complete > schedule.queue_noted && !self.queues.has_open_deletion() {
                     schedule.queue_noted = complete;
                     schedule.troubles.queue_flushed.note(self.queue_flushed.note(PhysicalOffset(complete)));
                 }

@@ -228,3 +228,33 @@ fn a_start_that_the_disk_fails_is_not_believed_later() {
     let life = open(&disk.kill(), Mode::AsyncPageCache, 5).expect("it opens");
     life.check(&mut past, 0).expect("what is there is right");
 }
+
+/// Goal: queue files do not count as complete while a deletion is under way that a crash would undo: the topic must come back whole.
+/// Method: entries that are in no file when their queues are retired; the flush thread's round; with no deletion under way the
+/// same round does count them.
+#[test]
+fn queues_that_may_come_back_are_not_called_complete() {
+    for deletes in [true, false] {
+        let (disk, mut life, mut past) = written();
+        let noted = trusted(&disk);
+        let start = life.writer.ready_end();
+        life.storage.segments.prepare_next(PhysicalOffset(life.writer.end())).expect("prepared");
+        life.writer.segment_ready(start);
+        life.append(&mut past);
+        life.write_all(&mut past);
+        let end = PhysicalOffset(life.view.shown().0);
+        assert!(Some(end) > noted);
+        if deletes {
+            life.storage.queues.begin_deletion();
+            life.storage.queues.queues().iter().for_each(|queue| queue.retire());
+        }
+        let Rig { mut thread, requests, writer: _writer, .. } = flush_thread(life);
+        // The log has grown since the thread began.
+        thread.end = noted.map_or(0, |noted| noted.0);
+        let (done, finished) = channel();
+        requests.send(FlushRequest::Stop(done)).expect("there is room");
+        thread.run();
+        assert_eq!(finished.try_recv(), Ok(true));
+        assert_eq!(trusted(&disk), if deletes { noted } else { Some(end) });
+    }
+}

@@ -1,15 +1,16 @@
 //! The end of topics: the barrier below which their records count no more, and its way to the disk.
 //!
-//! Order, each step on disk before the next: all records of the topic count as deleted; the writer binds nothing to its queues any
-//! more and gives the barrier, and the queues go; from the barrier on records count again. A deletion is confirmed when the first
-//! of these, and the table of topics, is written: with the room of the reserve if there is no other. Until the last is
-//! written no topic of its name is served: what it acknowledged would count as deleted after a crash.
+//! Order: the writer binds nothing to the topic's queues any more and gives the barrier; that goes to the disk, before any file of
+//! the queues is removed. If the writer does not answer soon, all records of the topic count as deleted instead, on disk, and
+//! the barrier follows. A deletion is confirmed only when all this, and the table of topics, is written: with the room of the
+//! reserve if there is no other. Until its barrier is on disk no topic of its name is made: what that acknowledged would count as
+//! deleted after a crash. Each write costs two syncs, which take seconds on a busy disk: there are no more than needed.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
 
-/// Deleted topics whose names are not free yet.
+/// Deleted topics whose barrier is not on disk yet.
 pub(super) struct Unfenced {
     topics: Vec<String>,
     stage: Stage,
@@ -17,17 +18,23 @@ pub(super) struct Unfenced {
 
 /// How far a deletion has come.
 enum Stage {
-    /// That all their records count as deleted is in memory only. Nothing has been done to their queues, so that a crash brings
-    /// the topics back whole.
-    Announced,
-    /// The writer was asked to let go of their queues, and sends the barrier.
+    /// The writer was asked for the barrier.
     Asked(Receiver<u64>),
-    /// The barrier is in memory only.
+    /// The barrier is in memory only, and the files of the queues are as they were.
     Given,
 }
 
+impl Unfenced {
+    /// Their names.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(String::as_str)
+    }
+}
+
 impl ControlThread {
-    /// Ends the queues of topics, as far as that can be done at once; the rest is done by [`Self::go_on_with_deletions`].
+    /// Ends the queues of topics. From here to the answer of the writer, which binds nothing to them afterwards, all records of
+    /// these topics count as deleted for whoever writes the barriers' file; then those below the barrier do, and topics of the
+    /// same names may be made.
     pub(super) fn retire_topics(&mut self, mut topics: Vec<String>) {
         // Nothing is bound to what is not served: the barrier to come holds for these as well.
         topics.retain(|topic| !unfenced(&self.unfenced, topic));
@@ -38,74 +45,61 @@ impl ControlThread {
             self.topics.remove(topic.as_str());
         }
         self.note_barriers(&topics, u64::MAX);
-        self.go_on_with(Unfenced { topics, stage: Stage::Announced }, BARRIER_PATIENCE);
-    }
-
-    /// Goes on with deletions that could not be completed: the disk takes their barriers by now, or the writer has answered.
-    pub(super) fn go_on_with_deletions(&mut self) {
-        self.write_barriers();
-        let before = self.unfenced.len();
-        for deletion in std::mem::take(&mut self.unfenced) {
-            let patience = match deletion.stage {
-                Stage::Announced => BARRIER_PATIENCE,
-                Stage::Asked(_) | Stage::Given => Duration::ZERO,
-            };
-            self.go_on_with(deletion, patience);
+        let Some(broker) = &self.broker else { return };
+        broker.queues.begin_deletion();
+        let (done, barrier) = channel();
+        let queues = topics.iter().flat_map(|topic| broker.queues.topic_queues(topic)).collect();
+        if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
+            return;
         }
-        if self.unfenced.len() < before {
-            self.publish_serving();
-        }
+        self.go_on_with(Unfenced { topics, stage: Stage::Asked(barrier) }, BARRIER_PATIENCE);
     }
 
     /// Takes a deletion as far as it goes; `patience` is for the writer.
-    fn go_on_with(&mut self, mut deletion: Unfenced, patience: Duration) {
-        while let Some(broker) = &self.broker {
-            deletion.stage = match deletion.stage {
-                Stage::Announced | Stage::Given if self.barrier_error.is_some() => break,
-                Stage::Given => return,
-                Stage::Announced => {
-                    let (done, barrier) = channel();
-                    let queues = deletion.topics.iter().flat_map(|topic| broker.queues.topic_queues(topic)).collect();
-                    if !self
-                        .shards
-                        .first()
-                        .is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done)))
-                    {
-                        return;
-                    }
-                    Stage::Asked(barrier)
+    fn go_on_with(&mut self, Unfenced { topics, stage }: Unfenced, patience: Duration) {
+        if let Stage::Asked(barrier) = stage {
+            match barrier.recv_timeout(patience) {
+                Ok(offset) => {
+                    self.note_barriers(&topics, offset);
+                    self.write_noted_barriers(&topics);
                 }
-                Stage::Asked(barrier) => match barrier.recv_timeout(patience) {
-                    Ok(offset) => {
-                        for topic in &deletion.topics {
-                            broker.queues.remove_topic(topic);
-                        }
-                        self.note_barriers(&deletion.topics, offset);
-                        Stage::Given
+                Err(RecvTimeoutError::Timeout) => {
+                    if !patience.is_zero() {
+                        tracing::warn!(
+                            topic = topics[0],
+                            others = topics.len() - 1,
+                            "the log is stuck: topics of these names are served again when their deletion is complete"
+                        );
+                        self.write_noted_barriers(&topics);
                     }
-                    Err(RecvTimeoutError::Timeout) => {
-                        if !patience.is_zero() {
-                            tracing::warn!(
-                                topic = deletion.topics[0],
-                                others = deletion.topics.len() - 1,
-                                "the log is stuck: topics of these names are served again when their deletion is complete"
-                            );
-                        }
-                        deletion.stage = Stage::Asked(barrier);
-                        break;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
-            };
+                    self.unfenced.push(Unfenced { topics, stage: Stage::Asked(barrier) });
+                    return;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
-        self.unfenced.push(deletion);
+        if self.barrier_error.is_some() {
+            self.unfenced.push(Unfenced { topics, stage: Stage::Given });
+            return;
+        }
+        // From here on the flush thread removes their files: without the barrier on disk a crash would leave the topic
+        // without its messages, though its end was not confirmed.
+        if let Some(broker) = &self.broker {
+            for topic in &topics {
+                broker.queues.remove_topic(topic);
+            }
+            broker.queues.end_deletion();
+        }
     }
 
-    fn note_barriers(&mut self, topics: &[String], barrier: u64) {
+    fn note_barriers(&self, topics: &[String], barrier: u64) {
         let Some(broker) = &self.broker else { return };
         for topic in topics {
             storage::note_barrier(&broker.queue_offsets, topic, barrier);
         }
+    }
+
+    fn write_noted_barriers(&mut self, topics: &[String]) {
         let was_written = self.barrier_error.replace(String::new()).is_none();
         self.write_barriers();
         if was_written && let Some(error) = &self.barrier_error {
@@ -113,7 +107,7 @@ impl ControlThread {
                 error,
                 topic = topics[0],
                 others = topics.len() - 1,
-                "the deletion of topics is not complete, and none of these names is served, until this can be written"
+                "deleted topics come back after a crash, and none of their names can be used, until this can be written"
             );
         }
     }
@@ -127,20 +121,13 @@ impl ControlThread {
         self.barrier_error = written.err().map(|error| error.to_string());
     }
 
-    /// Why a deletion must not be confirmed: what a crash would bring back.
+    /// Why a deletion must not be confirmed: what would be lost by a crash.
     pub(super) fn unwritten_deletion(&self) -> Option<String> {
-        let is_announced = self.unfenced.iter().any(|deletion| matches!(deletion.stage, Stage::Announced));
-        if let Some(error) = self.barrier_error.as_ref().filter(|_| is_announced) {
-            return Some(format!(
-                "the topic is not served any more, but nothing of it is deleted before this can be written, and a crash would \
-                 bring it back: {error}; delete it again when there is room"
-            ));
-        }
         let topics = self.broker.as_ref()?.state_directory.join(TOPICS_FILE);
-        let error = &self.unwritten.get(&topics)?.error;
+        let error =
+            self.barrier_error.as_ref().or_else(|| self.unwritten.get(&topics).map(|unwritten| &unwritten.error))?;
         Some(format!(
-            "the topic is deleted, but a crash would bring it back without its messages: {error}; delete it again when there \
-             is room"
+            "the topic is not served any more, but a crash would bring it back: {error}; its deletion goes on when there is room"
         ))
     }
 
@@ -159,9 +146,20 @@ impl ControlThread {
             self.retire_topics(unknown);
         }
     }
+
+    /// Goes on with deletions whose barrier the writer has given in the meantime, or the disk has taken.
+    pub(super) fn go_on_with_deletions(&mut self) {
+        let before = self.unfenced.len();
+        for deletion in std::mem::take(&mut self.unfenced) {
+            self.go_on_with(deletion, Duration::ZERO);
+        }
+        if self.unfenced.len() < before {
+            self.publish_serving();
+        }
+    }
 }
 
-/// Whether the topic's deletion is not complete.
+/// Whether the topic's barrier is not on disk yet.
 pub(super) fn unfenced(deletions: &[Unfenced], topic: &str) -> bool {
-    deletions.iter().any(|deletion| deletion.topics.iter().any(|unfenced| unfenced == topic))
+    deletions.iter().flat_map(Unfenced::topics).any(|unfenced| unfenced == topic)
 }

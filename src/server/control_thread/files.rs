@@ -78,17 +78,22 @@ impl ControlThread {
         }
     }
 
-    /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written.
+    /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written;
+    /// so they do when one of them could not be served yet.
     pub(super) fn write_topics(&mut self, before: Option<TopicsBefore>) -> Result<(), String> {
-        let Some((broker, before)) = self.broker.as_ref().zip(before) else { return Ok(()) };
+        let Some((broker, before)) = self.broker.as_mut().zip(before) else { return Ok(()) };
         if !broker.control.topics.differ_from(&before) {
             return Ok(());
+        }
+        let wall_ms = self.clock.now_ms();
+        if self.unfenced.iter().flat_map(Unfenced::topics).any(|topic| broker.control.topics.contains(topic)) {
+            broker.control.topics.restore(before, wall_ms);
+            return Err("the topic was just deleted and that is not on disk: the log is stuck, or there is no room; try again later".to_owned());
         }
         let path = broker.state_directory.join(TOPICS_FILE);
         self.write_state(false);
         let Some(unwritten) = self.unwritten.get(&path) else { return Ok(()) };
         let remark = format!("the table of topics cannot be changed: {}; try again later", unwritten.error);
-        let wall_ms = self.clock.now_ms();
         if let Some(broker) = &mut self.broker {
             broker.control.topics.restore(before, wall_ms);
         }
