@@ -7,8 +7,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+#[cfg(not(ringmq_loom))]
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+#[cfg(ringmq_loom)]
+use super::model_queue::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
 
 #[derive(Debug)]
@@ -38,7 +41,10 @@ impl WakeHandle {
     /// Wakes the shard if it sleeps. Call it after the message is where the shard will look.
     pub fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.0.sleeping.load(Ordering::Relaxed) && self.0.sleeping.swap(false, Ordering::AcqRel) {
+        let sleeping = &self.0.sleeping;
+        if sleeping.load(Ordering::Relaxed)
+            && sleeping.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
             self.0.wakes.fetch_add(1, Ordering::Relaxed);
             let one = 1_u64.to_ne_bytes();
             // SAFETY: eight readable bytes and an open eventfd. It cannot be full: each write is paired with a read of the

@@ -10,6 +10,8 @@ pub mod executor;
 pub mod lane;
 pub mod limits;
 pub mod mailbox;
+#[cfg(ringmq_loom)]
+mod model_queue;
 pub mod pipe;
 pub mod preflight;
 pub mod ring;

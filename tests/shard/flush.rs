@@ -1,12 +1,14 @@
 //! The flush thread on a disk that fails: what it claims afterwards, and what the next start makes of it.
 
-use std::sync::Arc;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::{SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use ringmq::config::Layers;
 use ringmq::server::event_loop::Lifecycle;
 use ringmq::server::flush_thread::{FlushRequest, FlushThread};
+use ringmq::server::messages::{SegmentNews, ShardMessage};
 use ringmq::server::shared::Shared;
 use ringmq_shards::probe::Registry;
 use ringmq_shards::recovery::queue_flushed;
@@ -18,16 +20,21 @@ use ringmq_shards::types::PhysicalOffset;
 use super::crash::{Life, Past, open, power_on};
 use super::world::Mode;
 
-/// The flush thread's last round on what a life has written. True when all of it worked, and whether it failed for good.
-fn stop_in_order(life: Life) -> (bool, bool) {
+/// A flush thread over what a life has written, with both ends of what it is asked and tells.
+struct Rig {
+    thread: FlushThread,
+    requests: SyncSender<FlushRequest>,
+    writer: Mailbox<ShardMessage>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+fn flush_thread(life: Life) -> Rig {
     let Life { disk, storage, writer, view, catch_up, .. } = life;
     let config = Layers::default().build().expect("the defaults are a configuration");
     let shared = Arc::new(Shared::new(&config, 1, 4 << 30, 32 << 10, 64 << 20));
     let lifecycle = Arc::new(Lifecycle::default());
-    let (mailbox_sender, _mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
+    let (mailbox_sender, mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
     let (requests, receiver) = sync_channel(4);
-    let (done, finished) = channel();
-    requests.send(FlushRequest::Stop(done)).expect("there is room");
     let thread = FlushThread {
         requests: receiver,
         disk,
@@ -51,9 +58,64 @@ fn stop_in_order(life: Life) -> (bool, bool) {
         end: writer.end(),
         ready_end: writer.ready_end(),
     };
+    Rig { thread, requests, writer: mailbox, lifecycle }
+}
+
+/// The flush thread's last round on what a life has written. True when all of it worked, and whether it failed for good.
+fn stop_in_order(life: Life) -> (bool, bool) {
+    let Rig { thread, requests, lifecycle, writer: _writer } = flush_thread(life);
+    let (done, finished) = channel();
+    requests.send(FlushRequest::Stop(done)).expect("there is room");
     thread.run();
     let is_complete = finished.try_recv().unwrap_or(false);
     (is_complete, lifecycle.failed.load(Ordering::Acquire))
+}
+
+/// What is logged meanwhile on this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("unpoisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Goal: a full disk is told of once, however often it is met, and once more when there is room again; the writer is told each
+/// time. Method: four segments that cannot be allocated, half a second apart, then one that can.
+#[test]
+fn a_full_disk_is_told_of_once() {
+    let (disk, life, _) = written();
+    let before = life.storage.segments.snapshot().segments().len();
+    let action = FaultAction::Fail(libc::ENOSPC);
+    disk.inject(Fault { kind: OperationKind::Allocate, path_contains: String::new(), after: 0, times: 4, action });
+    let Rig { thread, requests, writer, .. } = flush_thread(life);
+    let segments = Arc::clone(&thread.segments);
+    let lines = Lines::default();
+    let stopping = std::thread::spawn(move || {
+        let mut full = 0;
+        while segments.snapshot().segments().len() == before {
+            full += usize::from(matches!(writer.receive(), Some(ShardMessage::Segment(SegmentNews::DiskFull))));
+            std::thread::yield_now();
+        }
+        let (done, finished) = channel();
+        requests.send(FlushRequest::Stop(done)).expect("it runs");
+        (full, finished.recv().expect("it ends"))
+    });
+    let subscriber = {
+        let lines = lines.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish()
+    };
+    tracing::subscriber::with_default(subscriber, || thread.run());
+    assert_eq!(stopping.join().expect("it ends"), (4, true));
+    let text = String::from_utf8(lines.0.lock().expect("unpoisoned").clone()).expect("text");
+    let of_space: Vec<_> = text.lines().filter(|line| line.contains("space for the next log segment")).collect();
+    assert!(of_space.len() == 2 && of_space[0].contains("WARN") && of_space[1].contains("INFO"), "{text}");
 }
 
 /// What the note about queue files says to a start under the running kernel.
@@ -165,4 +227,34 @@ fn a_start_that_the_disk_fails_is_not_believed_later() {
     let mut past = past.clone();
     let life = open(&disk.kill(), Mode::AsyncPageCache, 5).expect("it opens");
     life.check(&mut past, 0).expect("what is there is right");
+}
+
+/// Goal: queue files do not count as complete while a deletion is under way that a crash would undo: the topic must come back whole.
+/// Method: entries that are in no file when their queues are retired; the flush thread's round; with no deletion under way the
+/// same round does count them.
+#[test]
+fn queues_that_may_come_back_are_not_called_complete() {
+    for deletes in [true, false] {
+        let (disk, mut life, mut past) = written();
+        let noted = trusted(&disk);
+        let start = life.writer.ready_end();
+        life.storage.segments.prepare_next(PhysicalOffset(life.writer.end())).expect("prepared");
+        life.writer.segment_ready(start);
+        life.append(&mut past);
+        life.write_all(&mut past);
+        let end = PhysicalOffset(life.view.shown().0);
+        assert!(Some(end) > noted);
+        if deletes {
+            life.storage.queues.begin_deletion();
+            life.storage.queues.queues().iter().for_each(|queue| queue.retire());
+        }
+        let Rig { mut thread, requests, writer: _writer, .. } = flush_thread(life);
+        // The log has grown since the thread began.
+        thread.end = noted.map_or(0, |noted| noted.0);
+        let (done, finished) = channel();
+        requests.send(FlushRequest::Stop(done)).expect("there is room");
+        thread.run();
+        assert_eq!(finished.try_recv(), Ok(true));
+        assert_eq!(trusted(&disk), if deletes { noted } else { Some(end) });
+    }
 }

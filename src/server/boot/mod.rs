@@ -575,6 +575,7 @@ fn build_broker(
         index_timestamp_ms,
         shared: Arc::clone(shared),
         pause: RefCell::default(),
+        troubles: RefCell::default(),
         probe: registry.probe("store"),
     };
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {

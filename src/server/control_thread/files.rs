@@ -3,13 +3,20 @@
 use std::sync::mpsc::TryRecvError;
 
 use super::*;
+use crate::server::trouble::Trouble;
 
 /// A state file whose last content could not be written.
 pub(super) struct Unwritten {
     bytes: Vec<u8>,
     /// Why.
     pub(super) error: String,
+    trouble: Trouble,
 }
+
+const TROUBLE: Trouble = Trouble::new(
+    "a state file could not be written; it is tried again until it can",
+    "a state file is written that could not be",
+);
 
 impl ControlThread {
     /// Writes a state file; if that fails, again with every tick until it works.
@@ -22,25 +29,19 @@ impl ControlThread {
             Some(broker) => broker.reserve.write(disk, write),
             None => write(),
         };
-        match written {
-            Ok(()) => {
-                self.unwritten.remove(path);
-            }
-            Err(error) => {
-                let unwritten = Unwritten { bytes: bytes.to_vec(), error: error.to_string() };
-                if self.unwritten.insert(path.to_path_buf(), unwritten).is_none() {
-                    tracing::warn!(%error, "a state file could not be written; it is tried again until it can");
-                }
-            }
+        let mut trouble = self.unwritten.remove(path).map_or(TROUBLE, |unwritten| unwritten.trouble);
+        let error = written.as_ref().err().map(ToString::to_string);
+        trouble.note(written);
+        if let Some(error) = error {
+            self.unwritten.insert(path.to_path_buf(), Unwritten { bytes: bytes.to_vec(), error, trouble });
         }
     }
 
     /// Tries again what could not be written, and takes the reserve back.
     pub(super) fn write_unwritten(&mut self) {
-        for (path, unwritten) in std::mem::take(&mut self.unwritten) {
-            // Put back first: it was complained about already.
-            let bytes = unwritten.bytes.clone();
-            self.unwritten.insert(path.clone(), unwritten);
+        let unwritten: Vec<_> =
+            self.unwritten.iter().map(|(path, unwritten)| (path.clone(), unwritten.bytes.clone())).collect();
+        for (path, bytes) in unwritten {
             self.persist(&path, &bytes);
         }
         self.write_barriers();
@@ -87,7 +88,7 @@ impl ControlThread {
         let wall_ms = self.clock.now_ms();
         if self.unfenced.iter().flat_map(Unfenced::topics).any(|topic| broker.control.topics.contains(topic)) {
             broker.control.topics.restore(before, wall_ms);
-            return Err("the topic was just deleted and the log is stuck; try again later".to_owned());
+            return Err("the topic was just deleted and that is not on disk: the log is stuck, or there is no room; try again later".to_owned());
         }
         let path = broker.state_directory.join(TOPICS_FILE);
         self.write_state(false);

@@ -164,7 +164,7 @@ pub struct ControlThread {
     notices: Option<Notices>,
     connections: HashMap<u64, (Listener, SocketAddr)>,
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
-    /// Deletions whose barrier the writer has not given yet. No topic of these names is served, and each name is here once.
+    /// Deletions whose barrier is not on disk yet. No topic of these names is served, and each name is here once.
     unfenced: Vec<Unfenced>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
@@ -271,8 +271,8 @@ impl ControlThread {
     }
 
     fn tick(&mut self, now: Now) {
-        self.take_late_barriers();
         self.write_unwritten();
+        self.go_on_with_deletions();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now, &mut effects);
@@ -311,7 +311,7 @@ impl ControlThread {
 
     fn request(&mut self, request: ControlRequest) {
         self.shared.control.control_taken.add(1);
-        self.take_late_barriers();
+        self.go_on_with_deletions();
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
                 self.command(connection, &frame, answers);
@@ -386,6 +386,8 @@ impl ControlThread {
                     .iter()
                     .any(|effect| matches!(effect, Effect::RetireQueues { .. } | Effect::RetireUnknownTopics));
                 let unwritten = if deletes {
+                    self.write_barriers();
+                    self.go_on_with_deletions();
                     self.apply(effects);
                     self.unwritten_deletion()
                 } else {
