@@ -209,7 +209,11 @@ fn groups() {
     assert_eq!(ask(&mut control, delete, &[("groupName", "g")]).code, 0);
     assert!(!control.groups.contains("g") && control.offsets.committed("g", "T", 0, true).is_some());
     assert!(!control.snapshot().groups.contains_key("g"));
-    assert_eq!(ask(&mut control, delete, &[("groupName", "g"), ("cleanOffset", "true")]).code, 0);
+    let mut effects = Vec::new();
+    let and_offsets = request(delete, &[("groupName", "g"), ("cleanOffset", "true")]);
+    assert_eq!(ask_with(&mut control, &and_offsets, 1, 1_000, &FakeStore::default(), &mut effects).code, 0);
+    assert_eq!(effects, [Effect::ForgetOffsets { group: "g".to_owned() }]);
+    control.forget_offsets("g");
     assert_eq!(control.offsets.committed("g", "T", 0, true), None);
     control.config.auto_create_group = false;
     let answer = ask(&mut control, code::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "g")]);

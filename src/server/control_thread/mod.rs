@@ -46,12 +46,12 @@ use super::shared::{Shared, monotonic_ns};
 use super::storage;
 use super::store_thread::StoreJob;
 use crate::broker::attributes;
+use crate::broker::control::TablesBefore;
 use crate::broker::names::{self, RETRY_PREFIX};
 use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
-use crate::broker::state::{OFFSETS_FILE, TOPICS_FILE};
-use crate::broker::topics::TopicsBefore;
+use crate::broker::state::{GROUPS_FILE, OFFSETS_FILE, TOPICS_FILE};
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
 use crate::cli::logging;
 use crate::config::Config;
@@ -378,7 +378,7 @@ impl ControlThread {
             Listener::Broker => {
                 let Some(broker) = &mut self.broker else { return };
                 let peer = Peer { connection: ConnectionId(connection), address };
-                let before = broker.control.topics.remember();
+                let before = broker.control.remember();
                 let mut effects = Vec::new();
                 let answer = broker.control.handle(&command, &peer, now, broker.store.as_ref(), &mut effects);
                 let deletes = effects
@@ -418,7 +418,7 @@ impl ControlThread {
 
     fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
         let wall_ms = self.clock.now_ms();
-        let before = self.broker.as_ref().map(|broker| broker.control.topics.remember());
+        let before = self.broker.as_ref().map(|broker| broker.control.remember());
         let mut effects = Vec::new();
         let mut wanted = String::new();
         let outcome = self.with_header(&frame, |this, header| {
@@ -457,13 +457,15 @@ impl ControlThread {
 
     fn create_group(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
         let wall_ms = self.clock.now_ms();
+        let before = self.broker.as_ref().map(|broker| broker.control.remember());
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = PullHeader::decode(header).map_err(Refusal::from)?;
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.ensure_group(request.consumer_group, wall_ms, &mut effects)
         });
-        self.apply(effects);
+        let written = self.apply_or_undo(before, effects);
+        let outcome = outcome.and_then(|()| written.map_err(|remark| Refusal::new(response::SYSTEM_ERROR, remark)));
         self.again_or_refuse(connection, frame, answers, outcome);
     }
 
@@ -532,15 +534,23 @@ impl ControlThread {
         self.send(connection, frame_for(connection, answer, answers, &self.shared.buffers));
     }
 
-    /// Carries out the effects of a request. If it made or changed topics and the table of topics cannot be written, they are
-    /// undone before anybody sees them, and the error is a remark that says so.
-    fn apply_or_undo(&mut self, before: Option<TopicsBefore>, mut effects: Vec<Effect>) -> Result<(), String> {
-        let outcome = self.write_topics(before);
-        if outcome.is_err() {
+    /// Carries out the effects of a request. If it changed topics or groups and their table cannot be written, the changes of
+    /// that table are undone before anybody sees them, and the error is a remark that says so.
+    fn apply_or_undo(&mut self, before: Option<TablesBefore>, mut effects: Vec<Effect>) -> Result<(), String> {
+        let Some(TablesBefore { topics, groups }) = before else {
+            self.apply(effects);
+            return Ok(());
+        };
+        let topics = self.write_topics(topics);
+        if topics.is_err() {
             effects.retain(|effect| !matches!(effect, Effect::TopicsChanged | Effect::RegisterTopics(_)));
         }
+        let groups = self.write_groups(groups);
+        if groups.is_err() {
+            effects.retain(|effect| !matches!(effect, Effect::GroupsChanged | Effect::ForgetOffsets { .. }));
+        }
         self.apply(effects);
-        outcome
+        topics.and(groups)
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {
@@ -565,6 +575,11 @@ impl ControlThread {
                 Effect::RetireUnknownTopics => self.retire_unknown_topics(),
                 Effect::RemoveExpired => self.shared.retention.ask(),
                 Effect::CleanQueues => self.shared.retention.ask_for_queues(),
+                Effect::ForgetOffsets { group } => {
+                    if let Some(broker) = &mut self.broker {
+                        broker.control.forget_offsets(group);
+                    }
+                }
                 _ => {}
             }
         }
@@ -585,6 +600,7 @@ impl ControlThread {
                 | Effect::RetireUnknownTopics
                 | Effect::RemoveExpired
                 | Effect::CleanQueues
+                | Effect::ForgetOffsets { .. }
                 | Effect::ConfigChanged(_) => {}
             }
         }
