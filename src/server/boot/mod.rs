@@ -62,6 +62,9 @@ const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the main thread looks whether the log failed.
 const WATCH: Duration = Duration::from_millis(250);
 
+/// How long the log output may take when a start is stopped.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Part of the machine's memory that counts as holding the log's recent end (`accessMessageInMemoryMaxRatio`), percent.
 const MEMORY_WINDOW_PERCENT: u64 = 40;
 
@@ -109,6 +112,14 @@ impl BootError {
             Self::Storage(_) | Self::State(_) | Self::Descriptors { .. } | Self::System { .. } => ExitStatus::Failure,
         }
     }
+}
+
+/// Ends a start that was told to stop.
+fn leave_start(signal: i32) {
+    signals::notify("STOPPING=1");
+    tracing::warn!(signal, "stopped before the store was open; the next start begins anew");
+    logging::flush(LEAVE_PATIENCE);
+    std::process::exit(ExitStatus::Interrupted as i32);
 }
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> BootError {
@@ -206,10 +217,13 @@ impl Running {
         let boot_ms = clock.now_ms();
         let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
+        // From here on threads run that end in order only; before, nothing does.
+        let guard = signals::StartGuard::arm(leave_start).map_err(system("listen to signals"))?;
         let broker = match roles.broker {
             true => Some(open_broker(&mut config, &disk, &clock, descriptors, salvage)?),
             false => None,
         };
+        guard.disarm();
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
         launch(Launch {
             roles,
