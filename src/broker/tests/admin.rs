@@ -69,6 +69,15 @@ fn field_errors() {
     assert_eq!(outcome(&answer), (1, "the field queueId is missing"));
     let answer = ask(&mut control, code::GET_MAX_OFFSET, &[("topic", "T"), ("queueId", "x")]);
     assert_eq!(outcome(&answer), (1, "the field queueId is not a valid number"));
+    let without_topic = &topic_fields("T", "")[1..];
+    for (code, fields) in [
+        (code::SEARCH_OFFSET_BY_TIMESTAMP, &[("queueId", "0"), ("timestamp", "1")][..]),
+        (code::UPDATE_AND_CREATE_TOPIC, without_topic),
+        (code::DELETE_TOPIC_IN_BROKER, &[]),
+        (code::GET_TOPIC_CONFIG, &[]),
+    ] {
+        assert_eq!(outcome(&ask(&mut control, code, fields)), (1, "the field topic is missing"), "{code}");
+    }
 }
 
 /// Goal: code 17 creates, changes, leaves alone and refuses as it should. Method: each rule with code and remark.
