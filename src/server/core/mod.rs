@@ -46,7 +46,7 @@ use super::serving::Serving;
 use super::shared::{PUBLISH_STEP_BYTES, Pressure, Shared};
 use super::slab::{Slab, SlotId};
 use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, TransferLimits};
-use crate::broker::send::{self, NotNow, Refusal, SendState};
+use crate::broker::send::{self, Circumstances, NotNow, Refusal, SendState};
 
 use self::sends::PendingSend;
 use self::spare_inputs::SpareInputs;
