@@ -13,6 +13,7 @@ mod random;
 mod refusals;
 mod restart;
 mod retention;
+mod scale;
 mod send;
 mod state_files;
 mod surroundings;
