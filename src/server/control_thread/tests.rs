@@ -615,3 +615,20 @@ fn groups_that_cannot_be_written_are_not_changed() {
     let control = &rig.control.broker.as_ref().expect("a broker").control;
     assert_eq!(control.offsets.committed("g", "T", 0, false), None);
 }
+
+/// Goal: a send to a topic whose queues cannot be made ends with an answer: tried again it would come back for ever. Method: a table
+/// from elsewhere with a name that no folder can have, a send to it; and one to a topic beside it.
+#[test]
+fn a_topic_without_queues_refuses_sends() {
+    let mut rig = Rig::new(false);
+    let table = br#"{"topicConfigTable":{"a/b":{"topicName":"a/b","readQueueNums":1,"writeQueueNums":1,"perm":6}}}"#;
+    let broker = rig.control.broker.as_mut().expect("a broker");
+    broker.control.load_state([("topics.json", table.as_slice())]).expect("it is of its form");
+    rig.control.publish_serving();
+    for _ in 0..2 {
+        let (code, remark) = rig.send_to("a/b").expect("a refusal");
+        assert!(code == response::SYSTEM_ERROR && remark.contains("cannot be made"), "{code} {remark}");
+    }
+    assert_eq!(rig.send_to("beside"), None);
+    assert!(rig.is_served("beside") && !rig.is_served("a/b"));
+}
