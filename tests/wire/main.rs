@@ -4,6 +4,7 @@ mod adopt;
 mod bad_input;
 mod bounds;
 mod broker;
+mod calls;
 mod cold;
 mod consumers;
 mod preflight;
