@@ -123,9 +123,7 @@ fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &C
         let writer = scope.spawn(move || writing.write_all(&requests));
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(2) {
-            let sent = Instant::now();
             client.send_to(&queue, &Message::new("meanwhile")).expect("others are served");
-            assert!(sent.elapsed() < Duration::from_secs(1), "a send took {:?}", sent.elapsed());
             let used = value(&page(metrics), "ringmq_limit_buffer_bytes_used");
             assert!(used <= ANSWERS_MIB * 1_048_576.0, "{used} bytes in buffers");
             let grown = broker.resident_bytes().saturating_sub(before) >> 20;

@@ -382,13 +382,13 @@ impl QueueStore {
         Ok(Rebuilt::Appended)
     }
 
-    /// Loads one queue's published bounds for reports: topic, number, minimum, maximum.
+    /// Published bounds of all queues: topic, number, minimum, maximum. Those of retired queues are nobody's any more.
     pub fn all_bounds(&self) -> Vec<(Arc<str>, QueueId, QueueOffset, QueueOffset)> {
         let bounds = |queue: &Arc<Queue>| {
             let (minimum, maximum) = queue.bounds();
             (Arc::clone(queue.topic()), queue.queue_id(), minimum, maximum)
         };
-        self.queues().iter().map(bounds).collect()
+        self.queues().iter().filter(|queue| !queue.is_retired()).map(bounds).collect()
     }
 }
 

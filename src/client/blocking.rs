@@ -3,7 +3,7 @@
 //! Owned and used by one thread. A connection that broke is opened again with the next request.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringmq_protocol::bodies::{
     ClusterInfo, GetConsumerListByGroupResponseBody, HeartbeatData, JsonBody, TopicRouteData,
@@ -33,6 +33,8 @@ pub struct Client {
     keys: UniqueKeys,
     client_id: String,
     group: String,
+    /// How long an answer may take.
+    timeout: Duration,
 }
 
 impl Client {
@@ -66,7 +68,17 @@ impl Client {
             keys: UniqueKeys::new(ip, seed),
             client_id: format!("{ip}@{}#{seed}", std::process::id()),
             group: "ringmq-client".to_owned(),
+            timeout: Duration::from_millis(REQUEST_TIMEOUT_MS),
         }
+    }
+
+    /// The same with another bound for answers than [`REQUEST_TIMEOUT_MS`].
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Client {
+        let connections = self.connections.into_iter();
+        let connections =
+            connections.map(|(address, connection)| (address, connection.with_timeout(timeout))).collect();
+        Client { timeout, connections, ..self }
     }
 
     /// The same with another producer group.
@@ -86,7 +98,7 @@ impl Client {
     /// It cannot be connected to.
     pub fn connection(&mut self, address: &str) -> Result<&mut Connection, ClientError> {
         if !self.connections.contains_key(address) {
-            let opened = Connection::open(address)?;
+            let opened = Connection::open(address)?.with_timeout(self.timeout);
             return Ok(self.connections.entry(address.to_owned()).or_insert(opened));
         }
         self.connections.get_mut(address).ok_or_else(|| ClientError::NothingListens { address: address.to_owned() })
@@ -287,10 +299,10 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses.
     pub fn pull_with(&mut self, address: &str, wanted: &PullRequest<'_>) -> Result<PullAnswer, ClientError> {
-        let patience_ms = if wanted.hold_ms == 0 { REQUEST_TIMEOUT_MS } else { wanted.hold_ms + HOLD_GRACE_MS };
+        let held = Duration::from_millis(wanted.hold_ms + HOLD_GRACE_MS);
+        let patience = if wanted.hold_ms == 0 { self.timeout } else { held };
         self.with_again(address, |connection| {
-            let answer =
-                connection.call_within(requests::pull(wanted), std::time::Duration::from_millis(patience_ms))?;
+            let answer = connection.call_within(requests::pull(wanted), patience)?;
             decode_pull(connection, answer)
         })
     }

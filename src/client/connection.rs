@@ -24,6 +24,8 @@ pub struct Connection {
     answers: VecDeque<(Ticket, Command)>,
     peer_requests: VecDeque<Command>,
     chunk: Vec<u8>,
+    /// How long an answer may take where nothing else is said.
+    timeout: Duration,
 }
 
 impl Connection {
@@ -57,7 +59,14 @@ impl Connection {
             answers: VecDeque::new(),
             peer_requests: VecDeque::new(),
             chunk: vec![0; READ_BYTES],
+            timeout: Duration::from_millis(REQUEST_TIMEOUT_MS),
         })
+    }
+
+    /// The same with another bound for answers than [`REQUEST_TIMEOUT_MS`].
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Connection {
+        Connection { timeout, ..self }
     }
 
     /// Where it leads: `host:port` as it was given.
@@ -108,7 +117,7 @@ impl Connection {
     /// # Errors
     /// The connection broke, or the time is over.
     pub fn call(&mut self, request: Command) -> Result<Command, ClientError> {
-        self.call_within(request, Duration::from_millis(REQUEST_TIMEOUT_MS))
+        self.call_within(request, self.timeout)
     }
 
     /// [`Connection::call`] with another bound than the usual one.

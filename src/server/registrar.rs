@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
@@ -18,12 +18,25 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Requests that wait for a name server that does not answer; past it they are given up: the next registration carries all.
 const WAITING_DELIVERIES: usize = 16;
 
+/// Longest wait for the first registration with other name servers before the broker says that it is ready all the same. The one
+/// in the same process is waited for as long as a registration may take: it is there, but may wait for the disk.
+pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a registrar is asked to deliver.
 pub struct Delivery {
     /// The request.
     pub command: Command,
-    /// Told once it was answered (true) or given up (false).
-    pub done: Option<Sender<bool>>,
+    /// Told once it was answered or given up.
+    pub done: Option<Sender<Outcome>>,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The name server, as it was configured.
+    pub address: String,
+    /// It has accepted the request; false if it refused or was given up.
+    pub is_accepted: bool,
 }
 
 /// One name server's thread. Dropping it ends the thread once it is idle.
@@ -53,7 +66,7 @@ impl Registrar {
             Ok(()) => {}
             Err(TrySendError::Full(delivery)) => {
                 tracing::debug!(address = self.address, "a name server does not keep up; a request to it is given up");
-                report(delivery.done, false);
+                report(delivery.done, &self.address, false);
             }
             // The thread ends only when this sender is dropped.
             Err(TrySendError::Disconnected(_)) => unreachable!("the registrar's thread is alive"),
@@ -73,7 +86,7 @@ fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>) {
             // The old connection may have been dead for a while: once more on a fresh one.
             result = exchange(&mut connection, address, timeout, &delivery.command);
         }
-        let delivered = match result {
+        let is_accepted = match result {
             Ok(answer) if answer.code == response::SUCCESS => true,
             Ok(answer) => {
                 let remark = answer.remark.unwrap_or_default();
@@ -86,12 +99,28 @@ fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>) {
                     tracing::warn!(address, %error, "a name server cannot be reached; the broker keeps trying");
                 }
                 was_reachable = false;
-                report(delivery.done, false);
+                report(delivery.done, address, false);
                 continue;
             }
         };
         was_reachable = true;
-        report(delivery.done, delivered);
+        report(delivery.done, address, is_accepted);
+    }
+}
+
+/// Waits until `expected` name servers have answered or are given up, at most `patience` for all; for `own`, the name server of this
+/// process, at most as long as stands beside its address.
+pub fn await_outcomes(
+    outcomes: &Receiver<Outcome>,
+    expected: usize,
+    mut own: Option<(String, Duration)>,
+    patience: Duration,
+) {
+    let started = Instant::now();
+    for _ in 0..expected {
+        let patience = own.as_ref().map_or(patience, |(_, patience)| *patience);
+        let Ok(outcome) = outcomes.recv_timeout(patience.saturating_sub(started.elapsed())) else { return };
+        own = own.filter(|(address, _)| *address != outcome.address);
     }
 }
 
@@ -139,10 +168,10 @@ fn notify(address: &str, command: &Command) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Write)
 }
 
-fn report(done: Option<Sender<bool>>, delivered: bool) {
+fn report(done: Option<Sender<Outcome>>, address: &str, is_accepted: bool) {
     if let Some(done) = done {
         // Whoever asked may have stopped waiting.
-        let _nobody_waits = done.send(delivered).is_err();
+        let _nobody_waits = done.send(Outcome { address: address.to_owned(), is_accepted }).is_err();
     }
 }
 
@@ -196,6 +225,7 @@ fn exchange(
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::channel;
 
     use super::*;
@@ -211,7 +241,25 @@ mod tests {
         for _ in 0..WAITING_DELIVERIES + 3 {
             registrar.deliver(Delivery { command: Command::request(103), done: Some(done.clone()) });
         }
-        let given_up: Vec<bool> = outcomes.try_iter().collect();
-        assert!([2, 3].contains(&given_up.len()) && !given_up.contains(&true), "{given_up:?}");
+        let given_up: Vec<Outcome> = outcomes.try_iter().collect();
+        let any_accepted = given_up.iter().any(|outcome| outcome.is_accepted);
+        assert!([2, 3].contains(&given_up.len()) && !any_accepted, "{given_up:?}");
+    }
+
+    #[test]
+    fn the_own_name_server_is_waited_for() {
+        // Goal: a broker is not called ready before the name server beside it knows it, and does not wait for others that are
+        // silent. Method: no patience with others; the own one answers when another thread gets to it, the others do not.
+        let (done, outcomes) = channel();
+        let answered = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                answered.store(true, Ordering::Relaxed);
+                report(Some(done.clone()), "own", false);
+            });
+            await_outcomes(&outcomes, 3, Some(("own".to_owned(), Duration::from_secs(600))), Duration::ZERO);
+            assert!(answered.load(Ordering::Relaxed));
+        });
+        await_outcomes(&outcomes, 2, None, Duration::ZERO);
     }
 }

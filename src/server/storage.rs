@@ -523,6 +523,26 @@ mod tests {
         }
     }
 
+    /// Goal: a topic that is made again begins at 0, even if the sidecar is written between the end of its queues and their
+    /// removal. Method: note the offsets of a retired queue beside one that is not.
+    #[test]
+    fn retired_queues_have_no_next_offset() {
+        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
+        create_directories_durably(&disk, &paths.own()).unwrap();
+        let (queues, pool) =
+            QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
+        for topic in ["gone", "orders"] {
+            let queue = queues.get_or_create(topic, QueueId(0)).unwrap();
+            let entry = QueueEntry { physical: PhysicalOffset(1_000), size: 100, tags_code: 0 };
+            queues.rebuild_append(&pool, &queue, QueueOffset(0), entry, StoreTimestamp(1)).unwrap();
+        }
+        queues.get("gone", QueueId(0)).unwrap().retire();
+        let offsets = Mutex::new(QueueOffsets::default());
+        note_queue_offsets(&disk, &paths, &queues, &offsets, 1_100, 0).unwrap();
+        let noted = offsets.lock().unwrap();
+        assert_eq!(noted.next.keys().collect::<Vec<_>>(), ["orders"]);
+    }
+
     /// Goal: memory never claims more of the sidecar than its file holds. Method: note twice, the second time with each of the
     /// file's writes, renames and syncs failing.
     #[test]

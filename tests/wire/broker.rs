@@ -240,12 +240,12 @@ impl Broker {
 
     /// A client.
     pub fn client(&self) -> Client {
-        Client::connect(&[self.name_server()]).expect("the name server listens")
+        Client::connect(&[self.name_server()]).expect("the name server listens").with_timeout(PATIENCE)
     }
 
     /// A bare connection to the broker.
     pub fn connection(&self) -> Connection {
-        Connection::open(&self.address()).expect("the broker listens")
+        Connection::open(&self.address()).expect("the broker listens").with_timeout(PATIENCE)
     }
 
     /// Creates a topic and waits until its route is known.

@@ -38,7 +38,7 @@ use super::log_shell::{LogShell, LogShellOptions};
 use super::messages::{ColdPull, ControlRequest, ShardMessage};
 use super::metrics::{self, StoreFigures};
 use super::reader_thread::Reader;
-use super::registrar::Registrar;
+use super::registrar::{self, REGISTRATION_PATIENCE, Registrar};
 use super::remote;
 use super::retention::RetentionThread;
 use super::serving::{Serving, ServingIdentity};
@@ -55,9 +55,6 @@ use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
 use self::open::{bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
-
-/// Longest wait for the first registration before the broker says that it is ready all the same.
-const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the main thread looks whether the log failed.
 const WATCH: Duration = Duration::from_millis(250);
@@ -376,6 +373,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let namesrv = if roles.namesrv { Some(open_namesrv(&config, &disk)?) } else { None };
     let namesrv_files = (config.kv_config_file(), config.root_dir().join("namesrv").join("namesrv.properties"));
     let expected = broker_parts.as_ref().map_or(0, |parts| parts.registrars.len());
+    let own_namesrv = broker_parts.as_ref().and_then(|parts| parts.own_namesrv.clone());
+    let register_timeout = Duration::from_millis(config.register_broker_timeout_mills);
     let mut control_thread = ControlThread::new(
         control.1,
         senders.clone(),
@@ -417,11 +416,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     {
         tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
     }
-    for _ in 0..expected {
-        if registered.recv_timeout(REGISTRATION_PATIENCE).is_err() {
-            break;
-        }
-    }
+    let own = own_namesrv.map(|address| (address, register_timeout));
+    registrar::await_outcomes(&registered, expected, own, REGISTRATION_PATIENCE);
     announce(&config, roles);
     Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store: store_side })
 }

@@ -1,8 +1,10 @@
 //! The end of topics: the barrier below which their records count no more, and its way to the disk.
 //!
-//! Order: all records of the topic count as deleted, on disk; the writer binds nothing to its queues any more and gives the
-//! barrier; that goes to the disk. A deletion is confirmed only when all this, and the table of topics, is written: with
-//! the room of the reserve if there is no other. Until its barrier is given no topic of its name is served.
+//! Order: the writer binds nothing to the topic's queues any more and gives the barrier; that goes to the disk, before any file of
+//! the queues is removed. If the writer does not answer soon, all records of the topic count as deleted instead, on disk, and
+//! the barrier follows. A deletion is confirmed only when all this, and the table of topics, is written: with the room of the
+//! reserve if there is no other. Until its barrier is given no topic of its name is made. Each write costs two syncs, which
+//! take seconds on a busy disk: there are no more than needed.
 
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
 
@@ -14,9 +16,17 @@ pub(super) struct Unfenced {
     barrier: Receiver<u64>,
 }
 
+impl Unfenced {
+    /// Their names.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(String::as_str)
+    }
+}
+
 impl ControlThread {
     /// Ends the queues of topics. From here to the answer of the writer, which binds nothing to them afterwards, all records of
-    /// these topics count as deleted; then those below the barrier do, and topics of the same names may be made.
+    /// these topics count as deleted for whoever writes the barriers' file; then those below the barrier do, and topics of the
+    /// same names may be made.
     pub(super) fn retire_topics(&mut self, mut topics: Vec<String>) {
         // Nothing is bound to what is not served: the barrier to come holds for these as well.
         topics.retain(|topic| !unfenced(&self.unfenced, topic));
@@ -41,6 +51,7 @@ impl ControlThread {
                     others = topics.len() - 1,
                     "the log is stuck: topics of these names are served again when their deletion is complete"
                 );
+                self.write_noted_barriers(&topics);
                 self.unfenced.push(Unfenced { topics, barrier });
             }
             Err(RecvTimeoutError::Disconnected) => {}
@@ -48,19 +59,25 @@ impl ControlThread {
     }
 
     fn finish_retirement(&mut self, topics: &[String], barrier: u64) {
+        self.note_barriers(topics, barrier);
+        self.write_noted_barriers(topics);
+        // From here on the flush thread removes their files: without the barrier on disk a crash would leave the topic
+        // without its messages, though its end was not confirmed.
         if let Some(broker) = &self.broker {
             for topic in topics {
                 broker.queues.remove_topic(topic);
             }
         }
-        self.note_barriers(topics, barrier);
     }
 
-    fn note_barriers(&mut self, topics: &[String], barrier: u64) {
+    fn note_barriers(&self, topics: &[String], barrier: u64) {
         let Some(broker) = &self.broker else { return };
         for topic in topics {
             storage::note_barrier(&broker.queue_offsets, topic, barrier);
         }
+    }
+
+    fn write_noted_barriers(&mut self, topics: &[String]) {
         let was_written = self.barrier_error.replace(String::new()).is_none();
         self.write_barriers();
         if was_written && let Some(error) = &self.barrier_error {
@@ -129,5 +146,5 @@ impl ControlThread {
 
 /// Whether the topic's deletion still waits for its barrier.
 pub(super) fn unfenced(deletions: &[Unfenced], topic: &str) -> bool {
-    deletions.iter().any(|deletion| deletion.topics.iter().any(|unfenced| unfenced == topic))
+    deletions.iter().flat_map(Unfenced::topics).any(|unfenced| unfenced == topic)
 }

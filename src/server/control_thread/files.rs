@@ -79,10 +79,17 @@ impl ControlThread {
         }
     }
 
-    /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written.
+    /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written;
+    /// so they do when one of them could not be served yet.
     pub(super) fn write_topics(&mut self, before: TopicsBefore) -> Result<(), String> {
-        if !self.broker.as_ref().is_some_and(|broker| broker.control.topics.differ_from(&before)) {
+        let wall_ms = self.clock.now_ms();
+        let Some(broker) = &mut self.broker else { return Ok(()) };
+        if !broker.control.topics.differ_from(&before) {
             return Ok(());
+        }
+        if self.unfenced.iter().flat_map(Unfenced::topics).any(|topic| broker.control.topics.contains(topic)) {
+            broker.control.topics.restore(before, wall_ms);
+            return Err("the topic was just deleted and the log is stuck; try again later".to_owned());
         }
         self.write_table(TOPICS_FILE, "topics", |control, wall_ms| control.topics.restore(before, wall_ms))
     }

@@ -40,7 +40,7 @@ use super::connection::{Listener, connection_slot};
 use super::flush_thread::{FlushRequest, is_json};
 use super::messages::{CarriedCommit, Charge, ControlRequest, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
-use super::registrar::{Delivery, Notices, Registrar};
+use super::registrar::{Delivery, Notices, Outcome, Registrar};
 use super::serving::{Serving, ServingIdentity, ServingTopic};
 use super::shared::{Shared, monotonic_ns};
 use super::storage;
@@ -155,8 +155,8 @@ pub struct ControlThread {
     pub namesrv: Option<NameServer>,
     /// Where the name server's key-value file and configuration are kept.
     pub namesrv_files: (PathBuf, PathBuf),
-    /// Told once the first registration with every name server was answered or given up.
-    pub registered: Option<Sender<bool>>,
+    /// Told for each name server once the first registration with it was answered or given up.
+    pub registered: Option<Sender<Outcome>>,
     /// Set when the process stops.
     pub stopping: Arc<AtomicBool>,
     shared: Arc<Shared>,
@@ -185,7 +185,7 @@ impl ControlThread {
         broker: Option<BrokerParts>,
         namesrv: Option<NameServer>,
         namesrv_files: (PathBuf, PathBuf),
-        registered: Option<Sender<bool>>,
+        registered: Option<Sender<Outcome>>,
         stopping: Arc<AtomicBool>,
         shared: Arc<Shared>,
         probe: Probe,
@@ -311,6 +311,7 @@ impl ControlThread {
 
     fn request(&mut self, request: ControlRequest) {
         self.shared.control.control_taken.add(1);
+        self.take_late_barriers();
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
                 self.command(connection, &frame, answers);
@@ -424,11 +425,6 @@ impl ControlThread {
         let outcome = self.with_header(&frame, |this, header| {
             let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
             request.topic.clone_into(&mut wanted);
-            if unfenced(&this.unfenced, request.topic) {
-                // Executed again it would come back here at once, and so on until the log goes on.
-                let remark = "the topic was just deleted and the log is stuck; try again later";
-                return Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark));
-            }
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.create_topic_for_send(
                 request.topic,
