@@ -180,7 +180,9 @@ fn unread_answers_of_pulls_are_bounded() {
     let mut store = Store::new();
     let metrics = metrics_address();
     let listen = format!("metrics_listen={metrics}");
-    let mut broker = store.start(&[SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=2", &listen]);
+    // Little of what is not read stays with the kernel.
+    let sets = [SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=2", "serverSocketSndBufSize=65536", &listen];
+    let mut broker = store.start(&sets);
     broker.topic("pulled", 1);
     broker.topic("calm", 1);
     broker.group("deaf");
