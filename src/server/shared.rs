@@ -239,6 +239,8 @@ pub struct ControlFigures {
     pub max_groups: Figure,
     /// Pairs of topic and group with committed offsets.
     pub offset_keys: Figure,
+    /// Groups of the connection that is a member of most.
+    pub connection_groups: Figure,
     /// Groups with orderly locks.
     pub locked_groups: Figure,
     /// Registered addresses of brokers.

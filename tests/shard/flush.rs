@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::channel;
 
 use ringmq::config::Layers;
 use ringmq::server::event_loop::Lifecycle;
@@ -11,7 +11,7 @@ use ringmq::server::shared::Shared;
 use ringmq_shards::probe::Registry;
 use ringmq_shards::recovery::queue_flushed;
 use ringmq_shards::recovery::{StorePaths, queue_offsets::QueueOffsets};
-use ringmq_shards::runtime::{Mailbox, WakeHandle};
+use ringmq_shards::runtime::{Mailbox, WakeHandle, counted_channel};
 use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDisk, SimRandom};
 use ringmq_shards::types::PhysicalOffset;
 
@@ -25,7 +25,7 @@ fn stop_in_order(life: Life) -> (bool, bool) {
     let shared = Arc::new(Shared::new(&config, 1, 4 << 30, 32 << 10, 64 << 20));
     let lifecycle = Arc::new(Lifecycle::default());
     let (mailbox_sender, _mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
-    let (requests, receiver) = sync_channel(4);
+    let (requests, receiver) = counted_channel(4);
     let (done, finished) = channel();
     requests.send(FlushRequest::Stop(done)).expect("there is room");
     let thread = FlushThread {

@@ -24,8 +24,8 @@ use ringmq_shards::log::writer::WriterOptions;
 use ringmq_shards::log::{FlushMode, LogRing, LogView, WriteKind, Writer};
 use ringmq_shards::probe::{Gauge, Limit, Registry};
 use ringmq_shards::runtime::{
-    Mailbox, MailboxSender, PipePool, PreflightError, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle,
-    check_io_uring, socket, spawn_shard,
+    CountedReceiver, CountedSender, Mailbox, MailboxSender, PipePool, PreflightError, Ring, RingOptions, ShardHandle,
+    ShardPlan, Token, WakeHandle, check_io_uring, counted_channel, socket, spawn_shard,
 };
 
 use super::cold::BufferPool;
@@ -150,7 +150,7 @@ struct BrokerStart {
 struct Channels {
     control: (SyncSender<ControlRequest>, Receiver<ControlRequest>),
     cold: (SyncSender<ColdPull>, Receiver<ColdPull>),
-    flush: (SyncSender<FlushRequest>, Receiver<FlushRequest>),
+    flush: (CountedSender<FlushRequest>, CountedReceiver<FlushRequest>),
     jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
     mailboxes: Vec<(MailboxSender<ShardMessage>, Mailbox<ShardMessage>, WakeHandle)>,
 }
@@ -165,7 +165,7 @@ impl Channels {
         Ok(Self {
             control: sync_channel(limits::CONTROL_REQUESTS),
             cold: sync_channel(limits::COLD_READS),
-            flush: sync_channel(limits::FLUSH_REQUESTS),
+            flush: counted_channel(limits::FLUSH_REQUESTS),
             jobs: sync_channel(limits::STORE_JOBS),
             mailboxes: mailboxes.collect::<io::Result<_>>()?,
         })
@@ -184,7 +184,7 @@ struct Running {
 
 /// What belongs to the store and is taken down last.
 struct StoreSide {
-    flush: SyncSender<FlushRequest>,
+    flush: CountedSender<FlushRequest>,
     flush_thread: JoinHandle<()>,
     store_thread: JoinHandle<()>,
     retention_thread: JoinHandle<()>,
@@ -339,6 +339,12 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let shared = Shared::new(&config, shard_count, memory_bytes, ring, tails);
     let shared = Arc::new(Shared { descriptors, ..shared });
     metrics::add_shared(&registry, &shared, boot_ms);
+    let mailboxes_of = senders.clone();
+    registry.limit(
+        Limit::Mailbox,
+        || limits::MAILBOX_MESSAGES as u64,
+        move || mailboxes_of.iter().map(MailboxSender::waiting).max().unwrap_or(0),
+    );
     if roles.namesrv {
         metrics::add_namesrv(&registry, &shared);
     }
@@ -462,7 +468,7 @@ fn build_broker(
     lifecycle: &Arc<Lifecycle>,
     senders: &[MailboxSender<ShardMessage>],
     shared: &Arc<Shared>,
-    flush: (SyncSender<FlushRequest>, Receiver<FlushRequest>),
+    flush: (CountedSender<FlushRequest>, CountedReceiver<FlushRequest>),
     jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
     cold: Receiver<ColdPull>,
 ) -> Result<BuiltBroker, BootError> {
@@ -532,6 +538,8 @@ fn build_broker(
     let reader_accesses: Vec<_> = (0..limits::READERS).map(|reader| access(2 + reader)).collect();
     let indexed = Arc::new(AtomicU64::new(0));
     metrics::add_broker(registry, shared);
+    let flush_queue = flush.0.clone();
+    registry.limit(Limit::FlushQueue, || limits::FLUSH_REQUESTS as u64, move || flush_queue.waiting());
     add_gauges(registry, shared, &view, &queues, config, config.message_index_enable.then(|| Arc::clone(&indexed)));
 
     let flush_thread = FlushThread {
@@ -692,7 +700,7 @@ struct ShardStart<'a> {
     cores: &'a [usize],
     control: SyncSender<ControlRequest>,
     cold: SyncSender<ColdPull>,
-    flush: SyncSender<FlushRequest>,
+    flush: CountedSender<FlushRequest>,
     view: Option<Arc<LogView>>,
     serving: Option<Arc<Serving>>,
     writer: Option<WriterSide>,

@@ -31,7 +31,7 @@ use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
-use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::runtime::{CountedSender, MailboxSender};
 use ringmq_shards::types::QueueId;
 
 use self::deletion::{Unfenced, unfenced};
@@ -100,7 +100,7 @@ pub struct BrokerParts {
     /// Look-ups.
     pub jobs: SyncSender<StoreJob>,
     /// State files that may be written later.
-    pub flush: SyncSender<FlushRequest>,
+    pub flush: CountedSender<FlushRequest>,
 }
 
 /// Values of live keys that the serving picture shows.
@@ -299,6 +299,7 @@ impl ControlThread {
         }
         let Some(broker) = &self.broker else { return };
         figures.offset_keys.set(broker.control.offsets.keys() as u64);
+        figures.connection_groups.set(broker.control.clients.most_groups() as u64);
         figures.locked_groups.set(broker.control.locks.groups() as u64);
         figures.topics.set(broker.control.topics.len() as u64);
         figures.groups.set(broker.control.groups.len() as u64);

@@ -9,7 +9,7 @@ use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, read_file};
 use ringmq_shards::probe::Registry;
 use ringmq_shards::queue::QueueStoreConfig;
-use ringmq_shards::runtime::{Mailbox, WakeHandle};
+use ringmq_shards::runtime::{CountedReceiver, Mailbox, WakeHandle, counted_channel};
 use ringmq_shards::sim::{Fault, FaultAction, ManualClock, Operation, OperationKind, SimDisk};
 use ringmq_shards::types::PhysicalOffset;
 
@@ -28,7 +28,7 @@ struct Rig {
     answers: Receiver<Command>,
     held: Receiver<Sender<u64>>,
     /// What the flush thread would be asked.
-    flush: Receiver<FlushRequest>,
+    flush: CountedReceiver<FlushRequest>,
     shard: Option<JoinHandle<()>>,
     opaque: i32,
 }
@@ -67,7 +67,7 @@ impl Rig {
         let registry = Arc::new(Registry::new());
         let (queues, _pool) =
             QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
-        let (flush, flushes) = sync_channel(1);
+        let (flush, flushes) = counted_channel(1);
         let parts = BrokerParts {
             control: control(),
             store: Arc::new(FakeStore::default()),
