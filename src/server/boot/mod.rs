@@ -1,5 +1,6 @@
 //! Start and stop: opens the store, starts the threads, says when it serves, and takes everything down in order.
 
+mod gauges;
 mod open;
 
 use std::cell::RefCell;
@@ -54,6 +55,7 @@ use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
+use self::gauges::add_gauges;
 use self::open::{bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
 
 /// How often the main thread looks whether the log failed.
@@ -652,44 +654,6 @@ fn build_broker(
         disk: Arc::clone(disk),
     };
     Ok(BuiltBroker { view, writer: WriterSide { writer, shell }, parts, store })
-}
-
-fn add_gauges(
-    registry: &Registry,
-    shared: &Arc<Shared>,
-    view: &Arc<LogView>,
-    queues: &Arc<ringmq_shards::queue::QueueStore>,
-    config: &Config,
-    indexed: Option<Arc<AtomicU64>>,
-) {
-    let ring = ring_bytes(config) as u64;
-    let log = Arc::clone(view);
-    let ring_used = move || log.confirmed().saturating_sub(log.minimum()).min(ring);
-    let (all, budget, tails) = (Arc::clone(shared), shared.memory_bytes, Arc::clone(queues.arena()));
-    registry.limit(
-        Limit::Memory,
-        move || budget,
-        move || ring + tails.allocated_bytes() + all.buffers.used() + all.cold.used(),
-    );
-    registry.limit(Limit::LogRing, move || ring, ring_used);
-    let lag = Arc::clone(queues);
-    registry.gauge(Gauge::QueueLag, &[], move || lag.unflushed_percent());
-    if let Some(indexed) = indexed {
-        let log = Arc::clone(view);
-        registry.gauge(Gauge::IndexLag, &[], move || {
-            log.confirmed().saturating_sub(indexed.load(Ordering::Relaxed).max(log.minimum()))
-        });
-    }
-    let log = Arc::clone(view);
-    registry.gauge(Gauge::LogConfirmed, &[], move || log.confirmed());
-    let log = Arc::clone(view);
-    registry.gauge(Gauge::LogSynced, &[], move || log.synced());
-    let log = Arc::clone(view);
-    registry.gauge(Gauge::LogMinimum, &[], move || log.minimum());
-    let (arena, limit) = (Arc::clone(queues.arena()), Arc::clone(queues.arena()));
-    registry.limit(Limit::QueueTails, move || limit.limit_bytes(), move || arena.used_bytes());
-    let (open, most) = (Arc::clone(queues), Arc::clone(queues));
-    registry.limit(Limit::QueueOpenFiles, move || most.open_files().1 as u64, move || open.open_files().0 as u64);
 }
 
 struct ShardStart<'a> {
