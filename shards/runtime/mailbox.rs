@@ -7,11 +7,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-#[cfg(not(ringmq_loom))]
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-#[cfg(ringmq_loom)]
-use super::model_queue::{Receiver, SyncSender, TrySendError, sync_channel};
+use super::channel::{CountedReceiver, CountedSender, TrySendError, counted_channel};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
 
 #[derive(Debug)]
@@ -79,7 +76,7 @@ impl WakeHandle {
 /// Sending side of a mailbox; any thread.
 #[derive(Debug)]
 pub struct MailboxSender<T> {
-    sender: SyncSender<T>,
+    sender: CountedSender<T>,
     wake: WakeHandle,
 }
 
@@ -107,16 +104,21 @@ impl<T> MailboxSender<T> {
         self.wake.wake();
         sent
     }
+
+    /// Messages that the shard has not taken yet.
+    pub fn waiting(&self) -> u64 {
+        self.sender.waiting()
+    }
 }
 
 /// Receiving side of a mailbox; the shard's thread.
 #[derive(Debug)]
-pub struct Mailbox<T>(Receiver<T>);
+pub struct Mailbox<T>(CountedReceiver<T>);
 
 impl<T> Mailbox<T> {
     /// A mailbox of at most `bound` messages for the shard behind `wake`.
     pub fn new(bound: usize, wake: WakeHandle) -> (MailboxSender<T>, Self) {
-        let (sender, receiver) = sync_channel(bound);
+        let (sender, receiver) = counted_channel(bound);
         (MailboxSender { sender, wake }, Self(receiver))
     }
 

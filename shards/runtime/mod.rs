@@ -6,6 +6,7 @@
 //! call and not a round through a second reactor.
 
 pub mod buffers;
+pub mod channel;
 pub mod executor;
 pub mod lane;
 pub mod limits;
@@ -17,6 +18,7 @@ pub mod preflight;
 pub mod ring;
 pub mod socket;
 
+pub use channel::{CountedReceiver, CountedSender, counted_channel};
 pub use executor::{ShardHandle, ShardPlan, spawn_shard};
 pub use lane::{LaneReceiver, LaneSender, lane};
 pub use mailbox::{Mailbox, MailboxSender, WakeHandle};

@@ -148,11 +148,17 @@ impl<T> Consumer<T> {
 }
 
 /// As `std::sync::mpsc::TrySendError`.
-pub(super) enum TrySendError<T> {
+pub enum TrySendError<T> {
     Full(T),
     #[allow(dead_code, reason = "no model drops the receiver first")]
     Disconnected(T),
 }
+
+/// As `std::sync::mpsc::SendError`; no model drops the receiver first.
+pub struct SendError<T>(#[allow(dead_code, reason = "as the original has it")] pub T);
+
+/// As `std::sync::mpsc::TryRecvError`.
+pub struct TryRecvError;
 
 /// As `std::sync::mpsc::SyncSender`.
 #[derive(Debug)]
@@ -169,7 +175,7 @@ impl<T> SyncSender<T> {
         self.0.put(message).map_err(TrySendError::Full)
     }
 
-    pub(super) fn send(&self, message: T) -> Result<(), T> {
+    pub(super) fn send(&self, message: T) -> Result<(), SendError<T>> {
         let mut message = message;
         while let Err(back) = self.0.put(message) {
             message = back;
@@ -184,8 +190,8 @@ impl<T> SyncSender<T> {
 pub(super) struct Receiver<T>(Arc<Shared<T>>);
 
 impl<T> Receiver<T> {
-    pub(super) fn try_recv(&self) -> Result<T, ()> {
-        self.0.take().ok_or(())
+    pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.0.take().ok_or(TryRecvError)
     }
 }
 

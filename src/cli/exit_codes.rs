@@ -30,7 +30,7 @@ pub enum ExitStatus {
     NeedsRepair = 9,
     /// A store holds what RingMQ cannot read.
     NotAdoptable = 10,
-    /// Stopped by a second signal, before everything was in order.
+    /// Stopped before everything was in order: by a second signal, or by one during the start.
     Interrupted = 130,
 }
 
@@ -47,7 +47,7 @@ pub const TABLE: &[(ExitStatus, &str)] = &[
     (ExitStatus::ServerRefused, "produce, consume: the server did not answer or refused"),
     (ExitStatus::NeedsRepair, "store verify, explain: files that follow from the log do not fit it"),
     (ExitStatus::NotAdoptable, "store adopt: RingMQ cannot open this store"),
-    (ExitStatus::Interrupted, "stopped by a second signal"),
+    (ExitStatus::Interrupted, "stopped by a second signal, or during the start"),
 ];
 
 impl From<ExitStatus> for ExitCode {

@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, Las
 use ringmq_shards::recovery::queue_flushed::QueueFlushedFile;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
-use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::runtime::{CountedReceiver, MailboxSender};
 use ringmq_shards::types::PhysicalOffset;
 
 use super::event_loop::Lifecycle;
@@ -106,7 +106,7 @@ pub enum FlushRequest {
 /// The flush thread's state.
 pub struct FlushThread {
     /// What is asked of it.
-    pub requests: Receiver<FlushRequest>,
+    pub requests: CountedReceiver<FlushRequest>,
     /// Files.
     pub disk: Arc<dyn Disk>,
     /// The log in memory.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, channel, sync_channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use ringmq::config::Layers;
@@ -13,7 +13,7 @@ use ringmq::server::shared::Shared;
 use ringmq_shards::probe::Registry;
 use ringmq_shards::recovery::queue_flushed;
 use ringmq_shards::recovery::{StorePaths, queue_offsets::QueueOffsets};
-use ringmq_shards::runtime::{Mailbox, WakeHandle};
+use ringmq_shards::runtime::{CountedSender, Mailbox, WakeHandle, counted_channel};
 use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDisk, SimRandom};
 use ringmq_shards::types::PhysicalOffset;
 
@@ -23,7 +23,7 @@ use super::world::Mode;
 /// A flush thread over what a life has written, with both ends of what it is asked and tells.
 struct Rig {
     thread: FlushThread,
-    requests: SyncSender<FlushRequest>,
+    requests: CountedSender<FlushRequest>,
     writer: Mailbox<ShardMessage>,
     lifecycle: Arc<Lifecycle>,
 }
@@ -34,7 +34,7 @@ fn flush_thread(life: Life) -> Rig {
     let shared = Arc::new(Shared::new(&config, 1, 4 << 30, 32 << 10, 64 << 20));
     let lifecycle = Arc::new(Lifecycle::default());
     let (mailbox_sender, mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
-    let (requests, receiver) = sync_channel(4);
+    let (requests, receiver) = counted_channel(4);
     let thread = FlushThread {
         requests: receiver,
         disk,
