@@ -56,6 +56,18 @@ pub struct PullRefusal {
     pub forbidden_type: Option<i32>,
 }
 
+impl PullRefusal {
+    /// Whether a newer picture might have what is missing: a topic or a subscription that was confirmed a moment ago, on a
+    /// connection of another shard. A shard asks the control thread before it refuses for such a reason; a group that is
+    /// missing comes as [`PullCheck::CreateGroup`].
+    pub fn may_be_outdated(&self) -> bool {
+        matches!(
+            self.code,
+            response::TOPIC_NOT_EXIST | response::SUBSCRIPTION_NOT_EXIST | response::SUBSCRIPTION_NOT_LATEST
+        )
+    }
+}
+
 /// Outcome of the checks.
 pub enum PullCheck<'a> {
     /// It may read.

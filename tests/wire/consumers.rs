@@ -13,7 +13,7 @@ use ringmq_protocol::hash::java_hash;
 use super::broker::{PATIENCE, Store, wait_for};
 
 /// `tag` is one tag, or `*`.
-fn heartbeat(client_id: &str, group: &str, topic: &str, tag: &str) -> HeartbeatData {
+pub(super) fn heartbeat(client_id: &str, group: &str, topic: &str, tag: &str) -> HeartbeatData {
     let tags: Vec<String> = Some(tag.to_owned()).filter(|tag| tag != "*").into_iter().collect();
     let subscription = SubscriptionData {
         topic: topic.into(),

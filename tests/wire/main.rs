@@ -6,6 +6,7 @@ mod bounds;
 mod broker;
 mod cold;
 mod consumers;
+mod order;
 mod preflight;
 mod pull;
 mod queries;

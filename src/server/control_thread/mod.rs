@@ -5,6 +5,7 @@
 //!
 //! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves.
 
+mod commits;
 mod deletion;
 mod files;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueId;
 
+use self::commits::Carried;
 use self::deletion::{Unfenced, unfenced};
 use self::files::Unwritten;
 use super::connection::{Listener, connection_slot};
@@ -47,6 +49,7 @@ use super::storage;
 use super::store_thread::StoreJob;
 use crate::broker::attributes;
 use crate::broker::names::{self, RETRY_PREFIX};
+use crate::broker::offset_requests;
 use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
@@ -166,6 +169,7 @@ pub struct ControlThread {
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
     /// Deletions whose barrier the writer has not given yet. No topic of these names is served, and each name is here once.
     unfenced: Vec<Unfenced>,
+    carried: Carried,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
     /// What becomes of the consumer offsets that the flush thread was given. Until that is known nobody else writes their file.
@@ -206,6 +210,7 @@ impl ControlThread {
             connections: HashMap::new(),
             topics: FastMap::default(),
             unfenced: Vec::new(),
+            carried: Carried::default(),
             unwritten: BTreeMap::new(),
             offsets_outcome: None,
             barrier_error: None,
@@ -262,6 +267,7 @@ impl ControlThread {
         while let Ok(request) = self.requests.try_recv() {
             self.request(request);
         }
+        self.collect_commits(monotonic_ns());
         self.write_last()
     }
 
@@ -272,6 +278,7 @@ impl ControlThread {
 
     fn tick(&mut self, now: Now) {
         self.take_late_barriers();
+        self.collect_commits(monotonic_ns());
         self.write_unwritten();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
@@ -314,13 +321,12 @@ impl ControlThread {
         self.take_late_barriers();
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
-                self.command(connection, &frame, answers);
+                self.command(connection, &frame, answers, at_ns);
                 self.probe.count(Counter::RequestsControl);
                 self.probe.record(Histogram::ControlLatency, monotonic_ns().saturating_sub(at_ns));
             }
             ControlRequest::CreateTopic { connection, frame, answers } => self.create_topic(connection, frame, answers),
             ControlRequest::CreateGroup { connection, frame, answers } => self.create_group(connection, frame, answers),
-            ControlRequest::Commit(commits) => self.commit(&commits),
             ControlRequest::Opened { connection, listener, peer } => {
                 self.connections.insert(connection, (listener, peer));
             }
@@ -349,7 +355,7 @@ impl ControlThread {
         }
     }
 
-    fn command(&mut self, connection: u64, frame: &[u8], answers: Charge) {
+    fn command(&mut self, connection: u64, frame: &[u8], answers: Charge, at_ns: u64) {
         let Some((listener, address)) = self.connections.get(&connection).copied() else { return };
         // Whoever hands frames over has cut them.
         let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, frame.len()) else {
@@ -377,6 +383,9 @@ impl ControlThread {
                 self.reply(connection, (!command.is_oneway()).then_some(&answer), answers);
             }
             Listener::Broker => {
+                if offset_requests::concerns_offsets(command.code) {
+                    self.collect_commits(at_ns);
+                }
                 let Some(broker) = &mut self.broker else { return };
                 let peer = Peer { connection: ConnectionId(connection), address };
                 let before = broker.control.topics.remember();
@@ -495,20 +504,6 @@ impl ControlThread {
                 }
                 self.send(connection, ShardMessage::Again { connection, frame: Vec::new(), answers: 0 });
             }
-        }
-    }
-
-    fn commit(&mut self, commits: &[CarriedCommit]) {
-        let wall_ms = self.clock.now_ms();
-        if let Some(broker) = &mut self.broker {
-            let commits = commits.iter().map(|carried| OffsetCommit {
-                group: carried.group.to_string(),
-                topic: carried.queue.topic().to_string(),
-                queue_id: carried.queue.queue_id().0 as i32,
-                commit: carried.commit,
-                pulled: Some(carried.pulled),
-            });
-            broker.control.commit_offsets(commits, wall_ms);
         }
     }
 

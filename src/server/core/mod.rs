@@ -184,6 +184,8 @@ pub struct ShardCore {
     /// Pulls of this turn that were answered at once.
     turn_pulls: u64,
     stopping: bool,
+    /// The request at hand was with the control thread: the picture is not older than that.
+    executes_again: bool,
     counters: ShardCounters,
 }
 
@@ -238,6 +240,7 @@ impl ShardCore {
             turn_ns: 0,
             turn_pulls: 0,
             stopping: false,
+            executes_again: false,
             counters: ShardCounters::default(),
         }
     }
@@ -697,7 +700,9 @@ impl ShardCore {
 
     fn parse_again(&mut self, id: SlotId, frame: &[u8]) -> Option<usize> {
         let wanted = self.connections.get(id).map_or(0, |connection| connection.wanted_input);
+        self.executes_again = true;
         let used = self.parse(id, frame);
+        self.executes_again = false;
         if let Some(connection) = self.connections.get_mut(id) {
             connection.wanted_input = wanted;
         }
@@ -714,7 +719,6 @@ impl ShardCore {
             self.release_pull(id);
         }
         self.woken = all;
-        self.flush_commits();
     }
 
     /// Whether no send waits for the log and nothing waits to be sent.
