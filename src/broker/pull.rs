@@ -15,7 +15,7 @@ use ringmq_shards::types::{PhysicalOffset, QueueOffset};
 
 use super::ConnectionId;
 use super::filter::{TagFilter, is_tag_type};
-use super::names::check_group;
+use super::names::{check_group, pulls_unregistered};
 use super::snapshot::GroupEntry;
 use crate::server::serving::{Serving, ServingTopic};
 
@@ -202,11 +202,17 @@ fn check_asked<'a>(serving: &'a Serving, asked: Asked<'a>, connection: u64) -> P
         );
     };
     match subscription(group_name, group, topic, asked.wants) {
-        Ok(_) if serving.reject_pull_consumers && !is_registered(group, connection) => refuse(
-            response::SUBSCRIPTION_NOT_EXIST,
-            None,
-            "the consumer's group info not exist, or the pull consumer is rejected by server",
-        ),
+        Ok(_)
+            if serving.reject_pull_consumers
+                && !is_registered(group, connection)
+                && !pulls_unregistered(group_name) =>
+        {
+            refuse(
+                response::SUBSCRIPTION_NOT_EXIST,
+                None,
+                "the consumer's group info not exist, or the pull consumer is rejected by server",
+            )
+        }
         Ok(filter) => PullCheck::Go { topic, group, group_name, queue_id, filter },
         Err(refusal) => PullCheck::Refused(refusal),
     }

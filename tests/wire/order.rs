@@ -121,3 +121,33 @@ fn a_heartbeat_counts_for_pulls_of_other_shards() {
         assert_eq!(two.call(pull).expect("an answer").code, code);
     }
 }
+
+#[test]
+fn a_oneway_pull_commits_and_gets_no_answer() {
+    // Goal: nothing is sent for a oneway pull, found or not, and what it carried counts. Method: oneway pulls, then requests whose
+    // answers are the next that come.
+    let mut store = Store::new();
+    let broker = store.start(&["shards=2"]);
+    broker.topic("oneway", 1);
+    broker.client().send_to(&broker.queue("oneway", 0), &Message::new("first")).expect("stored");
+    let mut connection = broker.connection();
+    // The group comes with its first pull.
+    commit_by_pull(&mut connection, "oneway", 1);
+    for offset in [0, 1] {
+        let wanted = PullRequest {
+            group: "wire",
+            topic: "oneway",
+            queue_id: 0,
+            offset,
+            max_messages: 1,
+            hold_ms: 0,
+            subscription: "*",
+            commit_offset: Some(7 + offset),
+        };
+        connection.oneway(requests::pull(&wanted)).expect("written");
+    }
+    // One request sent behind them is answered by the shard itself, so the shard has dealt with them.
+    commit_by_pull(&mut connection, "passing", 1);
+    assert_eq!(committed(&mut connection, "oneway").as_deref(), Some("8"));
+    assert_eq!(connection.stray_answers(), 0);
+}

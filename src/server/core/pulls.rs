@@ -60,6 +60,10 @@ impl ShardCore {
         if request.sys_flag & ringmq_protocol::flags::pull::COMMIT_OFFSET != 0 {
             carried.commit = Some(request.commit_offset);
         }
+        if header.is_oneway() {
+            // Nobody waits for messages, but what it carried counts.
+            return Progress::Done;
+        }
         let may_hold = request.sys_flag & ringmq_protocol::flags::pull::SUSPEND != 0 && !self.stopping;
         let hold_ms = if serving.long_polling {
             u64::try_from(request.suspend_timeout_ms).unwrap_or(0)
