@@ -20,12 +20,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmq_protocol::bodies::TopicFilterType;
-use ringmq_protocol::codes::response;
+use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
-use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Clock, Now};
 use ringmq_shards::disk::{Disk, Reserve, StateFile, StateFileError};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
@@ -52,6 +51,7 @@ use crate::broker::names::{self, RETRY_PREFIX};
 use crate::broker::offset_requests;
 use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
+use crate::broker::send;
 use crate::broker::snapshot::TopicEntry;
 use crate::broker::state::{OFFSETS_FILE, TOPICS_FILE};
 use crate::broker::topics::TopicsBefore;
@@ -115,6 +115,8 @@ pub struct Pictured {
     pub long_polling: bool,
     /// `shortPollingTimeMills`.
     pub short_polling_ms: u64,
+    /// `litePullMessageEnable`.
+    pub lite_pull: bool,
     /// Bounds of one answer to a pull.
     pub transfer: TransferLimits,
 }
@@ -126,6 +128,7 @@ impl From<&Config> for Pictured {
             max_message_bytes: size(config.max_message_size),
             long_polling: config.long_polling_enable,
             short_polling_ms: config.short_polling_time_mills,
+            lite_pull: config.lite_pull_message_enable,
             transfer: TransferLimits {
                 memory_messages: config.max_transfer_count_on_message_in_memory as usize,
                 memory_bytes: size(config.max_transfer_bytes_on_message_in_memory),
@@ -427,12 +430,12 @@ impl ControlThread {
     }
 
     fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
-        let wall_ms = self.clock.now_ms();
+        let Now { steady_ms, wall_ms } = self.now();
         let before = self.broker.as_ref().map(|broker| broker.control.topics.remember());
         let mut effects = Vec::new();
         let mut wanted = String::new();
         let outcome = self.with_header(&frame, |this, header| {
-            let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
+            let request = send::decode_header(header).map_err(Refusal::from)?;
             request.topic.clone_into(&mut wanted);
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.create_topic_for_send(
@@ -443,10 +446,17 @@ impl ControlThread {
                 wall_ms,
                 &mut effects,
             )?;
-            match request.topic.strip_prefix(RETRY_PREFIX).filter(|_| !request.batch) {
-                Some(group) => broker.control.ensure_group(group, wall_ms, &mut effects),
-                None => Ok(()),
+            let Some(group) = request.topic.strip_prefix(RETRY_PREFIX).filter(|_| !request.batch) else {
+                return Ok(());
+            };
+            broker.control.ensure_group(group, wall_ms, &mut effects)?;
+            // By the picture that shards have, or they would ask again.
+            let groups = Arc::clone(&broker.control.snapshot().groups);
+            if groups.get(group).is_some_and(|entry| send::is_dead_letter(entry, &request, steady_ms)) {
+                wanted = names::dead_letter_topic(group);
+                broker.control.ensure_derived_topic(&wanted, 1, false, false, wall_ms, &mut effects)?;
             }
+            Ok(())
         });
         let written = self.apply_or_undo(before, effects);
         let outcome =
@@ -498,6 +508,16 @@ impl ControlThread {
                     && let Ok(header) = decoder.decode_frame(&view)
                 {
                     let mut answer = refusal.into_command();
+                    if let Some(broker) = self.broker.as_ref().filter(|_| {
+                        matches!(
+                            header.code,
+                            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE
+                        )
+                    }) {
+                        answer = answer
+                            .with_ext("MSG_REGION", &broker.identity.region_id)
+                            .with_ext("TRACE_ON", broker.identity.trace_on);
+                    }
                     answer.opaque = header.opaque;
                     answer.serialize_type = header.serialize_type;
                     self.reply(connection, (!header.is_oneway()).then_some(&answer), Charge::from(answers));
@@ -681,8 +701,7 @@ impl ControlThread {
             max_message_bytes: broker.pictured.max_message_bytes,
             long_polling: broker.pictured.long_polling,
             short_polling_ms: broker.pictured.short_polling_ms,
-            // RocketMQ's `litePullMessageEnable`, which is always on here.
-            lite_pull: true,
+            lite_pull: broker.pictured.lite_pull,
             reject_pull_consumers: snapshot.flags.reject_pull_consumers,
             accept_sends_from_ms: snapshot.flags.accept_sends_from_ms,
             transfer: broker.pictured.transfer,

@@ -28,7 +28,7 @@ use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
-use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
+use ringmq_protocol::send::{MessageIds, SendResult, write_send_response};
 use ringmq_shards::clock::Now;
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
