@@ -15,9 +15,22 @@ fn stop_signals() -> libc::sigset_t {
     }
 }
 
-/// Blocks SIGTERM and SIGINT in this thread and all that it starts, so that [`wait`] receives them.
+/// With SIGHUP, unless whoever started the process wants it ignored (`nohup`).
+fn awaited_signals() -> libc::sigset_t {
+    // SAFETY: the old action is writable, no new one is set, and the set is initialised.
+    unsafe {
+        let mut set = stop_signals();
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut action) == 0 && action.sa_sigaction != libc::SIG_IGN {
+            libc::sigaddset(&mut set, libc::SIGHUP);
+        }
+        set
+    }
+}
+
+/// Blocks SIGTERM, SIGINT and SIGHUP in this thread and all that it starts, so that [`wait`] receives them.
 pub fn block() -> io::Result<()> {
-    let set = stop_signals();
+    let set = awaited_signals();
     // SAFETY: the set is initialised; the old mask is not wanted.
     match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
         0 => Ok(()),
@@ -25,9 +38,9 @@ pub fn block() -> io::Result<()> {
     }
 }
 
-/// Waits for a stop signal, at most `patience`.
+/// Waits for a stop signal or SIGHUP, at most `patience`.
 pub fn wait(patience: Duration) -> io::Result<Option<i32>> {
-    let set = stop_signals();
+    let set = awaited_signals();
     let timeout = libc::timespec {
         tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
         tv_nsec: patience.subsec_nanos().into(),

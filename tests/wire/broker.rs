@@ -198,7 +198,7 @@ fn wait_for_ready(child: &mut Child) -> bool {
 }
 
 /// A port whose neighbours are free as well.
-fn free_ports() -> u16 {
+pub fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let blocks = (LAST_PORT - FIRST_PORT) / PORTS_PER_STORE;
     // Test processes that run at the same time begin at different places.
@@ -302,13 +302,15 @@ impl Broker {
         assert_quiet(&self.log_text(), expected);
     }
 
-    fn signal(&self, signal: i32) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         // SAFETY: kill has no memory effects; the child has not been waited for, so the id is its own.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "the process can be signalled");
     }
 
-    fn wait_for_end(&mut self) -> ExitStatus {
+    /// Waits until the process has ended.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
         wait_for("the end of the broker", || self.child.try_wait().expect("a child"))
     }
 

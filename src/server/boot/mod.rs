@@ -4,7 +4,7 @@ mod open;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,7 +54,9 @@ use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
-use self::open::{bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
+use self::open::{
+    NAMESRV_SETTINGS_FILE, bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes,
+};
 
 /// How often the main thread looks whether the log failed.
 const WATCH: Duration = Duration::from_millis(250);
@@ -230,6 +232,7 @@ impl Running {
                 break true;
             }
             match signals::wait(WATCH) {
+                Ok(Some(libc::SIGHUP)) if reopen_log() => {}
                 Ok(Some(signal)) => {
                     tracing::info!(signal, "stopping");
                     break false;
@@ -357,7 +360,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     }
 
     let namesrv = if roles.namesrv { Some(open_namesrv(&config, &disk)?) } else { None };
-    let namesrv_files = (config.kv_config_file(), config.root_dir().join("namesrv").join("namesrv.properties"));
+    let namesrv_files = (config.kv_config_file(), config.root_dir().join("namesrv").join(NAMESRV_SETTINGS_FILE));
     let expected = broker_parts.as_ref().map_or(0, |parts| parts.registrars.len());
     let own_namesrv = broker_parts.as_ref().and_then(|parts| parts.own_namesrv.clone());
     let register_timeout = Duration::from_millis(config.register_broker_timeout_mills);
@@ -408,6 +411,22 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store: store_side })
 }
 
+/// Goes on in a new log file, as after its rotation. False if there is none: then the terminal is gone, and the broker with it.
+fn reopen_log() -> bool {
+    match logging::reopen() {
+        Ok(has_file) => {
+            if has_file {
+                tracing::info!("the log file was opened anew");
+            }
+            has_file
+        }
+        Err(error) => {
+            tracing::error!(%error, "the log file cannot be opened anew; lines go to the old one");
+            true
+        }
+    }
+}
+
 /// The one line that says that everything serves.
 fn announce(config: &Config, roles: Roles) {
     let mut parts = Vec::new();
@@ -420,7 +439,11 @@ fn announce(config: &Config, roles: Roles) {
     if roles.broker {
         parts.push(format!("store {}", config.data_dir));
     }
-    println!("ringmq ready: {}", parts.join(", "));
+    let line = parts.join(", ");
+    // Whoever started the broker may have closed the output, or its disk is full: that is no reason not to serve.
+    if let Err(error) = writeln!(io::stdout(), "ringmq ready: {line}") {
+        tracing::warn!(%error, line, "ready, but that could not be written to the standard output");
+    }
     signals::notify("READY=1");
 }
 
