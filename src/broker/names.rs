@@ -36,8 +36,8 @@ pub const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 pub const TOPIC_MAX_CHARACTERS: usize = 127;
 /// Longest retry or dead-letter topic name, in characters.
 pub const DERIVED_TOPIC_MAX_CHARACTERS: usize = 255;
-/// Longest group name, in characters: the names derived from it must fit too.
-pub const GROUP_MAX_CHARACTERS: usize = 120;
+/// Longest group name, in characters: its retry topic must fit. RocketMQ takes 255, but stores nothing in such a retry topic.
+pub const GROUP_MAX_CHARACTERS: usize = DERIVED_TOPIC_MAX_CHARACTERS - RETRY_PREFIX.len();
 
 /// System topics whatever the configuration.
 pub const SYSTEM_TOPICS: [&str; 10] = [
@@ -176,6 +176,12 @@ pub fn is_system_group(group: &str) -> bool {
     group.starts_with(SYSTEM_GROUP_PREFIX)
 }
 
+/// Whether the group belongs to tools or the system, which pull without a heartbeat. Source: MixAll.isSysConsumerGroupPullMessage.
+pub fn pulls_unregistered(group: &str) -> bool {
+    let others = ["DEFAULT_CONSUMER", "SCHEDULE_CONSUMER", "__MONITOR_CONSUMER"];
+    is_system_group(group) || PREDEFINED_GROUPS.contains(&group) || others.contains(&group)
+}
+
 /// Retry topic of a group.
 pub fn retry_topic(group: &str) -> String {
     format!("{RETRY_PREFIX}{group}")
@@ -237,8 +243,8 @@ mod tests {
     /// Goal: group names end at 120 characters. Method: both sides of the bound, a blank, a foreign character.
     #[test]
     fn group_names() {
-        assert_eq!(check_group(&"g".repeat(120)), Ok(()));
-        assert!(matches!(check_group(&"g".repeat(121)), Err(NameError::TooLong { limit: 120, .. })));
+        assert_eq!(check_group(&"g".repeat(248)), Ok(()));
+        assert!(matches!(check_group(&"g".repeat(249)), Err(NameError::TooLong { limit: 248, .. })));
         assert_eq!(check_group("").unwrap_err().to_string(), "The specified group is blank.");
         assert!(check_group("g/1").is_err());
     }

@@ -1,12 +1,30 @@
 //! Requests about offsets: what a group has consumed (14, 15, 43, 314) and what a queue holds (29, 30, 31, 32).
 //! Source: ConsumerManageProcessor, AdminBrokerProcessor.
 
-use ringmq_protocol::codes::response;
+use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::json::to_fastjson;
 
 use super::store_reader::Boundary;
 use super::{Answer, Control, Handled, Refusal, Request, limits, names, success, success_with_header};
+
+/// Whether a request looks at consumer offsets or changes them: what pulls have carried must be in the table before it is handled.
+pub fn concerns_offsets(code: i32) -> bool {
+    matches!(
+        code,
+        request::QUERY_CONSUMER_OFFSET
+            | request::UPDATE_CONSUMER_OFFSET
+            | request::GET_ALL_CONSUMER_OFFSET
+            | request::CLONE_GROUP_OFFSET
+            | request::DELETE_TOPIC_IN_BROKER
+            | request::DELETE_SUBSCRIPTIONGROUP
+            | request::GET_CONSUME_STATS
+            | request::GET_BROKER_CONSUME_STATS
+            | request::QUERY_CONSUME_TIME_SPAN
+            | request::QUERY_TOPIC_CONSUME_BY_WHO
+            | request::QUERY_TOPICS_BY_CONSUMER
+    )
+}
 
 /// QUERY_CONSUMER_OFFSET (14). Neither group nor topic need exist. A group without an offset starts at 0 on a queue that
 /// still has its first message in memory; otherwise its consumers decide.

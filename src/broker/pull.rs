@@ -15,7 +15,7 @@ use ringmq_shards::types::{PhysicalOffset, QueueOffset};
 
 use super::ConnectionId;
 use super::filter::{TagFilter, is_tag_type};
-use super::names::check_group;
+use super::names::{check_group, pulls_unregistered};
 use super::snapshot::GroupEntry;
 use crate::server::serving::{Serving, ServingTopic};
 
@@ -65,6 +65,18 @@ pub struct PullRefusal {
     pub remark: Cow<'static, str>,
     /// Ext field `forbiddenType`.
     pub forbidden_type: Option<i32>,
+}
+
+impl PullRefusal {
+    /// Whether a newer picture might have what is missing: a topic or a subscription that was confirmed a moment ago, on a
+    /// connection of another shard. A shard asks the control thread before it refuses for such a reason; a group that is
+    /// missing comes as [`PullCheck::CreateGroup`].
+    pub fn may_be_outdated(&self) -> bool {
+        matches!(
+            self.code,
+            response::TOPIC_NOT_EXIST | response::SUBSCRIPTION_NOT_EXIST | response::SUBSCRIPTION_NOT_LATEST
+        )
+    }
 }
 
 /// Outcome of the checks.
@@ -201,11 +213,17 @@ fn check_asked<'a>(serving: &'a Serving, asked: Asked<'a>, connection: u64) -> P
         );
     };
     match subscription(group_name, group, topic, asked.wants) {
-        Ok(_) if serving.reject_pull_consumers && !is_registered(group, connection) => refuse(
-            response::SUBSCRIPTION_NOT_EXIST,
-            None,
-            "the consumer's group info not exist, or the pull consumer is rejected by server",
-        ),
+        Ok(_)
+            if serving.reject_pull_consumers
+                && !is_registered(group, connection)
+                && !pulls_unregistered(group_name) =>
+        {
+            refuse(
+                response::SUBSCRIPTION_NOT_EXIST,
+                None,
+                "the consumer's group info not exist, or the pull consumer is rejected by server",
+            )
+        }
         Ok(filter) => PullCheck::Go { topic, group, group_name, queue_id, filter },
         Err(refusal) => PullCheck::Refused(refusal),
     }

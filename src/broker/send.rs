@@ -5,22 +5,26 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ringmq_protocol::batch::BatchReader;
 use ringmq_protocol::codes::response;
+use ringmq_protocol::command::FieldError;
 use ringmq_protocol::flags::{message, permission};
 use ringmq_protocol::hash::tags_code;
+use ringmq_protocol::header::Header;
 use ringmq_protocol::message_id::{UniqueKeyParts, write_unique_key};
 use ringmq_protocol::properties::{PropertySummary, ValueRange, names, rewrite_properties, scan_properties};
 use ringmq_protocol::record::{
     RecordFields, encode_joined_record, encode_record, joined_properties_length, joined_record_length, record_length,
 };
 use ringmq_protocol::send::SendHeader;
-use ringmq_shards::clock::Now;
+use ringmq_shards::clock::{Now, local_month_start};
 use ringmq_shards::log::writer::Piece;
 
-use super::names::{check_topic, is_sendable};
+use super::names::{check_topic, dead_letter_topic, is_sendable};
+use super::snapshot::GroupEntry;
 use crate::server::serving::{Serving, ServingTopic};
 
 /// Longest property string, bytes: its length is a signed 16-bit number in the record.
@@ -72,6 +76,27 @@ pub struct Target<'a> {
     pub topic: &'a Arc<ServingTopic>,
     /// Queue: the asked one, or a random one.
     pub queue_id: u32,
+    /// It was sent to a retry topic and goes to the group's dead-letter topic instead.
+    pub is_dead_letter: bool,
+}
+
+/// Version ordinal of 3.4.9: from it on a client's own limit of attempts counts instead of its group's.
+const VERSION_WITH_MAX_RECONSUME_TIMES: i32 = 121;
+
+/// The header of a send.
+pub fn decode_header<'a>(header: &Header<'a>) -> Result<SendHeader<'a>, FieldError> {
+    let mut request = SendHeader::decode(header.code, header)?;
+    if header.version < VERSION_WITH_MAX_RECONSUME_TIMES {
+        request.max_reconsume_times = None;
+    }
+    Ok(request)
+}
+
+/// Whether a message to the retry topic of a group is given up: it was consumed too often, or the group consumes in order, whose
+/// consumers send back only what they give up. Source: SendMessageProcessor.handleRetryAndDLQ.
+pub fn is_dead_letter(group: &GroupEntry, header: &SendHeader<'_>, steady_ms: u64) -> bool {
+    let most = header.max_reconsume_times.unwrap_or(group.config.retry_max_times);
+    header.reconsume_times > most || group.holds_locks(steady_ms)
 }
 
 /// Makes keys for messages that come without one, and random choices of queues.
@@ -81,6 +106,8 @@ pub struct SendState {
     process_constant: u32,
     counter: u16,
     random: u64,
+    /// When the local month began and until when that holds, milliseconds since the epoch.
+    month: Range<u64>,
     properties: Vec<u8>,
     pieces: Vec<Piece>,
 }
@@ -90,7 +117,17 @@ impl SendState {
     pub fn new(ip: IpAddr, seed: u64) -> Self {
         let process_constant = (seed as u32) ^ std::process::id();
         let random = seed | 1;
-        Self { ip, process_constant, counter: 0, random, properties: Vec::new(), pieces: Vec::new() }
+        Self { ip, process_constant, counter: 0, random, month: 0..0, properties: Vec::new(), pieces: Vec::new() }
+    }
+
+    /// Milliseconds since the local month began: tools search for a message from the time in its key on. The
+    /// calendar is asked again every quarter of an hour, when a month may begin in some zone.
+    fn month_ms(&mut self, now_ms: u64) -> u32 {
+        if !self.month.contains(&now_ms) {
+            let quarter_ms = 15 * 60 * 1_000;
+            self.month = local_month_start(now_ms)..(now_ms / quarter_ms + 1) * quarter_ms;
+        }
+        u32::try_from(now_ms.saturating_sub(self.month.start)).unwrap_or(0)
     }
 
     /// xorshift64: spreads messages over queues, nothing more is asked of it.
@@ -117,9 +154,9 @@ pub fn check_target<'a>(
     state: &mut SendState,
     serving: &'a Serving,
     header: &SendHeader<'_>,
-    now_ms: u64,
+    now: Now,
 ) -> Result<Target<'a>, NotNow> {
-    if i64::try_from(now_ms).is_ok_and(|now_ms| now_ms < serving.accept_sends_from_ms) {
+    if i64::try_from(now.wall_ms).is_ok_and(|now_ms| now_ms < serving.accept_sends_from_ms) {
         let remark = format!("broker unable to service, until {} ms since 1970", serving.accept_sends_from_ms);
         return Err(Refusal::new(response::SYSTEM_ERROR, remark).into());
     }
@@ -156,18 +193,23 @@ pub fn check_target<'a>(
         }
         Err(_) => (state.next_random() % u64::from(topic.write_queues)) as u32,
     };
+    let mut target = Target { topic, queue_id, is_dead_letter: false };
     if !header.batch
         && let Some(group) = topic.name.strip_prefix(RETRY_PREFIX)
-        && !serving.groups.contains_key(group)
     {
-        return Err(NotNow::CreateTopic);
+        let Some(entry) = serving.groups.get(group) else { return Err(NotNow::CreateTopic) };
+        if is_dead_letter(entry, header, now.steady_ms) {
+            let dead = serving.topics.get(dead_letter_topic(group).as_str());
+            let Some(topic) = dead else { return Err(NotNow::CreateTopic) };
+            target = Target { topic, queue_id: 0, is_dead_letter: true };
+        }
     }
     if let Some(attribute) = topic.unserved {
         // Only a RocketMQ broker can have made such a topic.
         let remark = format!("topics with {attribute} are not served yet by this broker; nothing was stored");
         return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark).into());
     }
-    Ok(Target { topic, queue_id })
+    Ok(target)
 }
 
 fn is_true(value: Option<&[u8]>) -> bool {
@@ -175,14 +217,17 @@ fn is_true(value: Option<&[u8]>) -> bool {
 }
 
 /// The request's properties as they are stored: what cannot be read is dropped, and the broker's own are added.
-fn store_properties(serving: &Serving, input: &[u8], out: &mut Vec<u8>) -> PropertySummary {
+fn store_properties(serving: &Serving, input: &[u8], is_dead_letter: bool, out: &mut Vec<u8>) -> PropertySummary {
     let identity = &serving.identity;
     let additions = [
         (names::MSG_REGION, identity.region_id.as_str()),
         (names::TRACE_ON, if identity.trace_on { "true" } else { "false" }),
         (names::CLUSTER, identity.cluster_name.as_str()),
+        // What is given up is not delayed any more.
+        (names::DELAY, "-1"),
     ];
-    rewrite_properties(input, &[names::POP_CK], &additions, out)
+    let additions = if is_dead_letter { &additions[..] } else { &additions[..3] };
+    rewrite_properties(input, &[names::POP_CK], additions, out)
 }
 
 /// Whether a property asks for a feature that is not served: stored as an ordinary message it would be delivered at the wrong
@@ -237,7 +282,7 @@ pub struct Single<'a> {
     /// Bytes of the record.
     pub length: usize,
     /// Where the message's unique key is in its properties.
-    unique_key: std::ops::Range<usize>,
+    unique_key: Range<usize>,
     /// The `WAIT` property.
     pub wait: bool,
     /// Tags code of the queue entry.
@@ -278,15 +323,12 @@ pub fn prepare_single<'a>(
 ) -> Result<Single<'a>, Refusal> {
     let Circumstances { peer, now, unavailable } = circumstances;
     let topic = target.topic;
-    if let Some(group) = topic.name.strip_prefix(RETRY_PREFIX) {
-        check_retry(serving, group, header, now.steady_ms)?;
-    }
     if body.is_empty() {
         // Java meets a null body and answers with its own failure; the code is the same, the text says what is wrong.
         return Err(Refusal::new(response::SYSTEM_ERROR, "the message has no body"));
     }
     state.properties.clear();
-    let summary = store_properties(serving, header.properties.as_bytes(), &mut state.properties);
+    let summary = store_properties(serving, header.properties.as_bytes(), target.is_dead_letter, &mut state.properties);
     check_features(&state.properties, &summary, header.sys_flag)?;
     unavailable.map_or(Ok(()), Err)?;
     if body.len() > serving.max_message_bytes {
@@ -327,30 +369,12 @@ pub fn prepare_single<'a>(
     Ok(Single { fields, length, unique_key, wait, tags_code })
 }
 
-/// A message to be consumed again must belong to a known group. What exceeds the group's limit, or comes from an orderly
-/// consumer that gives it up, would go to the dead-letter topic, which is not served.
-fn check_retry(serving: &Serving, group: &str, header: &SendHeader<'_>, steady_ms: u64) -> Result<(), Refusal> {
-    let Some(group) = serving.groups.get(group) else {
-        let remark = format!("subscription group not exist, {group}");
-        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
-    };
-    let most = header.max_reconsume_times.unwrap_or(group.config.retry_max_times);
-    if header.reconsume_times > most || group.holds_locks(steady_ms) {
-        return Err(Refusal::new(
-            response::MESSAGE_ILLEGAL,
-            "dead-letter topics are not served by this broker yet; nothing was stored",
-        ));
-    }
-    Ok(())
-}
-
-fn append_unique_key(state: &mut SendState, now_ms: u64) -> std::ops::Range<usize> {
+fn append_unique_key(state: &mut SendState, now_ms: u64) -> Range<usize> {
     let parts = UniqueKeyParts {
         ip: state.ip,
         process_id: std::process::id() as u16,
         process_constant: state.process_constant,
-        // Tools read the time of making from it; a month of 31 days is close enough to the calendar's.
-        month_ms: (now_ms % (31 * 24 * 3_600_000)) as u32,
+        month_ms: state.month_ms(now_ms),
         counter: state.counter,
     };
     state.counter = state.counter.wrapping_add(1);
@@ -401,7 +425,7 @@ pub fn prepare_batch<'a>(
     }
     let mut shared_properties = std::mem::take(&mut state.properties);
     shared_properties.clear();
-    let summary = store_properties(serving, header.properties.as_bytes(), &mut shared_properties);
+    let summary = store_properties(serving, header.properties.as_bytes(), false, &mut shared_properties);
     check_features(&shared_properties, &summary, header.sys_flag)?;
     unavailable.map_or(Ok(()), Err)?;
     if body.is_empty() {

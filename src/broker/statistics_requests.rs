@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringmq_protocol::bodies::{ConsumeStats, JsonBody, MessageQueue, OffsetWrapper, TopicOffset, TopicStatsTable};
 use ringmq_protocol::codes::response;
 use ringmq_protocol::json::to_fastjson;
+use ringmq_shards::clock::local_time_text;
 use serde::Serialize;
 
 use super::{Answer, Control, Handled, Refusal, Request, StoreReader, java_millis, limits, names, success};
@@ -191,12 +192,12 @@ pub(crate) fn time_span(control: &mut Control, request: &mut Request<'_>) -> Han
             let consumed_at = if consumed > 0 { time(consumed - 1) } else { minimum };
             QueueTimeSpan {
                 consume_time_stamp: consumed_at,
-                consume_time_stamp_str: time_text(consumed_at),
+                consume_time_stamp_str: local_time_text(consumed_at),
                 delay_time: if consumed < end { now.saturating_sub(time(consumed)) } else { 0 },
                 max_time_stamp: maximum,
-                max_time_stamp_str: time_text(maximum),
+                max_time_stamp_str: local_time_text(maximum),
                 min_time_stamp: minimum,
-                min_time_stamp_str: time_text(minimum),
+                min_time_stamp_str: local_time_text(minimum),
                 message_queue: queue,
             }
         });
@@ -228,36 +229,5 @@ impl Control {
             });
         }
         Ok(())
-    }
-}
-
-/// `YYYY-MM-DD hh:mm:ss,mmm` in UTC. Source: UtilAll.timeMillisToHumanString2, which uses the local zone.
-fn time_text(milliseconds: i64) -> String {
-    let (days, rest) = (milliseconds.div_euclid(86_400_000), milliseconds.rem_euclid(86_400_000));
-    // Civil date from days, counted in eras of 400 years that begin on a 1st of March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02},{:03}", rest % 1_000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::time_text;
-
-    /// Goal: dates are right at the edges of months, leap years and the epoch. Method: known instants.
-    #[test]
-    fn dates() {
-        assert_eq!(time_text(0), "1970-01-01 00:00:00,000");
-        assert_eq!(time_text(-1), "1969-12-31 23:59:59,999");
-        assert_eq!(time_text(1_700_000_000_123), "2023-11-14 22:13:20,123");
-        assert_eq!(time_text(1_709_164_800_000), "2024-02-29 00:00:00,000");
-        assert_eq!(time_text(951_868_800_000), "2000-03-01 00:00:00,000");
     }
 }

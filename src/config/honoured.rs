@@ -97,8 +97,8 @@ honoured_keys! {
         /// Address on which broker and name server listen. The default keeps a fresh install private to its machine;
         /// `0.0.0.0` opens it to the network, and everyone who can connect can then read, write and administrate.
         listen: IpAddr = "bindAddress", Netty, Kind::Ip, "127.0.0.1", Restart;
-        /// Address that clients are told to connect to and that is written into each record as its store host. A host
-        /// name is resolved once at start. Empty: the address of `listen`, or the machine's own if that is `0.0.0.0`.
+        /// Address that clients are told to connect to. A host name is told as it is; for the store host of records, which is
+        /// an address, it is resolved once at start. Empty: the address of `listen`, or the machine's own if that is `0.0.0.0`.
         advertise: String = "brokerIP1", Broker, Kind::Name, "", Restart;
         /// Port of the broker.
         broker_port: u16 = "listenPort", Broker, PORT, "10911", Restart;
@@ -291,6 +291,8 @@ honoured_keys! {
         notify_consumer_ids_changed_enable: bool = "notifyConsumerIdsChangedEnable", Broker, BOOL, "true", Live;
         /// A client that sends no heartbeat for this long is forgotten.
         channel_expired_timeout: u64 = "channelExpiredTimeout", Broker, ms(1_000, 86_400_000), "120000", Restart;
+        /// Whether consumers that choose their queues themselves may pull with request 361 (lite pull).
+        lite_pull_message_enable: bool = "litePullMessageEnable", Broker, BOOL, "true", Live;
         /// Whether a pull that finds nothing waits as long as its client asks for.
         long_polling_enable: bool = "longPollingEnable", Broker, BOOL, "true", Live;
         /// How long such a pull waits when long polling is off.

@@ -90,7 +90,6 @@ pub(super) const KEYS: &[JavaKey] = &[
     JavaKey::new(Origin::Broker, "isBrokerContainer", Some("false"), Reason::Layout),
     JavaKey::new(Origin::Broker, "isInBrokerContainer", Some("false"), Reason::Layout),
     JavaKey::new(Origin::Broker, "isolateLogEnable", Some("false"), Reason::Statistics),
-    JavaKey::new(Origin::Broker, "litePullMessageEnable", Some("true"), Reason::AlwaysDefault),
     JavaKey::new(Origin::Broker, "litePullMessageThreadPoolNums", Some("16+2cpu"), Reason::ThreadPools),
     JavaKey::new(Origin::Broker, "litePullThreadPoolQueueCapacity", Some("100000"), Reason::ThreadPools),
     JavaKey::new(Origin::Broker, "loadBalancePollNameServerInterval", Some("30000"), Reason::Pop),

@@ -18,7 +18,7 @@ mod render;
 mod settings;
 mod values;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, Source};
@@ -250,17 +250,29 @@ impl Config {
         }
     }
 
-    /// Takes what the start has found out, so that tools see it: the broker's name and its advertised address.
-    pub fn adopt_identity(&mut self, broker_name: &str, advertise: IpAddr) {
-        let advertise = advertise.to_string();
+    /// Takes what the start has found out, so that tools see it: the broker's name and, if none was set, its advertised address.
+    /// A host name stays one: clients resolve it, and its address may change.
+    pub fn adopt_identity(&mut self, broker_name: &str, address: IpAddr) {
         self.derive("broker_name", broker_name);
-        self.derive("advertise", &advertise);
-        if self.broker_ip2.is_empty() {
-            self.derive("broker_ip2", &advertise);
-            self.broker_ip2 = advertise.clone();
-        }
         self.broker_name = broker_name.into();
-        self.advertise = advertise;
+        if self.advertise.is_empty() {
+            self.advertise = address.to_string();
+            self.derive("advertise", &self.advertise.clone());
+        }
+        if self.broker_ip2.is_empty() {
+            self.broker_ip2 = self.advertise.clone();
+            self.derive("broker_ip2", &self.broker_ip2.clone());
+        }
+    }
+
+    /// Where clients connect, as name servers are told. Call it after [`Self::adopt_identity`].
+    pub fn advertised_endpoint(&self) -> String {
+        endpoint(&self.advertise, self.broker_port)
+    }
+
+    /// Where replicas would connect, as name servers are told. Call it after [`Self::adopt_identity`].
+    pub fn ha_endpoint(&self) -> String {
+        endpoint(&self.broker_ip2, self.ha_port())
     }
 
     /// Notes a derived text beside one that was set; a text that came from a live change stays one.
@@ -289,6 +301,14 @@ impl Config {
     /// Texts of all settings and where they came from.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+}
+
+/// Host and port as one text. A bare IPv6 address gets brackets. Source: NetworkUtil.normalizeHostAddress.
+fn endpoint(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(_) => format!("[{host}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
     }
 }
 
@@ -381,6 +401,25 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}");
         }
         assert!(!config.live_text().contains("broker-a"));
+    }
+
+    #[test]
+    fn what_clients_are_told_to_connect_to() {
+        // Goal: a host name is told as it is, an IPv6 address in brackets. Method: settings, and the text of each.
+        for (sets, address, told, replicas) in [
+            (vec![], "127.0.0.1", "127.0.0.1:10911", "127.0.0.1:10912"),
+            (vec!["brokerIP1=broker.example"], "192.0.2.5", "broker.example:10911", "broker.example:10912"),
+            (vec!["brokerIP1=::1"], "::1", "[::1]:10911", "[::1]:10912"),
+            (vec!["brokerIP1=[::1]", "brokerIP2=fe80::1"], "::1", "[::1]:10911", "[fe80::1]:10912"),
+            (vec!["listen=::1"], "::1", "[::1]:10911", "[::1]:10912"),
+        ] {
+            let sets = sets.iter().map(|text| (*text).to_string()).collect();
+            let mut config = Layers { sets, ..Layers::default() }.build().expect("valid");
+            config.adopt_identity("broker-a", address.parse().expect("an address"));
+            assert_eq!((config.advertised_endpoint().as_str(), config.ha_endpoint().as_str()), (told, replicas));
+            let shown = format!("brokerIP1={}", config.advertise);
+            assert!(config.broker_config_text(2, "/home/user").lines().any(|line| line == shown), "{shown}");
+        }
     }
 
     #[test]

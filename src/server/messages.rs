@@ -75,6 +75,8 @@ pub enum ShardMessage {
     /// These queues' topic is being deleted: nothing more is bound to them, and the end of the log goes back as the barrier
     /// below which their records count no more (writer shard only).
     Retire(Vec<Arc<Queue>>, Sender<u64>),
+    /// What its pulls have carried so far is to be handed over.
+    HandOver(Sender<Vec<CarriedCommit>>),
     /// Everything bound before is to be written, then the flag is set (writer shard only).
     Stop,
 }
@@ -137,7 +139,8 @@ pub enum ControlRequest {
         /// Bytes that the connection was charged for it.
         answers: usize,
     },
-    /// A pull of a group that does not exist: as above.
+    /// A pull of a group that does not exist: as above. Also a pull that lacks a topic or a subscription, which may exist since
+    /// the shard got its picture.
     CreateGroup {
         /// The connection's number.
         connection: u64,
@@ -146,8 +149,6 @@ pub enum ControlRequest {
         /// Bytes that the connection was charged for it.
         answers: usize,
     },
-    /// Offsets that pulls carried.
-    Commit(Vec<CarriedCommit>),
     /// A connection was accepted.
     Opened {
         /// Its number.
@@ -175,6 +176,8 @@ pub struct CarriedCommit {
     pub commit: Option<i64>,
     /// First offset that was asked for.
     pub pulled: i64,
+    /// Clock of the turn that took the last such pull.
+    pub at_ns: u64,
 }
 
 /// A pull whose messages are not in memory.

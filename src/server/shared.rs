@@ -213,6 +213,8 @@ pub struct ShardFigures {
     pub control_asked: Figure,
     /// Pulls handed to the reader threads since the start.
     pub cold_asked: Figure,
+    /// Whether it keeps offsets that its pulls carried. Set before the pull is answered.
+    pub carries_commits: AtomicBool,
 }
 
 /// Figures of the control plane.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringmq::broker::FastMap;
 use ringmq::broker::snapshot::{GroupEntry, Subscription};
+use ringmq::server::messages::ControlRequest;
 use ringmq::server::serving::{Serving, ServingTopic};
 use ringmq::server::slab::SlotId;
 use ringmq_protocol::bodies::SubscriptionData;
@@ -269,4 +270,26 @@ fn held_pulls_are_answered_in_the_order_in_which_they_came() {
     assert_eq!(sent_to, [3, 0, 1, 4, 2].map(|consumer| consumers[consumer]));
     let answers = world.answers(consumers[3]);
     assert_eq!(answers.iter().map(|answer| (answer.opaque, answer.code)).collect::<Vec<_>>(), [(0, 0), (6, 0)]);
+}
+
+/// Goal: a pull that lacks a topic or a newer subscription is refused only after the control thread has seen it, behind which the
+/// newest picture comes. Method: the control thread's part is played here, without a new picture.
+#[test]
+fn a_pull_is_not_refused_by_an_old_picture() {
+    let mut world = World::new(Shape::new(Mode::ALL[0]));
+    let client = world.connect();
+    let newer = pull(1, "tagged", 0, 0, 0).with_ext("sysFlag", 0).with_ext("subVersion", 5);
+    let nowhere = pull(2, "tagged", 0, 0, 0).with_ext("topic", "nowhere");
+    for (request, code) in [(newer, response::SUBSCRIPTION_NOT_LATEST), (nowhere, response::TOPIC_NOT_EXIST)] {
+        let _others: Vec<ControlRequest> = world.control.try_iter().collect();
+        world.request(client, &request);
+        world.run();
+        assert!(world.answers(client).is_empty());
+        let asked: Vec<ControlRequest> = world.control.try_iter().collect();
+        let [ControlRequest::CreateGroup { frame, answers, .. }] = asked.as_slice() else { panic!("not asked once") };
+        assert!(world.core.again(client, frame, *answers));
+        world.run();
+        assert_eq!(world.answers(client).iter().map(|answer| answer.code).collect::<Vec<_>>(), [code]);
+        assert!(world.control.try_recv().is_err(), "asked again");
+    }
 }

@@ -175,8 +175,18 @@ fn live_keys_act_at_once() {
     live("rejectPullConsumerEnable=true");
     let refused = other.call(pull("live", 0, 1, 0)).expect("an answer");
     assert_ne!(refused.code, response::SUCCESS, "{:?}", refused.remark);
+    let of_tools = pull("live", 0, 1, 0).with_ext("consumerGroup", "TOOLS_CONSUMER");
+    assert_eq!(other.call(of_tools).expect("an answer").code, response::SUCCESS);
     live("rejectPullConsumerEnable=false");
     assert_eq!(other.call(pull("live", 0, 1, 0)).expect("an answer").code, response::SUCCESS);
+
+    let lite = || Command { code: request::LITE_PULL_MESSAGE, ..pull("live", 0, 1, 0) };
+    live("litePullMessageEnable=false");
+    let refused = other.call(lite()).expect("an answer");
+    assert_eq!((refused.code, refused.ext("forbiddenType")), (response::NO_PERMISSION, Some("1")));
+    assert_eq!(other.call(pull("live", 0, 1, 0)).expect("an answer").code, response::SUCCESS);
+    live("litePullMessageEnable=true");
+    assert_eq!(other.call(lite()).expect("an answer").code, response::SUCCESS);
 
     live("max_connections=1");
     let mut refused = TcpStream::connect(broker.address()).expect("accepted by the kernel");

@@ -13,7 +13,7 @@ use ringmq_protocol::hash::java_hash;
 use super::broker::{PATIENCE, Store, wait_for};
 
 /// `tag` is one tag, or `*`.
-fn heartbeat(client_id: &str, group: &str, topic: &str, tag: &str) -> HeartbeatData {
+pub(super) fn heartbeat(client_id: &str, group: &str, topic: &str, tag: &str) -> HeartbeatData {
     let tags: Vec<String> = Some(tag.to_owned()).filter(|tag| tag != "*").into_iter().collect();
     let subscription = SubscriptionData {
         topic: topic.into(),
@@ -190,4 +190,36 @@ fn offsets_are_committed_and_found_again() {
     assert_eq!(client.query_offset("other", &queue).expect("an answer"), None);
     let nowhere = client.commit_offset("wire", &broker.queue("nowhere", 0), 1).expect_err("no such topic");
     assert_eq!(nowhere.code(), Some(response::TOPIC_NOT_EXIST), "{nowhere}");
+}
+
+#[test]
+fn groups_may_have_long_names() {
+    // Goal: a group with the longest name that its retry topic allows consumes and keeps its offsets, also after a restart. Method: a
+    // heartbeat, a pull and a commit; ask on both sides of a restart.
+    let group = "g".repeat(248);
+    let mut store = Store::new();
+    let mut broker = store.start(&[]);
+    broker.topic("long", 1);
+    broker.client().send_to(&broker.queue("long", 0), &Message::new("first")).expect("stored");
+    for round in 0..2 {
+        let mut client = broker.client();
+        client.heartbeat(&broker.address(), &heartbeat("", &group, "long", "*")).expect("accepted");
+        let queue = broker.queue("long", 0);
+        let expected = (round > 0).then_some(1);
+        assert_eq!(client.query_offset(&group, &queue).expect("an answer"), expected);
+        let wanted = PullRequest {
+            group: &group,
+            topic: "long",
+            queue_id: 0,
+            offset: 0,
+            max_messages: 1,
+            hold_ms: 0,
+            subscription: "*",
+            commit_offset: None,
+        };
+        assert_eq!(client.pull_with(&broker.address(), &wanted).expect("found").messages().count(), 1);
+        client.commit_offset(&group, &queue, 1).expect("committed");
+        broker.stop(&[]);
+        broker = store.start(&[]);
+    }
 }

@@ -7,6 +7,7 @@ mod broker;
 mod calls;
 mod cold;
 mod consumers;
+mod order;
 mod preflight;
 mod pull;
 mod queries;

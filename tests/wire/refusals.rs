@@ -5,6 +5,7 @@ use ringmq::client::requests::{self, PullRequest, SendTarget};
 use ringmq::client::{Client, Connection, Message};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
+use ringmq_shards::clock::{Clock, SystemClock, local_month_start};
 
 use super::broker::{Broker, Store, wait_for};
 
@@ -207,9 +208,9 @@ fn unknown_requests_are_answered_as_such() {
 
 #[test]
 fn messages_to_be_consumed_again() {
-    // Goal: a retry topic takes what belongs to a group, and nothing that would have to go to a dead-letter topic. Method: a group that
-    // comes with its first message; attempts around the group's limit and the client's own, which old clients do not have; an
-    // orderly consumer that gives up.
+    // Goal: a retry topic takes what belongs to a group, and what is given up goes to the group's dead-letter topic, not delayed.
+    // Method: a group that comes with its first message; attempts around the group's limit and the client's own, which old clients
+    // do not have; an orderly consumer that gives up.
     let mut store = Store::new();
     let broker = store.start(&[]);
     let mut connection = broker.connection();
@@ -221,18 +222,68 @@ fn messages_to_be_consumed_again() {
     let group = Command::request(request::GET_SUBSCRIPTIONGROUP_CONFIG).with_ext("group", "fresh");
     assert_eq!(code_of(&mut connection, group), 0, "the group was created");
     assert_eq!(code_of(&mut connection, retry("fresh", 16)), 0);
-    assert_eq!(code_of(&mut connection, retry("fresh", 17)), 13);
+    let mut client = broker.client();
+    assert_eq!(stored(&mut client, &broker, "%DLQ%fresh"), 0);
+    let given_up = connection.call_ok(retry("fresh", 17)).expect("stored");
+    assert_eq!((given_up.ext("queueId"), given_up.ext("queueOffset")), (Some("0"), Some("0")));
     assert_eq!(code_of(&mut connection, retry("fresh", 17).with_ext("l", 20)), 0);
     let old = Command { version: 120, ..retry("fresh", 17).with_ext("l", 20) };
-    assert_eq!(code_of(&mut connection, old), 13);
+    assert_eq!(code_of(&mut connection, old), 0);
     let queue = r#"{"brokerName":"b","queueId":0,"topic":"T"}"#;
     let lock = format!(r#"{{"clientId":"c","consumerGroup":"orderly","mqSet":[{queue}],"onlyThisBroker":false}}"#);
     assert_eq!(code_of(&mut connection, retry("orderly", 0)), 0);
     assert_eq!(code_of(&mut connection, Command::request(request::LOCK_BATCH_MQ).with_body(lock.into_bytes())), 0);
-    assert_eq!(code_of(&mut connection, retry("orderly", 0)), 13);
-    let mut client = broker.client();
+    let delayed = Message::new("again").with_property("DELAY", "3");
+    let delayed = send(&SendTarget { topic: "%RETRY%orderly", ..TARGET }, &delayed);
+    assert_eq!(code_of(&mut connection, delayed), 0);
+    let dead = client.pull(&broker.queue("%DLQ%orderly", 0), 0, 1, 0).expect("found");
+    let dead = dead.messages().next().expect("one").expect("whole");
+    assert_eq!((dead.topic(), dead.body()), ("%DLQ%orderly", &b"again"[..]));
+    assert!(dead.properties().windows(8).any(|pair| pair == b"DELAY\x01-1"), "{dead:?}");
+    let topic = connection.call_ok(Command::request(request::GET_TOPIC_CONFIG).with_ext("topic", "%DLQ%fresh"));
+    let topic: serde_json::Value =
+        serde_json::from_slice(&topic.expect("it exists").body.expect("its configuration")).expect("JSON");
+    assert_eq!((&topic["perm"], &topic["readQueueNums"], &topic["writeQueueNums"]), (&6.into(), &1.into(), &1.into()));
+    assert_eq!(stored(&mut client, &broker, "%DLQ%fresh"), 2);
+    assert_eq!(stored(&mut client, &broker, "%DLQ%orderly"), 1);
     assert_eq!(stored(&mut client, &broker, "%RETRY%fresh"), 3);
     assert_eq!(stored(&mut client, &broker, "%RETRY%orderly"), 1);
+}
+
+#[test]
+fn keys_tell_when_they_were_made() {
+    // Goal: a key that the broker makes holds the time since the month began in the local zone, from which tools search on.
+    // Method: a message without a key between two looks at the clock.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("refusals", 1);
+    let since_month_began = || {
+        let now_ms = SystemClock.now_ms();
+        now_ms - local_month_start(now_ms)
+    };
+    let before_ms = since_month_began();
+    let answer =
+        broker.connection().call_ok(send(&TARGET, &Message::new("body")).with_ext("i", "a\u{1}b")).expect("stored");
+    let after_ms = since_month_began();
+    let key = answer.ext("transactionId").expect("the key").to_owned();
+    let made_ms = u64::from_str_radix(&key[20..28], 16).expect("a number");
+    // The month may end in between.
+    assert!((before_ms..=after_ms).contains(&made_ms) || after_ms < before_ms, "{before_ms} {made_ms} {after_ms}");
+}
+
+#[test]
+fn refusals_of_sends_say_where_they_come_from() {
+    // Goal: each answer to a send has region and trace switch, whoever makes it. Method: refusals of a shard and of the control thread.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("refusals", 1);
+    let unknown = send(&SendTarget { topic: "unknown", ..TARGET }, &Message::new("body"));
+    let wrong_queue = send(&SendTarget { queue_id: 9, ..TARGET }, &Message::new("body"));
+    for (request, code) in [(unknown.with_ext("c", "no-such-template"), 17), (wrong_queue, 29)] {
+        let answer = broker.connection().call(request).expect("an answer");
+        let told = (answer.ext("MSG_REGION"), answer.ext("TRACE_ON"));
+        assert_eq!((answer.code, told), (code, (Some("DefaultRegion"), Some("true"))));
+    }
 }
 
 #[test]

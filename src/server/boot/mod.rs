@@ -453,7 +453,7 @@ fn reopen_log() -> bool {
 fn announce(config: &Config, roles: Roles) {
     let mut parts = Vec::new();
     if roles.broker {
-        parts.push(format!("broker {}:{}", config.advertise, config.broker_port));
+        parts.push(format!("broker {}", config.advertised_endpoint()));
     }
     if roles.namesrv {
         parts.push(format!("namesrv {}", SocketAddr::new(config.listen, config.namesrv_port)));
@@ -721,7 +721,8 @@ fn start_shards(start: ShardStart<'_>) -> Result<Vec<ShardHandle>, BootError> {
             (0, Some(side)) => (LogPort::Local(Box::new(side.writer)), Some(side.shell)),
             _ => (logs.pop_front().map_or(LogPort::None, |log| LogPort::Remote(Box::new(log))), None),
         };
-        let ip = config.advertise.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        let host = start.serving.as_ref().map(|serving| serving.identity.store_host.ip());
+        let ip = host.unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let send_state = SendState::new(ip, seed.wrapping_mul(2 * index as u64 + 1));
         let core = ShardCore::new(
             settings,

@@ -201,8 +201,8 @@ pub(super) fn open_control(
         cluster: config.broker_cluster_name.clone(),
         name: config.broker_name.clone(),
         id: 0,
-        address: format!("{}:{}", config.advertise, config.broker_port),
-        ha_address: format!("{}:{}", config.broker_ip2, config.ha_port()),
+        address: config.advertised_endpoint(),
+        ha_address: config.ha_endpoint(),
     };
     let home = std::env::var("HOME").unwrap_or_default();
     let access = LiveConfig::new(config.clone(), machine::processors() as u64, &home);

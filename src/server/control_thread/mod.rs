@@ -5,6 +5,7 @@
 //!
 //! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves.
 
+mod commits;
 mod deletion;
 mod files;
 #[cfg(test)]
@@ -19,12 +20,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmq_protocol::bodies::TopicFilterType;
-use ringmq_protocol::codes::response;
+use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
-use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Clock, Now};
 use ringmq_shards::disk::{Disk, Reserve, StateFile, StateFileError};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
@@ -34,6 +34,7 @@ use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::runtime::{CountedSender, MailboxSender};
 use ringmq_shards::types::QueueId;
 
+use self::commits::Carried;
 use self::deletion::{Unfenced, unfenced};
 use self::files::Unwritten;
 use super::connection::{Listener, connection_slot};
@@ -48,8 +49,10 @@ use super::store_thread::StoreJob;
 use crate::broker::attributes;
 use crate::broker::control::TablesBefore;
 use crate::broker::names::{self, RETRY_PREFIX};
+use crate::broker::offset_requests;
 use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
+use crate::broker::send;
 use crate::broker::snapshot::TopicEntry;
 use crate::broker::state::{GROUPS_FILE, OFFSETS_FILE, TOPICS_FILE};
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
@@ -112,6 +115,8 @@ pub struct Pictured {
     pub long_polling: bool,
     /// `shortPollingTimeMills`.
     pub short_polling_ms: u64,
+    /// `litePullMessageEnable`.
+    pub lite_pull: bool,
     /// Bounds of one answer to a pull.
     pub transfer: TransferLimits,
 }
@@ -123,6 +128,7 @@ impl From<&Config> for Pictured {
             max_message_bytes: size(config.max_message_size),
             long_polling: config.long_polling_enable,
             short_polling_ms: config.short_polling_time_mills,
+            lite_pull: config.lite_pull_message_enable,
             transfer: TransferLimits {
                 memory_messages: config.max_transfer_count_on_message_in_memory as usize,
                 memory_bytes: size(config.max_transfer_bytes_on_message_in_memory),
@@ -166,6 +172,7 @@ pub struct ControlThread {
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
     /// Deletions whose barrier is not on disk yet. No topic of these names is served, and each name is here once.
     unfenced: Vec<Unfenced>,
+    carried: Carried,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
     /// What becomes of the consumer offsets that the flush thread was given. Until that is known nobody else writes their file.
@@ -206,6 +213,7 @@ impl ControlThread {
             connections: HashMap::new(),
             topics: FastMap::default(),
             unfenced: Vec::new(),
+            carried: Carried::default(),
             unwritten: BTreeMap::new(),
             offsets_outcome: None,
             barrier_error: None,
@@ -262,6 +270,7 @@ impl ControlThread {
         while let Ok(request) = self.requests.try_recv() {
             self.request(request);
         }
+        self.collect_commits(monotonic_ns());
         self.write_last()
     }
 
@@ -271,6 +280,7 @@ impl ControlThread {
     }
 
     fn tick(&mut self, now: Now) {
+        self.collect_commits(monotonic_ns());
         self.write_unwritten();
         self.go_on_with_deletions();
         let mut effects = Vec::new();
@@ -315,13 +325,12 @@ impl ControlThread {
         self.go_on_with_deletions();
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
-                self.command(connection, &frame, answers);
+                self.command(connection, &frame, answers, at_ns);
                 self.probe.count(Counter::RequestsControl);
                 self.probe.record(Histogram::ControlLatency, monotonic_ns().saturating_sub(at_ns));
             }
             ControlRequest::CreateTopic { connection, frame, answers } => self.create_topic(connection, frame, answers),
             ControlRequest::CreateGroup { connection, frame, answers } => self.create_group(connection, frame, answers),
-            ControlRequest::Commit(commits) => self.commit(&commits),
             ControlRequest::Opened { connection, listener, peer } => {
                 self.connections.insert(connection, (listener, peer));
             }
@@ -350,7 +359,7 @@ impl ControlThread {
         }
     }
 
-    fn command(&mut self, connection: u64, frame: &[u8], answers: Charge) {
+    fn command(&mut self, connection: u64, frame: &[u8], answers: Charge, at_ns: u64) {
         let Some((listener, address)) = self.connections.get(&connection).copied() else { return };
         // Whoever hands frames over has cut them.
         let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, frame.len()) else {
@@ -378,6 +387,9 @@ impl ControlThread {
                 self.reply(connection, (!command.is_oneway()).then_some(&answer), answers);
             }
             Listener::Broker => {
+                if offset_requests::concerns_offsets(command.code) {
+                    self.collect_commits(at_ns);
+                }
                 let Some(broker) = &mut self.broker else { return };
                 let peer = Peer { connection: ConnectionId(connection), address };
                 let before = broker.control.remember();
@@ -421,12 +433,12 @@ impl ControlThread {
     }
 
     fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
-        let wall_ms = self.clock.now_ms();
+        let Now { steady_ms, wall_ms } = self.now();
         let before = self.broker.as_ref().map(|broker| broker.control.remember());
         let mut effects = Vec::new();
         let mut wanted = String::new();
         let outcome = self.with_header(&frame, |this, header| {
-            let request = SendHeader::decode(header.code, header).map_err(Refusal::from)?;
+            let request = send::decode_header(header).map_err(Refusal::from)?;
             request.topic.clone_into(&mut wanted);
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.create_topic_for_send(
@@ -437,10 +449,17 @@ impl ControlThread {
                 wall_ms,
                 &mut effects,
             )?;
-            match request.topic.strip_prefix(RETRY_PREFIX).filter(|_| !request.batch) {
-                Some(group) => broker.control.ensure_group(group, wall_ms, &mut effects),
-                None => Ok(()),
+            let Some(group) = request.topic.strip_prefix(RETRY_PREFIX).filter(|_| !request.batch) else {
+                return Ok(());
+            };
+            broker.control.ensure_group(group, wall_ms, &mut effects)?;
+            // By the picture that shards have, or they would ask again.
+            let groups = Arc::clone(&broker.control.snapshot().groups);
+            if groups.get(group).is_some_and(|entry| send::is_dead_letter(entry, &request, steady_ms)) {
+                wanted = names::dead_letter_topic(group);
+                broker.control.ensure_derived_topic(&wanted, 1, false, false, wall_ms, &mut effects)?;
             }
+            Ok(())
         });
         let written = self.apply_or_undo(before, effects);
         let outcome =
@@ -494,26 +513,22 @@ impl ControlThread {
                     && let Ok(header) = decoder.decode_frame(&view)
                 {
                     let mut answer = refusal.into_command();
+                    if let Some(broker) = self.broker.as_ref().filter(|_| {
+                        matches!(
+                            header.code,
+                            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE
+                        )
+                    }) {
+                        answer = answer
+                            .with_ext("MSG_REGION", &broker.identity.region_id)
+                            .with_ext("TRACE_ON", broker.identity.trace_on);
+                    }
                     answer.opaque = header.opaque;
                     answer.serialize_type = header.serialize_type;
                     self.reply(connection, (!header.is_oneway()).then_some(&answer), Charge::from(answers));
                 }
                 self.send(connection, ShardMessage::Again { connection, frame: Vec::new(), answers: 0 });
             }
-        }
-    }
-
-    fn commit(&mut self, commits: &[CarriedCommit]) {
-        let wall_ms = self.clock.now_ms();
-        if let Some(broker) = &mut self.broker {
-            let commits = commits.iter().map(|carried| OffsetCommit {
-                group: carried.group.to_string(),
-                topic: carried.queue.topic().to_string(),
-                queue_id: carried.queue.queue_id().0 as i32,
-                commit: carried.commit,
-                pulled: Some(carried.pulled),
-            });
-            broker.control.commit_offsets(commits, wall_ms);
         }
     }
 
@@ -705,8 +720,7 @@ impl ControlThread {
             max_message_bytes: broker.pictured.max_message_bytes,
             long_polling: broker.pictured.long_polling,
             short_polling_ms: broker.pictured.short_polling_ms,
-            // RocketMQ's `litePullMessageEnable`, which is always on here.
-            lite_pull: true,
+            lite_pull: broker.pictured.lite_pull,
             reject_pull_consumers: snapshot.flags.reject_pull_consumers,
             accept_sends_from_ms: snapshot.flags.accept_sends_from_ms,
             transfer: broker.pictured.transfer,

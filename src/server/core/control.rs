@@ -16,7 +16,6 @@ impl ShardCore {
             connection.waits_for_long = true;
             return Progress::Blocked;
         }
-        self.flush_commits();
         let connection = connection_number(self.settings.index, id);
         let answers = Charge { bytes: whole.len() + limits::BRIEF_ANSWER_BYTES, is_long };
         let message = ControlRequest::Command { connection, frame: whole.to_vec(), answers, at_ns: self.now_ns };

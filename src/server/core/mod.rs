@@ -28,7 +28,7 @@ use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
-use ringmq_protocol::send::{MessageIds, SendHeader, SendResult, write_send_response};
+use ringmq_protocol::send::{MessageIds, SendResult, write_send_response};
 use ringmq_shards::clock::Now;
 use ringmq_shards::log::writer::{Piece, Ticket};
 use ringmq_shards::log::{AppendError, LogView, Settled, Verdict, Writer};
@@ -184,6 +184,8 @@ pub struct ShardCore {
     /// Pulls of this turn that were answered at once.
     turn_pulls: u64,
     stopping: bool,
+    /// The request at hand was with the control thread: the picture is not older than that.
+    executes_again: bool,
     counters: ShardCounters,
 }
 
@@ -238,6 +240,7 @@ impl ShardCore {
             turn_ns: 0,
             turn_pulls: 0,
             stopping: false,
+            executes_again: false,
             counters: ShardCounters::default(),
         }
     }
@@ -696,7 +699,9 @@ impl ShardCore {
 
     fn parse_again(&mut self, id: SlotId, frame: &[u8]) -> Option<usize> {
         let wanted = self.connections.get(id).map_or(0, |connection| connection.wanted_input);
+        self.executes_again = true;
         let used = self.parse(id, frame);
+        self.executes_again = false;
         if let Some(connection) = self.connections.get_mut(id) {
             connection.wanted_input = wanted;
         }
@@ -713,7 +718,6 @@ impl ShardCore {
             self.release_pull(id);
         }
         self.woken = all;
-        self.flush_commits();
     }
 
     /// Whether no send waits for the log and nothing waits to be sent.

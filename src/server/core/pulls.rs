@@ -33,12 +33,10 @@ impl ShardCore {
             PullCheck::Go { topic, group, group_name, queue_id, filter } => {
                 (topic, group, group_name, queue_id, filter)
             }
-            PullCheck::CreateGroup => {
-                let connection = connection_number(self.settings.index, id);
-                let answers = whole.len() + self.transfer.memory_bytes;
-                let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec(), answers };
-                // Its answer counts from now on, so that a peer cannot pile up such pulls.
-                return self.ask_control(id, header, answers, message);
+            PullCheck::CreateGroup => return self.ask_for_picture(id, header, whole),
+            // What a client was told is done may not have come here yet.
+            PullCheck::Refused(refusal) if refusal.may_be_outdated() && !self.executes_again && !header.is_oneway() => {
+                return self.ask_for_picture(id, header, whole);
             }
             PullCheck::Refused(refusal) => {
                 if !header.is_oneway() {
@@ -52,17 +50,26 @@ impl ShardCore {
             return Progress::Done;
         };
         self.counters.pull_requests += 1;
+        if self.commits.is_empty() {
+            self.shared.shards[self.settings.index].carries_commits.store(true, Ordering::Release);
+        }
         let key = (Arc::as_ptr(group_name).cast::<u8>() as usize, Arc::as_ptr(queue) as usize);
         let carried = self.commits.entry(key).or_insert_with(|| CarriedCommit {
             group: Arc::clone(group_name),
             queue: Arc::clone(queue),
             commit: None,
             pulled: 0,
+            at_ns: 0,
         });
+        carried.at_ns = self.now_ns;
         // Where the answer ends, if it comes at once; else the next pull of the consumer says so.
         carried.pulled = request.queue_offset;
         if request.sys_flag & ringmq_protocol::flags::pull::COMMIT_OFFSET != 0 {
             carried.commit = Some(request.commit_offset);
+        }
+        if header.is_oneway() {
+            // Nobody waits for messages, but what it carried counts.
+            return Progress::Done;
         }
         let may_hold = request.sys_flag & ringmq_protocol::flags::pull::SUSPEND != 0 && !self.stopping;
         let hold_ms = if serving.long_polling {
@@ -101,6 +108,15 @@ impl ShardCore {
             carried.pulled = next;
         }
         Progress::Done
+    }
+
+    /// Hands a pull to the control thread, which makes its group if that is missing. It comes back behind the newest picture.
+    fn ask_for_picture(&mut self, id: SlotId, header: &Header<'_>, whole: &[u8]) -> Progress {
+        let connection = connection_number(self.settings.index, id);
+        let answers = whole.len() + self.transfer.memory_bytes;
+        let message = ControlRequest::CreateGroup { connection, frame: whole.to_vec(), answers };
+        // Its answer counts from now on, so that a peer cannot pile up such pulls.
+        self.ask_control(id, header, answers, message)
     }
 
     pub(super) fn read_limits(&self, max_messages: usize) -> ReadLimits {
@@ -397,20 +413,9 @@ impl ShardCore {
         self.held.next_deadline_ms()
     }
 
-    /// Whether offsets that pulls carried wait to be handed on.
-    pub fn has_commits(&self) -> bool {
-        !self.commits.is_empty()
-    }
-
-    /// Hands the offsets that pulls carried to the control thread.
-    pub fn flush_commits(&mut self) {
-        if self.commits.is_empty() {
-            return;
-        }
-        let commits: Vec<CarriedCommit> = self.commits.values().cloned().collect();
-        if self.control.try_send(ControlRequest::Commit(commits)).is_ok() {
-            self.counters.control_asked += 1;
-            self.commits.clear();
-        }
+    /// Hands over what pulls have carried.
+    pub fn take_commits(&mut self) -> Vec<CarriedCommit> {
+        self.shared.shards[self.settings.index].carries_commits.store(false, Ordering::Release);
+        self.commits.drain().map(|(_, carried)| carried).collect()
     }
 }

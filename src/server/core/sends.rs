@@ -5,9 +5,6 @@ use super::*;
 /// Longest unique key that a pending send keeps in place; longer ones (none are known) are boxed.
 const KEY_BYTES: usize = 64;
 
-/// Version ordinal of 3.4.9: from it on a client's own limit of attempts counts instead of its group's.
-const VERSION_WITH_MAX_RECONSUME_TIMES: i32 = 121;
-
 /// A message's unique key, kept for its answer.
 enum UniqueKey {
     None,
@@ -92,19 +89,16 @@ impl ShardCore {
         if self.pending.is_full() {
             return Progress::Blocked;
         }
-        let mut request = match SendHeader::decode(header.code, header) {
+        let request = match send::decode_header(header) {
             Ok(request) => request,
             Err(error) => return self.field_error(id, header, error),
         };
-        if header.version < VERSION_WITH_MAX_RECONSUME_TIMES {
-            request.max_reconsume_times = None;
-        }
         let Some(connection) = self.connections.get(id) else { return Progress::Done };
         if connection.executed_again > 0 {
             return Progress::Blocked;
         }
         let peer = connection.peer;
-        let target = match send::check_target(&mut self.send_state, serving, &request, self.now.wall_ms) {
+        let target = match send::check_target(&mut self.send_state, serving, &request, self.now) {
             Ok(target) => target,
             Err(NotNow::Refused(refusal)) => return self.refuse_send(id, header, serving, &refusal),
             Err(NotNow::CreateTopic) => {

@@ -65,9 +65,6 @@ const MESSAGES_PER_TURN: usize = 1_024;
 /// How often connections are looked over for idleness.
 const HOUSEKEEPING_MS: u64 = 1_000;
 
-/// Offsets that pulls carried are handed on at least this often.
-const COMMIT_DELAY_MS: u64 = 200;
-
 /// Refused connections are logged at most this often.
 const REFUSAL_WARNING_MS: u64 = 10_000;
 
@@ -162,7 +159,6 @@ struct Scratch {
     wake_armed: bool,
     next_shard: usize,
     next_housekeeping_ms: u64,
-    next_commit_ms: u64,
     next_refusal_warning_ms: u64,
     /// Numbers of the listeners at which accepting failed, and when it is tried again.
     accept_again: Vec<usize>,
@@ -482,6 +478,11 @@ impl EventLoop {
                     tracing::debug!("nobody waits for a barrier any more");
                 }
             }
+            ShardMessage::HandOver(taken) => {
+                if taken.send(self.core.take_commits()).is_err() {
+                    tracing::debug!("nobody waits for carried offsets any more");
+                }
+            }
             ShardMessage::Stop => {
                 if scratch.stop_at_ms.is_none() {
                     scratch.stop_at_ms = Some(self.core.steady_ms() + STOP_PATIENCE_MS);
@@ -590,10 +591,6 @@ impl EventLoop {
 
     fn housekeeping(&mut self, scratch: &mut Scratch) {
         let now_ms = self.core.steady_ms();
-        if self.core.has_commits() && now_ms >= scratch.next_commit_ms {
-            scratch.next_commit_ms = now_ms + COMMIT_DELAY_MS;
-            self.core.flush_commits();
-        }
         if now_ms < scratch.next_housekeeping_ms {
             return;
         }
@@ -629,9 +626,6 @@ impl EventLoop {
         }
         if !scratch.accept_again.is_empty() {
             at_most(Duration::from_millis(scratch.accept_again_ms.saturating_sub(now_ms)));
-        }
-        if self.core.has_commits() {
-            at_most(Duration::from_millis(scratch.next_commit_ms.saturating_sub(now_ms).max(1)));
         }
         let waits = self.core.has_blocked()
             || self.core.has_remote_waits()
