@@ -138,3 +138,23 @@ pub const COLD_BLOCKS_PER_SET: usize = 4;
 
 /// Ranges of the log that are known to have been looked at: long ones, as adjacent ones become one.
 pub const VERIFIED_RANGES: usize = 4_096;
+
+/// Queue entries that requests may look at in one turn before what else has arrived on their connections waits for the next: a
+/// tenth of a millisecond or two. Each connection has a request executed in any case.
+pub const ENTRIES_PER_TURN: usize = 16_384;
+
+/// The same for held pulls, which have a share of their own.
+pub const HELD_ENTRIES_PER_TURN: usize = 16_384;
+
+/// What one held pull counts there, beside the entries: looking it up, and answering it. So a turn answers a thousand.
+pub const ENTRIES_PER_PULL: usize = 16;
+
+/// Pulls that waited for their connection to take answers, and that are answered before it is another connection's turn.
+pub const RESUMED_PULLS: usize = 32;
+
+/// Bytes of requests that waited, and that are executed on one connection in one turn; the last request always fits. It makes a
+/// group of a useful size, and leaves room in the log for others.
+pub const INPUT_BYTES_PER_TURN: usize = 256 << 10;
+
+/// Connections that are closed for what they sent are logged at most this often; all are counted.
+pub const MALFORMED_LINE_MS: u64 = 1_000;

@@ -166,13 +166,14 @@ impl Reader {
                 break;
             }
         }
-        let (bytes, messages) = (collector.bytes(), collector.messages());
+        let (bytes, messages, scanned) = (collector.bytes(), collector.messages(), collector.scanned());
         let status = match (bytes, removed) {
             (0, true) => Status::MessageWasRemoving,
             (0, false) => Status::NoMatchedMessage,
             _ => Status::Found,
         };
-        let reading = Reading { status, next: at as i64, min: min.0 as i64, max: max.0 as i64, bytes, messages };
+        let (min, max) = (min.0 as i64, max.0 as i64);
+        let reading = Reading { status, next: at as i64, min, max, bytes, messages, scanned };
         Ok(Chosen { reading, ranges, places })
     }
 

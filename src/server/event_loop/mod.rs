@@ -156,8 +156,10 @@ struct Scratch {
     slices: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     closing: Vec<SlotId>,
-    /// Connections at their own limit, and closed ones with operations in flight.
-    paused: Vec<SlotId>,
+    /// Connections below their own limit again.
+    relieved: Vec<SlotId>,
+    /// Closed connections with operations in flight.
+    lingering: Vec<SlotId>,
     hunger: Hunger,
     wake_value: Box<[u8; 8]>,
     wake_armed: bool,
@@ -220,7 +222,7 @@ impl EventLoop {
         let mut broken = std::mem::take(&mut scratch.closing);
         self.core.retry_blocked(&mut broken);
         scratch.closing = broken;
-        self.core.expire_pulls();
+        self.core.go_on_with_pulls();
         self.core.publish_remote();
         self.write_log(sink)?;
         self.housekeeping(scratch);
@@ -573,19 +575,14 @@ impl EventLoop {
             {
                 // Ends what is in flight; its completions bring us back here.
                 socket::shut_down(descriptor);
-                scratch.paused.push(id);
+                scratch.lingering.push(id);
                 continue;
             }
             if !self.core.finish_close(id) {
-                scratch.paused.push(id);
+                scratch.lingering.push(id);
             }
         }
-        let again: Vec<SlotId> = scratch
-            .paused
-            .extract_if(.., |id| self.core.connection_mut(*id).is_some_and(|connection| connection.closing))
-            .collect();
-        closing.extend(again);
-        scratch.closing = closing;
+        scratch.closing = std::mem::replace(&mut scratch.lingering, closing);
         Ok(())
     }
 
@@ -637,7 +634,6 @@ impl EventLoop {
         let waits = self.core.has_blocked()
             || self.core.has_remote_waits()
             || !scratch.closing.is_empty()
-            || !scratch.paused.is_empty()
             || scratch.stop_at_ms.is_some()
             || self.shell.as_ref().is_some_and(LogShell::awaits_zeroing)
             || self.core.writer_mut().is_some_and(|writer| writer.pending() > 0);
@@ -650,7 +646,8 @@ impl EventLoop {
         if self.core.gauges().0 > 0 || self.core.has_spares() {
             at_most(Duration::from_millis(HOUSEKEEPING_MS));
         }
-        if !scratch.carried.is_empty() || self.core.has_dirty() {
+        let has_work = self.core.has_held_work() || self.core.has_relieved() || self.core.goes_on();
+        if !scratch.carried.is_empty() || self.core.has_dirty() || has_work {
             at_most(Duration::ZERO);
         }
         if timeout == Some(Duration::ZERO) {

@@ -57,7 +57,6 @@ impl EventLoop {
             counters.pauses += u64::from(over);
             counters.memory_pauses += u64::from(!over);
             if over {
-                scratch.paused.push(id);
                 return Ok(());
             }
             scratch.hunger.waiting.push(id);
@@ -85,25 +84,16 @@ impl EventLoop {
 
     /// Reads again from connections that have got below their limit or for which memory has returned.
     pub(super) fn resume_paused(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        if !scratch.paused.is_empty() {
-            let paused = std::mem::take(&mut scratch.paused);
-            for id in paused {
-                let waits = self.core.connection_mut(id).is_some_and(|connection| connection.waits_for_long);
-                if waits || self.core.is_full(id) {
-                    scratch.paused.push(id);
-                    continue;
-                }
-                if let Some(connection) = self.core.connection_mut(id) {
-                    connection.paused = false;
-                    connection.wanted_input = 0;
-                }
-                if self.core.continue_input(id) {
-                    self.regulate(id, scratch)?;
-                } else {
-                    scratch.closing.push(id);
-                }
+        let mut relieved = std::mem::take(&mut scratch.relieved);
+        self.core.take_relieved(&mut relieved);
+        for id in relieved.drain(..) {
+            match self.core.relieve(id) {
+                Some(true) => self.regulate(id, scratch)?,
+                Some(false) => scratch.closing.push(id),
+                None => {}
             }
         }
+        scratch.relieved = relieved;
         let now_ms = self.core.steady_ms();
         if !scratch.hunger.is_empty() && now_ms >= scratch.hunger.next_look_ms {
             scratch.hunger.next_look_ms = now_ms + 1;
