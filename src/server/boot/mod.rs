@@ -1,6 +1,7 @@
 //! Start and stop: opens the store, starts the threads, says when it serves, and takes everything down in order.
 
 mod open;
+mod watchdog;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +56,7 @@ use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
 use self::open::{bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
+use self::watchdog::Watchdog;
 
 /// How often the main thread looks whether the log failed.
 const WATCH: Duration = Duration::from_millis(250);
@@ -244,9 +246,12 @@ impl Running {
             logging::flush(Duration::from_millis(200));
             std::process::exit(ExitStatus::LogWriteFailed as i32);
         }
+        let watchdog = Watchdog::of_stop();
         signals::notify("STOPPING=1");
         signals::exit_on_second_signal(ExitStatus::Interrupted as i32);
-        self.stop()
+        let status = self.stop();
+        drop(watchdog);
+        status
     }
 
     fn stop(self) -> ExitCode {
