@@ -61,6 +61,15 @@ impl Input {
         self.bytes.capacity()
     }
 
+    /// Gives memory back, but for `keep_bytes`, when there are no bytes.
+    pub fn shrink(&mut self, keep_bytes: usize) {
+        if self.is_empty() {
+            self.bytes.clear();
+            self.used = 0;
+            self.bytes.shrink_to(keep_bytes);
+        }
+    }
+
     /// Gives the memory away.
     pub fn into_memory(self) -> Vec<u8> {
         self.bytes

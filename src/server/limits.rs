@@ -63,6 +63,10 @@ pub const FINISHER_MS: u64 = 1_000;
 /// A buffer that has grown beyond this is given back once it is empty.
 pub const KEEP_BUFFER_BYTES: usize = 256 << 10;
 
+/// What a buffer of a connection may keep that has been silent for a second: very many connections that were busy once, such as
+/// consumers that have caught up, must not keep memory that no budget counts.
+pub const SILENT_BUFFER_BYTES: usize = 16 << 10;
+
 /// Memory of input buffers that a shard keeps for the next large frames while they come: asking the kernel for it anew, and
 /// giving it back, takes longer than storing the frame.
 pub const SPARE_INPUT_BYTES: usize = 16 << 20;

@@ -189,6 +189,10 @@ impl EventLoop {
                 }
             }
             let Some(connection) = self.core.connection_mut(id) else { continue };
+            if now_ms.saturating_sub(connection.last_active_ms) >= HOUSEKEEPING_MS {
+                connection.outbox.shrink(limits::SILENT_BUFFER_BYTES);
+                connection.input.shrink(limits::SILENT_BUFFER_BYTES);
+            }
             let is_idle = now_ms.saturating_sub(connection.last_active_ms) > self.idle_connection_ms;
             let is_late = connection.is_mid_frame()
                 && !connection.paused
