@@ -1,6 +1,9 @@
 //! The flush thread on a disk that fails: what it claims afterwards, and what the next start makes of it.
 
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 
@@ -8,8 +11,9 @@ use ringmq::config::Layers;
 use ringmq::server::event_loop::Lifecycle;
 use ringmq::server::flush_thread::{FlushRequest, FlushThread};
 use ringmq::server::shared::Shared;
+use ringmq_shards::disk::{DiskFile, LockOutcome, OpenOptions};
 use ringmq_shards::probe::Registry;
-use ringmq_shards::recovery::queue_flushed;
+use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::{StorePaths, queue_offsets::QueueOffsets};
 use ringmq_shards::runtime::{Mailbox, WakeHandle};
 use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDisk, SimRandom};
@@ -18,12 +22,77 @@ use ringmq_shards::types::PhysicalOffset;
 use super::crash::{Life, Past, open, power_on};
 use super::world::Mode;
 
+/// A file that notes at each write whether shards knew of a failure by then.
+struct Watched {
+    file: Box<dyn DiskFile>,
+    lifecycle: Arc<Lifecycle>,
+    known_at_writes: Arc<Mutex<Vec<bool>>>,
+}
+
+impl DiskFile for Watched {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let known = self.lifecycle.failed.load(Ordering::Acquire);
+        self.known_at_writes.lock().expect("one thread").push(known);
+        self.file.write_all_at(data, offset)
+    }
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.file.allocate(length)
+    }
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.file.set_length(length)
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn start_write_back(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.file.start_write_back(offset, length)
+    }
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.file.data_from(offset)
+    }
+    fn try_lock(&self) -> io::Result<LockOutcome> {
+        self.file.try_lock()
+    }
+    fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.file.drop_cached(offset, length)
+    }
+    fn expect_scattered_reads(&self) -> io::Result<()> {
+        self.file.expect_scattered_reads()
+    }
+    fn is_cached(&self, offset: u64, length: u64) -> io::Result<bool> {
+        self.file.is_cached(offset, length)
+    }
+    fn raw_fd(&self) -> Option<RawFd> {
+        self.file.raw_fd()
+    }
+}
+
 /// The flush thread's last round on what a life has written. True when all of it worked, and whether it failed for good.
 fn stop_in_order(life: Life) -> (bool, bool) {
+    let (is_complete, has_failed, _) = stop_watched(life);
+    (is_complete, has_failed)
+}
+
+/// The same, and for each write of the note about queue files whether shards knew of a failure by then.
+fn stop_watched(life: Life) -> (bool, bool, Vec<bool>) {
     let Life { disk, storage, writer, view, catch_up, .. } = life;
     let config = Layers::default().build().expect("the defaults are a configuration");
     let shared = Arc::new(Shared::new(&config, 1, 4 << 30, 32 << 10, 64 << 20));
     let lifecycle = Arc::new(Lifecycle::default());
+    let known_at_writes = Arc::default();
+    let options = OpenOptions { create: true, ..OpenOptions::default() };
+    let watched = Watched {
+        file: disk.open(&storage.paths.queue_flushed(), options).expect("it opens"),
+        lifecycle: Arc::clone(&lifecycle),
+        known_at_writes: Arc::clone(&known_at_writes),
+    };
+    let queue_flushed = QueueFlushedFile::of_file(Box::new(watched), queue_flushed::boot_id(disk.as_ref()));
     let (mailbox_sender, _mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
     let (requests, receiver) = sync_channel(4);
     let (done, finished) = channel();
@@ -38,7 +107,7 @@ fn stop_in_order(life: Life) -> (bool, bool) {
         queues: Arc::clone(&storage.queues),
         paths: storage.paths.clone(),
         queue_offsets: Arc::clone(&storage.queue_offsets),
-        queue_flushed: storage.queue_flushed,
+        queue_flushed,
         writer: mailbox_sender,
         checkpoint_file: storage.checkpoint_file,
         checkpoint: storage.checkpoint,
@@ -53,7 +122,8 @@ fn stop_in_order(life: Life) -> (bool, bool) {
     };
     thread.run();
     let is_complete = finished.try_recv().unwrap_or(false);
-    (is_complete, lifecycle.failed.load(Ordering::Acquire))
+    let known = known_at_writes.lock().expect("one thread").clone();
+    (is_complete, lifecycle.failed.load(Ordering::Acquire), known)
 }
 
 /// What the note about queue files says to a start under the running kernel.
@@ -125,6 +195,17 @@ fn a_failed_sync_of_queue_files_is_final() {
     assert_eq!(stop_in_order(life), (false, true));
     assert_eq!((trusted(&disk), durable(&disk)), (None, before));
     recovers(&disk.kill(), &past);
+}
+
+/// Goal: shards know of a failure before the flush thread turns to the disk again, which may not answer: they would go on to
+/// acknowledge. Method: the EIO, and a look at what they know whenever the note is written.
+#[test]
+fn a_failure_is_told_before_the_disk_is_asked_again() {
+    let (disk, life, _past) = written();
+    fail_queue_syncs(&disk);
+    let (is_complete, has_failed, known_at_writes) = stop_watched(life);
+    assert!(!is_complete && has_failed);
+    assert_eq!(known_at_writes.last(), Some(&true));
 }
 
 /// Goal: a process that died with a failed sync of queue files cannot take the note back; the next one finds out by the disk

@@ -14,6 +14,7 @@ mod pulls;
 mod remote;
 mod sends;
 mod spare_inputs;
+mod waits;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -503,76 +504,6 @@ impl ShardCore {
         !self.spare_inputs.is_empty()
     }
 
-    /// Requests that waited for the log, or for this turn, are tried again. Each turn begins with another connection, and none
-    /// has more than its share executed, so that whoever has sent most does not take all the room.
-    pub fn retry_blocked(&mut self, broken: &mut Vec<SlotId>) {
-        self.goes_on = false;
-        if self.blocked.is_empty() {
-            return;
-        }
-        let mut blocked = std::mem::replace(&mut self.blocked, std::mem::take(&mut self.spare_blocked));
-        blocked.rotate_left(1);
-        for id in blocked.drain(..) {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.is_blocked = false;
-                connection.wanted_input = 0;
-                if !self.continue_input(id) {
-                    broken.push(id);
-                } else if self.is_full(id) {
-                    self.park(id);
-                } else {
-                    self.note_relief(id);
-                }
-            }
-        }
-        self.spare_blocked = blocked;
-    }
-
-    /// What has arrived already is looked at again when answers have been taken.
-    fn park(&mut self, id: SlotId) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.is_parked = true;
-        }
-    }
-
-    /// Moves the names of connections to `out` that may not have to be kept from being read any longer; see
-    /// [`ShardCore::relieve`].
-    pub fn take_relieved(&mut self, out: &mut Vec<SlotId>) {
-        out.append(&mut self.relieved);
-        for id in out.iter() {
-            if let Some(connection) = self.connections.get_mut(*id) {
-                connection.is_relieved = false;
-            }
-        }
-    }
-
-    /// Whether there are any.
-    pub fn has_relieved(&self) -> bool {
-        !self.relieved.is_empty()
-    }
-
-    /// Looks at the input of a connection that was at its limit. `None` when it still is, else whether it may stay open.
-    pub fn relieve(&mut self, id: SlotId) -> Option<bool> {
-        if !self.can_go_on(id) {
-            return None;
-        }
-        let connection = self.connections.get_mut(id)?;
-        connection.paused = false;
-        connection.is_parked = false;
-        connection.wanted_input = 0;
-        Some(self.continue_input(id))
-    }
-
-    /// Whether requests wait for the next turn, and for nothing else.
-    pub fn goes_on(&self) -> bool {
-        self.goes_on
-    }
-
-    /// Whether requests wait for room in the log.
-    pub fn has_blocked(&self) -> bool {
-        !self.blocked.is_empty()
-    }
-
     /// Cuts frames off the front of `bytes` and executes them; gives the number of bytes used, `None` when the connection
     /// is broken. It ends behind the frame with which it has executed `most` bytes, or the turn has looked at enough queue entries.
     fn parse(&mut self, id: SlotId, bytes: &[u8], most: usize) -> Option<usize> {
@@ -627,18 +558,6 @@ impl ShardCore {
         Some(used)
     }
 
-    /// What else has arrived is for the next turn.
-    fn postpone(&mut self, id: SlotId) {
-        self.goes_on = true;
-        self.list_blocked(id);
-    }
-
-    fn block(&mut self, id: SlotId) {
-        let Some(connection) = self.connections.get(id) else { return };
-        self.counters.blocked += u64::from(!connection.waits_for_long);
-        self.list_blocked(id);
-    }
-
     /// Any number of peers may send rubbish: their connections are counted, and one of them is described now and then.
     fn log_malformed(&mut self, what: &str, error: &dyn std::fmt::Display) {
         let now_ms = self.steady_ms();
@@ -646,14 +565,6 @@ impl ShardCore {
             self.next_malformed_line_ms = now_ms + limits::MALFORMED_LINE_MS;
             let closed = self.counters.protocol_errors + 1;
             tracing::info!(%error, closed, "close a connection whose {what}");
-        }
-    }
-
-    fn list_blocked(&mut self, id: SlotId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if !connection.is_blocked {
-            connection.is_blocked = true;
-            self.blocked.push(id);
         }
     }
 
