@@ -5,12 +5,12 @@
 mod broker;
 
 use std::collections::HashSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use broker::{Broker, Store, wait_for};
-use ringmq::client::Message;
+use ringmq::client::{Message, PullStatus};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
@@ -90,6 +90,17 @@ fn a_connection_over_its_bytes_in_flight_is_not_read() {
     assert!(value(&page(&metrics), "ringmq_read_pauses_total") >= 1.0);
 }
 
+/// The next frame.
+fn read_frame(stream: &mut impl Read) -> Command {
+    let mut frame = vec![0; 4];
+    stream.read_exact(&mut frame).expect("a frame");
+    let length = u32::from_be_bytes(frame[..].try_into().expect("four bytes"));
+    frame.resize(4 + length as usize, 0);
+    stream.read_exact(&mut frame[4..]).expect("the rest of it");
+    let Ok(Split::Frame { frame, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { panic!("no frame") };
+    Command::decode(frame).expect("an answer")
+}
+
 /// Pipelines `count` requests on a connection that reads nothing for a while: the broker must stay small and serve others. Then
 /// all answers are read, which must come in order.
 fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &Command, count: i32) {
@@ -123,13 +134,7 @@ fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &C
         assert!(value(&shown, "ringmq_read_pauses_total") >= 1.0, "the connection is not read");
         broker.client().send_to(&queue, &Message::new("new")).expect("a new client is served");
         for opaque in 1..=count {
-            let mut frame = vec![0; 4];
-            deaf.read_exact(&mut frame).expect("an answer");
-            let length = u32::from_be_bytes(frame[..].try_into().expect("four bytes"));
-            frame.resize(4 + length as usize, 0);
-            deaf.read_exact(&mut frame[4..]).expect("the rest of it");
-            let Ok(Split::Frame { frame, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { panic!("no frame") };
-            let answer = Command::decode(frame).expect("an answer");
+            let answer = read_frame(&mut deaf);
             assert_eq!((answer.opaque, answer.code, answer.remark.as_deref()), (opaque, 0, None));
         }
         writer.join().expect("it ends").expect("everything was read");
@@ -161,6 +166,89 @@ fn unread_answers_of_look_ups_are_bounded() {
     let view = Command::request(request::VIEW_MESSAGE_BY_ID).with_ext("topic", "unread").with_ext("offset", 0);
     assert_unread_answers_are_bounded(&broker, &metrics, &view, 200);
     broker.assert_quiet(&[]);
+}
+
+#[test]
+fn unread_answers_of_pulls_are_bounded() {
+    // Goal: however many connections pull and read nothing, their answers together stay within the budget of buffers; others are
+    // served, and who reads in the end gets every answer. Method: 100 connections ask for 7 MB each, half of them from the ring and
+    // half from the files; the answers of one are read.
+    const CONNECTIONS: usize = 100;
+    const PULLS: i32 = 30;
+    // Memory that is no connection's: programs, stacks, blocks of cold reads, what the allocator keeps.
+    const SLACK_MIB: u64 = 64;
+    let mut store = Store::new();
+    let metrics = metrics_address();
+    let listen = format!("metrics_listen={metrics}");
+    // Little of what is not read stays with the kernel.
+    let sets = [SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=2", "serverSocketSndBufSize=65536", &listen];
+    let mut broker = store.start(&sets);
+    broker.topic("pulled", 1);
+    broker.topic("calm", 1);
+    broker.group("deaf");
+    let (queue, calm) = (broker.queue("pulled", 0), broker.queue("calm", 0));
+    let mut client = broker.client();
+    // Three times what the ring holds.
+    for _ in 0..192 {
+        client.send_to(&queue, &Message::new(vec![b'x'; 240 << 10])).expect("stored");
+    }
+    client.send_to(&calm, &Message::new("calm")).expect("stored");
+    let before = broker.resident_bytes();
+    let requests = |offset: i64| -> Vec<u8> {
+        let pull = |opaque: i32| {
+            let pull = Command::request(request::PULL_MESSAGE)
+                .with_ext("consumerGroup", "deaf")
+                .with_ext("topic", "pulled")
+                .with_ext("queueId", 0)
+                .with_ext("queueOffset", offset)
+                .with_ext("maxMsgNums", 32)
+                .with_ext("sysFlag", 4)
+                .with_ext("commitOffset", 0)
+                .with_ext("suspendTimeoutMillis", 0)
+                .with_ext("subscription", "*")
+                .with_ext("subVersion", 0)
+                .with_ext("expressionType", "TAG");
+            Command { opaque, ..pull }.encode()
+        };
+        (1..=PULLS).flat_map(pull).collect()
+    };
+    let (cold, tail) = (requests(0), requests(190));
+    let mut deaf: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|number| {
+            let mut stream = TcpStream::connect(broker.address()).expect("connected");
+            stream.write_all(if number % 2 == 0 { &cold } else { &tail }).expect("written");
+            stream
+        })
+        .collect();
+    let started = Instant::now();
+    let mut is_short = false;
+    while started.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        client.send_to(&calm, &Message::new("meanwhile")).expect("others are served");
+        let pulled = client.pull(&calm, 0, 1, 0).expect("others are served");
+        assert_eq!(pulled.status, PullStatus::Found);
+        assert!(asked.elapsed() < Duration::from_secs(1), "that took {:?}", asked.elapsed());
+        let shown = page(&metrics);
+        let (used, budget) =
+            (value(&shown, "ringmq_limit_buffer_bytes_used"), value(&shown, "ringmq_limit_buffer_bytes"));
+        assert!(used <= budget, "{used} of {budget} bytes in buffers");
+        is_short |= used > budget / 2.0;
+        let grown = broker.resident_bytes().saturating_sub(before) >> 20;
+        assert!(grown <= (budget as u64 >> 20) + SLACK_MIB, "{grown} MiB more");
+    }
+    assert!(is_short, "the connections ask for more than there is");
+    let one = deaf.swap_remove(1);
+    let mut reader = BufReader::new(one);
+    for opaque in 1..=PULLS {
+        let answer = read_frame(&mut reader);
+        // A message that is longer than what may be given while memory is short is refused with 2.
+        assert!(answer.opaque == opaque && [0, 2].contains(&answer.code), "{} {}", answer.opaque, answer.code);
+    }
+    drop((reader, deaf));
+    wait_for("free memory", || (value(&page(&metrics), "ringmq_limit_buffer_bytes_used") < 1e6).then_some(()));
+    let pulled = client.pull(&queue, 0, 32, 0).expect("served");
+    assert_eq!(pulled.messages().count(), 1);
+    broker.assert_quiet(&["memory for requests and answers is short"]);
 }
 
 #[test]

@@ -242,3 +242,19 @@ fn every_file_says_what_it_is_for() {
     let silent = sources().into_iter().filter(|source| !source.is_test() && !source.text.starts_with("//!"));
     report("a file opens with what it is for", &silent.map(|source| source.path).collect::<Vec<_>>());
 }
+
+#[test]
+fn the_readme_names_metrics_that_exist() {
+    // Goal: no metric in the README that the page does not have. Method: each name in it, looked up in the table of metrics.
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("it is there");
+    let (readme, table) = (read("README.md"), read("shards/probe/table.rs"));
+    let words = readme.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+    let named: Vec<&str> = words.filter(|word| word.starts_with("ringmq_")).collect();
+    assert!(!named.is_empty());
+    let unknown: Vec<String> = named
+        .iter()
+        .filter(|name| !table.contains(&format!("\"{name}\"")))
+        .map(|name| format!("README.md: {name}"))
+        .collect();
+    report("metrics that do not exist", &unknown);
+}

@@ -6,6 +6,7 @@
 
 use crate::judge::{MOST_BUSY_SHARE, confirmed_rate, target_failures};
 use crate::report::groups::{self, Figure, Group, GroupKey, groups};
+use crate::report::section::syscalls_at_knee;
 use crate::result::{Curve, Distribution, Durability, EndToEnd, Goal, ResultSet, RunRecord, RunRole, RunStatus};
 
 /// Names that `publish` gives to workloads without what is to be judged.
@@ -267,6 +268,15 @@ impl<'a> Judge<'a> {
         self.add("P9", "memory of an idle connection: at most 16 KiB", false, Some(16.0), each, "KiB");
     }
 
+    /// What a message costs at the highest rate that held.
+    fn cost(&mut self) {
+        let curves =
+            self.set.curves.iter().filter(|curve| curve.system == "ringmq" && curve.durability == Some(Durability::D1));
+        let calls = curves.filter_map(|curve| syscalls_at_knee(self.set, curve)).reduce(f64::max).map(Measured::of);
+        let rule = "at the highest rate that held, D1: system calls per message at most";
+        self.add("P11", rule, false, Some(0.2), calls, "calls");
+    }
+
     /// What the generator can do beside what was needed of it.
     fn generator(&mut self) {
         let Some(headroom) = self.set.headroom.first() else { return };
@@ -340,6 +350,7 @@ pub fn goals(set: &ResultSet) -> Vec<Goal> {
     judge.neighbours();
     judge.against_java(Durability::D1);
     judge.against_java(Durability::D2);
+    judge.cost();
     judge.generator();
     judge.goals
 }
@@ -476,6 +487,20 @@ mod tests {
         assert_eq!(rates(&set).1, Some(8.0));
         set.curves[0].knee_rate_per_s = None;
         assert_eq!(rates(&set).1, Some(0.0));
+    }
+
+    /// Goal: system calls are judged where they were counted at the knee, and nowhere else. Method: the example without and with a run
+    /// that counts them, at another rate and at the knee.
+    #[test]
+    fn system_calls_are_judged_at_the_knee() {
+        let mut set = example::result_set();
+        let of = |set: &ResultSet| goals(set).into_iter().find(|goal| goal.id == "P11").and_then(|goal| goal.measured);
+        for (rate, wanted) in [(10_000.0, None), (80_000.0, Some(0.5))] {
+            let mut run = example::run("ringmq", 1, RunRole::Counting, rate, 60_000);
+            run.cost.syscalls_per_message = Some(0.5);
+            set.runs.push(run);
+            assert_eq!(of(&set), wanted);
+        }
     }
 
     /// Goal: the generator is judged against fixed rates, against all rates, and at the knee. Method: a limit of 4 times the

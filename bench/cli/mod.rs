@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and the exit codes.
 
 mod canonical;
+mod distances;
 mod floors;
 mod goals;
 mod options;
@@ -22,7 +23,7 @@ use thiserror::Error;
 
 use crate::compare::{LEAST_RUNS, Thresholds, compare, differences};
 use crate::host::pinning;
-use crate::judge::SloError;
+use crate::judge::{SLO_GRAMMAR, SloError};
 use crate::peers::PeerError;
 use crate::plan::PlanError;
 use crate::result::{EnvironmentRecord, ResultDirectory, ResultError, ResultSet};
@@ -201,6 +202,10 @@ fn explain(name: &str, is_json: bool) -> Result<u8, CliError> {
     let (generator, broker) = pinning::default_layout(&cores);
     let generator = generator.map_or_else(|| "any core".to_owned(), |core| format!("core {core}"));
     println!("here:   generator on {generator}, brokers that it starts on cores {}\n", pinning::format_cores(&broker));
-    println!("{}", text.trim_end());
+    println!("{}\n", text.trim_end());
+    println!("{SLO_GRAMMAR}");
+    if workload.consumers.is_none() {
+        println!("This workload has no consumers: conditions with e2e. are refused.");
+    }
     Ok(0)
 }

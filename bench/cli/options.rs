@@ -10,7 +10,7 @@ use super::CliError;
 use crate::drivers::file::AppendMode;
 use crate::drivers::null::{Behaviour, Fault, Idle};
 use crate::host::pinning;
-use crate::judge::parse_slo;
+use crate::judge::{SLO_GRAMMAR, check_receivable, parse_slo};
 use crate::peers::{Flush, Peer};
 use crate::result::{LoopKind, Slo};
 use crate::runner::{Layout, Target};
@@ -151,7 +151,7 @@ pub struct RunOptions {
     pub target: TargetOptions,
     #[command(flatten)]
     pub changes: Changes,
-    /// Conditions, such as 'p99<=1ms,errors=0', or a file with them
+    /// Conditions, such as 'p99<=1ms,e2e.p99<=2ms,errors=0', or a file with them (see below)
     #[arg(long, value_name = "CONDITIONS")]
     pub slo: Option<String>,
     /// Runs, one after another (a broker that is started is started anew for each)
@@ -167,7 +167,7 @@ pub struct SweepOptions {
     pub target: TargetOptions,
     #[command(flatten)]
     pub changes: Changes,
-    /// Conditions, such as 'p99<=1ms,p999<=5ms,errors=0,backlog<=1s', or a file with them
+    /// Conditions, such as 'p99<=1ms,p999<=5ms,errors=0,backlog<=1s', or a file with them (see below)
     #[arg(long, value_name = "CONDITIONS")]
     pub slo: String,
     /// First rate
@@ -201,7 +201,7 @@ pub struct VersusOptions {
     /// Fixed rates of the quick plan
     #[arg(long, default_values_t = [1000.0, 5000.0], value_delimiter = ',', value_name = "N,N")]
     pub rates: Vec<f64>,
-    /// What a knee must hold
+    /// What a knee must hold (see below)
     #[arg(long, default_value = "p99<=10ms,errors=0,backlog<=1s", value_name = "CONDITIONS")]
     pub slo: String,
     /// Go on with the interrupted plan in this result directory
@@ -223,7 +223,7 @@ pub struct VersusOptions {
 
 #[derive(Debug, Args)]
 pub struct PublishOptions {
-    /// Below 8 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
+    /// Below 9 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
     #[arg(long)]
     pub quick: bool,
     /// Factor for the length of all runs
@@ -235,6 +235,9 @@ pub struct PublishOptions {
     /// Publish this finished result of an earlier `publish` instead of measuring
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
+    /// Known causes of distances to the floors, named by their rows in the table
+    #[arg(long, default_value = "bench/causes.toml", value_name = "FILE")]
+    pub causes: PathBuf,
     /// Folder of the published set; what is there is replaced
     #[arg(long, default_value = "bench/results", value_name = "DIR")]
     pub into: PathBuf,
@@ -247,13 +250,17 @@ pub struct PublishOptions {
 #[derive(Debug, Subcommand)]
 pub enum CommandLine {
     /// Run a workload against a target
+    #[command(after_help = SLO_GRAMMAR)]
     Run(RunOptions),
     /// Find the highest rate at which conditions hold, and the whole rate-latency curve
+    #[command(after_help = SLO_GRAMMAR)]
     Sweep(SweepOptions),
     /// Compare two brokers that are started in turn on fresh stores
+    #[command(after_help = SLO_GRAMMAR)]
     Versus(VersusOptions),
     /// Measure RingMQ beside Apache RocketMQ and the floors (below 30 minutes), keep the result in the source tree, and write
     /// the README's section on performance from it
+    #[command(after_help = SLO_GRAMMAR)]
     Publish(PublishOptions),
     /// Compare two results, or folders of results
     Compare {
@@ -457,15 +464,18 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, CliError> {
     addresses.next().ok_or_else(|| unresolved("the name has no address".to_owned()))
 }
 
-/// Reads conditions from the text itself or from the file it names.
+/// Reads conditions on a workload from the text itself or from the file it names.
 ///
 /// # Errors
-/// They are none.
-pub fn read_slo(text: &str) -> Result<Slo, CliError> {
-    if Path::new(text).is_file() {
+/// They are none, or the workload has not what they ask for.
+pub fn read_slo(text: &str, workload: &Workload) -> Result<Slo, CliError> {
+    let slo = if Path::new(text).is_file() {
         let content =
             std::fs::read_to_string(text).map_err(|error| CliError::Usage(format!("read {text}: {error}")))?;
-        return Ok(parse_slo(&content)?);
-    }
-    Ok(parse_slo(text)?)
+        parse_slo(&content)?
+    } else {
+        parse_slo(text)?
+    };
+    check_receivable(&slo, &workload.name, workload.consumers.is_some())?;
+    Ok(slo)
 }

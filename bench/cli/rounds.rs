@@ -12,6 +12,8 @@ use crate::workload::Workload;
 
 /// Load before measuring for a broker without a compiler at run time: pages and caches, no more.
 const NATIVE_CONDITIONING_S: f64 = 3.0;
+/// Length of a run that counts system calls, and of its warm-up.
+pub const COUNTING_S: (f64, f64) = (1.0, 0.3);
 /// Warm-ups shorter than this cannot be judged as steady, so they have one length.
 const JUDGED_WARM_UP_S: f64 = 10.0;
 
@@ -52,7 +54,17 @@ pub fn half(slower_knee_per_s: f64) -> f64 {
     round(slower_knee_per_s / 2.0)
 }
 
-fn is_done(session: &Session<'_>, side: &Side<'_>, number: u32, shape: &Workload) -> bool {
+/// The shapes of runs that count system calls: nothing is read back, for their times are in no figure.
+pub fn counting(shapes: &[Workload]) -> Vec<Workload> {
+    let counting = |shape: &Workload| {
+        let mut shape = timed(shape, COUNTING_S.0, COUNTING_S.1);
+        shape.load.verify = false;
+        shape
+    };
+    shapes.iter().map(counting).collect()
+}
+
+fn is_done(session: &Session<'_>, side: &Side<'_>, (number, role): (u32, RunRole), shape: &Workload) -> bool {
     let rate = shape.load.rate_per_s;
     session.set.runs.iter().any(|run| {
         let is_rate = run.parameters.target_rate_per_s.is_none_or(|target| (target - rate).abs() <= rate * 1e-6);
@@ -61,17 +73,27 @@ fn is_done(session: &Session<'_>, side: &Side<'_>, number: u32, shape: &Workload
             && run.durability == Some(side.durability())
             && run.round == number
             && is_rate
-            && run.role == RunRole::Measured
+            && run.role == role
     })
 }
 
-/// One broker on a fresh store under each shape that the set does not have yet.
+/// One broker on a fresh store under each shape that the set does not have yet; after those, under the ones for which its system calls
+/// are counted: that slows them down, so it is no part of a measured run.
 ///
 /// # Errors
 /// It does not start, or a run never began.
-pub fn turn(session: &mut Session<'_>, side: &Side<'_>, number: u32, shapes: &[Workload]) -> Result<(), CliError> {
-    let missing: Vec<&Workload> = shapes.iter().filter(|shape| !is_done(session, side, number, shape)).collect();
-    let Some(first) = missing.first().filter(|_| !session.is_stopped()) else { return Ok(()) };
+pub fn turn(
+    session: &mut Session<'_>,
+    side: &Side<'_>,
+    number: u32,
+    shapes: &[Workload],
+    counted: &[Workload],
+) -> Result<(), CliError> {
+    let all = shapes.iter().map(|shape| (shape, RunRole::Measured));
+    let all = all.chain(counted.iter().map(|shape| (shape, RunRole::Counting)));
+    let missing: Vec<(&Workload, RunRole)> =
+        all.filter(|(shape, role)| !is_done(session, side, (number, *role), shape)).collect();
+    let Some(&(first, _)) = missing.first().filter(|_| !session.is_stopped()) else { return Ok(()) };
     let name = format!("{}-{}-{number}", side.peer.name(), side.durability().name());
     session.with_broker((side.peer, side.flush), side.settings.to_vec(), &name, |session, broker| {
         let base = Request {
@@ -80,11 +102,11 @@ pub fn turn(session: &mut Session<'_>, side: &Side<'_>, number: u32, shapes: &[W
             ..Request::of_broker(broker, side.peer, side.flush, first, RunRole::Measured)
         };
         session.condition(&base, side.conditioning_s())?;
-        for shape in missing {
+        for (shape, role) in missing {
             if session.is_stopped() {
                 break;
             }
-            session.run(&Request { workload: shape, target: base.target.clone(), ..base })?;
+            session.run(&Request { workload: shape, role, target: base.target.clone(), ..base })?;
         }
         Ok(())
     })

@@ -17,7 +17,7 @@ use crate::judge::exit_code;
 use crate::peers::{Broker, Flush, Peer, PeerOptions};
 use crate::result::{
     Durability, Headroom, INTERRUPTED, LoopKind, RESULT_SCHEMA, ResultDirectory, ResultSet, RunRecord, RunRole,
-    RunStatus, SetKind, SetStatus, SystemRecord, ToolRecord,
+    RunStatus, SetKind, SetStatus, SystemRecord, ToolRecord, hlog_name, phases_hlog_name,
 };
 use crate::runner::{Layout, ProgressLine, RunSpec, Target, note, run};
 use crate::units;
@@ -143,6 +143,7 @@ impl<'a> Session<'a> {
             curves: Vec::new(),
             headroom: Vec::new(),
             goals: Vec::new(),
+            distances: Vec::new(),
         };
         Session::over(common, directory, set, layout)
     }
@@ -158,6 +159,8 @@ impl<'a> Session<'a> {
         let directory = ResultDirectory::open(path);
         let mut set = directory.read_result()?;
         set.status = SetStatus::Partial { reason: "it has not come to its end".to_owned() };
+        // What is added has the members of this program.
+        RESULT_SCHEMA.clone_into(&mut set.schema);
         keep_whole(&mut set);
         Session::over(common, directory, set, layout)
     }
@@ -295,6 +298,7 @@ impl<'a> Session<'a> {
             RunRole::ConfirmFull => "confirm",
             RunRole::ConfirmEighty => "confirm80",
             RunRole::Headroom => "headroom",
+            RunRole::Counting => "count",
         };
         let rate = match request.workload.load.loop_kind {
             LoopKind::Open => format!("-{:.0}", request.workload.load.rate_per_s),
@@ -325,7 +329,7 @@ impl<'a> Session<'a> {
             layout: &self.layout,
             broker_pid: request.broker_pid,
             metrics: request.metrics,
-            counts_syscalls: self.common.count_syscalls,
+            counts_syscalls: self.common.count_syscalls || request.role == RunRole::Counting,
             deletes_topics: request.deletes_topics,
             slo: self.set.slo.as_ref(),
         }
@@ -363,8 +367,10 @@ impl<'a> Session<'a> {
         let request = Request { workload: &workload, target: request.target.clone(), ..*request };
         let spec = self.spec(&request, format!("{}-conditioning", request.system));
         run(&spec, &self.directory, self.stop, &self.progress)?;
-        // Its log would be taken for a result.
-        let _ = std::fs::remove_file(self.directory.file(&crate::result::hlog_name(&spec.id)));
+        // Its logs would be taken for a result.
+        for name in [hlog_name(&spec.id), phases_hlog_name(&spec.id)] {
+            let _ = std::fs::remove_file(self.directory.file(&name));
+        }
         let said = format!("{seconds:.0} s of saturate-16x1 after each start");
         if let Some(system) = self.set.systems.iter_mut().find(|system| system.name == request.system)
             && !system.runtime.contains(&said)

@@ -110,7 +110,7 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
     options.changes.apply(&mut workload)?;
     let target = parse_target(&options.target.target, &common.store_folder())?;
     check_served(&workload, &target)?;
-    let slo = options.slo.as_deref().map(read_slo).transpose()?;
+    let slo = options.slo.as_deref().map(|slo| read_slo(slo, &workload)).transpose()?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
     let starts = matches!(target, NamedTarget::Start(_) | NamedTarget::Ready(Target::Null(_)));
     let mut session = Session::begin(common, SetKind::Run, &format!("run-{}", workload.name), starts)?;

@@ -1,9 +1,9 @@
 //! What the terminal shows: one line per run while they come, ten lines at the end.
 
 use crate::judge::confirmed_rate;
-use crate::report::groups::{Figure, Group, groups, is_usable};
+use crate::report::groups::{Figure, Group, errors_text, groups, is_usable};
 use crate::report::share_at_knee;
-use crate::result::{Distribution, Durability, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
+use crate::result::{Distribution, Durability, LoopKind, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
 use crate::units;
 
 /// Lines of a summary, the path of the report included.
@@ -79,6 +79,7 @@ fn group_line(set: &ResultSet, group: &Group<'_>) -> String {
         let receipt = median(&|run| run.end_to_end.as_ref().map(|receipt| float(receipt.distribution.p50_ns)));
         text += &format!("  receipt p50 {}", units::duration(receipt));
     }
+    text += &format!("  errors {}", errors_text(&group.runs));
     if group.runs.len() > 1 {
         text += &format!("  {usable} of {} runs", group.runs.len());
     }
@@ -164,6 +165,11 @@ fn tail(set: &ResultSet) -> Vec<String> {
     let hiccups: Vec<String> = ["broker", "generator"].into_iter().filter_map(hiccup).collect();
     let busiest = set.runs.iter().filter(|run| run.role == RunRole::Measured).map(|run| run.generator.busy_share);
     let mut generator = format!("generator busy {}", units::percent(busiest.fold(0.0, f64::max)));
+    let open =
+        set.runs.iter().filter(|run| run.role == RunRole::Measured && run.parameters.loop_kind == LoopKind::Open);
+    if let Some(late_ns) = open.map(|run| run.generator.own_lag.p99_ns).max() {
+        generator += &format!(", on time within {} (p99)", units::nanoseconds(late_ns));
+    }
     if let Some(headroom) = set.headroom.first() {
         generator += &format!(", {}/s against echo", units::count(headroom.null_rate_per_s));
     }
@@ -199,6 +205,11 @@ mod tests {
         assert!(lines.len() < LINES, "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains("2 lost")), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains("ringmq") && line.contains("floor")), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("on time within")), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("ringmq") && line.contains("errors 0")), "{lines:#?}");
+        let mut failing = set.clone();
+        failing.runs.iter_mut().filter(|run| run.system == "ringmq").for_each(|run| run.operations[0].errors = 7);
+        assert!(summary(&failing).iter().any(|line| line.contains("errors 21 of 60,000")), "{:#?}", summary(&failing));
         let lossy = set.runs.iter().find(|run| run.integrity.is_violated()).unwrap();
         assert!(line(lossy).contains("MESSAGES LOST OR DAMAGED"));
     }

@@ -116,7 +116,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
     }
     let target = parse_target(&options.target.target, &common.store_folder())?;
     check_served(&workload, &target)?;
-    let slo = read_slo(&options.slo)?;
+    let slo = read_slo(&options.slo, &workload)?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
     let starts = matches!(target, NamedTarget::Start(_));
     let mut session = Session::begin(common, SetKind::Sweep, &format!("sweep-{}", workload.name), starts)?;

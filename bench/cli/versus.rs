@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::options::{Common, HeaderForm, PlanKind, VersusOptions, read_slo};
-use super::rounds::{Side, knee, timed, turn};
+use super::rounds::{Side, counting, knee, timed, turn};
 use super::search::round;
 use super::session::Session;
 use super::sweep::SweepPlan;
@@ -86,7 +86,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     if workload.load.loop_kind == LoopKind::Closed {
         return Err(CliError::Usage(format!("{} is a closed loop; versus needs rates", workload.name)));
     }
-    let slo = read_slo(&options.slo)?;
+    let slo = read_slo(&options.slo, &workload)?;
     let scope = Scope::of(options);
     let mut session = match &options.resume {
         Some(path) => Session::resume(common, path.clone())?,
@@ -128,8 +128,9 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
                 rates.iter().map(|_| timed(&workload, scope.measure_s, scope.warm_up_s)).collect();
             shapes.iter_mut().zip(&rates).for_each(|(shape, rate)| shape.load.rate_per_s = *rate);
             for pair in 1..=scope.pairs {
+                let counted = if pair == scope.pairs { counting(&shapes) } else { Vec::new() };
                 for &peer in &peers {
-                    turn(&mut session, &side(peer), pair, &shapes)?;
+                    turn(&mut session, &side(peer), pair, &shapes, &counted)?;
                 }
             }
         }

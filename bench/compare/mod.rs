@@ -17,11 +17,12 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::environment::HALT_POLL_FACT;
-use crate::judge::{confirmed_rate, doubts, is_refuted, target_failures};
+use crate::judge::{confirmed_rate, doubts, is_refuted, slo_text, target_failures};
 use crate::report::groups::{Figure, Group, groups};
 use crate::result::{Curve, Durability, EnvironmentRecord, ResultSet, RunRecord, RunRole, SetStatus, Slo};
 use crate::units;
 
+pub use bootstrap::hold;
 pub use text::table;
 
 /// Usable runs that each side needs.
@@ -200,6 +201,8 @@ pub struct Comparison {
     pub failures: Vec<String>,
     /// Runs of the candidate in which messages were lost, doubled, reordered, damaged or invented.
     pub violations: Vec<String>,
+    /// Loads in which operations were refused or given up, with how many on each side: no time of those is in a row.
+    pub errors: Vec<String>,
 }
 
 impl Comparison {
@@ -212,6 +215,7 @@ impl Comparison {
             notes: Vec::new(),
             failures: Vec::new(),
             violations: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
@@ -317,6 +321,8 @@ struct Cell {
     runs: usize,
     /// Runs that the system itself failed, with what they failed by.
     failed: Vec<String>,
+    /// Operations that failed, and all that were planned, in runs that count.
+    errors: (u64, u64),
     values: Vec<(Metric, Vec<f64>)>,
 }
 
@@ -350,6 +356,7 @@ impl Cell {
             shape: self.shape.clone(),
             runs: 0,
             failed: Vec::new(),
+            errors: (0, 0),
             values: Vec::new(),
         }
     }
@@ -411,6 +418,7 @@ fn cells(sets: &[ResultSet], system: Option<&str>) -> Vec<Cell> {
                     shape: knee_shape(set, curve),
                     runs: usize::from(knee.is_some()),
                     failed: failed.into_iter().collect(),
+                    errors: (0, 0),
                     values: vec![(Metric::Knee, knee.into_iter().collect())],
                 },
             );
@@ -440,6 +448,10 @@ fn cell_of(group: &Group<'_>, with_system: bool) -> Cell {
         shape: group.runs.first().map(|run| shape_of(run)),
         runs: group.usable().count(),
         failed: failed.collect(),
+        errors: group
+            .usable()
+            .filter_map(RunRecord::primary)
+            .fold((0, 0), |(errors, planned), operation| (errors + operation.errors, planned + operation.planned)),
         values,
     }
 }
@@ -451,6 +463,7 @@ fn add(cells: &mut Vec<Cell>, cell: Cell) {
     };
     known.runs += cell.runs;
     known.failed.extend(cell.failed);
+    known.errors = (known.errors.0 + cell.errors.0, known.errors.1 + cell.errors.1);
     for (metric, values) in cell.values {
         match known.values.iter_mut().find(|(other, _)| *other == metric) {
             Some((_, all)) => all.extend(values),
@@ -483,6 +496,14 @@ fn pair(baseline: &[Cell], candidate: &[Cell], thresholds: Thresholds, compariso
             }
             let candidate = &comparison.candidate;
             comparison.skipped.push(format!("{name}: runs that {candidate} failed are in no row: {failed}"));
+        }
+        let ((old_errors, old_planned), (new_errors, new_planned)) = (left.errors, right.errors);
+        if old_errors + new_errors > 0 {
+            let (name, baseline, candidate) = (left.name(), &comparison.baseline, &comparison.candidate);
+            comparison.errors.push(format!(
+                "{name}: {old_errors} of {old_planned} operations of {baseline} and {new_errors} of {new_planned} of {candidate} failed \
+                 in runs that count"
+            ));
         }
         for (metric, old) in &left.values {
             let Some((_, new)) = right.values.iter().find(|(other, _)| other == metric) else { continue };
@@ -558,22 +579,4 @@ fn row(cell: &Cell, metric: Metric, old: &[f64], new: &[f64], thresholds: Thresh
         candidate_runs: new.len(),
         verdict,
     })
-}
-
-/// An SLO in the form in which it is asked for.
-pub fn slo_text(slo: &Slo) -> String {
-    let times = [
-        ("p50", slo.p50_ns),
-        ("p99", slo.p99_ns),
-        ("p999", slo.p999_ns),
-        ("p9999", slo.p9999_ns),
-        ("max", slo.max_ns),
-        ("backlog", slo.backlog_ns),
-    ];
-    let mut parts: Vec<String> = times
-        .into_iter()
-        .filter_map(|(name, limit)| Some(format!("{name} ≤ {}", units::nanoseconds(limit?))))
-        .collect();
-    parts.extend(slo.errors.map(|errors| format!("errors ≤ {errors}")));
-    parts.join(", ")
 }

@@ -15,7 +15,7 @@ pub fn table(comparison: &Comparison) -> String {
             &comparison.baseline,
             &comparison.candidate,
             "ratio",
-            "95 %",
+            "interval",
             "verdict",
         ]
         .map(str::to_owned),
@@ -48,11 +48,20 @@ pub fn table(comparison: &Comparison) -> String {
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
+    if let Some(fewest) = comparison.rows.iter().map(|row| row.baseline_runs.min(row.candidate_runs)).min() {
+        let hold = super::hold(fewest);
+        text.push_str(&format!(
+            "intervals are made for 95 %; with {fewest} runs on a side they hold in {hold} of cases\n"
+        ));
+    }
     for failure in &comparison.failures {
         text.push_str(&format!("FAILED: {failure}\n"));
     }
     for violation in &comparison.violations {
         text.push_str(&format!("INTEGRITY: {violation}\n"));
+    }
+    for error in &comparison.errors {
+        text.push_str(&format!("errors: {error}\n"));
     }
     for note in &comparison.notes {
         text.push_str(&format!("other machine: {note}\n"));
@@ -68,6 +77,15 @@ mod tests {
     use super::super::inside;
     use super::*;
     use crate::result::example;
+
+    /// Goal: refusals that are few enough for a run to count are told beside its times. Method: the example, one run with three errors.
+    #[test]
+    fn errors_are_told() {
+        let mut set = example::result_set();
+        set.runs.iter_mut().find(|run| run.system == "ringmq").unwrap().operations[0].errors = 3;
+        let text = table(&inside(&set)[0]);
+        assert!(text.contains("0 of 60000 operations of java and 3 of 60000 of ringmq failed"), "{text}");
+    }
 
     /// Goal: the table is the committed one. Method: the example set's systems against each other.
     #[test]

@@ -178,13 +178,20 @@ fn failure_of(end: &End) -> Failure<'static> {
     if matches!(end, End::Broken(_)) { Failure::Connection } else { Failure::Timeout }
 }
 
+/// How far a plan has come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    /// The first operation that was not started.
+    next: usize,
+    /// The first one that the generator has not looked at since it was due; never below `next`.
+    seen: usize,
+}
+
 struct State {
     grid: Grid,
     busy_ns: u64,
     turn_began_ns: u64,
     next_progress_ns: u64,
-    /// When an operation last could not start because all places were taken; 0: never.
-    refused_ns: u64,
 }
 
 impl<D: Driver, C: Clock> Engine<'_, D, C> {
@@ -250,7 +257,6 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
             busy_ns: 0,
             turn_began_ns: outcome.began_ns,
             next_progress_ns: outcome.began_ns,
-            refused_ns: 0,
         };
         self.enter(PROBE, outcome);
         self.probe(settings, &mut state).map_err(|end| (PROBE, end))?;
@@ -275,9 +281,12 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         let allocations_before = allocations_of_this_thread();
         state.grid.restart(start_ns);
         state.busy_ns = 0;
-        let (next, ended) = match &settings.schedule {
-            Schedule::Open { plan, .. } => self.measure_open(&plan.times_ns, start_ns, end_ns, settings, &mut state),
-            Schedule::Closed => (0, self.measure_closed(start_ns, end_ns, settings, &mut state)),
+        let mut cursor = Cursor::default();
+        let ended = match &settings.schedule {
+            Schedule::Open { plan, .. } => {
+                self.measure_open(&plan.times_ns, &mut cursor, (start_ns, end_ns), settings, &mut state)
+            }
+            Schedule::Closed => self.measure_closed(start_ns, end_ns, settings, &mut state),
         };
         let ended_ns = self.clock.now_ns().clamp(start_ns, end_ns);
         outcome.allocations = allocations_of_this_thread() - allocations_before;
@@ -290,7 +299,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         if !matches!(ended, End::Done) {
             self.books.recorder.cut(ended_ns);
             if let Schedule::Open { plan, .. } = &settings.schedule {
-                self.fail_unstarted(&plan.times_ns[next..], start_ns, ended_ns, failure_of(&ended));
+                self.fail_unstarted(&plan.times_ns[cursor.next..], start_ns, ended_ns, failure_of(&ended));
             }
         }
         if let End::Broken(error) = ended {
@@ -299,10 +308,10 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
 
         self.enter(DRAIN, outcome);
         let plan = match &settings.schedule {
-            Schedule::Open { plan, .. } if matches!(ended, End::Done) => &plan.times_ns[next..],
+            Schedule::Open { plan, .. } if matches!(ended, End::Done) => &plan.times_ns[..],
             _ => &[],
         };
-        let drained = self.drain(plan, start_ns, settings, hooks, &mut state);
+        let drained = self.drain(plan, &mut cursor, start_ns, settings, hooks, &mut state);
         self.leave(outcome, "");
         if !matches!(ended, End::Done) {
             return Err((MEASURE, ended));
@@ -388,6 +397,7 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
 
     fn warm_up(&mut self, settings: &mut Settings, state: &mut State) -> Result<&'static str, End> {
         let start_ns = self.clock.now_ns();
+        self.books.recorder.begin_warm_up(start_ns);
         let mut next_window_ns = start_ns + SECOND_NS;
         let mut arrivals = match &mut settings.schedule {
             Schedule::Open { warm_up, .. } => Some(std::mem::replace(
@@ -427,46 +437,60 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         }
     }
 
-    /// Returns how many operations of the plan were started.
+    /// Starts what is due, a limited number in one turn. True if anything was started.
+    ///
+    /// Each operation has one lag of the generator's own: until it first looked at the operation after that was due. If all
+    /// places are taken then, the rest of the delay is the target's. So a generator that stood still is late with everything
+    /// that became due meanwhile, also with what finds no place because of the others that it was late with.
+    fn start_due(
+        &mut self,
+        times_ns: &[u64],
+        cursor: &mut Cursor,
+        start_ns: u64,
+        now_ns: u64,
+    ) -> Result<bool, DriverError> {
+        let due = |index: usize| times_ns.get(index).map(|at_ns| start_ns + at_ns).filter(|due_ns| *due_ns <= now_ns);
+        let mut did = false;
+        for _ in 0..STARTS_PER_TURN {
+            let Some(intended_ns) = due(cursor.next) else { break };
+            let actual_ns = self.clock.now_ns();
+            if !self.driver.start(intended_ns, self.books)? {
+                while let Some(intended_ns) = due(cursor.seen) {
+                    self.books.recorder.own_lag(intended_ns, actual_ns);
+                    cursor.seen += 1;
+                }
+                break;
+            }
+            if cursor.seen == cursor.next {
+                self.books.recorder.own_lag(intended_ns, actual_ns);
+                cursor.seen += 1;
+            }
+            self.books.recorder.plan(intended_ns);
+            cursor.next += 1;
+            did = true;
+        }
+        Ok(did)
+    }
+
     fn measure_open(
         &mut self,
         times_ns: &[u64],
-        start_ns: u64,
-        end_ns: u64,
+        cursor: &mut Cursor,
+        (start_ns, end_ns): (u64, u64),
         settings: &Settings,
         state: &mut State,
-    ) -> (usize, End) {
-        let mut next = 0;
+    ) -> End {
         loop {
             let now_ns = self.clock.now_ns();
-            let mut did = false;
-            for _ in 0..STARTS_PER_TURN {
-                let Some(at_ns) = times_ns.get(next) else { break };
-                let intended_ns = start_ns + at_ns;
-                if intended_ns > now_ns {
-                    break;
-                }
-                let actual_ns = self.clock.now_ns();
-                match self.driver.start(intended_ns, self.books) {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        state.refused_ns = now_ns;
-                        break;
-                    }
-                    Err(error) => return (next, End::Broken(error)),
-                }
-                if intended_ns > state.refused_ns {
-                    self.books.recorder.own_lag(intended_ns, actual_ns);
-                }
-                self.books.recorder.plan(intended_ns);
-                next += 1;
-                did = true;
-            }
+            let did = match self.start_due(times_ns, cursor, start_ns, now_ns) {
+                Ok(did) => did,
+                Err(error) => return End::Broken(error),
+            };
             if let Err(end) = self.turn(did, state).and_then(|_| self.check(start_ns, settings)) {
-                return (next, end);
+                return end;
             }
             if now_ns >= end_ns {
-                return (next, End::Done);
+                return End::Done;
             }
         }
     }
@@ -511,13 +535,14 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
     /// Starts what the plan still has, waits for answers and receipts. What is not answered in time has failed.
     fn drain(
         &mut self,
-        rest: &[u64],
+        times_ns: &[u64],
+        cursor: &mut Cursor,
         start_ns: u64,
         settings: &Settings,
         hooks: &mut dyn Hooks,
         state: &mut State,
     ) -> Result<(), End> {
-        let end = self.take_answers(rest, start_ns, settings, state);
+        let end = self.take_answers(times_ns, cursor, start_ns, settings, state);
         let began_ns = self.clock.now_ns();
         let mut settled = match end {
             End::Broken(_) => Err(end),
@@ -533,36 +558,29 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
     }
 
     /// Starts what the plan still has and waits for answers. All that was planned is booked when this returns.
-    fn take_answers(&mut self, rest: &[u64], start_ns: u64, settings: &Settings, state: &mut State) -> End {
+    fn take_answers(
+        &mut self,
+        times_ns: &[u64],
+        cursor: &mut Cursor,
+        start_ns: u64,
+        settings: &Settings,
+        state: &mut State,
+    ) -> End {
         let began_ns = self.clock.now_ns();
-        let mut next = 0;
         let mut end = End::Done;
-        while (next < rest.len() || self.driver.in_flight() > 0) && matches!(end, End::Done) {
-            if self.clock.now_ns() > began_ns + settings.timeout_ns {
+        while (cursor.next < times_ns.len() || self.driver.in_flight() > 0) && matches!(end, End::Done) {
+            let now_ns = self.clock.now_ns();
+            if now_ns > began_ns + settings.timeout_ns {
                 break;
             }
-            let mut did = false;
-            while let Some(at_ns) = rest.get(next) {
-                match self.driver.start(start_ns + at_ns, self.books) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        end = End::Broken(error);
-                        break;
-                    }
-                }
-                self.books.recorder.plan(start_ns + at_ns);
-                next += 1;
-                did = true;
-            }
-            if let End::Done = end
-                && let Err(ended) = self.turn(did, state)
-            {
+            let did = self.start_due(times_ns, cursor, start_ns, now_ns).map_err(End::Broken);
+            if let Err(ended) = did.and_then(|did| self.turn(did, state)) {
                 end = ended;
             }
         }
         self.driver.fail_older(u64::MAX, matches!(end, End::Broken(_)), self.books);
-        self.fail_unstarted(&rest[next..], start_ns, u64::MAX, failure_of(&end));
+        let rest = times_ns.get(cursor.next..).unwrap_or_default();
+        self.fail_unstarted(rest, start_ns, u64::MAX, failure_of(&end));
         end
     }
 

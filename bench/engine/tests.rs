@@ -350,3 +350,101 @@ fn an_interrupt_in_the_drain_accuses_nobody() {
     assert!(!books.ledger.close(outcome.was_read_to_the_end).is_violated());
     assert!(ended.get() < outcome.measure_end_ns + 2 * RECEIPT_GRACE_NS, "{} {outcome:?}", ended.get());
 }
+
+/// A clock whose thread is taken away once, for a while.
+struct StandsStill {
+    clock: SimulatedClock,
+    at_ns: u64,
+    for_ns: u64,
+    is_over: Cell<bool>,
+}
+
+impl Clock for StandsStill {
+    fn now_ns(&self) -> u64 {
+        let now_ns = self.clock.now_ns();
+        if self.is_over.get() || now_ns < self.at_ns {
+            return now_ns;
+        }
+        self.is_over.set(true);
+        self.clock.0.set(now_ns + self.for_ns);
+        self.clock.now_ns()
+    }
+}
+
+/// A run of 10 s at 1,000 operations per second against a server that answers in 1 ms, with a generator that stands still from
+/// `at_ns` of the measured phase on for `for_ns`, judged as on hardware or on a virtual machine.
+fn with_a_late_generator(places: usize, at_ns: u64, for_ns: u64, is_virtual: bool) -> crate::result::RunRecord {
+    let (measure_ns, warm_up_ns) = (10 * SECOND_NS, SECOND_NS);
+    let clock = SimulatedClock(Rc::new(Cell::new(SECOND_NS)));
+    let origin = Rc::new(Cell::new(0));
+    let mut server = StallServer {
+        clock: clock.clone(),
+        every_ns: u64::MAX,
+        stall_ns: 0,
+        origin_ns: Rc::clone(&origin),
+        places,
+        under_way: VecDeque::with_capacity(places),
+    };
+    let mut books = Books { recorder: Recorder::new(measure_ns), ledger: Ledger::new(unread(100_000, 64)) };
+    let mut settings = Settings {
+        schedule: open(1_000.0, measure_ns),
+        preload_messages: 0,
+        warm_up_min_ns: warm_up_ns,
+        warm_up_max_ns: warm_up_ns,
+        measure_ns,
+        timeout_ns: 5 * SECOND_NS,
+        verifies: false,
+    };
+    let (stop, progress) = (AtomicBool::new(false), Progress::default());
+    // The probe takes one answer.
+    let began_ns = SECOND_NS + warm_up_ns + MS + GAP_NS;
+    let late = StandsStill { clock: clock.clone(), at_ns: began_ns + at_ns, for_ns, is_over: Cell::new(for_ns == 0) };
+    let mut engine = Engine { driver: &mut server, books: &mut books, clock: &late, stop: &stop, progress: &progress };
+    let outcome = engine.run(&mut settings, &mut AlignStalls(origin, clock.clone()));
+    assert_eq!(outcome.status, RunStatus::Complete);
+    let (planned, answered, failed) = books.recorder.counts();
+    assert_eq!((planned, answered, failed), (10_000, 10_000, 0));
+    let mut run = crate::result::example::run("ringmq", 1, crate::result::RunRole::Measured, 1_000.0, 60_000);
+    let [response, service, lag, _] = books.recorder.distributions();
+    let operation = &mut run.operations[0];
+    (operation.planned, operation.acknowledged) = (planned, answered);
+    (operation.response, operation.service, operation.lag) = (response, service, lag);
+    run.generator.own_lag = books.recorder.own_lags();
+    run.generator.virtual_machine = Some(is_virtual);
+    run.measured_ns = measure_ns;
+    let answered_ns = (books.recorder.last_answer_ns() - outcome.measure_start_ns).saturating_sub(MS).max(measure_ns);
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let rate_per_s = answered as f64 * 1e9 / answered_ns as f64;
+    run.achieved_rate_per_s = rate_per_s;
+    crate::judge::judge(&mut run, None);
+    run
+}
+
+/// Goal: a generator that is late is found out wherever it stood still, and the target is not blamed: the error of each planned
+/// operation's time is measured, also where operations found no place because so many were late at once, and where the measured phase
+/// ended meanwhile. Method: 2 s without the generator in the middle, with many places and with few; across the end; none at all; and
+/// a server that stands still instead, which is not the generator's error.
+#[test]
+fn a_late_generator_is_found_out() {
+    let late = |run: &crate::result::RunRecord| {
+        run.validity.invalid.iter().any(|reason| reason.starts_with("the generator started late"))
+    };
+    for is_virtual in [false, true] {
+        for (places, at_ns) in
+            [(20_000, 5 * SECOND_NS), (10, 5 * SECOND_NS), (20_000, 9 * SECOND_NS), (10, 9 * SECOND_NS)]
+        {
+            let run = with_a_late_generator(places, at_ns, 2 * SECOND_NS, is_virtual);
+            let own = &run.generator.own_lag;
+            assert_eq!(own.count, 10_000, "one error of each planned time");
+            assert!(own.max_ns > 1_900 * MS && own.p99_ns > 900 * MS, "{places} {at_ns}: {}", own.p99_ns);
+            assert!(late(&run), "{places} {at_ns}: {:?}", run.validity);
+            assert_eq!(crate::judge::target_failures(&run), [""; 0], "{places} {at_ns}");
+        }
+        let sound = with_a_late_generator(20_000, 0, 0, is_virtual);
+        assert!(sound.validity.invalid.is_empty() && sound.generator.own_lag.p99_ns < 5_000, "{:?}", sound.validity);
+    }
+    let measure_ns = 100 * SECOND_NS;
+    let (books, _) = simulate(open(5_000.0, measure_ns), 10, measure_ns);
+    let own = books.recorder.own_lags();
+    assert!(own.count == 500_000 && own.max_ns < 100_000, "{own:?}");
+}

@@ -31,6 +31,7 @@ pub struct ProcessMeter {
     pid: u32,
     instructions: Vec<OwnedFd>,
     syscalls: Vec<OwnedFd>,
+    syscalls_absent: String,
 }
 
 /// `perf_event_attr` up to the fields in use, as `PERF_ATTR_SIZE_VER0` defines it.
@@ -89,26 +90,48 @@ fn threads(pid: u32) -> Vec<i32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Where the kernel shows its tracepoints.
+const TRACE_FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Counters of the system calls of some threads; otherwise why there are none.
+fn count_syscalls(threads: &[i32], folders: &[&str]) -> Result<Vec<OwnedFd>, String> {
+    const NAME: &str = "events/raw_syscalls/sys_enter/id";
+    let texts = folders.iter().filter_map(|folder| fs::read_to_string(format!("{folder}/{NAME}")).ok());
+    let number = texts.filter_map(|text| text.trim().parse::<u64>().ok()).next();
+    let number = number.ok_or(
+        "the tracepoint raw_syscalls/sys_enter cannot be read (is tracefs mounted, and may this user read it?)",
+    )?;
+    if threads.is_empty() {
+        return Err("the broker's threads cannot be seen".to_owned());
+    }
+    let counters = threads.iter().map(|thread| open_counter(*thread, PERF_TRACEPOINT, number, PERF_INHERIT));
+    counters
+        .collect::<io::Result<_>>()
+        .map_err(|error| format!("the kernel does not let this user count the broker's system calls: {error}"))
+}
+
 impl ProcessMeter {
     /// Attaches to a process. Counting system calls slows each of them down a little, so it is asked for.
     pub fn attach(pid: u32, with_syscalls: bool) -> ProcessMeter {
-        let mut meter = ProcessMeter { pid, instructions: Vec::new(), syscalls: Vec::new() };
+        let mut meter =
+            ProcessMeter { pid, instructions: Vec::new(), syscalls: Vec::new(), syscalls_absent: String::new() };
         let threads = threads(pid);
         let user_only = PERF_INHERIT | PERF_EXCLUDE_KERNEL | PERF_EXCLUDE_HYPERVISOR;
         let instructions =
             threads.iter().map(|thread| open_counter(*thread, PERF_HARDWARE, PERF_COUNT_INSTRUCTIONS, user_only));
         meter.instructions = instructions.collect::<io::Result<_>>().unwrap_or_default();
-        let tracepoint = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-            .iter()
-            .filter(|_| with_syscalls)
-            .find_map(|folder| fs::read_to_string(format!("{folder}/events/raw_syscalls/sys_enter/id")).ok())
-            .and_then(|text| text.trim().parse::<u64>().ok());
-        if let Some(tracepoint) = tracepoint {
-            let syscalls =
-                threads.iter().map(|thread| open_counter(*thread, PERF_TRACEPOINT, tracepoint, PERF_INHERIT));
-            meter.syscalls = syscalls.collect::<io::Result<_>>().unwrap_or_default();
+        if with_syscalls {
+            match count_syscalls(&threads, &TRACE_FOLDERS) {
+                Ok(counters) => meter.syscalls = counters,
+                Err(reason) => meter.syscalls_absent = reason,
+            }
         }
         meter
+    }
+
+    /// Why system calls are not counted although that was asked for; empty: they are.
+    pub fn syscalls_absent(&self) -> &str {
+        &self.syscalls_absent
     }
 
     /// Which process.
@@ -209,6 +232,25 @@ mod tests {
         let nobody = ProcessMeter::attach(u32::MAX - 1, false).read();
         assert_eq!(nobody, Usage::default());
         assert!(steal_ticks().is_some_and(|(total, steal)| total > steal));
+    }
+
+    /// Goal: system calls are counted, or it is said why not. Method: a thousand of them between two readings where the kernel lets us;
+    /// folders without tracepoints, a process that is not there.
+    #[test]
+    fn system_calls() {
+        let meter = ProcessMeter::attach(std::process::id(), true);
+        let before = meter.read().syscalls;
+        for _ in 0..1000 {
+            // SAFETY: plain call.
+            unsafe { libc::getppid() };
+        }
+        match meter.read().syscalls.zip(before) {
+            Some((after, before)) => assert!(after - before >= 1000 && meter.syscalls_absent().is_empty()),
+            None => assert!(!meter.syscalls_absent().is_empty()),
+        }
+        assert!(ProcessMeter::attach(std::process::id(), false).syscalls_absent().is_empty(), "nobody asked");
+        assert!(count_syscalls(&[1], &["/nowhere"]).unwrap_err().contains("raw_syscalls"));
+        assert!(!ProcessMeter::attach(u32::MAX - 1, true).syscalls_absent().is_empty());
     }
 
     /// Goal: virtual machines are told from hardware, and neither is claimed where the processor does not say. Method: three texts.

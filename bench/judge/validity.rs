@@ -73,7 +73,8 @@ pub fn validity(run: &RunRecord, slo: Option<&Slo>) -> Validity {
         invalid(format!("the generator allocated {} times while measuring", run.generator.allocations));
     }
     verdict.warnings = warnings;
-    let goal_ns = slo.and_then(|slo| slo.p999_ns.or(slo.p99_ns)).unwrap_or(DEFAULT_GOAL_NS);
+    let of_slo = |slo: &Slo| slo.p999_ns.or(slo.p99_ns).or(slo.e2e_p999_ns).or(slo.e2e_p99_ns);
+    let goal_ns = slo.and_then(of_slo).unwrap_or(DEFAULT_GOAL_NS);
     let worst = run.hiccups.iter().max_by_key(|hiccup| hiccup.distribution.p999_ns);
     if let Some(worst) = worst.filter(|hiccup| hiccup.distribution.p999_ns > goal_ns / 2) {
         verdict.noisy = true;
@@ -221,7 +222,7 @@ pub fn exit_code(set: &ResultSet) -> u8 {
         return 4;
     }
     // A sweep goes to where it fails, so its steps may be invalid.
-    let counts = |run: &&RunRecord| run.role != RunRole::SweepStep;
+    let counts = |run: &&RunRecord| !matches!(run.role, RunRole::SweepStep | RunRole::Counting);
     let is_partial = matches!(set.status, SetStatus::Partial { .. });
     if is_partial || set.runs.iter().filter(counts).any(|run| !run.validity.invalid.is_empty()) {
         return 3;

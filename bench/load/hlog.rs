@@ -1,6 +1,7 @@
 //! Histogram logs: interval histograms as compressed V2 text lines, which the standard HdrHistogram tools read.
 //!
-//! Each line has a tag `op=OPERATION;metric=METRIC`; tags cannot hold blanks or commas.
+//! Each line has a tag `op=OPERATION;metric=METRIC`, and `;phase=PHASE` behind it outside of the measured phase; tags cannot hold
+//! blanks or commas.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,6 +36,8 @@ pub struct Line<'a, C: Counter> {
     pub operation: &'a str,
     /// `response`, `service`, `lag`, `error`.
     pub metric: &'a str,
+    /// Phase of the run, for those that are not measured; empty: the measured one, which has no such part in its tag.
+    pub phase: &'a str,
     /// The samples.
     pub histogram: &'a Histogram<C>,
 }
@@ -59,7 +62,10 @@ pub fn write<'a, C: Counter + 'a>(
         .with_max_value_divisor(1e6)
         .begin_log_with(out, &mut serializer)?;
     for line in lines.into_iter().filter(|line| !line.histogram.is_empty()) {
-        let tag = format!("op={};metric={}", line.operation, line.metric);
+        let mut tag = format!("op={};metric={}", line.operation, line.metric);
+        if !line.phase.is_empty() {
+            tag += &format!(";phase={}", line.phase);
+        }
         log.write_histogram(line.histogram, line.start, line.length, Tag::new(&tag))
             .map_err(|error| io::Error::other(error.to_string()))?;
     }
@@ -76,7 +82,15 @@ pub(crate) mod tests {
 
     /// Reads a log and merges all intervals of one operation and metric.
     pub fn read_merged(log: &[u8], operation: &str, metric: &str) -> Histogram<u64> {
-        let wanted = format!("op={operation};metric={metric}");
+        read_tag(log, &format!("op={operation};metric={metric}"))
+    }
+
+    /// The same of a phase outside of the measured one.
+    pub fn read_phase(log: &[u8], operation: &str, metric: &str, phase: &str) -> Histogram<u64> {
+        read_tag(log, &format!("op={operation};metric={metric};phase={phase}"))
+    }
+
+    fn read_tag(log: &[u8], wanted: &str) -> Histogram<u64> {
         let mut merged = histogram::<u64>();
         let mut deserializer = Deserializer::new();
         for entry in IntervalLogIterator::new(log) {
@@ -101,6 +115,7 @@ pub(crate) mod tests {
             length: Duration::from_secs(1),
             operation: "send",
             metric,
+            phase: "",
             histogram,
         };
         let mut out = Vec::new();

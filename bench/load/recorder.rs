@@ -2,7 +2,8 @@
 //!
 //! Owned by the generator's thread. All intervals are allocated and touched before the run, so recording neither allocates
 //! nor meets a page for the first time, and nothing is written anywhere while the broker is measured. An operation belongs
-//! to the measured phase if its planned time does; it is booked in the interval in which its answer came.
+//! to the measured phase if its planned time does; it is booked in the interval in which its answer came. What belongs to the
+//! phases before it is in no figure, but is kept: in histograms of its own, the answers of the warm-up second by second.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const STEADY_WINDOWS: usize = 5;
 /// Nanoseconds of a second.
 pub const SECOND_NS: u64 = 1_000_000_000;
 
-/// One interval.
+/// One interval, or a whole phase.
 #[derive(Debug)]
 struct Interval {
     response: Histogram<u32>,
@@ -31,6 +32,14 @@ struct Interval {
     error: Histogram<u32>,
     end_to_end: Histogram<u32>,
     received: u64,
+}
+
+/// An answer.
+#[derive(Clone, Copy)]
+struct Answer {
+    response_ns: u64,
+    service_ns: u64,
+    lag_ns: u64,
 }
 
 /// A histogram whose pages are all there: resetting writes all counters.
@@ -52,6 +61,38 @@ impl Interval {
             received: 0,
         }
     }
+
+    fn answer(&mut self, answer: Answer) {
+        self.response.saturating_record(answer.response_ns);
+        self.service.saturating_record(answer.service_ns);
+        self.lag.saturating_record(answer.lag_ns);
+    }
+
+    /// The lines of a log; `op` and the tag's end say of what.
+    fn lines<'a>(&'a self, place: Place, operation: &'a str, phase: &'a str) -> [Line<'a, u32>; 5] {
+        let line = move |operation, metric, histogram| Line {
+            start: Duration::from_nanos(place.start_ns),
+            length: Duration::from_nanos(place.length_ns),
+            operation,
+            metric,
+            phase,
+            histogram,
+        };
+        [
+            line(operation, "response", &self.response),
+            line(operation, "service", &self.service),
+            line(operation, "lag", &self.lag),
+            line(operation, "error", &self.error),
+            line("receive", "end-to-end", &self.end_to_end),
+        ]
+    }
+}
+
+/// Where in a log a line is.
+#[derive(Clone, Copy)]
+struct Place {
+    start_ns: u64,
+    length_ns: u64,
 }
 
 /// How an operation failed.
@@ -116,6 +157,14 @@ pub struct Recorder {
     intervals: Vec<Interval>,
     errors: Vec<ErrorEntry>,
     own_lag: Histogram<u32>,
+    /// What was started before the warm-up: probe and backlog.
+    preload: Interval,
+    /// What was started in the warm-up.
+    warm_up_phase: Interval,
+    /// Of the measured phase, what was answered, failed or came after its end; it is in the intervals too.
+    drain: Interval,
+    warm_up_start_ns: u64,
+    /// The present window of the warm-up.
     warm_up: Histogram<u32>,
     /// The last windows of the warm-up, the place of each by its number.
     warm_up_windows: Vec<Histogram<u32>>,
@@ -133,10 +182,16 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder for a measured phase of `measure_ns`. Everything before [`Recorder::begin`] is warm-up.
     pub fn new(measure_ns: u64) -> Recorder {
+        Recorder::with_warm_up(measure_ns, 0)
+    }
+
+    /// The same with room for each second of a warm-up of at most `warm_up_max_ns`.
+    pub fn with_warm_up(measure_ns: u64, warm_up_max_ns: u64) -> Recorder {
         // The phase, one interval for what is answered while draining, in at most MAX_INTERVALS.
         let seconds = measure_ns.div_ceil(SECOND_NS).max(1);
         let interval_s = seconds.div_ceil(MAX_INTERVALS as u64 - 1);
         let count = usize::try_from(seconds.div_ceil(interval_s)).unwrap_or(MAX_INTERVALS) + 1;
+        let windows = usize::try_from(warm_up_max_ns.div_ceil(SECOND_NS)).unwrap_or(MAX_INTERVALS).min(MAX_INTERVALS);
         Recorder {
             start_ns: u64::MAX,
             end_ns: u64::MAX,
@@ -144,8 +199,12 @@ impl Recorder {
             intervals: (0..count).map(|_| Interval::new()).collect(),
             errors: Vec::with_capacity(ERROR_KINDS),
             own_lag: touched(),
+            preload: Interval::new(),
+            warm_up_phase: Interval::new(),
+            drain: Interval::new(),
+            warm_up_start_ns: 0,
             warm_up: touched(),
-            warm_up_windows: (0..2 * STEADY_WINDOWS).map(|_| touched()).collect(),
+            warm_up_windows: (0..windows.max(2 * STEADY_WINDOWS)).map(|_| touched()).collect(),
             warm_up_window_count: 0,
             warm_up_sum: touched(),
             warm_up_errors: 0,
@@ -155,6 +214,18 @@ impl Recorder {
             negative: 0,
             last_answer_ns: 0,
         }
+    }
+
+    /// The warm-up begins: what was planned before it was none of it.
+    pub fn begin_warm_up(&mut self, now_ns: u64) {
+        self.warm_up_start_ns = now_ns;
+        std::mem::swap(&mut self.preload, &mut self.warm_up_phase);
+        self.warm_up.reset();
+    }
+
+    /// The phase before the measured one that an operation belongs to.
+    fn phase_before(&mut self, intended_ns: u64) -> &mut Interval {
+        if intended_ns < self.warm_up_start_ns { &mut self.preload } else { &mut self.warm_up_phase }
     }
 
     /// The measured phase is from `start_ns` to `end_ns`.
@@ -193,19 +264,26 @@ impl Recorder {
     #[inline]
     pub fn answer(&mut self, intended_ns: u64, actual_ns: u64, now_ns: u64) {
         self.last_answer_ns = now_ns;
-        let response = now_ns.saturating_sub(intended_ns);
+        let answer = Answer {
+            response_ns: now_ns.saturating_sub(intended_ns),
+            service_ns: now_ns.saturating_sub(actual_ns),
+            lag_ns: actual_ns.saturating_sub(intended_ns),
+        };
         if !self.is_measured(intended_ns) {
-            self.warm_up.saturating_record(response);
+            if intended_ns >= self.warm_up_start_ns {
+                self.warm_up.saturating_record(answer.response_ns);
+            }
+            self.phase_before(intended_ns).answer(answer);
             return;
         }
         self.answered += 1;
-        let interval = self.interval(now_ns);
-        interval.response.saturating_record(response);
-        interval.service.saturating_record(now_ns.saturating_sub(actual_ns));
-        interval.lag.saturating_record(actual_ns.saturating_sub(intended_ns));
+        self.interval(now_ns).answer(answer);
+        if now_ns >= self.end_ns {
+            self.drain.answer(answer);
+        }
     }
 
-    /// An operation of the plan was started by a generator that was free to: no place was missing since its time.
+    /// The generator looked at an operation of the plan for the first time since that was due.
     #[inline]
     pub fn own_lag(&mut self, intended_ns: u64, now_ns: u64) {
         self.own_lag.saturating_record(now_ns.saturating_sub(intended_ns));
@@ -214,12 +292,17 @@ impl Recorder {
     /// An operation failed.
     pub fn fail(&mut self, intended_ns: u64, now_ns: u64, failure: Failure<'_>) {
         self.book_error(failure);
+        let elapsed_ns = now_ns.saturating_sub(intended_ns);
         if !self.is_measured(intended_ns) {
             self.warm_up_errors += 1;
+            self.phase_before(intended_ns).error.saturating_record(elapsed_ns);
             return;
         }
         self.failed += 1;
-        self.interval(now_ns).error.saturating_record(now_ns.saturating_sub(intended_ns));
+        self.interval(now_ns).error.saturating_record(elapsed_ns);
+        if now_ns >= self.end_ns {
+            self.drain.error.saturating_record(elapsed_ns);
+        }
     }
 
     fn book_error(&mut self, failure: Failure<'_>) {
@@ -243,11 +326,17 @@ impl Recorder {
         if self.start_ns <= now_ns {
             self.interval(now_ns).received += 1;
         }
-        if self.is_measured(intended_ns) {
-            match now_ns.checked_sub(intended_ns) {
-                Some(elapsed) => self.interval(now_ns).end_to_end.saturating_record(elapsed),
-                None => self.negative += 1,
-            }
+        let Some(elapsed_ns) = now_ns.checked_sub(intended_ns) else {
+            self.negative += 1;
+            return;
+        };
+        if !self.is_measured(intended_ns) {
+            self.phase_before(intended_ns).end_to_end.saturating_record(elapsed_ns);
+            return;
+        }
+        self.interval(now_ns).end_to_end.saturating_record(elapsed_ns);
+        if now_ns >= self.end_ns {
+            self.drain.end_to_end.saturating_record(elapsed_ns);
         }
     }
 
@@ -376,18 +465,52 @@ impl Recorder {
         title: &str,
         operation: &str,
     ) -> std::io::Result<()> {
-        let length = Duration::from_nanos(self.interval_ns);
         let lines = self.intervals.iter().enumerate().flat_map(|(index, interval)| {
-            let start = Duration::from_nanos(self.interval_ns * index as u64);
-            let line = move |operation, metric, histogram| Line { start, length, operation, metric, histogram };
-            [
-                line(operation, "response", &interval.response),
-                line(operation, "service", &interval.service),
-                line(operation, "lag", &interval.lag),
-                line(operation, "error", &interval.error),
-                line("receive", "end-to-end", &interval.end_to_end),
-            ]
+            let place = Place { start_ns: self.interval_ns * index as u64, length_ns: self.interval_ns };
+            interval.lines(place, operation, "")
         });
+        hlog::write(out, started_ms, title, lines)
+    }
+
+    /// The histogram log of the other phases: `preload` and `warm-up`, which are in no figure, and `drain`, the part of the measured
+    /// phase that was answered or received after its end. The answers of the warm-up have a line per second, as far as there is room;
+    /// all else has one per phase. `began_ns` is the start of the log.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write_phases_hlog(
+        &self,
+        out: &mut impl std::io::Write,
+        (started_ms, began_ns): (u64, u64),
+        title: &str,
+        operation: &str,
+    ) -> std::io::Result<()> {
+        let place = |from_ns: u64, to_ns: u64| Place {
+            start_ns: from_ns.saturating_sub(began_ns),
+            length_ns: to_ns.saturating_sub(from_ns).max(1),
+        };
+        let warm_up_ns = self.warm_up_start_ns.max(began_ns);
+        let measure_ns = self.start_ns.min(self.last_answer_ns.max(warm_up_ns));
+        let windows = self.warm_up_windows.len();
+        let first = self.warm_up_window_count.saturating_sub(windows);
+        let window = |number: usize, histogram| Line {
+            phase: "warm-up",
+            operation,
+            metric: "response",
+            start: Duration::from_nanos(warm_up_ns.saturating_sub(began_ns) + SECOND_NS * number as u64),
+            length: Duration::from_nanos(SECOND_NS),
+            histogram,
+        };
+        let closed = (first..self.warm_up_window_count)
+            .map(|number| window(number, &self.warm_up_windows[number % windows]))
+            .chain([window(self.warm_up_window_count, &self.warm_up)]);
+        let warm_up = self.warm_up_phase.lines(place(warm_up_ns, measure_ns), operation, "warm-up");
+        // Its answers are told second by second, unless it was longer than there is room for.
+        let is_told = |line: &Line<'_, u32>| line.metric == "response" && first == 0;
+        let preload = self.preload.lines(place(began_ns, warm_up_ns), operation, "preload");
+        let drain = self.drain.lines(place(self.end_ns, self.last_answer_ns), operation, "drain");
+        let warm_up = warm_up.into_iter().filter(|line| !is_told(line));
+        let lines = preload.into_iter().chain(warm_up).chain(closed.filter(|_| first == 0)).chain(drain);
         hlog::write(out, started_ms, title, lines)
     }
 }
@@ -435,6 +558,59 @@ mod tests {
         recorder.write_hlog(&mut log, 0, "test", "send").unwrap();
         assert_eq!(hlog::tests::read_merged(&log, "send", "response").len(), 3);
         assert_eq!(hlog::tests::read_merged(&log, "send", "error").len(), 1);
+    }
+
+    /// Goal: nothing that was measured is thrown away: preload, each second of the warm-up and the drain are in a log of their own, and
+    /// what is not of the measured phase is not in its log. Method: operations, errors and receipts of each phase.
+    #[test]
+    fn other_phases_are_kept() {
+        let began_ns = SECOND_NS;
+        let mut recorder = Recorder::with_warm_up(2 * SECOND_NS, 3 * SECOND_NS);
+        recorder.answer(began_ns + 1, began_ns + 2, began_ns + 5 * MS);
+        recorder.fail(began_ns + 1, began_ns + MS, Failure::Timeout);
+        let warm_up_ns = 2 * SECOND_NS;
+        recorder.begin_warm_up(warm_up_ns);
+        // One of the preload comes late.
+        recorder.answer(warm_up_ns - 5, warm_up_ns - 4, warm_up_ns + MS);
+        for second in 0..3_u64 {
+            for _ in 0..=second {
+                let at_ns = warm_up_ns + second * SECOND_NS;
+                recorder.answer(at_ns, at_ns + 1000, at_ns + 2 * MS);
+            }
+            if second < 2 {
+                recorder.end_warm_up_window();
+            }
+        }
+        recorder.receive(warm_up_ns + 7, warm_up_ns + MS);
+        let (start_ns, end_ns) = (5 * SECOND_NS, 7 * SECOND_NS);
+        recorder.begin(start_ns, end_ns);
+        for (intended_ns, answered_ns) in [(start_ns, start_ns + MS), (end_ns - MS, end_ns + MS)] {
+            recorder.plan(intended_ns);
+            recorder.answer(intended_ns, intended_ns, answered_ns);
+            recorder.receive(intended_ns, answered_ns);
+        }
+        recorder.plan(end_ns - MS);
+        recorder.fail(end_ns - MS, end_ns + 9 * MS, Failure::Timeout);
+        let mut log = Vec::new();
+        recorder.write_phases_hlog(&mut log, (1000, began_ns), "test", "send").unwrap();
+        let count = |metric: &str, phase: &str| {
+            let operation = if metric == "end-to-end" { "receive" } else { "send" };
+            hlog::tests::read_phase(&log, operation, metric, phase).len()
+        };
+        let all = |phase| ["response", "service", "lag", "error", "end-to-end"].map(|metric| count(metric, phase));
+        assert_eq!(all("preload"), [2, 2, 2, 1, 0]);
+        assert_eq!(all("warm-up"), [6, 6, 6, 0, 1]);
+        assert_eq!(all("drain"), [1, 1, 1, 1, 1]);
+        let text = String::from_utf8(log.clone()).unwrap();
+        let tag = "Tag=op=send;metric=response;phase=warm-up";
+        let starts: Vec<_> =
+            text.lines().filter(|line| line.starts_with(tag)).map(|line| &line[tag.len()..][..6]).collect();
+        assert_eq!(starts, [",1.000", ",2.000", ",3.000"], "{text}");
+        let mut log = Vec::new();
+        recorder.write_hlog(&mut log, 0, "test", "send").unwrap();
+        assert_eq!(hlog::tests::read_merged(&log, "send", "response").len(), 2);
+        assert_eq!(hlog::tests::read_merged(&log, "send", "error").len(), 1);
+        assert_eq!((recorder.counts(), recorder.warm_up_errors()), ((3, 2, 1), 1));
     }
 
     /// Goal: receipts are counted once, and a clock that runs backwards is not dropped. Method: one of each.

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
 use super::tables;
-use crate::compare::slo_text;
+use crate::judge::slo_text;
 use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetKind, SetStatus};
 use crate::units;
 
@@ -27,6 +27,7 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 h1 { (heading) }
                 (summary(set))
                 @if !set.goals.is_empty() { h2 { "Goals" } (goals(set)) }
+                @if !set.distances.is_empty() { h2 { "The largest distances to the floor" } (tables::distances(set)) }
                 h2 { "Figures" }
                 p { "Response time counts from the moment an operation was meant to start, not from when it could. Classes of durability are never mixed in a table." }
                 (tables::classes(set))
@@ -44,7 +45,7 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 (systems(set))
                 h2 { "Repeat it" }
                 pre { (set.command.join(" ")) }
-                p { "Program: ringmq-bench " (set.tool.version) ", " (set.tool.profile) " build. Files beside this page: " code { "result.json" } ", " code { "env.json" } ", " (logs(set)) " (HdrHistogram interval logs), " code { "SHA256SUMS" } "." }
+                p { "Program: ringmq-bench " (set.tool.version) ", " (set.tool.profile) " build. Files beside this page: " code { "result.json" } ", " code { "env.json" } ", " (logs(set)) " (HdrHistogram interval logs), with warm-up and drain in " code { ".phases.hlog" } " where they are kept, " code { "SHA256SUMS" } "." }
                 h2 { "Runs" }
                 (runs(set))
                 h2 { "Environment" }

@@ -4,10 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::groups::{Figure, Group, groups, is_usable};
-use crate::compare::slo_text;
+use super::groups::{Figure, Group, errors_text, groups, is_usable, key, syscalls};
+use super::tables::{cause, quantity};
 use crate::environment::HALT_POLL_FACT;
-use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts};
+use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts, slo_text};
 use crate::result::{
     Curve, Distribution, Durability, EnvironmentRecord, Goal, Headroom, LoopKind, ResultSet, RunRecord, RunRole,
     RunStatus,
@@ -51,8 +51,10 @@ pub fn text(published: Option<(&ResultSet, &EnvironmentRecord)>) -> String {
     for class in classes {
         table(&mut text, set, &groups, class);
     }
+    uncounted(&mut text, set, &groups);
     knees(&mut text, set);
     goals(&mut text, &set.goals);
+    distances(&mut text, set);
     losses(&mut text, set);
     text
 }
@@ -171,9 +173,10 @@ fn table(text: &mut String, set: &ResultSet, groups: &[Group<'_>], class: Durabi
     let _ = writeln!(text, "**{}: {}**\n", class.name(), class.promise());
     line(
         text,
-        "| workload | rate/s | system | messages/s | p50 | p99 | p99.9 | CPU per message | memory | rounds that count |",
+        "| workload | rate/s | system | messages/s | errors | p50 | p99 | p99.9 | CPU per message | system calls per message | memory | \
+         rounds that count |",
     );
-    line(text, "|---|---|---|---|---|---|---|---|---|---|");
+    line(text, "|---|---|---|---|---|---|---|---|---|---|---|---|");
     for peers in rows.chunk_by(|left, right| is_same_load(left, right)) {
         for group in peers {
             broker_row(text, set, peers, group);
@@ -215,15 +218,18 @@ fn broker_row(text: &mut String, set: &ResultSet, peers: &[&Group<'_>], group: &
         let of = |group: &Group<'_>| response(group, quantile);
         cell(group, of(group), units::duration, worse(&of, false))
     });
-    let counts = format!("{} of {}", group.usable().count(), group.runs.len());
+    let counts = group.counting_text();
+    let calls = |group: &Group<'_>| syscalls(set, &group.key, &group.runs).ok();
     let (target, title) = (target(group), super::plots::title(set, &group.key.system));
     let _ = writeln!(
         text,
-        "| {} | {target} | {title} | {} | {} | {} | {} | {counts} |",
+        "| {} | {target} | {title} | {} | {} | {} | {} | {} | {} | {counts} |",
         group.key.workload,
         cell(group, rate(group), units::count, is_closed && worse(&rate, true)),
+        errors_text(&group.runs),
         times.join(" | "),
         cell(group, cpu(group), units::duration, worse(&cpu, false)),
+        cell(group, calls(group), units::significant, worse(&calls, false)),
         cell(group, memory(group), units::bytes, worse(&memory, false)),
     );
     if receipt(group, QUANTILES[0]).is_some() {
@@ -231,7 +237,8 @@ fn broker_row(text: &mut String, set: &ResultSet, peers: &[&Group<'_>], group: &
             let of = |group: &Group<'_>| receipt(group, quantile);
             cell(group, of(group), units::duration, worse(&of, false))
         });
-        let _ = writeln!(text, "| … send to receipt | {target} | {title} | | {} | | | {counts} |", times.join(" | "));
+        let _ =
+            writeln!(text, "| … send to receipt | {target} | {title} | | | {} | | | | {counts} |", times.join(" | "));
     }
 }
 
@@ -240,9 +247,10 @@ fn floor_row(text: &mut String, set: &ResultSet, floor: &Group<'_>, name: &str) 
     let rate = cell(floor, figure(floor, |run| Some(run.messages_per_s)), units::count, false);
     let _ = writeln!(
         text,
-        "| *{name}* | {} | *{}* | {rate} | {} | | | {} of {} |",
+        "| *{name}* | {} | *{}* | {rate} | {} | {} | | | | {} of {} |",
         target(floor),
         super::plots::title(set, &floor.key.system),
+        errors_text(&floor.runs),
         times.join(" | "),
         floor.usable().count(),
         floor.runs.len()
@@ -254,24 +262,85 @@ fn knees(text: &mut String, set: &ResultSet) {
         return;
     }
     line(text, "**Highest rates of single messages of 1 KiB**\n");
-    line(text, "| class | system | held | what was to hold | confirmed | generator there |");
-    line(text, "|---|---|---|---|---|---|");
+    line(
+        text,
+        "| class | system | held | what was to hold | confirmed | generator there | system calls per message there |",
+    );
+    line(text, "|---|---|---|---|---|---|---|");
     for curve in &set.curves {
         let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)));
         let _ = writeln!(
             text,
-            "| {} | {} | {knee} | {} | {} | {} |",
+            "| {} | {} | {knee} | {} | {} | {} | {} |",
             curve.durability.map_or("–", Durability::name),
             super::plots::title(set, &curve.system),
             slo_text(&curve.slo),
             confirmation(set, curve),
             super::tables::share_at_knee(set, curve),
+            syscalls_at_knee(set, curve).map_or_else(|| "–".to_owned(), units::significant),
         );
     }
     for line in &set.headroom {
         let _ = write!(text, "\nThe generator does {}.", headroom(line));
     }
     text.push_str("\n\n");
+}
+
+/// System calls per message at the highest rate that held.
+pub fn syscalls_at_knee(set: &ResultSet, curve: &Curve) -> Option<f64> {
+    let knee = curve.knee_rate_per_s?;
+    let is_there = |run: &&RunRecord| {
+        run.role == RunRole::Counting
+            && run.system == curve.system
+            && run.workload == curve.workload
+            && run.durability == curve.durability
+            && run.parameters.target_rate_per_s.is_some_and(|rate| (rate - knee).abs() <= knee * 1e-6)
+    };
+    let run = set.runs.iter().find(is_there)?;
+    syscalls(set, &key(run), &[]).ok().map(|figure| figure.median)
+}
+
+/// Says why there are loads without a figure for system calls.
+fn uncounted(text: &mut String, set: &ResultSet, groups: &[Group<'_>]) {
+    let measured = groups.iter().filter(|group| group.runs.iter().any(|run| run.role == RunRole::Measured));
+    let mut reasons: Vec<String> = measured.filter_map(|group| syscalls(set, &group.key, &group.runs).err()).collect();
+    reasons.sort();
+    reasons.dedup();
+    if !reasons.is_empty() {
+        let _ =
+            writeln!(text, "System calls per message are not available where there is a –: {}.\n", reasons.join("; "));
+    }
+}
+
+/// Distances that are shown.
+const MOST_DISTANCES: usize = 3;
+
+fn distances(text: &mut String, set: &ResultSet) {
+    if set.distances.is_empty() {
+        return;
+    }
+    line(text, "**The three largest distances to the floor**\n");
+    line(text, "| load, class, figure | goal | wanted | measured | floor | distance | known cause |");
+    line(text, "|---|---|---|---|---|---|---|");
+    for distance in set.distances.iter().take(MOST_DISTANCES) {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} ({}) | {} | {} |",
+            distance.row,
+            if distance.goal.is_empty() { "–" } else { &distance.goal },
+            distance.wanted.map_or_else(|| "–".to_owned(), |wanted| quantity(wanted, &distance.unit)),
+            quantity(distance.measured, &distance.unit),
+            quantity(distance.floor, &distance.unit),
+            distance.floor_is,
+            units::ratio(distance.ratio),
+            cause(distance),
+        );
+    }
+    line(
+        text,
+        "\nOf each load its worst figure of p50 and p99; a floor is made once or twice, so the host's noise is in its p99 too. All loads \
+         are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
+    );
 }
 
 /// What the generator can do, and how many times that is what was needed of it.
@@ -334,7 +403,7 @@ fn goals(text: &mut String, goals: &[Goal]) {
 }
 
 /// What is judged, as the goal's id and a part of its rule: a goal in one class says nothing of the other.
-const JUDGED_PARTS: [(&str, &str); 15] = [
+const JUDGED_PARTS: [(&str, &str); 16] = [
     ("P1", "rtt-1k in D1"),
     ("P2", "rtt-1k in D2"),
     ("P3", "10,000/s in D1: p99 at most"),
@@ -350,13 +419,19 @@ const JUDGED_PARTS: [(&str, &str); 15] = [
     ("P10", "D1, at half of RocketMQ's highest rate"),
     ("P10", "D2: highest confirmed rate"),
     ("P10", "D2, at half of RocketMQ's highest rate"),
+    ("P11", "system calls per message at most"),
 ];
 /// Parts of goals for which the harness has no figure.
-const NEVER_JUDGED: &str = "P8's rate of draining a backlog (there is no floor for reading)";
+const NEVER_JUDGED: &str = "P8's rate of draining a backlog (there is no floor for reading), P11's CPU time at half load and write \
+                            amplification (runs are too short for write-back), P12 (starting)";
 
 /// Runs that do not count, by their reason.
 fn losses(text: &mut String, set: &ResultSet) {
-    let counts = |run: &&RunRecord| run.role != RunRole::SweepStep;
+    let counts = |run: &&RunRecord| match run.role {
+        RunRole::SweepStep => false,
+        RunRole::Counting => run.integrity.is_violated(),
+        _ => true,
+    };
     let all = set.runs.iter().filter(counts).count();
     let bad: Vec<&RunRecord> = set.runs.iter().filter(counts).filter(|run| !is_usable(run)).collect();
     let noisy = set.runs.iter().filter(counts).filter(|run| run.validity.noisy).count();
@@ -377,6 +452,19 @@ fn losses(text: &mut String, set: &ResultSet) {
         bad.len(),
         units::nanoseconds(DEFAULT_NOISE_NS),
     );
+    let is_open = |run: &&RunRecord| run.parameters.loop_kind == LoopKind::Open && is_usable(run);
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds are below 2^53")]
+    let errors = set.runs.iter().filter(counts).filter(is_open).map(|run| run.generator.own_lag.p99_ns as f64);
+    if let Some(errors) = Figure::of(errors) {
+        let _ = writeln!(
+            text,
+            "The generator's schedule error (from the planned moment to the one at which it turned to the operation) was {} at p99 \
+             in the median of the {} runs with a plan that count, {} in the worst.",
+            units::duration(errors.median),
+            errors.runs,
+            units::duration(errors.high),
+        );
+    }
     for run in &bad {
         let mut reasons = super::groups::complaints(run);
         let curve = set.curves.iter().find(|curve| curve.points.iter().any(|point| point.run == run.id));
@@ -406,6 +494,10 @@ mod tests {
             "80,000/s",
             "**missed**",
             "2 messages lost",
+            "| 3 of 4 (1 failed by itself) |",
+            "not available where there is a –: they were not counted.",
+            "| steady-1k-10k at 10,000/s, D1, p99 | P3 | 500 µs | 410 µs | 100 µs (echo and append) | 4.10× | not yet explained |",
+            "schedule error",
         ] {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }
@@ -469,6 +561,34 @@ mod tests {
         set.goals.push(d2);
         let text = super::text(Some((&set, &example::environment())));
         assert!(!text.contains("P10 (D2: highest"), "{text}");
+    }
+
+    /// Goal: errors stand beside the latency of every row, those of runs that do not count too. Method: the example with refusals in one run
+    /// of RingMQ and timeouts of the echo.
+    #[test]
+    fn errors_stand_beside_latency() {
+        let mut set = example::result_set();
+        let errors = |run: &mut RunRecord, count, kind: &str| {
+            run.operations[0].errors = count;
+            let kind = kind.to_owned();
+            run.operations[0].error_kinds = vec![crate::result::ErrorCount { kind, count, example: String::new() }];
+        };
+        let row = |set: &ResultSet, system: &str| {
+            let text = text(Some((set, &example::environment())));
+            text.lines().find(|line| line.contains(&format!("| {system} |"))).unwrap().to_owned()
+        };
+        assert!(row(&set, "RingMQ 0.1.0").contains("| 10,000 | 0 |"), "{}", row(&set, "RingMQ 0.1.0"));
+        errors(set.runs.iter_mut().find(|run| run.system == "ringmq").unwrap(), 60, "2 SYSTEM_BUSY");
+        errors(set.runs.iter_mut().find(|run| run.system == "null").unwrap(), 2, "timeout");
+        let broker = row(&set, "RingMQ 0.1.0");
+        assert!(broker.contains("| 60 of 60,000 (0.10 %); most: 2 SYSTEM_BUSY |"), "{broker}");
+        assert!(
+            row(&set, "*echo floor*").contains("| 2 of 20,000 (0.01 %); most: timeout |"),
+            "{}",
+            row(&set, "*echo floor*")
+        );
+        let page = crate::report::page_text(&set, &example::environment());
+        assert!(page.contains("60 of 60,000 (0.10 %); most: 2 SYSTEM_BUSY"));
     }
 
     /// Goal: where the other system is ahead, the figure is marked. Method: the example with RingMQ made slow.

@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::groups::{Figure, Group, complaints, groups, is_usable};
+use super::groups::{Figure, Group, complaints, errors_text, groups, is_usable, syscalls};
 use super::plots::{class_name, title};
 use crate::compare::{self, Comparison, Verdict};
-use crate::judge::MOST_BUSY_SHARE;
-use crate::result::{Curve, Durability, ResultSet, RunRole};
+use crate::judge::{MOST_BUSY_SHARE, slo_text};
+use crate::result::{Curve, Distance, Durability, ResultSet, RunRecord, RunRole};
 use crate::units;
 
 fn duration_cell(figure: Option<Figure>) -> Markup {
@@ -42,9 +42,9 @@ pub fn classes(set: &ResultSet) -> Markup {
             div.wide { table {
                 caption { (class_name(class)) ": response times, median over repeats, smallest and largest below" }
                 thead { tr {
-                    th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" } th { "p50" } th { "p99" }
+                    th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" } th { "errors, all runs" } th { "p50" } th { "p99" }
                     th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" } th { "end to end p50" } th { "end to end p99" }
-                    th { "core hiccups p99.9, longest" } th { "generator's lag p99" }
+                    th { "core hiccups p99.9, longest" } th { "generator's schedule error p99" }
                 } }
                 tbody { @for group in &rows { (latency_row(set, &groups, group)) } }
             } }
@@ -79,9 +79,11 @@ fn latency_row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup 
         tr {
             th scope="row" { (group.key.workload) }
             td { (title(set, &group.key.system)) }
-            td { (usable) @if usable < group.runs.len() { " of " (group.runs.len()) } }
+            td { @if usable < group.runs.len() { (group.counting_text()) } @else { (usable) } }
             (target_cell(group))
             (cell(group.figure(|run| Some(run.messages_per_s)), units::count))
+            @let errors = errors_text(&group.runs);
+            td class=(if errors == "0" { "" } else { "bad" }) { (errors) }
             (duration_cell(p50))
             (duration_cell(group.of_operation(|operation| operation.response.p99_ns)))
             (duration_cell(group.of_operation(|operation| operation.response.p999_ns)))
@@ -123,7 +125,10 @@ fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
             td { (title(set, &group.key.system)) }
             (target_cell(group))
             (duration_cell(group.figure(|run| run.cost.cpu_ns_per_message)))
-            (cell(group.figure(|run| run.cost.syscalls_per_message), units::significant))
+            @match syscalls(set, &group.key, &group.runs) {
+                Ok(figure) => (cell(Some(figure), units::significant)),
+                Err(reason) => { td { "–" br; small { (reason) } } },
+            }
             (cell(switches, units::significant))
             (cell(group.figure(|run| run.cost.write_amplification), units::significant))
             (cell(group.figure(|run| run.cost.syncs_per_s), units::count))
@@ -150,13 +155,57 @@ pub fn losing_runs(set: &ResultSet) -> Markup {
         @if bad.is_empty() { p { "Every run is valid and complete." } }
         @else {
             p { "These runs are in no table above. They are kept: " (bad.len()) " of " (set.runs.len()) "." }
-            ul { @for run in bad { li { code { (run.id) } ": " (complaints(run).join("; ")) } } }
+            ul { @for run in bad { li { code { (run.id) } ": " (complaints(run).join("; ")) (figures_of(run)) } } }
         }
         @if !warned.is_empty() {
             p { "Remarks on valid runs:" }
             ul { @for run in warned { li { code { (run.id) } ": " (run.validity.warnings.join("; ")) } } }
         }
     }
+}
+
+/// What a run that does not count showed: left out of the medians, it must not be hidden.
+fn figures_of(run: &RunRecord) -> String {
+    let Some(operation) = run.primary().filter(|operation| operation.acknowledged > 0) else { return String::new() };
+    let response = &operation.response;
+    format!(
+        " (it showed {}/s, p50 {}, p99 {}, p99.9 {}, errors {})",
+        units::count(run.achieved_rate_per_s),
+        units::nanoseconds(response.p50_ns),
+        units::nanoseconds(response.p99_ns),
+        units::nanoseconds(response.p999_ns),
+        errors_text(&[run])
+    )
+}
+
+/// Distances to the floors.
+pub fn distances(set: &ResultSet) -> Markup {
+    html! {
+        div.wide { table {
+            caption { "One row per load and class, its worst figure of p50 and p99; the largest first" }
+            thead { tr { th { "load, class, figure" } th { "goal" } th { "wanted" } th { "measured" } th { "floor" } th { "distance" } th { "known cause" } } }
+            tbody { @for distance in &set.distances { tr {
+                th scope="row" { (distance.row) }
+                td { (if distance.goal.is_empty() { "–" } else { distance.goal.as_str() }) }
+                td { (distance.wanted.map_or_else(|| "–".to_owned(), |wanted| quantity(wanted, &distance.unit))) }
+                td { (quantity(distance.measured, &distance.unit)) }
+                td { (quantity(distance.floor, &distance.unit)) br; small { (distance.floor_is) } }
+                td { (units::ratio(distance.ratio)) }
+                td { (cause(distance)) }
+            } } }
+        } }
+    }
+}
+
+/// A number of a distance.
+pub fn quantity(value: f64, unit: &str) -> String {
+    let number = if unit == "/s" { units::count(value) } else { units::significant(value) };
+    if unit == "/s" { number + unit } else { format!("{number} {unit}") }
+}
+
+/// What is known of a distance.
+pub fn cause(distance: &Distance) -> &str {
+    if distance.cause.is_empty() { "not yet explained" } else { &distance.cause }
 }
 
 /// Curves in figures.
@@ -175,7 +224,7 @@ pub fn curves(set: &ResultSet) -> Markup {
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
                         td { (super::section::confirmation(set, curve)) }
                         td { (busy_at_knee(set, curve)) }
-                        td { (compare::slo_text(&curve.slo)) }
+                        td { (slo_text(&curve.slo)) }
                         td { (reason) }
                     }
                 } }
@@ -212,14 +261,16 @@ pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
 pub fn versus(set: &ResultSet) -> Markup {
     let comparisons = compare::inside(set);
     html! {
-        @for Comparison { baseline, candidate, rows, skipped, failures, violations, .. } in &comparisons {
+        @for Comparison { baseline, candidate, rows, skipped, failures, violations, errors, .. } in &comparisons {
             h3 { (title(set, candidate)) " against " (title(set, baseline)) }
             @for failure in failures { p.warning { "Failed: " (failure) } }
             @for violation in violations { p.warning { "Integrity: " (violation) } }
+            @for error in errors { p { "Errors: " (error) } }
             @if rows.is_empty() { p { "Not compared: " (skipped.join("; ")) } }
             @else { div.wide { table {
-                caption { "Ratio of medians with its bootstrap 95 % interval; below 1 is better for times and costs, above 1 for rates" }
-                thead { tr { th { "class" } th { "workload" } th { "rate/s" } th { "figure" } th { (title(set, baseline)) } th { (title(set, candidate)) } th { "ratio" } th { "95 % interval" } th { "runs" } } }
+                @let fewest = rows.iter().map(|row| row.baseline_runs.min(row.candidate_runs)).min().unwrap_or(0);
+                caption { "Ratio of medians with its bootstrap interval, which is made for 95 % and holds the true ratio in " (compare::hold(fewest)) " of cases with so few runs; below 1 is better for times and costs, above 1 for rates" }
+                thead { tr { th { "class" } th { "workload" } th { "rate/s" } th { "figure" } th { (title(set, baseline)) } th { (title(set, candidate)) } th { "ratio" } th { "interval" } th { "runs" } } }
                 tbody { @for row in rows {
                     tr {
                         td { (class_name(row.durability)) }
@@ -244,6 +295,18 @@ pub fn versus(set: &ResultSet) -> Markup {
 mod tests {
     use super::*;
     use crate::result::{CurvePoint, example};
+
+    /// Goal: the figures of runs that do not count are on the page, errors too. Method: the example's run that lost messages, with errors.
+    #[test]
+    fn losing_runs_show_their_figures() {
+        let mut set = example::result_set();
+        let lossy = set.runs.iter_mut().find(|run| run.integrity.is_violated()).unwrap();
+        lossy.operations[0].errors = 5;
+        let (id, p99) = (lossy.id.clone(), units::nanoseconds(lossy.operations[0].response.p99_ns));
+        let page = losing_runs(&set).into_string();
+        let item = page.split("<li>").find(|item| item.contains(&id)).unwrap();
+        assert!(item.contains(&format!("p99 {p99}")) && item.contains("errors 5 of 20,000"), "{item}");
+    }
 
     /// Goal: why a system does no more than its knee is never told from a rate that it held, nor from its repeats. Method: a curve whose
     /// lower rate failed once before it held, whose repeat at the knee failed, and with two rates above.

@@ -3,6 +3,7 @@
 //! ```text
 //! result.json   the result set                     env.json     the machine
 //! ID.hlog       interval histograms of run ID      brokers/     configuration and log of each broker
+//! ID.phases.hlog   histograms of its preload, warm-up and drain
 //! plots/*.svg   report.html                        SHA256SUMS   of all files but itself
 //! ```
 
@@ -41,6 +42,11 @@ pub enum ResultError {
 /// Name of a run's histogram log.
 pub fn hlog_name(run_id: &str) -> String {
     format!("{run_id}.hlog")
+}
+
+/// Name of the histogram log of what a run did outside of its measured phase.
+pub fn phases_hlog_name(run_id: &str) -> String {
+    format!("{run_id}.phases.hlog")
 }
 
 /// A directory with a result.

@@ -60,6 +60,7 @@ pub fn run(system: &str, round: u32, role: RunRole, rate: f64, median_ns: u64) -
     let id = format!("{system}-steady-1k-10k-D1-{role_name}-{rate:.0}-{round}");
     RunRecord {
         hlog: hlog_name(&id),
+        phases_hlog: phases_hlog_name(&id),
         id,
         system: system.to_owned(),
         workload: "steady-1k-10k".to_owned(),
@@ -239,6 +240,17 @@ pub fn result_set() -> ResultSet {
             at_least: false,
             failure: String::new(),
         }],
+        distances: vec![Distance {
+            row: "steady-1k-10k at 10,000/s, D1, p99".to_owned(),
+            goal: "P3".to_owned(),
+            wanted: Some(500.0),
+            measured: 410.0,
+            floor: 100.0,
+            floor_is: "echo and append".to_owned(),
+            unit: "µs".to_owned(),
+            ratio: 4.1,
+            cause: String::new(),
+        }],
     }
 }
 
@@ -266,6 +278,7 @@ fn a_new_member_has_a_new_schema() {
     set.curves[0].is_cut_short = true;
     set.slo = Some(set.curves[0].slo.clone());
     set.goals[0].failure = "x".to_owned();
+    set.runs[0].cost.syscalls_absent = "x".to_owned();
     set.runs[0].generator.virtual_machine = Some(true);
     set.runs[0].operations[0].error_kinds =
         vec![ErrorCount { kind: "timeout".to_owned(), count: 1, example: String::new() }];

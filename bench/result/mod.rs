@@ -15,7 +15,7 @@ mod run;
 mod series;
 mod set;
 
-pub use directory::{ResultDirectory, ResultError, hlog_name, sha256_hex};
+pub use directory::{ResultDirectory, ResultError, hlog_name, phases_hlog_name, sha256_hex};
 pub use distribution::{Distribution, SPECTRUM_QUANTILES, SpectrumPoint};
 pub use environment::{EnvironmentFact, EnvironmentRecord};
 pub use run::{
@@ -24,13 +24,13 @@ pub use run::{
 };
 pub use series::{BrokerEvent, BrokerEventKind, SecondPoint};
 pub use set::{
-    Curve, CurvePoint, ExitRecord, Goal, Headroom, ResultSet, SetKind, SetStatus, Slo, SystemRecord, ToolRecord,
-    WorkloadRecord,
+    Curve, CurvePoint, Distance, ExitRecord, Goal, Headroom, ResultSet, SetKind, SetStatus, Slo, SystemRecord,
+    ToolRecord, WorkloadRecord,
 };
 
 /// Schema id of `result.json`.
-pub const RESULT_SCHEMA: &str = "ringmq-bench/result/2";
+pub const RESULT_SCHEMA: &str = "ringmq-bench/result/3";
 /// Schema ids whose files can be read as well: what they lack has a default.
-pub const EARLIER_RESULT_SCHEMAS: &[&str] = &["ringmq-bench/result/1"];
+pub const EARLIER_RESULT_SCHEMAS: &[&str] = &["ringmq-bench/result/1", "ringmq-bench/result/2"];
 /// Schema id of `env.json`.
 pub const ENVIRONMENT_SCHEMA: &str = "ringmq-bench/environment/1";

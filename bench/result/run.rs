@@ -59,6 +59,8 @@ pub enum RunRole {
     ConfirmEighty,
     /// Shows what the generator can do (`null`, as fast as it goes).
     Headroom,
+    /// Counts system calls, which slows them down: its cost per message is used, its times are in no figure.
+    Counting,
 }
 
 /// How operations are started.
@@ -301,6 +303,9 @@ pub struct ResourceCost {
     pub instructions_per_message: Option<f64>,
     /// System calls.
     pub syscalls_per_message: Option<f64>,
+    /// Why there is no figure for system calls; empty if there is one, or nobody asked for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub syscalls_absent: String,
     /// Voluntary context switches.
     pub voluntary_switches_per_message: Option<f64>,
     /// Involuntary context switches.
@@ -379,6 +384,10 @@ pub struct RunRecord {
     pub events: Vec<BrokerEvent>,
     /// File with the interval histograms, in the result directory; empty in a published copy that does not keep it.
     pub hlog: String,
+    /// File with the histograms of what is in no figure (preload, warm-up) and of what was answered after the plan (drain); empty
+    /// in a published copy.
+    #[serde(default)]
+    pub phases_hlog: String,
 }
 
 impl RunRecord {

@@ -108,6 +108,21 @@ pub struct Slo {
     pub p9999_ns: Option<u64>,
     /// Most of the longest response time.
     pub max_ns: Option<u64>,
+    /// Most of the median time from the planned start of a send to the receipt.
+    #[serde(default)]
+    pub e2e_p50_ns: Option<u64>,
+    /// Of its 99 %.
+    #[serde(default)]
+    pub e2e_p99_ns: Option<u64>,
+    /// Of its 99.9 %.
+    #[serde(default)]
+    pub e2e_p999_ns: Option<u64>,
+    /// Of its 99.99 %.
+    #[serde(default)]
+    pub e2e_p9999_ns: Option<u64>,
+    /// Of the longest one.
+    #[serde(default)]
+    pub e2e_max_ns: Option<u64>,
     /// Most errors; without it none is allowed.
     pub errors: Option<u64>,
     /// Most time by which answers may be behind the schedule at its end.
@@ -218,6 +233,30 @@ impl Goal {
     }
 }
 
+/// How far a figure of RingMQ is from what network, generator and disk cost by themselves, measured in the same set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distance {
+    /// Load, class and figure, such as `steady-1k-10k at 10,000/s, D1, p99`.
+    pub row: String,
+    /// Id of the goal that judges this figure; empty: none does.
+    pub goal: String,
+    /// What that goal wants, in the same unit.
+    pub wanted: Option<f64>,
+    /// Median over the runs that count.
+    pub measured: f64,
+    /// The floor, in the same unit.
+    pub floor: f64,
+    /// What the floor consists of.
+    pub floor_is: String,
+    /// Unit of all three.
+    pub unit: String,
+    /// How many times as good the floor is; above 1: RingMQ is behind it.
+    pub ratio: f64,
+    /// Why, as far as it is known; empty: not yet explained.
+    pub cause: String,
+}
+
 /// `result.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,6 +289,9 @@ pub struct ResultSet {
     pub headroom: Vec<Headroom>,
     /// Goals and results.
     pub goals: Vec<Goal>,
+    /// Distances to the floors, the largest first, one per load and class.
+    #[serde(default)]
+    pub distances: Vec<Distance>,
 }
 
 impl ResultSet {

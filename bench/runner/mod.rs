@@ -128,6 +128,7 @@ struct Finished {
     usage: Option<(Usage, Usage, u64)>,
     steal: Option<((u64, u64), (u64, u64))>,
     hiccups: Vec<(u32, &'static str, hdrhistogram::Histogram<u64>)>,
+    syscalls_absent: String,
 }
 
 /// Reads counters at both ends of the measured phase.
@@ -238,16 +239,33 @@ pub fn run(
     let samples = metrics.map(MetricsWatch::finish).unwrap_or_default();
     let mut record = record::make(spec, &finished, &samples, plan_sha256, started_ms);
     judge(&mut record, spec.slo);
-    let mut log = Vec::new();
-    let title = format!("ringmq-bench {}", spec.id);
-    let measure_ms = started_ms + finished.connect_ns.saturating_add(record::measure_offset_ns(&finished)) / 1_000_000;
-    finished
-        .books
-        .recorder
-        .write_hlog(&mut log, measure_ms, &title, finished.operation)
-        .map_err(|source| ResultError::Io { action: "encode", path: directory.file(&record.hlog), source })?;
-    directory.write(&record.hlog, &log)?;
+    write_logs(&record, &finished, started_ms, directory)?;
     Ok(record)
+}
+
+/// Writes the histogram logs of a run: that of its measured phase, and that of the others.
+fn write_logs(
+    record: &RunRecord,
+    finished: &Finished,
+    started_ms: u64,
+    directory: &ResultDirectory,
+) -> Result<(), ResultError> {
+    let (recorder, outcome) = (&finished.books.recorder, &finished.outcome);
+    let title = format!("ringmq-bench {}", record.id);
+    let began_ms = started_ms + finished.connect_ns / 1_000_000;
+    let measure_ms = began_ms + record::measure_offset_ns(finished) / 1_000_000;
+    let failed = |name: &str| {
+        let path = directory.file(name);
+        move |source| ResultError::Io { action: "encode", path, source }
+    };
+    let mut log = Vec::new();
+    recorder.write_hlog(&mut log, measure_ms, &title, finished.operation).map_err(failed(&record.hlog))?;
+    directory.write(&record.hlog, &log)?;
+    log.clear();
+    recorder
+        .write_phases_hlog(&mut log, (began_ms, outcome.began_ns), &title, finished.operation)
+        .map_err(failed(&record.phases_hlog))?;
+    directory.write(&record.phases_hlog, &log)
 }
 
 /// The body of the generator's thread.
@@ -346,7 +364,7 @@ fn drive<D: Driver>(
         wanted_every: spec.workload.consumers.as_ref().map_or(1, |consumers| consumers.wanted_every),
         batch: if is_message { load.batch } else { 1 },
     });
-    let mut books = Books { recorder: Recorder::new(settings.measure_ns), ledger };
+    let mut books = Books { recorder: Recorder::with_warm_up(settings.measure_ns, settings.warm_up_max_ns), ledger };
     let process = spec.broker_pid.map(|pid| ProcessMeter::attach(pid, spec.counts_syscalls));
     let meters: Vec<HiccupMeter> = spec
         .layout
@@ -376,5 +394,10 @@ fn drive<D: Driver>(
         hiccups.push((core, "generator", outcome.hiccups.lateness().clone()));
     }
     let operation = driver.operation();
-    Ok(Finished { books, outcome, operation, connect_ns, usage, steal, hiccups })
+    let syscalls_absent = match &process {
+        Some(process) => process.syscalls_absent().to_owned(),
+        None if spec.counts_syscalls => "the target's process is not known".to_owned(),
+        None => String::new(),
+    };
+    Ok(Finished { books, outcome, operation, connect_ns, usage, steal, hiccups, syscalls_absent })
 }

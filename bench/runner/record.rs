@@ -8,7 +8,7 @@ use crate::host::pinning::format_cores;
 use crate::host::process::is_virtual_machine;
 use crate::result::{
     Distribution, Durability, EndToEnd, GeneratorRecord, HiccupRecord, LoopKind, OperationRecord, PhaseRecord,
-    ResourceCost, RunParameters, RunRecord, RunStatus, Validity, hlog_name,
+    ResourceCost, RunParameters, RunRecord, RunStatus, Validity, hlog_name, phases_hlog_name,
 };
 use ringmq_protocol::frame::SerializeType;
 
@@ -137,6 +137,7 @@ pub(super) fn make(
         series: books.recorder.series(),
         events: events(samples, outcome.measure_start_ns, outcome.measure_end_ns),
         hlog: hlog_name(&spec.id),
+        phases_hlog: phases_hlog_name(&spec.id),
     }
 }
 
@@ -153,6 +154,7 @@ fn cost(spec: &RunSpec<'_>, finished: &Finished, messages: u64, samples: &[Sampl
     let syncs_each_group = spec.durability == Some(Durability::D2);
     let mut cost = ResourceCost {
         syncs_per_s: syncs_per_s(samples, outcome.measure_start_ns, outcome.measure_end_ns, syncs_each_group),
+        syscalls_absent: finished.syscalls_absent.clone(),
         ..ResourceCost::default()
     };
     let Some((before, after, elapsed_ns)) = &finished.usage else { return cost };

@@ -9,9 +9,8 @@ fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-fn results() -> Option<ResultDirectory> {
-    let path = root().join("bench/results");
-    path.join("result.json").is_file().then(|| ResultDirectory::open(path))
+fn results() -> ResultDirectory {
+    ResultDirectory::open(root().join("bench/results"))
 }
 
 #[test]
@@ -20,9 +19,10 @@ fn the_readme_says_what_the_set_says() {
     // compared; `RINGMQ_BENCH_WRITE_README=1` writes it instead.
     let readme = root().join("README.md");
     let page = std::fs::read_to_string(&readme).expect("the README");
-    let read =
-        results().map(|set| (set.read_result().expect("a result"), set.read_environment().expect("an environment")));
-    let text = section::text(read.as_ref().map(|(set, environment)| (set, environment)));
+    let directory = results();
+    let set = directory.read_result().expect("a result");
+    let environment = directory.read_environment().expect("an environment");
+    let text = section::text(Some((&set, &environment)));
     if std::env::var_os("RINGMQ_BENCH_WRITE_README").is_some() {
         std::fs::write(&readme, section::replace(&page, &text).expect("a place for the section"))
             .expect("it is written");
@@ -38,13 +38,17 @@ fn the_readme_says_what_the_set_says() {
 #[test]
 fn the_page_says_what_the_set_says() {
     // Goal: no figure on the published page that is not in the set, and none left out. Method: the page is made anew and compared.
-    let Some(directory) = results() else { return };
+    let directory = results();
     let (set, environment) = (directory.read_result().unwrap(), directory.read_environment().unwrap());
     let present = std::fs::read_to_string(directory.file(ringmq_bench::report::PAGE_NAME)).unwrap();
     let page = ringmq_bench::report::page_text(&set, &environment);
     assert!(present == page, "the page is stale: ringmq-bench publish --from bench/results");
     // What is named is there.
-    let named = set.runs.iter().map(|run| &run.hlog).chain(set.systems.iter().flat_map(|system| &system.files));
+    let named = set
+        .runs
+        .iter()
+        .flat_map(|run| [&run.hlog, &run.phases_hlog])
+        .chain(set.systems.iter().flat_map(|system| &system.files));
     for name in named.filter(|name| !name.is_empty()) {
         assert!(directory.file(name).is_file(), "{name} is named and absent");
     }
@@ -54,7 +58,7 @@ fn the_page_says_what_the_set_says() {
 fn the_set_is_whole() {
     // Goal: a published set is complete, unchanged and small, and names no folder of the host it was made on. Method: its sums
     // and sizes, and a search for absolute paths in its texts.
-    let Some(directory) = results() else { return };
+    let directory = results();
     let set = directory.read_result().unwrap();
     assert_eq!((set.kind, &set.status), (SetKind::Publish, &SetStatus::Complete));
     let sums = std::fs::read_to_string(directory.file("SHA256SUMS")).unwrap();

@@ -104,19 +104,27 @@ impl IndexFile {
         let found = file.length().map_err(IndexError::io("measure index file", &path))?;
         let mut bytes = [0; HEADER_LENGTH];
         file.read_at(&mut bytes, 0).map_err(IndexError::io("read index file", &path))?;
-        let mut header = Header::from_bytes(&bytes);
+        let header = Header::from_bytes(&bytes);
         let wanted = geometry.file_bytes();
         if found != wanted {
             return Err(IndexError::WrongLength { path, found, wanted, promised: header.promised() });
         }
-        header.next_entry = header.next_entry.min(geometry.entries);
         Ok(Self { file: file.into(), path, name, geometry, header, live: None })
     }
 
-    /// Prepares an opened file for writing: loads its slots, or makes them anew from the entries after a crash.
+    /// Refuses a file whose header cannot be right.
+    pub(crate) fn check(&self, is_newest: bool) -> Result<(), IndexError> {
+        match self.header.flaw(self.geometry, is_newest) {
+            Some(reason) => Err(IndexError::Damaged { path: self.path.clone(), reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares an opened file for writing: loads its slots, or makes them anew from the entries after a crash, and when there
+    /// should be none.
     pub(crate) fn make_live(&mut self, after_crash: bool) -> Result<(), IndexError> {
         let mut live = Live::new(vec![0; self.geometry.slots as usize]);
-        if after_crash {
+        if after_crash || self.header.promised() == 0 {
             self.header.used_slots = self.rebuild_slots(&mut live)?;
         } else {
             self.load_slots(&mut live)?;

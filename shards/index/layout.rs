@@ -85,6 +85,18 @@ impl Header {
         self.next_entry.saturating_sub(1)
     }
 
+    /// What cannot be right about it, if anything. A file gets a successor only when it is full: one that is not, and is not the
+    /// newest, lacks records that nobody would offer again.
+    pub(crate) fn flaw(&self, geometry: IndexGeometry, is_newest: bool) -> Option<&'static str> {
+        if self.next_entry > geometry.entries {
+            return Some("its header counts more entries than there is room for");
+        }
+        if self.promised() > 0 && !(0..=self.end_position).contains(&self.begin_position) {
+            return Some("its header names places in the log that cannot be");
+        }
+        (!is_newest && self.next_entry < geometry.entries).then_some("it is not full, and there is a newer one")
+    }
+
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         bytes[..8].copy_from_slice(&self.begin_time.to_be_bytes());

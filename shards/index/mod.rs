@@ -15,5 +15,5 @@ mod tests;
 
 pub use error::IndexError;
 pub use layout::IndexGeometry;
-pub use service::{IndexService, Indexed, LastStop};
+pub use service::{IndexService, Indexed, LastStop, SetAside};
 pub use sync::IndexSync;

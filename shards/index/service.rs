@@ -12,12 +12,12 @@ use ringmq_protocol::record::RecordView;
 
 use super::error::IndexError;
 use super::file::{IndexFile, Search};
-use super::layout::IndexGeometry;
+use super::layout::{Header, IndexGeometry};
 use super::limits::{MAXIMUM_RESULTS, QUERY_STEPS};
 use super::name::{is_index_name, next_name};
 use super::sync::{FileSync, IndexSync};
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, create_directories_durably};
 use crate::types::{PhysicalOffset, StoreTimestamp};
 
 /// The last record in the index.
@@ -41,6 +41,49 @@ pub enum LastStop {
     },
 }
 
+/// Index files that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// What is wrong with the first of them.
+    pub reason: String,
+    /// How many they are.
+    pub files: usize,
+    /// The folder they are in now.
+    pub to: PathBuf,
+}
+
+/// Moves the file `first` and all behind it to a folder of their own below `room`, durably. The newest goes first, so that a
+/// crash in between leaves no gap: the next start finds the same file again.
+fn move_aside(
+    disk: &dyn Disk,
+    directory: &Path,
+    first: &str,
+    room: &Path,
+    reason: String,
+) -> Result<SetAside, IndexError> {
+    let mut number = 1;
+    let to = loop {
+        let to = room.join(format!("index-aside-{number}"));
+        if !disk.exists(&to).map_err(IndexError::io("look for", &to))? {
+            break to;
+        }
+        number += 1;
+    };
+    create_directories_durably(disk, &to).map_err(IndexError::io("create", &to))?;
+    let entries = disk.list(directory).map_err(IndexError::io("list", directory))?;
+    let is_behind = |name: &str| is_index_name(name) && name >= first;
+    let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).filter(|name| is_behind(name)).collect();
+    names.sort_unstable();
+    for name in names.iter().rev() {
+        let from = directory.join(name);
+        disk.rename(&from, &to.join(name)).map_err(IndexError::io("set aside index file", &from))?;
+        for changed in [&to, directory] {
+            disk.sync_directory(changed).map_err(IndexError::io("sync", changed))?;
+        }
+    }
+    Ok(SetAside { reason, files: names.len(), to })
+}
+
 /// The message index of one store.
 pub struct IndexService {
     disk: Arc<dyn Disk>,
@@ -50,6 +93,8 @@ pub struct IndexService {
     /// Oldest first; only the last one may be live.
     files: Vec<IndexFile>,
     last: Option<Indexed>,
+    /// Whether all keys of that record are there. The last record of a full file may have some in a file that is gone.
+    is_last_whole: bool,
     /// What is written of files that are full, and not synced yet; oldest first.
     sealed: Vec<FileSync>,
     directory_changed: bool,
@@ -73,6 +118,7 @@ impl IndexService {
             geometry,
             files: Vec::new(),
             last: None,
+            is_last_whole: true,
             sealed: Vec::new(),
             directory_changed: false,
         };
@@ -80,12 +126,37 @@ impl IndexService {
         Ok(service)
     }
 
+    /// As [`Self::open`], but files that cannot be used are no reason to go without an index: the first of them and all behind it
+    /// move to a folder of their own below `room`, and [`Self::last`] says from where their records must be offered again.
+    pub fn open_or_set_aside(
+        disk: &Arc<dyn Disk>,
+        clock: &Arc<dyn Clock>,
+        directory: &Path,
+        geometry: IndexGeometry,
+        last_stop: LastStop,
+        room: &Path,
+    ) -> Result<(Self, Vec<SetAside>), IndexError> {
+        let mut set_aside = Vec::new();
+        loop {
+            let error = match Self::open(Arc::clone(disk), Arc::clone(clock), directory, geometry, last_stop) {
+                Ok(service) => return Ok((service, set_aside)),
+                Err(error) => error,
+            };
+            let name = error.unusable_file().filter(|path| path.parent() == Some(directory)).and_then(Path::file_name);
+            match name.and_then(|name| name.to_str()).filter(|name| is_index_name(name)) {
+                // There is one file less each time.
+                Some(name) => set_aside.push(move_aside(&**disk, directory, name, room, error.to_string())?),
+                None => return Err(error),
+            }
+        }
+    }
+
     fn load(&mut self, last_stop: LastStop) -> Result<(), IndexError> {
         let directory = &self.directory;
         if !self.disk.exists(directory).map_err(IndexError::io("look up", directory))? {
             return Ok(());
         }
-        let mut doomed = Vec::new();
+        let (mut doomed, mut is_too_new) = (Vec::new(), false);
         for entry in self.disk.list(directory).map_err(IndexError::io("list", directory))? {
             if entry.is_directory || !is_index_name(&entry.name) {
                 continue;
@@ -107,12 +178,18 @@ impl IndexService {
             };
             let header = file.header();
             match last_stop {
-                // Either too new, or cut off before its first sync: then the file before it is the one that goes on.
-                LastStop::Crash { checkpoint_ms } if header.end_time > checkpoint_ms || header.promised() == 0 => {
+                // Cut off before its first sync: then the file before it is the one that goes on.
+                LastStop::Crash { .. } if header.promised() == 0 => doomed.push(file.path().to_path_buf()),
+                // Too new; and all behind it, whatever their times say, or nobody would fill the gap.
+                LastStop::Crash { checkpoint_ms } if is_too_new || header.end_time > checkpoint_ms => {
+                    is_too_new = true;
                     doomed.push(file.path().to_path_buf());
                 }
                 _ => self.files.push(file),
             }
+        }
+        for (number, file) in self.files.iter().enumerate() {
+            file.check(number + 1 == self.files.len())?;
         }
         for path in doomed {
             self.remove(&path)?;
@@ -120,18 +197,20 @@ impl IndexService {
         if let Some(newest) = self.files.last_mut() {
             newest.make_live(last_stop != LastStop::Clean)?;
         }
-        self.last = self.last_of_files();
+        self.go_on_from_files();
         Ok(())
     }
 
-    /// The last record that the files' headers know.
-    fn last_of_files(&self) -> Option<Indexed> {
-        let headers = self.files.iter().rev().map(IndexFile::header);
-        headers.filter(|header| header.end_time > 0).find_map(|header| {
+    /// Goes on with the last record that the files' headers know.
+    fn go_on_from_files(&mut self) {
+        let of_header = |header: &Header| {
             let physical = PhysicalOffset(u64::try_from(header.end_position).ok()?);
             let store_timestamp = StoreTimestamp(u64::try_from(header.end_time).ok()?);
             Some(Indexed { physical, store_timestamp })
-        })
+        };
+        let headers = self.files.iter().rev().map(IndexFile::header);
+        self.last = headers.filter(|header| header.end_time > 0).find_map(of_header);
+        self.is_last_whole = self.files.last().is_none_or(|newest| newest.header().promised() > 0 && !newest.is_full());
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), IndexError> {
@@ -140,8 +219,8 @@ impl IndexService {
         self.disk.remove_file(path).map_err(IndexError::io("remove index file", path))
     }
 
-    /// The last record that is in the index, `None` for an empty one. Indexing continues with the record behind it;
-    /// offering earlier ones again does no harm.
+    /// The last record that is in the index, `None` for an empty one. Indexing continues with this record, of which keys may be
+    /// missing; offering earlier ones again does no harm.
     pub fn last(&self) -> Option<Indexed> {
         self.last
     }
@@ -209,14 +288,16 @@ impl IndexService {
         keys: &[u8],
         at: Indexed,
     ) -> Result<(), IndexError> {
-        if self.last.is_some_and(|last| at.physical <= last.physical) {
+        let is_known =
+            |last: Indexed| at.physical < last.physical || at.physical == last.physical && self.is_last_whole;
+        if self.last.is_some_and(is_known) {
             return Ok(());
         }
         let words = keys.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
         for key in unique_key.into_iter().chain(words) {
             self.put(index_key_hash(topic, key), at)?;
         }
-        self.last = Some(at);
+        (self.last, self.is_last_whole) = (Some(at), true);
         Ok(())
     }
 
@@ -365,7 +446,7 @@ impl IndexService {
         if let Some(newest) = self.files.last_mut() {
             newest.make_live(false)?;
         }
-        self.last = self.last_of_files();
+        self.go_on_from_files();
         Ok(removed)
     }
 

@@ -8,8 +8,9 @@ use ringmq_protocol::hash::index_key_hash;
 use ringmq_protocol::record::{CrcCheck, RecordView};
 
 use super::{IndexError, IndexGeometry, IndexService, Indexed, LastStop};
+use crate::clock::Clock;
 use crate::disk::{Disk, OpenOptions, RealDisk, io_causes, is_no_space};
-use crate::sim::{CrashPattern, Fault, ManualClock, OperationKind, SimDisk};
+use crate::sim::{CrashPattern, Fault, FaultAction, ManualClock, OperationKind, SimDisk};
 use crate::types::{PhysicalOffset, StoreTimestamp};
 
 const DIRECTORY: &str = "/store/index";
@@ -42,6 +43,10 @@ fn files(disk: &Arc<dyn Disk>) -> Vec<(String, Vec<u8>)> {
     };
     let entries = disk.list(Path::new(DIRECTORY)).unwrap();
     entries.into_iter().map(|entry| (entry.name.clone(), read(&entry.name))).collect()
+}
+
+fn set_length(disk: &SimDisk, path: &Path, bytes: u64) {
+    disk.open(path, OpenOptions { write: true, ..OpenOptions::default() }).unwrap().set_length(bytes).unwrap();
 }
 
 fn query(service: &IndexService, key: &str, maximum: usize) -> Vec<u64> {
@@ -380,6 +385,96 @@ fn real_files() {
     }
     let name = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap();
     assert_eq!(name.metadata().unwrap().len(), 420_000_040);
+}
+
+#[test]
+fn unusable_files_are_set_aside_and_made_again() {
+    // Goal: whatever is wrong with one file, nothing is deleted and every key is found again once the records from the last one of
+    // the file in front of it were offered again. Method: five files, of which each ends within a record; each kind of harm
+    // to the first, one in the middle and the last.
+    type Harm = fn(&SimDisk, &Path);
+    let harms: [(&str, Harm); 7] = [
+        ("short", |disk, path| set_length(disk, path, 100)),
+        ("long", |disk, path| set_length(disk, path, 10_000)),
+        ("no header", |disk, path| disk.damage(path, 0, &[0; 40]).unwrap()),
+        ("too many entries", |disk, path| disk.damage(path, 36, &[0x7F; 4]).unwrap()),
+        ("a place below zero", |disk, path| disk.damage(path, 16, &[0xFF; 8]).unwrap()),
+        ("a bad sector", |disk, path| {
+            let path_contains = path.to_string_lossy().into_owned();
+            let action = FaultAction::Fail(libc::EIO);
+            disk.inject(Fault { kind: OperationKind::Read, path_contains, after: 0, times: u64::MAX, action });
+        }),
+        ("no permission", |disk, path| {
+            let path_contains = path.to_string_lossy().into_owned();
+            let action = FaultAction::Fail(libc::EACCES);
+            disk.inject(Fault { kind: OperationKind::Open, path_contains, after: 0, times: u64::MAX, action });
+        }),
+    ];
+    for (what, harm) in harms {
+        for harmed in [0, 2, 4] {
+            let sim = SimDisk::new();
+            let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+            let mut service = open(&disk, 7, 10, LastStop::Clean).unwrap();
+            let put = |service: &mut IndexService, numbers: std::ops::Range<u64>| {
+                for number in numbers {
+                    let key = format!("k{number}");
+                    let unique = format!("u{number}");
+                    service.put_keys("T", Some(unique.as_bytes()), key.as_bytes(), at(number, 1000 + number)).unwrap();
+                }
+            };
+            put(&mut service, 0..20);
+            service.flush().unwrap();
+            drop(service);
+            let before = files(&disk);
+            let path = Path::new(DIRECTORY).join(&before[harmed].0);
+            harm(&sim, &path);
+            let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(NOW_MS));
+            let geometry = IndexGeometry { slots: 7, entries: 10 };
+            let open_again = || {
+                let (directory, room) = (Path::new(DIRECTORY), Path::new("/store/ringmq"));
+                IndexService::open_or_set_aside(&disk, &clock, directory, geometry, LastStop::Clean, room).unwrap()
+            };
+            let (mut service, set_aside) = open_again();
+            if (what, harmed) == ("no header", 4) {
+                // Nothing tells it from one that is new.
+                assert_eq!((set_aside.len(), service.file_count()), (0, 5));
+            } else {
+                assert_eq!(set_aside.len(), 1, "{what} {harmed}: {set_aside:?}");
+                assert_eq!((set_aside[0].files, service.file_count()), (5 - harmed, harmed), "{what} {harmed}");
+                assert!(set_aside[0].reason.contains(&before[harmed].0), "{set_aside:?}");
+                let saved: Vec<_> = disk.list(&set_aside[0].to).unwrap().into_iter().map(|entry| entry.name).collect();
+                let names: Vec<_> = before[harmed..].iter().map(|(name, _)| name.clone()).collect();
+                assert_eq!(saved, names, "{what} {harmed}");
+            }
+            sim.clear_faults();
+            let from = service.last().map_or(0, |last| last.physical.0);
+            put(&mut service, from..20);
+            service.flush().unwrap();
+            drop(service);
+            let (service, set_aside) = open_again();
+            assert_eq!((set_aside, service.last()), (Vec::new(), Some(at(19, 1019))), "{what} {harmed}");
+            for (number, letter) in (0..20).flat_map(|number| ["k", "u"].map(|letter| (number, letter))) {
+                let mut found = query(&service, &format!("{letter}{number}"), 64);
+                // The record at the seam is there twice.
+                found.dedup();
+                assert_eq!(found, [number], "{what} {harmed} {letter}");
+            }
+        }
+    }
+
+    // A file that cannot be had for want of something else stays where it is.
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let mut service = open(&disk, 7, 10, LastStop::Clean).unwrap();
+    service.put_keys("T", None, b"k", at(1, 1)).unwrap();
+    service.flush().unwrap();
+    sim.inject(Fault::once(OperationKind::Open, 0, libc::EMFILE));
+    let (clock, room): (Arc<dyn Clock>, _) = (Arc::new(ManualClock::new(NOW_MS)), Path::new("/store/ringmq"));
+    let geometry = IndexGeometry { slots: 7, entries: 10 };
+    let again =
+        || IndexService::open_or_set_aside(&disk, &clock, Path::new(DIRECTORY), geometry, LastStop::Clean, room);
+    assert!(again().is_err());
+    assert_eq!(query(&again().unwrap().0, "k", 64), [1]);
 }
 
 proptest! {

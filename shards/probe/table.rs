@@ -132,10 +132,13 @@ metrics! {
     SplicePipes, "ringmq_limit_splice_pipes", "pipes", "Pipes that hold pages of the log's files until they are sent.";
     ColdQueue, "ringmq_limit_cold_queue", "requests", "Pulls that wait for a reader thread.";
     ControlQueue, "ringmq_limit_control_queue", "requests", "Requests that wait for the control thread.";
+    FlushQueue, "ringmq_limit_flush_queue", "requests", "Requests that wait for the flush thread.";
+    Mailbox, "ringmq_limit_mailbox", "messages", "Messages from other threads that wait in the fullest mailbox of a shard.";
     StoreQueue, "ringmq_limit_store_queue", "requests", "Requests that wait for the store thread.";
     Topics, "ringmq_limit_topics", "topics", "Topics.";
     Queues, "ringmq_limit_queues", "queues", "Queues of all topics.";
     Groups, "ringmq_limit_consumer_groups", "groups", "Consumer groups.";
+    ConnectionGroups, "ringmq_limit_connection_groups", "groups", "Groups of the connection that is a member of most.";
     OffsetKeys, "ringmq_limit_offset_keys", "pairs", "Pairs of topic and group with committed offsets.";
     LockedGroups, "ringmq_limit_locked_groups", "groups", "Groups that hold orderly locks.";
     NamesrvBrokers, "ringmq_limit_namesrv_brokers", "brokers", "Addresses of brokers registered with the name server.";

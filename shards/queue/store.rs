@@ -60,6 +60,8 @@ pub struct QueueStore {
     next_identity: AtomicU64,
     /// Retired queues whose files are still there.
     removals: Mutex<Vec<Arc<Queue>>>,
+    /// Deletions of topics under way: see [`Self::begin_deletion`].
+    deletions: AtomicU64,
     pub(crate) durable: Durable,
 }
 
@@ -90,6 +92,7 @@ impl QueueStore {
             registry: RwLock::new(Registry::default()),
             next_identity: AtomicU64::new(1),
             removals: Mutex::new(Vec::new()),
+            deletions: AtomicU64::new(0),
             durable: Durable::default(),
         };
         (store, pool)
@@ -174,6 +177,22 @@ impl QueueStore {
         let mut topics: Vec<_> = registry.topics.keys().cloned().collect();
         topics.sort_unstable();
         topics
+    }
+
+    /// Queues are about to be retired whose removal is not on disk yet. A retired queue is no longer written, and a crash may bring
+    /// it back: until [`Self::end_deletion`] no round of flushing makes all queue files complete.
+    pub fn begin_deletion(&self) {
+        self.deletions.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The queues of a deletion are gone for good.
+    pub fn end_deletion(&self) {
+        self.deletions.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a crash may bring back queues that are no longer written.
+    pub fn has_open_deletion(&self) -> bool {
+        self.deletions.load(Ordering::SeqCst) > 0
     }
 
     /// Forgets a topic's queues: they are retired at once, and the next flush round removes their files. A topic of the

@@ -11,7 +11,7 @@ use super::audit::Audit;
 use super::audit::segments::list;
 use super::paths::StorePaths;
 use super::queue_place::SCHEDULE_TOPIC;
-use crate::disk::{Disk, read_file};
+use crate::disk::{DirectoryEntry, Disk, read_file};
 use crate::queue::limits::ENTRY_BYTES;
 
 /// Something about a file or folder.
@@ -81,8 +81,15 @@ const KNOWN_CONFIG: &[&str] =
     &["topics.json", "subscriptionGroup.json", "consumerOffset.json", "topicQueueMapping.json", "broker.properties"];
 
 fn names(disk: &dyn Disk, path: &Path) -> io::Result<Vec<String>> {
-    let entries = list(disk, path).map_err(|error| error.source)?;
-    Ok(entries.into_iter().map(|entry| entry.name).collect())
+    Ok(entries(disk, path)?.into_iter().map(|entry| entry.name).collect())
+}
+
+/// What a folder holds: nothing if there is none, or if it is a file.
+fn entries(disk: &dyn Disk, path: &Path) -> io::Result<Vec<DirectoryEntry>> {
+    match list(disk, path).map_err(|error| error.source) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Vec::new()),
+        listed => listed,
+    }
 }
 
 fn is_rocks_db(names: &[String]) -> bool {
@@ -92,15 +99,23 @@ fn is_rocks_db(names: &[String]) -> bool {
 /// Whether a folder of queues (topic, number, file) holds any file with something in it.
 fn has_queue_files(disk: &dyn Disk, root: &Path) -> io::Result<bool> {
     for topic in names(disk, root)? {
-        let Ok(queues) = names(disk, &root.join(&topic)) else { continue };
-        for queue in queues {
-            let files = list(disk, &root.join(&topic).join(queue));
-            if files.is_ok_and(|files| files.iter().any(|file| file.length > 0)) {
+        for queue in names(disk, &root.join(&topic))? {
+            let files = entries(disk, &root.join(&topic).join(queue))?;
+            if files.iter().any(|file| file.length > 0) {
                 return Ok(true);
             }
         }
     }
     Ok(false)
+}
+
+/// Whether there is a store: anything below the root that a broker of either kind makes.
+///
+/// # Errors
+/// The file system does not answer.
+pub fn is_store(disk: &dyn Disk, paths: &StorePaths) -> io::Result<bool> {
+    let made = |name: &String| KNOWN.contains(&name.as_str()) || name.starts_with("dledger-");
+    Ok(names(disk, &paths.root)?.iter().any(made) || !names(disk, &paths.commit_log)?.is_empty())
 }
 
 /// What speaks against opening a store, from a few look-ups. Empty for a store that can be opened, and for a new one.
@@ -118,7 +133,7 @@ pub fn blockers(disk: &dyn Disk, paths: &StorePaths) -> io::Result<Vec<Remark>> 
     }
     for name in ["topics", "subscriptionGroups", "consumerOffsets", "rdb"] {
         let path = paths.config().join(name);
-        if is_rocks_db(&names(disk, &path).unwrap_or_default()) {
+        if is_rocks_db(&names(disk, &path)?) {
             add(path, "topics, groups or offsets are kept in RocksDB; only JSON files can be read");
         }
     }
@@ -235,9 +250,8 @@ pub fn plan(disk: &dyn Disk, paths: &StorePaths, audit: &Audit) -> io::Result<Pl
 fn has_files(disk: &dyn Disk, topic: &Path) -> io::Result<bool> {
     for queue in names(disk, topic)? {
         let directory = topic.join(queue);
-        for file in list(disk, &directory).unwrap_or_default() {
-            let path = directory.join(&file.name);
-            let Ok(opened) = disk.open(&path, crate::disk::OpenOptions::default()) else { continue };
+        for file in entries(disk, &directory)?.iter().filter(|file| !file.is_directory) {
+            let opened = disk.open(&directory.join(&file.name), crate::disk::OpenOptions::default())?;
             let mut entry = [0; ENTRY_BYTES as usize];
             if opened.read_at(&mut entry, 0)? == entry.len() && entry != [0; ENTRY_BYTES as usize] {
                 return Ok(true);

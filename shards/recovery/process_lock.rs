@@ -15,7 +15,7 @@ use crate::disk::{
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process, of ours or Java's, holds it.
-    #[error("{path} is locked by {}: another broker already runs on this store", holder(.pid))]
+    #[error("{path} is locked by {}: another process uses this store; stop it first, or choose another --data", holder(.pid))]
     Held {
         /// The lock file.
         path: PathBuf,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     /// On the host the lock is a POSIX record lock: a child process that holds it is named, and excludes us while it
-    /// lives. The child is Python where there is one, as any program with fcntl would do.
+    /// lives. The child is Python; any program with fcntl would do.
     #[test]
     fn the_holder_is_named_on_the_host() {
         let directory = tempfile::tempdir().unwrap();
@@ -130,14 +130,13 @@ mod tests {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();
-        if let Ok(mut child) = child {
-            let mut ready = [0];
-            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
-            let error = ProcessLock::acquire(&RealDisk, &paths).unwrap_err();
-            assert!(error.to_string().contains(&format!("process {}", child.id())), "{error}");
-            drop(child.stdin.take());
-            child.wait().unwrap();
-        }
+        let mut child = child.expect("the tests need python3");
+        let mut ready = [0];
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        let error = ProcessLock::acquire(&RealDisk, &paths).unwrap_err();
+        assert!(error.to_string().contains(&format!("process {}", child.id())), "{error}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
         ProcessLock::acquire(&RealDisk, &paths).unwrap();
     }
 }

@@ -6,9 +6,12 @@
 
 use std::collections::VecDeque;
 
-use rtrb::{Consumer, Producer, RingBuffer};
+#[cfg(not(ringmq_loom))]
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use super::mailbox::WakeHandle;
+#[cfg(ringmq_loom)]
+use super::model_queue::{Consumer, Producer, PushError, RingBuffer};
 
 /// Sending end of a lane; one thread.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ impl<T> LaneSender<T> {
 
     /// Delivers a message that the receiver finds when it is awake anyway.
     pub fn send_quietly(&mut self, message: T) -> Result<(), T> {
-        self.producer.push(message).map_err(|rtrb::PushError::Full(message)| message)
+        self.producer.push(message).map_err(|PushError::Full(message)| message)
     }
 
     /// Delivers as many as fit from the front of `messages`, with one publication and one wake-up.
@@ -65,7 +68,7 @@ impl<T> LaneReceiver<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(ringmq_loom)))]
 mod tests {
     use super::*;
 

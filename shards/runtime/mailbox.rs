@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use super::channel::{CountedReceiver, CountedSender, TrySendError, counted_channel};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
 
 #[derive(Debug)]
@@ -38,7 +38,10 @@ impl WakeHandle {
     /// Wakes the shard if it sleeps. Call it after the message is where the shard will look.
     pub fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.0.sleeping.load(Ordering::Relaxed) && self.0.sleeping.swap(false, Ordering::AcqRel) {
+        let sleeping = &self.0.sleeping;
+        if sleeping.load(Ordering::Relaxed)
+            && sleeping.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
             self.0.wakes.fetch_add(1, Ordering::Relaxed);
             let one = 1_u64.to_ne_bytes();
             // SAFETY: eight readable bytes and an open eventfd. It cannot be full: each write is paired with a read of the
@@ -73,7 +76,7 @@ impl WakeHandle {
 /// Sending side of a mailbox; any thread.
 #[derive(Debug)]
 pub struct MailboxSender<T> {
-    sender: SyncSender<T>,
+    sender: CountedSender<T>,
     wake: WakeHandle,
 }
 
@@ -101,16 +104,21 @@ impl<T> MailboxSender<T> {
         self.wake.wake();
         sent
     }
+
+    /// Messages that the shard has not taken yet.
+    pub fn waiting(&self) -> u64 {
+        self.sender.waiting()
+    }
 }
 
 /// Receiving side of a mailbox; the shard's thread.
 #[derive(Debug)]
-pub struct Mailbox<T>(Receiver<T>);
+pub struct Mailbox<T>(CountedReceiver<T>);
 
 impl<T> Mailbox<T> {
     /// A mailbox of at most `bound` messages for the shard behind `wake`.
     pub fn new(bound: usize, wake: WakeHandle) -> (MailboxSender<T>, Self) {
-        let (sender, receiver) = sync_channel(bound);
+        let (sender, receiver) = counted_channel(bound);
         (MailboxSender { sender, wake }, Self(receiver))
     }
 

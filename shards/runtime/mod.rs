@@ -6,15 +6,19 @@
 //! call and not a round through a second reactor.
 
 pub mod buffers;
+pub mod channel;
 pub mod executor;
 pub mod lane;
 pub mod limits;
 pub mod mailbox;
+#[cfg(ringmq_loom)]
+mod model_queue;
 pub mod pipe;
 pub mod preflight;
 pub mod ring;
 pub mod socket;
 
+pub use channel::{CountedReceiver, CountedSender, counted_channel};
 pub use executor::{ShardHandle, ShardPlan, spawn_shard};
 pub use lane::{LaneReceiver, LaneSender, lane};
 pub use mailbox::{Mailbox, MailboxSender, WakeHandle};

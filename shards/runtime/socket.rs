@@ -80,12 +80,6 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Limits how long unsent data may linger before the kernel gives the connection up.
-pub fn set_user_timeout(socket: RawFd, timeout: Duration) -> io::Result<()> {
-    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
-}
-
 /// Makes direct calls on a socket return instead of waiting. Operations of the ring are not changed by it.
 pub fn set_nonblocking(socket: RawFd) -> io::Result<()> {
     // SAFETY: an open socket and plain integers.

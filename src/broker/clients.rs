@@ -59,6 +59,12 @@ struct Memberships {
     producer_groups: BTreeSet<String>,
 }
 
+impl Memberships {
+    fn count(&self) -> usize {
+        self.consumer_groups.len() + self.producer_groups.len()
+    }
+}
+
 /// What a heartbeat changed in a consumer group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Registration {
@@ -96,6 +102,11 @@ impl ClientTable {
     /// Members of a producer group.
     pub fn producer_group(&self, group: &str) -> Option<&BTreeMap<ConnectionId, Client>> {
         self.producers.get(group)
+    }
+
+    /// Groups of the connection that is a member of most: see [`limits::MAX_GROUPS_PER_CONNECTION`].
+    pub fn most_groups(&self) -> usize {
+        self.by_connection.values().map(Memberships::count).max().unwrap_or(0)
     }
 
     /// All producer groups in name order.
@@ -143,7 +154,7 @@ impl ClientTable {
     /// Whether the bounds allow this connection to become a member.
     fn has_room(&self, connection: ConnectionId, members: Option<usize>) -> bool {
         let groups = self.by_connection.get(&connection);
-        let groups = groups.map_or(0, |groups| groups.consumer_groups.len() + groups.producer_groups.len());
+        let groups = groups.map_or(0, Memberships::count);
         members.unwrap_or(0) < limits::MAX_CONNECTIONS_PER_GROUP && groups < limits::MAX_GROUPS_PER_CONNECTION
     }
 

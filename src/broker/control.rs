@@ -9,15 +9,22 @@ use ringmq_protocol::command::Command;
 use ringmq_shards::clock::Now;
 
 use super::clients::ClientTable;
-use super::groups::GroupTable;
+use super::groups::{GroupTable, GroupsBefore};
 use super::locks::LockTable;
 use super::offsets::{OffsetCommit, OffsetTable};
 use super::settings::{BrokerIdentity, ConfigAccess, ControlConfig, SealedConfig};
 use super::snapshot::Publisher;
 use super::statistics::Statistics;
 use super::store_reader::StoreReader;
-use super::topics::TopicTable;
+use super::topics::{TopicTable, TopicsBefore};
 use super::{Answer, Effect, Peer, Refusal, Request, dispatch};
+
+/// Topics and groups at one moment.
+#[derive(Debug)]
+pub struct TablesBefore {
+    pub(crate) topics: TopicsBefore,
+    pub(crate) groups: GroupsBefore,
+}
 
 /// The control plane of one broker.
 pub struct Control {
@@ -110,6 +117,16 @@ impl Control {
             }
             Answer::Nothing => Answer::Nothing,
         }
+    }
+
+    /// Drops every offset of a group.
+    pub fn forget_offsets(&mut self, group: &str) {
+        self.offsets.remove_group(group);
+    }
+
+    /// The tables that a request may change and that must be on disk before it is confirmed.
+    pub fn remember(&self) -> TablesBefore {
+        TablesBefore { topics: self.topics.remember(), groups: self.groups.remember() }
     }
 
     /// Takes a sample for the rates of topics and groups, if it is time. `topics` gives the messages ever stored in each.

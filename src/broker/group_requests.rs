@@ -33,7 +33,7 @@ pub(crate) fn delete(control: &mut Control, request: &mut Request<'_>) -> Handle
         request.effects.push(Effect::GroupsChanged);
     }
     if request.command.optional_bool("cleanOffset").unwrap_or(false) {
-        control.offsets.remove_group(group);
+        request.effects.push(Effect::ForgetOffsets { group: group.to_owned() });
     }
     Ok(Answer::Now(success()))
 }

@@ -17,11 +17,21 @@ pub const FORBIDDEN_READ: i32 = 1 << 2;
 /// Group to topic to forbidden mask.
 pub(crate) type ForbiddenTable = BTreeMap<String, BTreeMap<String, i32>>;
 
+/// Group name to configuration, in name order.
+type GroupMap = BTreeMap<String, Arc<SubscriptionGroupConfig>>;
+
+/// The groups at one moment. While it is held the next change copies the table of pointers.
+#[derive(Debug)]
+pub struct GroupsBefore {
+    configs: Arc<GroupMap>,
+    forbidden: Arc<ForbiddenTable>,
+}
+
 /// All groups.
 #[derive(Debug)]
 pub struct GroupTable {
-    configs: BTreeMap<String, Arc<SubscriptionGroupConfig>>,
-    forbidden: ForbiddenTable,
+    configs: Arc<GroupMap>,
+    forbidden: Arc<ForbiddenTable>,
     version: DataVersion,
     /// Members of `subscriptionGroup.json` that this version does not know.
     pub(crate) unknown: BTreeMap<String, Value>,
@@ -32,9 +42,10 @@ impl GroupTable {
     /// The groups of a broker that starts for the first time.
     pub fn new() -> GroupTable {
         let predefined = names::PREDEFINED_GROUPS.into_iter();
+        let configs = predefined.map(|name| (name.to_owned(), Arc::new(SubscriptionGroupConfig::new(name))));
         GroupTable {
-            configs: predefined.map(|name| (name.to_owned(), Arc::new(SubscriptionGroupConfig::new(name)))).collect(),
-            forbidden: BTreeMap::new(),
+            configs: Arc::new(configs.collect()),
+            forbidden: Arc::default(),
             version: DataVersion::default(),
             unknown: BTreeMap::new(),
             dirty: true,
@@ -68,18 +79,31 @@ impl GroupTable {
 
     /// Makes or replaces a group.
     pub(crate) fn put(&mut self, config: SubscriptionGroupConfig, wall_ms: u64) {
-        self.configs.insert(config.group_name.clone(), Arc::new(config));
+        Arc::make_mut(&mut self.configs).insert(config.group_name.clone(), Arc::new(config));
         self.bump(wall_ms);
     }
 
     /// Deletes a group and its prohibitions; returns whether it existed.
     pub(crate) fn remove(&mut self, group: &str, wall_ms: u64) -> bool {
-        self.forbidden.remove(group);
-        let existed = self.configs.remove(group).is_some();
-        if existed {
-            self.bump(wall_ms);
+        if !self.contains(group) {
+            return false;
         }
-        existed
+        if self.forbidden.contains_key(group) {
+            Arc::make_mut(&mut self.forbidden).remove(group);
+        }
+        Arc::make_mut(&mut self.configs).remove(group);
+        self.bump(wall_ms);
+        true
+    }
+
+    /// What [`Control::undo_groups`] needs to undo later changes.
+    pub(crate) fn remember(&self) -> GroupsBefore {
+        GroupsBefore { configs: Arc::clone(&self.configs), forbidden: Arc::clone(&self.forbidden) }
+    }
+
+    /// Whether groups were made, changed or deleted since.
+    pub(crate) fn differ_from(&self, before: &GroupsBefore) -> bool {
+        !Arc::ptr_eq(&self.configs, &before.configs)
     }
 
     /// Topics with their forbidden masks, for a group.
@@ -117,9 +141,9 @@ impl GroupTable {
         self.dirty = self.configs.keys().any(|name| !configs.contains_key(name));
         for (name, config) in configs {
             let config = SubscriptionGroupConfig { group_name: name.clone(), ..config };
-            self.configs.insert(name, Arc::new(config));
+            Arc::make_mut(&mut self.configs).insert(name, Arc::new(config));
         }
-        self.forbidden = forbidden;
+        self.forbidden = Arc::new(forbidden);
         self.version = version;
         self.unknown = unknown;
     }
@@ -165,6 +189,18 @@ impl Control {
         Ok(())
     }
 
+    /// Undoes all changes of groups since, as one more change: the version does not go back.
+    pub(crate) fn undo_groups(&mut self, before: GroupsBefore, wall_ms: u64) {
+        let GroupsBefore { configs, forbidden } = before;
+        let since = std::mem::replace(&mut self.groups.configs, configs);
+        self.groups.forbidden = forbidden;
+        self.groups.bump(wall_ms);
+        let now = Arc::clone(&self.groups.configs);
+        let same =
+            |name: &String| now.get(name).zip(since.get(name)).is_some_and(|(now, since)| Arc::ptr_eq(now, since));
+        now.keys().chain(since.keys()).filter(|name| !same(name)).for_each(|name| self.stale_group(name));
+    }
+
     pub(crate) fn put_group(&mut self, config: SubscriptionGroupConfig, wall_ms: u64, effects: &mut Vec<Effect>) {
         self.stale_group(&config.group_name);
         self.groups.put(config, wall_ms);
@@ -199,5 +235,36 @@ mod tests {
         control.config.max_groups = control.groups.len();
         let error = control.ensure_group("h", 6, &mut effects).unwrap_err();
         assert_eq!(error, Refusal::new(26, limits::too_many_groups(control.config.max_groups)));
+    }
+
+    /// Goal: changes that could not be written are undone, with prohibitions and what shards see, and the version goes on.
+    /// Method: one group made, one changed, one deleted, then back.
+    #[test]
+    fn changes_are_undone() {
+        let mut control = control();
+        let mut effects = Vec::new();
+        let group = |name: &str, retries| SubscriptionGroupConfig {
+            retry_max_times: retries,
+            ..SubscriptionGroupConfig::new(name)
+        };
+        control.put_group(group("changed", 1), 5, &mut effects);
+        control.put_group(group("deleted", 2), 5, &mut effects);
+        let forbidden = BTreeMap::from([("T".to_owned(), FORBIDDEN_READ)]);
+        Arc::make_mut(&mut control.groups.forbidden).insert("deleted".to_owned(), forbidden);
+        control.snapshot();
+        let before = control.groups.remember();
+        assert!(!control.groups.differ_from(&before));
+        control.put_group(group("made", 3), 6, &mut effects);
+        control.put_group(group("changed", 4), 6, &mut effects);
+        control.stale_group("deleted");
+        assert!(control.groups.remove("deleted", 6) && control.groups.differ_from(&before));
+        assert!(control.snapshot().groups.contains_key("made") && control.groups.take_dirty());
+        control.undo_groups(before, 7);
+        assert!(!control.groups.contains("made") && control.groups.take_dirty());
+        assert_eq!(control.groups.version().counter, 6);
+        let snapshot = control.snapshot();
+        assert!(!snapshot.groups.contains_key("made"));
+        assert_eq!(snapshot.groups["changed"].config.retry_max_times, 1);
+        assert!(snapshot.groups["deleted"].is_read_forbidden("T"));
     }
 }

@@ -111,6 +111,11 @@ pub enum Effect {
     TopicsChanged,
     /// Groups were made, changed or deleted: publish a new snapshot and write `subscriptionGroup.json`.
     GroupsChanged,
+    /// The offsets of a group go, unless its deletion is undone ([`Control::forget_offsets`]).
+    ForgetOffsets {
+        /// The group.
+        group: String,
+    },
     /// Members or subscriptions of a group changed: publish a new snapshot; waiting pulls of the group are affected.
     SubscriptionsChanged {
         /// The group.

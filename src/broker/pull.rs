@@ -34,11 +34,22 @@ pub struct TransferLimits {
     pub batch_messages: usize,
 }
 
+impl TransferLimits {
+    /// The same with at most this many bytes, for when memory is short.
+    #[must_use]
+    pub fn shortened(self, bytes: usize) -> TransferLimits {
+        TransferLimits { memory_bytes: self.memory_bytes.min(bytes), disk_bytes: self.disk_bytes.min(bytes), ..self }
+    }
+}
+
 impl Default for TransferLimits {
     fn default() -> Self {
         Self { memory_messages: 32, memory_bytes: 262_144, disk_messages: 8, disk_bytes: 65_536, batch_messages: 160 }
     }
 }
+
+/// Why a pull whose first message is long is refused for the time being.
+pub const MEMORY_IS_SHORT: &str = "memory for answers is short; try again";
 
 /// Queue entries that one filtered read looks at (`maxFilterMessageSize` of 16,000 bytes), or as many as messages are asked for.
 pub const SCAN_ENTRIES: usize = 800;

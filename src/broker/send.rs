@@ -256,6 +256,17 @@ impl Single<'_> {
     }
 }
 
+/// What besides the request decides about a message.
+pub struct Circumstances {
+    /// Who sends it.
+    pub peer: SocketAddr,
+    /// When.
+    pub now: Now,
+    /// The refusal of a store that takes no messages now. It comes before the store's other checks and behind all that would
+    /// refuse the message at any time.
+    pub unavailable: Option<Refusal>,
+}
+
 /// Steps 9 to 14 for a single message.
 pub fn prepare_single<'a>(
     state: &'a mut SendState,
@@ -263,9 +274,9 @@ pub fn prepare_single<'a>(
     target: &Target<'a>,
     header: &SendHeader<'_>,
     body: &'a [u8],
-    peer: SocketAddr,
-    now: Now,
+    circumstances: Circumstances,
 ) -> Result<Single<'a>, Refusal> {
+    let Circumstances { peer, now, unavailable } = circumstances;
     let topic = target.topic;
     if let Some(group) = topic.name.strip_prefix(RETRY_PREFIX) {
         check_retry(serving, group, header, now.steady_ms)?;
@@ -274,13 +285,14 @@ pub fn prepare_single<'a>(
         // Java meets a null body and answers with its own failure; the code is the same, the text says what is wrong.
         return Err(Refusal::new(response::SYSTEM_ERROR, "the message has no body"));
     }
+    state.properties.clear();
+    let summary = store_properties(serving, header.properties.as_bytes(), &mut state.properties);
+    check_features(&state.properties, &summary, header.sys_flag)?;
+    unavailable.map_or(Ok(()), Err)?;
     if body.len() > serving.max_message_bytes {
         return Err(too_large("a body", body.len(), serving.max_message_bytes));
     }
     check_topic_length(&topic.name)?;
-    state.properties.clear();
-    let summary = store_properties(serving, header.properties.as_bytes(), &mut state.properties);
-    check_features(&state.properties, &summary, header.sys_flag)?;
     let unique_key = match summary.unique_key {
         Some(range) => range.start as usize..range.end as usize,
         None => append_unique_key(state, now.wall_ms),
@@ -377,8 +389,9 @@ pub fn prepare_batch<'a>(
     target: &Target<'a>,
     header: &SendHeader<'_>,
     body: &'a [u8],
-    peer: SocketAddr,
+    circumstances: Circumstances,
 ) -> Result<Batch<'a>, Refusal> {
+    let Circumstances { peer, unavailable, .. } = circumstances;
     let topic = target.topic;
     if topic.name.len() > MAX_TOPIC_BYTES {
         return Err(too_large("the topic name", topic.name.len(), MAX_TOPIC_BYTES));
@@ -390,6 +403,7 @@ pub fn prepare_batch<'a>(
     shared_properties.clear();
     let summary = store_properties(serving, header.properties.as_bytes(), &mut shared_properties);
     check_features(&shared_properties, &summary, header.sys_flag)?;
+    unavailable.map_or(Ok(()), Err)?;
     if body.is_empty() {
         return Err(Refusal::new(response::SYSTEM_ERROR, "the batch has no body"));
     }

@@ -57,7 +57,7 @@ pub(crate) fn update_list(control: &mut Control, request: &mut Request<'_>) -> H
 
 /// DELETE_TOPIC_IN_BROKER (215). Also deletes the retry topics of POP consumption of every group with offsets on it.
 pub(crate) fn delete(control: &mut Control, request: &mut Request<'_>) -> Handled {
-    let name = request.command.ext("topic").unwrap_or_default();
+    let name = request.command.ext_text("topic")?;
     if names::is_blank(name) {
         return Err(Refusal::new(response::INVALID_PARAMETER, "The specified topic is blank."));
     }
@@ -113,7 +113,7 @@ fn from_header(command: &Command) -> Result<TopicConfig, Refusal> {
         let remark = format!("topicFilterType = [{filter_type}] value invalid");
         return Err(Refusal::new(response::SYSTEM_ERROR, remark));
     };
-    let topic = command.ext_text("topic").unwrap_or_default();
+    let topic = command.ext_text("topic")?;
     names::check_topic(topic)?;
     Ok(TopicConfig {
         read_queue_nums: command.ext_i32("readQueueNums")?,

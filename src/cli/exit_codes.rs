@@ -33,7 +33,7 @@ pub enum ExitStatus {
     /// A stop was broken off because it took too long: everything acknowledged is where it was promised to be, and the next start
     /// checks the log.
     StopTimedOut = 11,
-    /// Stopped by a second signal, before everything was in order.
+    /// Stopped before everything was in order: by a second signal, or by one during the start.
     Interrupted = 130,
 }
 
@@ -51,7 +51,7 @@ pub const TABLE: &[(ExitStatus, &str)] = &[
     (ExitStatus::NeedsRepair, "store verify, explain: files that follow from the log do not fit it"),
     (ExitStatus::NotAdoptable, "store adopt: RingMQ cannot open this store"),
     (ExitStatus::StopTimedOut, "a stop took too long and was broken off: the next start checks the log"),
-    (ExitStatus::Interrupted, "stopped by a second signal"),
+    (ExitStatus::Interrupted, "stopped by a second signal, or during the start"),
 ];
 
 impl From<ExitStatus> for ExitCode {

@@ -29,11 +29,14 @@ static PROCESS_LOG: OnceLock<ProcessLog> = OnceLock::new();
 struct ProcessLog {
     level: reload::Handle<LevelFilter, Registry>,
     sender: Sender<Item>,
+    /// The file that lines go to, if it is one.
+    file: Option<String>,
 }
 
 enum Item {
     Line(Vec<u8>),
     Flush(Sender<()>),
+    Target(Box<dyn Write + Send>),
 }
 
 /// Starts logging for the process. A second call changes the level only.
@@ -42,18 +45,33 @@ pub fn start(level: LogLevel, target: &str) -> io::Result<()> {
         set_level(level);
         return Ok(());
     }
-    let target: Box<dyn Write + Send> = match target {
-        "stderr" => Box::new(io::stderr()),
-        path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
-    };
+    let file = (target != "stderr").then(|| target.to_owned());
+    let target = file.as_deref().map_or_else(|| Ok(Box::new(io::stderr()) as Box<dyn Write + Send>), open_file)?;
     let (sender, receiver) = bounded(MAX_WAITING_LINES);
     std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver, target, &DROPPED_LINES))?;
     let (filter, handle) = reload::Layer::new(filter_of(level));
     let lines = LineSender { sender: sender.clone(), dropped: &DROPPED_LINES };
     let format = tracing_subscriber::fmt::layer().with_ansi(false).with_thread_names(true).with_writer(lines);
     Registry::default().with(filter).with(format).try_init().map_err(io::Error::other)?;
-    let _ = PROCESS_LOG.set(ProcessLog { level: handle, sender });
+    let _ = PROCESS_LOG.set(ProcessLog { level: handle, sender, file });
     Ok(())
+}
+
+fn open_file(path: &str) -> io::Result<Box<dyn Write + Send>> {
+    Ok(Box::new(OpenOptions::new().create(true).append(true).open(path)?))
+}
+
+/// Goes on in a new file of the same name, for whoever has moved the old one away; false if lines do not go to a file. Blocks, so
+/// not from a shard.
+///
+/// # Errors
+/// The file cannot be opened; lines still go to the old one.
+pub fn reopen() -> io::Result<bool> {
+    let Some((log, file)) = PROCESS_LOG.get().and_then(|log| Some((log, log.file.as_deref()?))) else {
+        return Ok(false);
+    };
+    log.sender.send(Item::Target(open_file(file)?)).map_err(|_| io::Error::other("the log's thread is gone"))?;
+    Ok(true)
 }
 
 /// Changes the level while running.
@@ -97,7 +115,7 @@ fn flush_through(sender: &Sender<Item>, patience: Duration) {
 
 /// The writer thread: ends when all senders are gone. Errors of the target are counted as dropped lines; there is
 /// nowhere else to report them.
-fn write_lines(receiver: &Receiver<Item>, mut target: impl Write, dropped: &AtomicU64) {
+fn write_lines(receiver: &Receiver<Item>, mut target: Box<dyn Write + Send>, dropped: &AtomicU64) {
     let mut reported = 0;
     for item in receiver {
         let total = dropped.load(Ordering::Relaxed);
@@ -112,6 +130,7 @@ fn write_lines(receiver: &Receiver<Item>, mut target: impl Write, dropped: &Atom
                     dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            Item::Target(new) => target = new,
             Item::Flush(done) => {
                 let _ = target.flush();
                 let _ = done.send(());
@@ -186,7 +205,7 @@ mod tests {
         let (open, gate) = bounded(0);
         let written = Arc::new(Mutex::new(Vec::new()));
         let target = Gated { gate, written: Arc::clone(&written) };
-        let thread = std::thread::spawn(move || write_lines(&receiver, target, &DROPPED));
+        let thread = std::thread::spawn(move || write_lines(&receiver, Box::new(target), &DROPPED));
         let mut lines = LineSender { sender: sender.clone(), dropped: &DROPPED };
         for _ in 0..16 {
             lines.write_all(b"a line\n").expect("never fails");

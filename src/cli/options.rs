@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::exit_codes;
 use super::tune::TuneArguments;
+use crate::broker::names::{NameError, check_group};
 use crate::config::{Service, Sources};
 
 /// A message broker that speaks Apache RocketMQ's remoting protocol.
@@ -112,7 +113,13 @@ impl ServerArguments {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ProduceOptions {
     /// Name servers
-    #[arg(long, value_name = "ADDR;ADDR", default_value = "127.0.0.1:9876", value_delimiter = ';')]
+    #[arg(
+        long,
+        value_name = "ADDR;ADDR",
+        env = "NAMESRV_ADDR",
+        default_value = "127.0.0.1:9876",
+        value_delimiter = ';'
+    )]
     pub namesrv: Vec<String>,
     /// Topic
     #[arg(long)]
@@ -124,7 +131,7 @@ pub struct ProduceOptions {
     #[arg(long)]
     pub key: Option<String>,
     /// Producer group
-    #[arg(long, default_value = "ringmq-produce")]
+    #[arg(long, default_value = "ringmq-produce", value_parser = group_name)]
     pub group: String,
     /// Send BODY this many times, or at most this many lines [default: once, or all lines]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -138,7 +145,13 @@ pub struct ProduceOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ConsumeOptions {
     /// Name servers
-    #[arg(long, value_name = "ADDR;ADDR", default_value = "127.0.0.1:9876", value_delimiter = ';')]
+    #[arg(
+        long,
+        value_name = "ADDR;ADDR",
+        env = "NAMESRV_ADDR",
+        default_value = "127.0.0.1:9876",
+        value_delimiter = ';'
+    )]
     pub namesrv: Vec<String>,
     /// Topic
     #[arg(long)]
@@ -150,7 +163,7 @@ pub struct ConsumeOptions {
     #[arg(long)]
     pub key: Option<String>,
     /// Consumer group whose offsets are used and committed; without it nothing is committed
-    #[arg(long)]
+    #[arg(long, value_parser = group_name)]
     pub group: Option<String>,
     /// Stop after this many messages [default: go on until interrupted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -161,6 +174,10 @@ pub struct ConsumeOptions {
     /// Print queue, offset, tags and keys before each body
     #[arg(long, short)]
     pub verbose: bool,
+}
+
+fn group_name(text: &str) -> Result<String, NameError> {
+    check_group(text).map(|()| text.to_owned())
 }
 
 /// Where a consumer begins.

@@ -307,9 +307,15 @@ fn show(
         Format::Json => format!("{:#}\n", json()),
         Format::Script => return Err(usage("--format script is for plan and apply --dry-run")),
     };
-    // A reader that has seen enough is no error.
-    let _ = std::io::stdout().write_all(output.as_bytes());
-    Ok(())
+    write(&output)
+}
+
+/// Writes to the standard output. A reader that has seen enough is no error.
+fn write(output: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(output.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(internal(error)),
+        _ => Ok(()),
+    }
 }
 
 fn status_of(plan: &Plan) -> TuneStatus {
@@ -429,7 +435,7 @@ fn show_plan(session: &Session, arguments: &HostArguments, style: Style) -> Resu
     let plan = &session.plan;
     if arguments.format.chosen() == Format::Script {
         let root = arguments.root.canonicalize().map_err(internal)?;
-        let _ = std::io::stdout().write_all(executor::script(plan, &root).as_bytes());
+        write(&executor::script(plan, &root))?;
     } else {
         show(arguments.format.chosen(), || report::plan_text(plan, style), || report::plan_json(plan))?;
     }

@@ -39,8 +39,14 @@ pub(super) fn build(settings: Settings) -> Result<Config, ConfigError> {
         return conflict(format!("brokerId = {}: slaves are not served yet, only 0 is possible", config.broker_id));
     }
     let fast = config.fast_port_enable.then(|| config.broker_port.saturating_sub(2));
-    if config.namesrv_port == config.broker_port || Some(config.namesrv_port) == fast {
-        return conflict(format!("namesrv_port = {} is also a port of the broker", config.namesrv_port));
+    if config.namesrv_port == config.broker_port {
+        return conflict(format!("namesrv_port = {} is also the broker's port", config.namesrv_port));
+    }
+    if Some(config.namesrv_port) == fast {
+        return conflict(format!(
+            "namesrv_port = {} is also the broker's fast port, which is broker_port - 2 (fast_port_enable = false goes without)",
+            config.namesrv_port
+        ));
     }
     if config.broker_name.contains('/') || config.broker_name.contains('\\') {
         return conflict("brokerName must not contain a slash".into());

@@ -127,6 +127,10 @@ pub struct Connection {
     pub waits_for_long: bool,
     /// Requests that the control thread has, to be executed again. Sends behind them wait, or they would overtake them.
     pub executed_again: u32,
+    /// Pulls that a reader thread has.
+    pub cold_pulls: u32,
+    /// The next request is a pull that waits for memory.
+    pub waits_for_memory: bool,
     /// Bytes of its buffers that the shard has counted.
     pub accounted_bytes: usize,
     /// Listed among the connections with new output.
@@ -171,6 +175,8 @@ impl Connection {
             awaits_long: false,
             waits_for_long: false,
             executed_again: 0,
+            cold_pulls: 0,
+            waits_for_memory: false,
             accounted_bytes: 0,
             is_dirty: false,
             is_blocked: false,

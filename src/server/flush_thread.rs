@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,19 +21,20 @@ use ringmq_shards::log::LogView;
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
-use ringmq_shards::queue::QueueStore;
+use ringmq_shards::queue::{QueueError, QueueStore};
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
 use ringmq_shards::recovery::queue_flushed::QueueFlushedFile;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
-use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::runtime::{CountedReceiver, MailboxSender};
 use ringmq_shards::types::PhysicalOffset;
 
 use super::event_loop::Lifecycle;
 use super::messages::{SegmentNews, ShardMessage};
 use super::shared::Shared;
 use super::storage;
+use super::trouble::Trouble;
 
 /// How often the thread looks for work by itself.
 const BEAT: Duration = Duration::from_millis(50);
@@ -105,7 +106,7 @@ pub enum FlushRequest {
 /// The flush thread's state.
 pub struct FlushThread {
     /// What is asked of it.
-    pub requests: Receiver<FlushRequest>,
+    pub requests: CountedReceiver<FlushRequest>,
     /// Files.
     pub disk: Arc<dyn Disk>,
     /// The log in memory.
@@ -160,9 +161,53 @@ struct Schedule {
     catching_up: Option<CatchingUp>,
     /// The last record that the newest background sync covered.
     synced_record: Option<ConfirmedRecord>,
-    queues_fail: bool,
     /// With recycling, up to where pages of the log were given back.
     recycled: Option<u64>,
+    troubles: Troubles,
+}
+
+/// What may fail for a while without an end to the process.
+struct Troubles {
+    segments: Trouble,
+    queues: Trouble,
+    queue_sync: Trouble,
+    queue_flushed: Trouble,
+    queue_offsets: Trouble,
+    durable_point: Trouble,
+    checkpoint: Trouble,
+}
+
+impl Troubles {
+    const NONE: Self = Self {
+        segments: Trouble::new(
+            "no space for the next log segment: sends will be refused until there is",
+            "there is space for the next log segment again",
+        ),
+        queues: Trouble::new(
+            "queue files cannot be written; their entries stay in memory and are tried again",
+            "queue files are written again",
+        ),
+        queue_sync: Trouble::new(
+            "queue files cannot be synced; recovery will read more of the log",
+            "queue files are synced again",
+        ),
+        queue_flushed: Trouble::new(
+            "queue-flushed cannot be written; recovery will read more of the log",
+            "queue-flushed is written again",
+        ),
+        queue_offsets: Trouble::new(
+            "queue offsets cannot be written; recovery will read more of the log",
+            "queue offsets are written again",
+        ),
+        durable_point: Trouble::new(
+            "the durable point cannot be written; recovery will read more",
+            "the durable point is written again",
+        ),
+        checkpoint: Trouble::new(
+            "the checkpoint cannot be written; recovery will read more of the log",
+            "the checkpoint is written again",
+        ),
+    };
 }
 
 /// A record that was the last confirmed one at some time.
@@ -198,8 +243,8 @@ impl FlushThread {
             pointed: self.view.synced(),
             catching_up: None,
             synced_record: None,
-            queues_fail: false,
             recycled: None,
+            troubles: Troubles::NONE,
         };
         if let Some(catch_up) = self.catch_up.take()
             && !self.begin_catch_up(catch_up, &mut schedule)
@@ -282,7 +327,7 @@ impl FlushThread {
             }
             self.recycle_pages(schedule, self.end);
         }
-        if now >= schedule.next_queues || (self.queues.is_filling() && !schedule.queues_fail) {
+        if now >= schedule.next_queues || (self.queues.is_filling() && !schedule.troubles.queues.lasts()) {
             let started = Instant::now();
             if !self.flush_queues(schedule) {
                 return false;
@@ -347,13 +392,7 @@ impl FlushThread {
             Err(_) => return self.fail("sync of the log of the last run", &"its thread panicked"),
         }
         self.view.publish_synced(point.offset.0);
-        match self.durable_point.advance(point) {
-            Ok(()) => {
-                schedule.pointed = point.offset.0;
-                self.shared.retention.note_durable_point(point.offset.0);
-            }
-            Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
-        }
+        self.advance_durable_point(point, schedule);
         true
     }
 
@@ -431,15 +470,14 @@ impl FlushThread {
             }
             match self.segments.prepare_next(PhysicalOffset(self.end)) {
                 Ok(list) => {
+                    schedule.troubles.segments.note(Ok::<_, SegmentError>(()));
                     let Some(segment) = list.segments().last() else { return };
                     self.ready_end = segment.start().0 + size;
                     let news = SegmentNews::Ready(Arc::clone(segment));
                     self.writer.send_blocking(ShardMessage::Segment(news));
                 }
                 Err(error @ SegmentError::NoSpace { .. }) => {
-                    if schedule.next_segment <= now {
-                        tracing::warn!(%error, "no space for the next log segment: sends will be refused until there is");
-                    }
+                    schedule.troubles.segments.note(Err(error));
                     schedule.next_segment = now + SEGMENT_RETRY;
                     self.writer.send_blocking(ShardMessage::Segment(SegmentNews::DiskFull));
                     return;
@@ -459,12 +497,11 @@ impl FlushThread {
         let (complete, _) = self.view.shown();
         match self.queues.flush_dirty() {
             Ok(report) => {
-                schedule.queues_fail = false;
-                if complete > schedule.queue_noted {
+                schedule.troubles.queues.note(Ok::<_, QueueError>(()));
+                // Asked after the round: what is retired from here on was written in it.
+                if complete > schedule.queue_noted && !self.queues.has_open_deletion() {
                     schedule.queue_noted = complete;
-                    if let Err(error) = self.queue_flushed.note(PhysicalOffset(complete)) {
-                        tracing::warn!(%error, "queue-flushed cannot be written; recovery will read more of the log");
-                    }
+                    schedule.troubles.queue_flushed.note(self.queue_flushed.note(PhysicalOffset(complete)));
                 }
                 if report.entries > 0 {
                     self.probe.add(Counter::QueueEntriesFlushed, report.entries);
@@ -473,10 +510,7 @@ impl FlushThread {
             }
             Err(error) if error.is_final() => return self.fail("sync of queue files", &error),
             Err(error) => {
-                if !schedule.queues_fail {
-                    tracing::warn!(%error, "queue files cannot be written; their entries stay in memory and are tried again");
-                }
-                schedule.queues_fail = true;
+                schedule.troubles.queues.note(Err(error));
             }
         }
         true
@@ -490,11 +524,12 @@ impl FlushThread {
         if !self.flush_queues(schedule) {
             return false;
         }
-        if schedule.queues_fail {
+        if schedule.troubles.queues.lasts() {
             return true;
         }
         match self.queues.sync() {
             Ok(_) => {
+                schedule.troubles.queue_sync.note(Ok::<_, QueueError>(()));
                 schedule.queue_synced = shown;
                 self.checkpoint.logics_timestamp_ms = timestamp as i64;
                 let minimum = self.view.minimum();
@@ -506,14 +541,21 @@ impl FlushThread {
                     shown,
                     minimum,
                 );
-                if let Err(error) = noted {
-                    tracing::warn!(%error, "queue offsets cannot be written; recovery will read more of the log");
-                }
+                schedule.troubles.queue_offsets.note(noted);
             }
             Err(error) if error.is_final() => return self.fail("sync of queue files", &error),
-            Err(error) => tracing::warn!(%error, "queue files cannot be synced; recovery will read more of the log"),
+            Err(error) => {
+                schedule.troubles.queue_sync.note(Err(error));
+            }
         }
         true
+    }
+
+    fn advance_durable_point(&mut self, point: DurablePoint, schedule: &mut Schedule) {
+        if schedule.troubles.durable_point.note(self.durable_point.advance(point)) {
+            schedule.pointed = point.offset.0;
+            self.shared.retention.note_durable_point(point.offset.0);
+        }
     }
 
     fn write_points(&mut self, schedule: &mut Schedule) {
@@ -524,21 +566,13 @@ impl FlushThread {
         {
             let last_record = Some(LastRecord::of(PhysicalOffset(start), &record));
             let point = DurablePoint { offset: PhysicalOffset(end), last_record };
-            match self.durable_point.advance(point) {
-                Ok(()) => {
-                    schedule.pointed = end;
-                    self.shared.retention.note_durable_point(end);
-                }
-                Err(error) => tracing::warn!(%error, "the durable point cannot be written; recovery will read more"),
-            }
+            self.advance_durable_point(point, schedule);
             if let Ok(view) = RecordView::parse(&record, CrcCheck::Skip) {
                 self.checkpoint.physic_timestamp_ms = view.store_timestamp();
             }
         }
         self.checkpoint.index_timestamp_ms = self.index_timestamp_ms.load(Ordering::Relaxed) as i64;
-        if let Err(error) = self.checkpoint_file.store(&self.checkpoint) {
-            tracing::warn!(%error, "the checkpoint cannot be written; recovery will read more of the log");
-        }
+        schedule.troubles.checkpoint.note(self.checkpoint_file.store(&self.checkpoint));
     }
 
     fn read_record(&self, start: u64, end: u64) -> Option<Vec<u8>> {
@@ -571,6 +605,6 @@ impl FlushThread {
         if is_synced {
             self.write_points(schedule);
         }
-        is_synced && !schedule.queues_fail && schedule.queue_synced == self.view.confirmed()
+        is_synced && !schedule.troubles.queues.lasts() && schedule.queue_synced == self.view.confirmed()
     }
 }

@@ -125,6 +125,9 @@ pub const IDLE_COLD_BUFFER_BYTES: usize = 512 << 10;
 /// Copied answers from this size on are sent from the reader's buffer, shorter ones join the connection's other output.
 pub const MOVED_ANSWER_BYTES: usize = 32 << 10;
 
+/// Answers of pulls while memory is short: some messages go on, and a connection that takes none of them holds little.
+pub const SHORT_PULL_BYTES: usize = 32 << 10;
+
 /// Heads of answers up to this size are sent by a direct call just before the pipe; longer output goes through the ring.
 pub const DIRECT_HEAD_BYTES: usize = 16 << 10;
 

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use ringmq_shards::log::path_chooser::{PathChooser, Way};
@@ -15,7 +14,7 @@ use ringmq_shards::log::segments::{Segment, WritePath};
 use ringmq_shards::log::writer::{SyncOperation, describe_failure};
 use ringmq_shards::log::{WriteOperation, Writer};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
-use ringmq_shards::runtime::{Ring, Token};
+use ringmq_shards::runtime::{CountedSender, Ring, Token};
 
 use super::flush_thread::FlushRequest;
 
@@ -45,7 +44,7 @@ pub struct LogShell {
     sync_token: Token,
     write_back_bytes: u64,
     written_back: u64,
-    flush: SyncSender<FlushRequest>,
+    flush: CountedSender<FlushRequest>,
     in_flight: Option<(WriteOperation, Instant)>,
     syncs_in_flight: u32,
     sync_in_flight: Option<SyncOperation>,
@@ -76,7 +75,7 @@ pub struct LogShellOptions {
     /// Token of syncs.
     pub sync_token: Token,
     /// The flush thread.
-    pub flush: SyncSender<FlushRequest>,
+    pub flush: CountedSender<FlushRequest>,
     /// Figures.
     pub probe: Probe,
 }

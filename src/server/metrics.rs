@@ -134,6 +134,11 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
         of(|shared| shared.control.groups.get()),
     );
     registry.limit(
+        Limit::ConnectionGroups,
+        || crate::broker::limits::MAX_GROUPS_PER_CONNECTION as u64,
+        of(|shared| shared.control.connection_groups.get()),
+    );
+    registry.limit(
         Limit::OffsetKeys,
         || crate::broker::limits::MAX_OFFSET_KEYS as u64,
         of(|shared| shared.control.offset_keys.get()),

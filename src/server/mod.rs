@@ -26,3 +26,4 @@ pub mod signals;
 pub mod slab;
 pub mod storage;
 pub mod store_thread;
+pub mod trouble;

@@ -29,7 +29,7 @@ use super::messages::{ColdPull, ShardMessage};
 use super::served::{self, Damaged, Place, Verified};
 use super::shared::{Shared, monotonic_ns};
 use super::store_thread::StoreAccess;
-use crate::broker::pull::{Collector, Range, ReadLimits, Reading, Status, outside};
+use crate::broker::pull::{self, Collector, Range, ReadLimits, Reading, Status, TransferLimits, outside};
 
 /// Entries of a queue that may all be gone before a read gives up for now.
 const REMOVED_ENTRIES: u64 = 300_000;
@@ -65,6 +65,8 @@ enum ColdError {
     Queue(#[from] QueueError),
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    #[error("{}", pull::MEMORY_IS_SHORT)]
+    MemoryIsShort,
 }
 
 /// What an answer is made of.
@@ -122,26 +124,39 @@ impl Reader {
 
     /// Reads what a pull asks for.
     pub fn answer(&self, pull: &ColdPull) -> ColdAnswer {
-        match self.choose(pull).and_then(|chosen| self.found(pull, chosen)) {
+        match self.choose_fitting(pull).and_then(|chosen| self.found(pull, chosen)) {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::warn!(%error, "a pull could not be served from the disk");
-                self.refusal(pull, response::SYSTEM_ERROR, &error.to_string())
+                let code = match error {
+                    ColdError::MemoryIsShort => response::SYSTEM_BUSY,
+                    ColdError::Queue(_) | ColdError::Damaged(_) => {
+                        tracing::warn!(%error, "a pull could not be served from the disk");
+                        response::SYSTEM_ERROR
+                    }
+                };
+                self.refusal(pull, code, &error.to_string())
             }
         }
     }
 
+    /// Chooses no more than memory allows, by the rule of shards.
+    fn choose_fitting(&self, pull: &ColdPull) -> Result<Chosen, ColdError> {
+        let is_long = |chosen: &Chosen| chosen.reading.bytes > limits::SHORT_PULL_BYTES;
+        let chosen = self.choose(pull, pull.transfer)?;
+        if !is_long(&chosen) || self.shared.has_room_for_cold(chosen.reading.bytes) {
+            return Ok(chosen);
+        }
+        let chosen = self.choose(pull, pull.transfer.shortened(limits::SHORT_PULL_BYTES))?;
+        if is_long(&chosen) { Err(ColdError::MemoryIsShort) } else { Ok(chosen) }
+    }
+
     /// Chooses messages as a shard does, with the entries that only files have.
-    fn choose(&self, pull: &ColdPull) -> Result<Chosen, ColdError> {
+    fn choose(&self, pull: &ColdPull, transfer: TransferLimits) -> Result<Chosen, ColdError> {
         let (min, max) = pull.queue.bounds();
         if let Some(reading) = outside(i64::try_from(pull.offset).unwrap_or(i64::MAX), min.0, max.0) {
             return Ok(Chosen { reading, ranges: Vec::new(), places: Vec::new() });
         }
-        let limits = ReadLimits {
-            max_messages: pull.max_messages,
-            memory_from: self.access.memory_from(),
-            transfer: pull.transfer,
-        };
+        let limits = ReadLimits { max_messages: pull.max_messages, memory_from: self.access.memory_from(), transfer };
         let log_minimum = self.access.view().minimum();
         let mut collector = Collector::new(limits, &pull.filter);
         let (mut ranges, mut places): (Vec<Range>, Vec<Place>) = (Vec::new(), Vec::new());

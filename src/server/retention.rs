@@ -22,13 +22,14 @@ use ringmq_shards::log::retention::{Facts, LogFile, Reason, RetentionRules, deci
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::{RemovedSegment, Segments};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
-use ringmq_shards::queue::{Queue, QueueStore};
+use ringmq_shards::queue::{Queue, QueueError, QueueStore};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::types::PhysicalOffset;
 
 use super::event_loop::Lifecycle;
 use super::shared::Shared;
 use super::store_thread::StoreJob;
+use super::trouble::Trouble;
 use crate::config::Config;
 
 /// How often the file systems are looked at: a sender that was refused may go on at most so long after space came back.
@@ -192,6 +193,39 @@ pub struct Progress {
     is_wanted_again: bool,
     /// Something of it failed: all of it again with the next round.
     has_failed: bool,
+    troubles: Troubles,
+}
+
+/// What may fail for many rounds.
+struct Troubles {
+    listing: Trouble,
+    log_files: Trouble,
+    minimums: Trouble,
+    queue_files: Trouble,
+    /// Whether a queue of this pass could not be cleaned.
+    has_pass_failed: bool,
+}
+
+impl Troubles {
+    const NONE: Self = Self {
+        listing: Trouble::new(
+            "the log's files cannot be listed: none is removed",
+            "the log's files can be listed again",
+        ),
+        log_files: Trouble::new(
+            "a file of the log could not be removed; it is tried again",
+            "files of the log can be removed again",
+        ),
+        minimums: Trouble::new(
+            "the minimum offset of a queue could not be raised",
+            "the minimum offsets of queues are raised again",
+        ),
+        queue_files: Trouble::new(
+            "files of a queue could not be removed; it is tried again",
+            "files of queues can be removed again",
+        ),
+        has_pass_failed: false,
+    };
 }
 
 /// The retention thread.
@@ -241,6 +275,7 @@ impl RetentionThread {
             next_queue: now,
             is_wanted_again: false,
             has_failed: false,
+            troubles: Troubles::NONE,
         }
     }
 
@@ -254,14 +289,15 @@ impl RetentionThread {
         let is_round = now >= progress.next_round || is_asked;
         if is_round {
             progress.next_round = now + settings.period;
-            self.round(&settings, &percents, is_asked, &mut progress.leaving);
+            self.round(&settings, &percents, is_asked, progress);
         }
         let minimum = self.view.minimum();
         let is_asked = self.shared.retention.queues_asked.swap(false, Ordering::AcqRel);
         if is_asked || minimum > progress.raised_to || (is_round && progress.has_failed) {
             progress.raised_to = minimum;
             progress.is_wanted_again = true;
-            progress.has_failed = !self.raise_minimums(&settings, PhysicalOffset(minimum));
+            let raised = self.raise_minimums(&settings, PhysicalOffset(minimum));
+            progress.has_failed = !progress.troubles.minimums.note(raised);
             if self.jobs.try_send(StoreJob::RemoveExpired).is_err() {
                 tracing::debug!("the store thread is busy: index files go with the next round");
                 progress.has_failed = true;
@@ -318,20 +354,16 @@ impl RetentionThread {
     }
 
     /// One look at the files.
-    fn round(
-        &self,
-        settings: &RetentionSettings,
-        percents: &[Option<u8>],
-        is_asked: bool,
-        leaving: &mut VecDeque<Leaving>,
-    ) {
+    fn round(&self, settings: &RetentionSettings, percents: &[Option<u8>], is_asked: bool, progress: &mut Progress) {
+        let Progress { leaving, troubles, .. } = progress;
         let times = match self.segments.modified() {
             Ok(times) => times,
             Err(error) => {
-                tracing::warn!(%error, "the log's files cannot be listed: none is removed");
+                troubles.listing.note(Err(error));
                 return;
             }
         };
+        troubles.listing.note(Ok::<_, SegmentError>(()));
         let list = self.segments.snapshot();
         let file = |segment: &Arc<ringmq_shards::log::segments::Segment>| LogFile {
             end: list.size().next_start(segment.start()),
@@ -352,6 +384,7 @@ impl RetentionThread {
             }
             match self.take(file.end) {
                 Ok(Some(segment)) => {
+                    troubles.log_files.note(Ok::<_, SegmentError>(()));
                     tracing::info!(file = segment.start().0, reason = why(reason), "a file of the log is removed");
                     if let Some(error) = segment.unsynced() {
                         tracing::warn!(%error, file = segment.start().0, "a power cut may bring the file back");
@@ -361,7 +394,7 @@ impl RetentionThread {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "a file of the log could not be removed; it is tried again");
+                    troubles.log_files.note(Err(error));
                     return;
                 }
             }
@@ -376,23 +409,21 @@ impl RetentionThread {
         self.segments.take_oldest()
     }
 
-    /// Raises the minimum of all queues. False when one of them could not be.
-    fn raise_minimums(&self, settings: &RetentionSettings, minimum: PhysicalOffset) -> bool {
-        let mut is_complete = true;
+    /// Raises the minimum of all queues; gives the first error, and goes on behind it.
+    fn raise_minimums(&self, settings: &RetentionSettings, minimum: PhysicalOffset) -> Result<(), QueueError> {
+        let mut outcome = Ok(());
         let mut looked = Instant::now();
         for queue in self.queues.queues() {
             if looked.elapsed() >= BEAT {
                 self.look_at_disks(settings);
                 looked = Instant::now();
             }
-            if let Err(error) = self.queues.correct_minimum(&queue, minimum)
-                && !queue.is_retired()
-            {
-                tracing::warn!(%error, ?queue, "the minimum offset of a queue could not be raised");
-                is_complete = false;
+            let raised = self.queues.correct_minimum(&queue, minimum);
+            if raised.is_err() && !queue.is_retired() {
+                outcome = outcome.and(raised);
             }
         }
-        is_complete
+        outcome
     }
 
     /// Removes files of queues below their minimum, a few queues per beat: one pass over all of them may take minutes. Says how
@@ -405,10 +436,14 @@ impl RetentionThread {
                 return BEAT.min(progress.next_queue - now);
             }
             let Some(queue) = progress.queues.next() else {
+                if !progress.troubles.has_pass_failed {
+                    progress.troubles.queue_files.note(Ok::<_, QueueError>(()));
+                }
                 if !std::mem::take(&mut progress.is_wanted_again) {
                     return BEAT;
                 }
                 progress.queues = self.queues.queues().into_iter();
+                progress.troubles.has_pass_failed = false;
                 continue;
             };
             match self.queues.remove_expired_files(&queue, PhysicalOffset(progress.raised_to)) {
@@ -419,7 +454,8 @@ impl RetentionThread {
                 }
                 Err(_) if queue.is_retired() => {}
                 Err(error) => {
-                    tracing::warn!(%error, ?queue, "files of a queue could not be removed; it is tried again");
+                    progress.troubles.queue_files.note(Err(error));
+                    progress.troubles.has_pass_failed = true;
                     progress.has_failed = true;
                 }
             }

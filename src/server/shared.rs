@@ -104,7 +104,12 @@ impl BufferBudget {
 
     /// Whether a long answer may be made. A quarter stays for requests, and for answers that are short.
     pub fn has_room_for_answer(&self, bytes: u64) -> bool {
-        self.used().saturating_add(bytes) <= self.limit / 4 * 3
+        self.leaves_a_quarter(self.used().saturating_add(bytes))
+    }
+
+    /// Whether a quarter is left when `used` bytes are in use.
+    pub fn leaves_a_quarter(&self, used: u64) -> bool {
+        used <= self.limit / 4 * 3
     }
 
     /// What shards do about it.
@@ -234,6 +239,8 @@ pub struct ControlFigures {
     pub max_groups: Figure,
     /// Pairs of topic and group with committed offsets.
     pub offset_keys: Figure,
+    /// Groups of the connection that is a member of most.
+    pub connection_groups: Figure,
     /// Groups with orderly locks.
     pub locked_groups: Figure,
     /// Registered addresses of brokers.
@@ -298,6 +305,12 @@ impl Shared {
             memory_bytes,
             descriptors: u64::MAX,
         }
+    }
+
+    /// Whether a pull's answer from the log's files may be this long. Those on their way to shards become buffers of connections.
+    pub fn has_room_for_cold(&self, bytes: usize) -> bool {
+        let copied = self.cold.used().saturating_sub(self.piped_bytes.load(Ordering::Relaxed));
+        self.buffers.has_room_for_answer(copied.saturating_add(bytes as u64))
     }
 
     /// Whether one connection more is allowed, with this descriptor; then it is counted.

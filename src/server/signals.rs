@@ -1,7 +1,10 @@
 //! Signals, the limit of open files, and the service manager.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 fn stop_signals() -> libc::sigset_t {
@@ -15,9 +18,22 @@ fn stop_signals() -> libc::sigset_t {
     }
 }
 
-/// Blocks SIGTERM and SIGINT in this thread and all that it starts, so that [`wait`] receives them.
+/// With SIGHUP, unless whoever started the process wants it ignored (`nohup`).
+fn awaited_signals() -> libc::sigset_t {
+    // SAFETY: the old action is writable, no new one is set, and the set is initialised.
+    unsafe {
+        let mut set = stop_signals();
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut action) == 0 && action.sa_sigaction != libc::SIG_IGN {
+            libc::sigaddset(&mut set, libc::SIGHUP);
+        }
+        set
+    }
+}
+
+/// Blocks SIGTERM, SIGINT and SIGHUP in this thread and all that it starts, so that [`wait`] receives them.
 pub fn block() -> io::Result<()> {
-    let set = stop_signals();
+    let set = awaited_signals();
     // SAFETY: the set is initialised; the old mask is not wanted.
     match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
         0 => Ok(()),
@@ -25,9 +41,9 @@ pub fn block() -> io::Result<()> {
     }
 }
 
-/// Waits for a stop signal, at most `patience`.
+/// Waits for a stop signal or SIGHUP, at most `patience`.
 pub fn wait(patience: Duration) -> io::Result<Option<i32>> {
-    let set = stop_signals();
+    let set = awaited_signals();
     let timeout = libc::timespec {
         tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
         tv_nsec: patience.subsec_nanos().into(),
@@ -39,6 +55,54 @@ pub fn wait(patience: Duration) -> io::Result<Option<i32>> {
             error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(None),
             error => Err(error),
         },
+    }
+}
+
+/// Ends the process when a stop signal comes while nobody [`wait`]s: during the start, which may read the log for minutes.
+///
+/// That is as a kill, which every start can follow: nothing is half done that the next one does not know how to go on with, and
+/// the file `abort` stays. From [`StartGuard::disarm`] on signals stay pending for [`wait`].
+pub struct StartGuard {
+    /// Its end tells the thread to leave.
+    armed: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl StartGuard {
+    /// Listens from now on; a signal calls `leave` with its number.
+    pub fn arm(leave: impl FnOnce(i32) + Send + 'static) -> io::Result<Self> {
+        let (armed, ended) = UnixStream::pair()?;
+        let set = stop_signals();
+        // SAFETY: the set is initialised; a new descriptor or -1 comes back.
+        let raw = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `raw` was just created and is owned by nobody else.
+        let signals = unsafe { OwnedFd::from_raw_fd(raw) };
+        let thread = std::thread::Builder::new().name("start-guard".to_owned()).spawn(move || {
+            let watch = |fd: i32| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let mut watched = [watch(ended.as_raw_fd()), watch(signals.as_raw_fd())];
+            loop {
+                // SAFETY: two initialised entries.
+                let count = unsafe { libc::poll(watched.as_mut_ptr(), 2, -1) };
+                if count > 0 && watched[0].revents != 0 {
+                    return;
+                }
+                if let Ok(Some(signal)) = wait(Duration::ZERO) {
+                    return leave(signal);
+                }
+            }
+        })?;
+        Ok(Self { armed, thread })
+    }
+
+    /// Ends the watch. Whoever has a signal by then does not come back from here.
+    pub fn disarm(self) {
+        drop(self.armed);
+        if self.thread.join().is_err() {
+            tracing::error!("the watch for signals during the start panicked");
+        }
     }
 }
 

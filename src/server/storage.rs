@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, io_causes, is_no_space};
-use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop};
+use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop, SetAside};
 use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
 use ringmq_shards::queue::{ChunkPool, FilesLeft, Queue, QueueError, QueueStore, QueueStoreConfig};
@@ -91,15 +91,34 @@ pub struct IndexOpening {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     directory: PathBuf,
+    /// Where files go that cannot be used.
+    room: PathBuf,
     geometry: IndexGeometry,
     last_stop: LastStop,
     log_end: PhysicalOffset,
 }
 
 impl IndexOpening {
-    /// Opens the index. Files with records behind the log's end go: what will be written there must be indexed anew.
-    pub fn open(self) -> Result<IndexService, IndexError> {
-        let mut index = IndexService::open(self.disk, self.clock, &self.directory, self.geometry, self.last_stop)?;
+    /// Opens the index. Files that cannot be used are set aside; files with records behind the log's end go: what will be
+    /// written there must be indexed anew. May be tried again.
+    pub fn open(&self) -> Result<IndexService, IndexError> {
+        let (mut index, set_aside) = IndexService::open_or_set_aside(
+            &self.disk,
+            &self.clock,
+            &self.directory,
+            self.geometry,
+            self.last_stop,
+            &self.room,
+        )?;
+        for SetAside { reason, files, to } in set_aside {
+            let to = to.display();
+            tracing::warn!(
+                reason,
+                files,
+                %to,
+                "index files were set aside; what they hold is indexed anew from the log while serving"
+            );
+        }
         let removed = index.cut(self.log_end)?;
         if removed > 0 {
             tracing::warn!(files = removed, "made index files anew that pointed behind the end of the log");
@@ -159,7 +178,18 @@ impl DispatchSink for Rebuild<'_> {
         if physical_offset < self.known_below || !self.offsets.counts(place.topic, physical_offset) {
             return Ok(());
         }
-        let queue = self.queues.get_or_create(place.topic, place.queue_id).map_err(io::Error::other)?;
+        let mut queue = self.queues.get_or_create(place.topic, place.queue_id).map_err(io::Error::other)?;
+        let is_behind = queue.physical_end().0 > 0 && queue.physical_end() <= physical_offset;
+        if place.offset == QueueOffset(0) && is_behind {
+            // The topic was deleted and made again, and no barrier tells: another broker did it, or the sidecar is lost.
+            tracing::info!(
+                ?queue,
+                log_offset = physical_offset.0,
+                "a queue begins anew: its topic was made again here"
+            );
+            self.queues.remove_queues(place.topic, |other| other.queue_id() == place.queue_id);
+            queue = self.queues.get_or_create(place.topic, place.queue_id).map_err(io::Error::other)?;
+        }
         let time = StoreTimestamp(u64::try_from(view.store_timestamp()).unwrap_or(0));
         self.queues.rebuild_append(self.pool, &queue, place.offset, place.entry, time).map_err(io::Error::other)?;
         Ok(())
@@ -350,6 +380,7 @@ fn open_locked(
         disk: Arc::clone(disk),
         clock: Arc::clone(clock),
         directory: paths.index(),
+        room: paths.own(),
         geometry,
         last_stop,
         log_end: recovered.end,
@@ -482,6 +513,7 @@ pub fn write_queue_offsets(
 mod tests {
     use std::path::Path;
 
+    use ringmq_protocol::record::{CrcCheck, RecordFields, bind_record, encode_record, record_length};
     use ringmq_shards::queue::{QueueEntry, Rebuilt};
     use ringmq_shards::sim::{Fault, FaultAction, OperationKind, SimDisk};
 
@@ -520,6 +552,51 @@ mod tests {
         for rebuilt_from in [Some(PhysicalOffset(2_100)), None] {
             let left = left(rebuilt_from);
             assert!(!left.contains(&1) && left.contains(&2), "{rebuilt_from:?}: {left:?}");
+        }
+    }
+
+    /// Goal: what was stored in a topic after it was made again is there, whoever deleted it. Method: records as a recovery finds
+    /// them behind the point that the sidecar knows: the last ones of a queue that another broker deleted, then those of its
+    /// successor; twice, since a recovery may be repeated.
+    #[test]
+    fn a_queue_whose_offsets_fall_back_to_zero_begins_anew() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        let config = QueueStoreConfig { file_entries: 4, open_files: 4, pool_bytes: 1 << 20 };
+        let root = Path::new("/store/consumequeue");
+        for round in 0..2 {
+            let (queues, pool) = QueueStore::new(Arc::clone(&disk), root, config);
+            queues.load(FilesLeft::Written).unwrap();
+            let offsets = QueueOffsets::default();
+            let (from, known_below) = (Some(PhysicalOffset(0)), PhysicalOffset(0));
+            let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &offsets, from, known_below };
+            for (number, offset) in [57, 58, 59, 60, 61, 62, 0, 1, 2].into_iter().enumerate() {
+                let physical = PhysicalOffset(1_000 + 200 * number as u64);
+                let address = "127.0.0.1:10911".parse().unwrap();
+                let fields = RecordFields {
+                    topic: "again",
+                    queue_id: 0,
+                    flag: 0,
+                    sys_flag: 0,
+                    born_timestamp: 1,
+                    born_host: address,
+                    store_host: address,
+                    reconsume_times: 0,
+                    prepared_transaction_offset: 0,
+                    body: b"body",
+                    body_crc: None,
+                    properties: b"",
+                };
+                let mut record = vec![0; record_length(&fields)];
+                encode_record(&fields, &mut record);
+                bind_record(&mut record, offset, physical.0 as i64, 1_000_000);
+                sink.record(&RecordView::parse(&record, CrcCheck::Verify).unwrap(), physical).unwrap();
+            }
+            queues.flush_dirty().unwrap();
+            let queue = queues.get("again", QueueId(0)).expect("it is there");
+            assert_eq!(queue.bounds(), (QueueOffset(0), QueueOffset(3)), "round {round}");
+            let mut entries = [QueueEntry::default(); 3];
+            assert_eq!(queues.read_entries(&queue, QueueOffset(0), &mut entries).unwrap(), 3);
+            assert_eq!(entries.map(|entry| entry.physical.0), [2_200, 2_400, 2_600]);
         }
     }
 

@@ -27,6 +27,7 @@ use super::messages::{Charge, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
 use super::shared::{Shared, monotonic_ns};
 use super::storage::IndexOpening;
+use super::trouble::Trouble;
 use crate::broker::LookUp;
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
 
@@ -331,23 +332,31 @@ pub struct StoreThread {
     pub shared: Arc<Shared>,
     /// Set after a failed sync of the index, and after a message that it could not take.
     pub pause: RefCell<Option<IndexPause>>,
+    /// What of the index fails for a while.
+    pub troubles: RefCell<IndexTroubles>,
     /// Figures.
     pub probe: Probe,
 }
 
+/// What of the index may fail for a while, for want of room as a rule.
+pub struct IndexTroubles {
+    putting: Trouble,
+    flushing: Trouble,
+}
+
+impl Default for IndexTroubles {
+    fn default() -> Self {
+        Self {
+            putting: Trouble::new("a message could not be indexed; it is tried again", "messages are indexed again"),
+            flushing: Trouble::new("the index could not be flushed; it is tried again", "the index is flushed again"),
+        }
+    }
+}
+
 impl StoreThread {
     /// Runs until nobody can send jobs any more.
-    pub fn run(mut self) {
-        if let Some(opening) = self.opening.take() {
-            match opening.open() {
-                Ok(index) => {
-                    let last = index.last().map_or(0, |last| last.physical.0);
-                    self.indexed.store(last, Ordering::Relaxed);
-                    *self.access.index() = Some(index);
-                }
-                Err(error) => tracing::error!(%error, "the index cannot be opened: queries by key find nothing"),
-            }
-        }
+    pub fn run(self) {
+        self.open_index();
         std::thread::scope(|scope| {
             let (syncs, work) = channel();
             let (done, outcomes) = channel();
@@ -364,6 +373,29 @@ impl StoreThread {
         self.flush_index();
     }
 
+    /// Opens the index, if there is to be one, it is not open yet, and the last try was long enough ago.
+    fn open_index(&self) {
+        let Some(opening) = &self.opening else { return };
+        if self.access.index().is_some() || !self.index_goes_on() {
+            return;
+        }
+        match opening.open() {
+            Ok(index) => {
+                let last = index.last().map_or(0, |last| last.physical.0);
+                self.indexed.store(last, Ordering::Relaxed);
+                *self.access.index() = Some(index);
+                let lag_bytes = self.access.view.confirmed().saturating_sub(last.max(self.access.view.minimum()));
+                if lag_bytes >= INDEX_ROUND_BYTES {
+                    tracing::info!(lag_bytes, "the index is made anew for a part of the log while serving");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the index cannot be opened: queries by key find nothing until it can");
+                self.pause.replace(Some(IndexPause { until: Instant::now() + INDEX_RETRY_PERIOD, unsafe_files: None }));
+            }
+        }
+    }
+
     /// Follows the log and does jobs until nobody can send any more.
     fn follow(&self, syncs: &Sender<IndexSync>, outcomes: &Receiver<SyncOutcome>) {
         let mut buffer = Vec::new();
@@ -371,6 +403,7 @@ impl StoreThread {
         let mut syncing = false;
         let mut pause = INDEX_PERIOD;
         loop {
+            self.open_index();
             match self.jobs.recv_timeout(pause) {
                 Ok(job) => {
                     // A key that was just sent must be found: the index catches up first, unless it is far behind.
@@ -448,8 +481,17 @@ impl StoreThread {
             return None;
         }
         let mut index = self.access.index();
-        let flush = index.as_mut()?.begin_flush();
-        flush.inspect_err(|error| tracing::warn!(%error, "the index could not be flushed; it is tried again")).ok()
+        let mut trouble = self.troubles.borrow_mut();
+        match index.as_mut()?.begin_flush() {
+            Ok(sync) => {
+                trouble.flushing.note(Ok::<_, IndexError>(()));
+                Some(sync)
+            }
+            Err(error) => {
+                trouble.flushing.note(Err(error));
+                None
+            }
+        }
     }
 
     fn index_synced(&self, outcome: SyncOutcome) {
@@ -514,6 +556,9 @@ impl StoreThread {
                 Ok(record) => record,
                 Err(error) => {
                     index.link();
+                    if used > 0 {
+                        self.troubles.borrow_mut().putting.note(Ok::<_, IndexError>(()));
+                    }
                     return (used, IndexStop::Log(error));
                 }
             };
@@ -522,7 +567,7 @@ impl StoreThread {
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             if let Err(error) = index.gather_record(&record, physical, time) {
-                tracing::warn!(%error, "a message could not be indexed; it is tried again");
+                self.troubles.borrow_mut().putting.note(Err(error));
                 index.link();
                 return (used, IndexStop::Index);
             }

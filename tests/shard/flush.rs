@@ -1,102 +1,42 @@
 //! The flush thread on a disk that fails: what it claims afterwards, and what the next start makes of it.
 
-use std::io;
+use std::io::Write;
 use std::os::fd::RawFd;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use ringmq::config::Layers;
 use ringmq::server::event_loop::Lifecycle;
 use ringmq::server::flush_thread::{FlushRequest, FlushThread};
+use ringmq::server::messages::{SegmentNews, ShardMessage};
 use ringmq::server::shared::Shared;
 use ringmq_shards::disk::{DiskFile, LockOutcome, OpenOptions};
 use ringmq_shards::probe::Registry;
 use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::{StorePaths, queue_offsets::QueueOffsets};
-use ringmq_shards::runtime::{Mailbox, WakeHandle};
+use ringmq_shards::runtime::{CountedSender, Mailbox, WakeHandle, counted_channel};
 use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDisk, SimRandom};
 use ringmq_shards::types::PhysicalOffset;
 
 use super::crash::{Life, Past, open, power_on};
 use super::world::Mode;
 
-/// A file that notes at each write whether shards knew of a failure by then.
-struct Watched {
-    file: Box<dyn DiskFile>,
+/// A flush thread over what a life has written, with both ends of what it is asked and tells.
+struct Rig {
+    thread: FlushThread,
+    requests: CountedSender<FlushRequest>,
+    writer: Mailbox<ShardMessage>,
     lifecycle: Arc<Lifecycle>,
-    known_at_writes: Arc<Mutex<Vec<bool>>>,
 }
 
-impl DiskFile for Watched {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        let known = self.lifecycle.failed.load(Ordering::Acquire);
-        self.known_at_writes.lock().expect("one thread").push(known);
-        self.file.write_all_at(data, offset)
-    }
-    fn allocate(&self, length: u64) -> io::Result<()> {
-        self.file.allocate(length)
-    }
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.file.set_length(length)
-    }
-    fn length(&self) -> io::Result<u64> {
-        self.file.length()
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-    fn start_write_back(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.file.start_write_back(offset, length)
-    }
-    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.file.data_from(offset)
-    }
-    fn try_lock(&self) -> io::Result<LockOutcome> {
-        self.file.try_lock()
-    }
-    fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.file.drop_cached(offset, length)
-    }
-    fn expect_scattered_reads(&self) -> io::Result<()> {
-        self.file.expect_scattered_reads()
-    }
-    fn is_cached(&self, offset: u64, length: u64) -> io::Result<bool> {
-        self.file.is_cached(offset, length)
-    }
-    fn raw_fd(&self) -> Option<RawFd> {
-        self.file.raw_fd()
-    }
-}
-
-/// The flush thread's last round on what a life has written. True when all of it worked, and whether it failed for good.
-fn stop_in_order(life: Life) -> (bool, bool) {
-    let (is_complete, has_failed, _) = stop_watched(life);
-    (is_complete, has_failed)
-}
-
-/// The same, and for each write of the note about queue files whether shards knew of a failure by then.
-fn stop_watched(life: Life) -> (bool, bool, Vec<bool>) {
+fn flush_thread(life: Life) -> Rig {
     let Life { disk, storage, writer, view, catch_up, .. } = life;
     let config = Layers::default().build().expect("the defaults are a configuration");
     let shared = Arc::new(Shared::new(&config, 1, 4 << 30, 32 << 10, 64 << 20));
     let lifecycle = Arc::new(Lifecycle::default());
-    let known_at_writes = Arc::default();
-    let options = OpenOptions { create: true, ..OpenOptions::default() };
-    let watched = Watched {
-        file: disk.open(&storage.paths.queue_flushed(), options).expect("it opens"),
-        lifecycle: Arc::clone(&lifecycle),
-        known_at_writes: Arc::clone(&known_at_writes),
-    };
-    let queue_flushed = QueueFlushedFile::of_file(Box::new(watched), queue_flushed::boot_id(disk.as_ref()));
-    let (mailbox_sender, _mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
-    let (requests, receiver) = sync_channel(4);
-    let (done, finished) = channel();
-    requests.send(FlushRequest::Stop(done)).expect("there is room");
+    let (mailbox_sender, mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
+    let (requests, receiver) = counted_channel(4);
     let thread = FlushThread {
         requests: receiver,
         disk,
@@ -107,7 +47,7 @@ fn stop_watched(life: Life) -> (bool, bool, Vec<bool>) {
         queues: Arc::clone(&storage.queues),
         paths: storage.paths.clone(),
         queue_offsets: Arc::clone(&storage.queue_offsets),
-        queue_flushed,
+        queue_flushed: storage.queue_flushed,
         writer: mailbox_sender,
         checkpoint_file: storage.checkpoint_file,
         checkpoint: storage.checkpoint,
@@ -120,10 +60,115 @@ fn stop_watched(life: Life) -> (bool, bool, Vec<bool>) {
         end: writer.end(),
         ready_end: writer.ready_end(),
     };
+    Rig { thread, requests, writer: mailbox, lifecycle }
+}
+
+/// The flush thread's last round on what a life has written. True when all of it worked, and whether it failed for good.
+fn stop_in_order(life: Life) -> (bool, bool) {
+    let Rig { thread, requests, lifecycle, writer: _writer } = flush_thread(life);
+    let (done, finished) = channel();
+    requests.send(FlushRequest::Stop(done)).expect("there is room");
     thread.run();
     let is_complete = finished.try_recv().unwrap_or(false);
-    let known = known_at_writes.lock().expect("one thread").clone();
-    (is_complete, lifecycle.failed.load(Ordering::Acquire), known)
+    (is_complete, lifecycle.failed.load(Ordering::Acquire))
+}
+
+/// A file that notes at each write whether shards knew of a failure by then.
+struct Watched {
+    file: Box<dyn DiskFile>,
+    lifecycle: Arc<Lifecycle>,
+    known_at_writes: Arc<Mutex<Vec<bool>>>,
+}
+
+impl DiskFile for Watched {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+    fn write_all_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        let known = self.lifecycle.failed.load(Ordering::Acquire);
+        self.known_at_writes.lock().expect("one thread").push(known);
+        self.file.write_all_at(data, offset)
+    }
+    fn allocate(&self, length: u64) -> std::io::Result<()> {
+        self.file.allocate(length)
+    }
+    fn set_length(&self, length: u64) -> std::io::Result<()> {
+        self.file.set_length(length)
+    }
+    fn length(&self) -> std::io::Result<u64> {
+        self.file.length()
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
+    fn start_write_back(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.file.start_write_back(offset, length)
+    }
+    fn data_from(&self, offset: u64) -> std::io::Result<Option<u64>> {
+        self.file.data_from(offset)
+    }
+    fn try_lock(&self) -> std::io::Result<LockOutcome> {
+        self.file.try_lock()
+    }
+    fn drop_cached(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.file.drop_cached(offset, length)
+    }
+    fn expect_scattered_reads(&self) -> std::io::Result<()> {
+        self.file.expect_scattered_reads()
+    }
+    fn is_cached(&self, offset: u64, length: u64) -> std::io::Result<bool> {
+        self.file.is_cached(offset, length)
+    }
+    fn raw_fd(&self) -> Option<RawFd> {
+        self.file.raw_fd()
+    }
+}
+
+/// What is logged meanwhile on this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("unpoisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Goal: a full disk is told of once, however often it is met, and once more when there is room again; the writer is told each
+/// time. Method: four segments that cannot be allocated, half a second apart, then one that can.
+#[test]
+fn a_full_disk_is_told_of_once() {
+    let (disk, life, _) = written();
+    let before = life.storage.segments.snapshot().segments().len();
+    let action = FaultAction::Fail(libc::ENOSPC);
+    disk.inject(Fault { kind: OperationKind::Allocate, path_contains: String::new(), after: 0, times: 4, action });
+    let Rig { thread, requests, writer, .. } = flush_thread(life);
+    let segments = Arc::clone(&thread.segments);
+    let lines = Lines::default();
+    let stopping = std::thread::spawn(move || {
+        let mut full = 0;
+        while segments.snapshot().segments().len() == before {
+            full += usize::from(matches!(writer.receive(), Some(ShardMessage::Segment(SegmentNews::DiskFull))));
+            std::thread::yield_now();
+        }
+        let (done, finished) = channel();
+        requests.send(FlushRequest::Stop(done)).expect("it runs");
+        (full, finished.recv().expect("it ends"))
+    });
+    let subscriber = {
+        let lines = lines.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish()
+    };
+    tracing::subscriber::with_default(subscriber, || thread.run());
+    assert_eq!(stopping.join().expect("it ends"), (4, true));
+    let text = String::from_utf8(lines.0.lock().expect("unpoisoned").clone()).expect("text");
+    let of_space: Vec<_> = text.lines().filter(|line| line.contains("space for the next log segment")).collect();
+    assert!(of_space.len() == 2 && of_space[0].contains("WARN") && of_space[1].contains("INFO"), "{text}");
 }
 
 /// What the note about queue files says to a start under the running kernel.
@@ -198,14 +243,25 @@ fn a_failed_sync_of_queue_files_is_final() {
 }
 
 /// Goal: shards know of a failure before the flush thread turns to the disk again, which may not answer: they would go on to
-/// acknowledge. Method: the EIO, and a look at what they know whenever the note is written.
+/// acknowledge. Method: the EIO, and a look at what they know whenever the note about queue files is written.
 #[test]
 fn a_failure_is_told_before_the_disk_is_asked_again() {
     let (disk, life, _past) = written();
     fail_queue_syncs(&disk);
-    let (is_complete, has_failed, known_at_writes) = stop_watched(life);
-    assert!(!is_complete && has_failed);
-    assert_eq!(known_at_writes.last(), Some(&true));
+    let Rig { mut thread, requests, lifecycle, writer: _writer } = flush_thread(life);
+    let known_at_writes = Arc::default();
+    let options = OpenOptions { create: true, ..OpenOptions::default() };
+    let watched = Watched {
+        file: thread.disk.open(&thread.paths.queue_flushed(), options).expect("it opens"),
+        lifecycle: Arc::clone(&lifecycle),
+        known_at_writes: Arc::clone(&known_at_writes),
+    };
+    thread.queue_flushed = QueueFlushedFile::of_file(Box::new(watched), queue_flushed::boot_id(&disk));
+    let (done, finished) = channel();
+    requests.send(FlushRequest::Stop(done)).expect("there is room");
+    thread.run();
+    assert!(!finished.try_recv().unwrap_or(false) && lifecycle.failed.load(Ordering::Acquire));
+    assert_eq!(known_at_writes.lock().expect("one thread").last(), Some(&true));
 }
 
 /// Goal: a process that died with a failed sync of queue files cannot take the note back; the next one finds out by the disk
@@ -246,4 +302,34 @@ fn a_start_that_the_disk_fails_is_not_believed_later() {
     let mut past = past.clone();
     let life = open(&disk.kill(), Mode::AsyncPageCache, 5).expect("it opens");
     life.check(&mut past, 0).expect("what is there is right");
+}
+
+/// Goal: queue files do not count as complete while a deletion is under way that a crash would undo: the topic must come back whole.
+/// Method: entries that are in no file when their queues are retired; the flush thread's round; with no deletion under way the
+/// same round does count them.
+#[test]
+fn queues_that_may_come_back_are_not_called_complete() {
+    for deletes in [true, false] {
+        let (disk, mut life, mut past) = written();
+        let noted = trusted(&disk);
+        let start = life.writer.ready_end();
+        life.storage.segments.prepare_next(PhysicalOffset(life.writer.end())).expect("prepared");
+        life.writer.segment_ready(start);
+        life.append(&mut past);
+        life.write_all(&mut past);
+        let end = PhysicalOffset(life.view.shown().0);
+        assert!(Some(end) > noted);
+        if deletes {
+            life.storage.queues.begin_deletion();
+            life.storage.queues.queues().iter().for_each(|queue| queue.retire());
+        }
+        let Rig { mut thread, requests, writer: _writer, .. } = flush_thread(life);
+        // The log has grown since the thread began.
+        thread.end = noted.map_or(0, |noted| noted.0);
+        let (done, finished) = channel();
+        requests.send(FlushRequest::Stop(done)).expect("there is room");
+        thread.run();
+        assert_eq!(finished.try_recv(), Ok(true));
+        assert_eq!(trusted(&disk), if deletes { noted } else { Some(end) });
+    }
 }

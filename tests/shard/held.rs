@@ -219,3 +219,42 @@ fn a_match_behind_many_others_wakes_a_held_pull() {
     let answers = world.answers(consumer);
     assert_eq!((answers.len(), answers[0].code, answers[0].ext("nextBeginOffset")), (1, 0, Some("1001")));
 }
+
+/// Goal: while memory is short, who has not taken an answer gets no second one: pulls wait in their connection's input, held ones are
+/// told to come again, and a long message is refused; nothing is lost. Method: others use up the budget; two held pulls and two
+/// others of one connection, a message each, and a long one.
+#[test]
+fn answers_wait_for_memory() {
+    let mut world = World::new(Shape::new(Mode::ALL[0]));
+    let (sender, consumer) = (world.connect(), world.connect());
+    for opaque in 1..=2 {
+        world.request(consumer, &pull(opaque, "g", 0, 0, 60_000));
+    }
+    world.run();
+    let budget = world.shared.buffers.limit();
+    world.shared.buffers.publish(0, budget);
+    let codes = |world: &mut World| -> Vec<(i32, i32)> {
+        world.answers(consumer).iter().map(|answer| (answer.opaque, answer.code)).collect()
+    };
+    world.request(sender, &send(9, 0, b"body", ""));
+    world.run();
+    let (found, come_again) = (0, response::PULL_RETRY_IMMEDIATELY);
+    assert_eq!(codes(&mut world), [(1, found), (2, come_again)]);
+
+    let both = [pull(3, "g", 0, 0, 0).encode(), pull(4, "g", 0, 0, 0).encode()].concat();
+    assert!(world.core.received(consumer, &both));
+    assert_eq!(world.core.counters().pulls_found, 2, "the second one waits until the first answer is taken");
+    world.run();
+    assert_eq!(codes(&mut world), [(3, found), (4, found)]);
+
+    world.request(sender, &send(9, 1, &[b'x'; 40_000], ""));
+    world.run();
+    world.request(consumer, &pull(5, "g", 1, 0, 0));
+    world.run();
+    assert_eq!(codes(&mut world), [(5, response::SYSTEM_BUSY)]);
+    world.shared.buffers.publish(budget, 0);
+    world.run();
+    world.request(consumer, &pull(6, "g", 1, 0, 0));
+    world.run();
+    assert_eq!(codes(&mut world), [(6, found)]);
+}

@@ -241,3 +241,46 @@ fn long_answers_are_asked_for_one_at_a_time() {
     assert!(world.turn().is_empty());
     assert_eq!((world.answers(greedy).len(), world.answers(other).len()), (1, 1), "no notice for who takes nothing");
 }
+
+/// Goal: what could never be stored is refused for what it is, also on a full disk; what could be stored with room is told to come
+/// again, before its size is looked at. Method: one send per check, by its place in RocketMQ's order, while the disk counts as full.
+#[test]
+fn a_full_disk_is_told_in_its_turn() {
+    let mut world = World::new(Shape::new(Mode::ALL[0]));
+    world.shared.retention.set_full(true);
+    let id = world.connect();
+    let single = |properties: &str| send(1, 0, b"body", properties);
+    let batch = |properties: &str| send_batch(1, 0, &[b"one", b"two"]).with_ext("i", properties);
+    let to = |command: Command, topic: &str| command.with_ext("b", topic);
+    let cases = [
+        ("a name with a bad character", to(single(""), "a b"), 29),
+        ("a system topic", to(single(""), "SCHEDULE_TOPIC_XXXX"), 16),
+        ("a queue that does not exist", send(1, QUEUES, b"body", ""), 29),
+        ("a batch to such a queue", send_batch(1, QUEUES, &[b"one"]), 29),
+        ("no body", send(1, 0, b"", ""), 1),
+        ("a delayed message", single("DELAY\x013\x02"), 13),
+        ("a transactional batch", batch("TRAN_MSG\x01true\x02"), 13),
+        ("a bad number", single("").with_ext("e", "four"), 1),
+        ("a message that is too large", send(1, 0, &vec![0; (4 << 20) + 1], ""), 14),
+        ("an ordinary message", single(""), 14),
+        ("an ordinary batch", batch(""), 14),
+    ];
+    for (what, command, code) in cases {
+        world.request(id, &command);
+        world.run();
+        let answers = world.answers(id);
+        let codes: Vec<i32> = answers.iter().map(|answer| answer.code).collect();
+        assert_eq!(codes, [code], "{what}");
+    }
+    let other = world.connect();
+    world.request(other, &to(single(""), "new"));
+    assert!(
+        matches!(world.control.try_iter().last(), Some(ControlRequest::CreateTopic { .. })),
+        "it is made all the same"
+    );
+    world.shared.retention.set_full(false);
+    world.request(id, &single(""));
+    world.run();
+    assert_eq!(world.answers(id).iter().map(|answer| answer.code).collect::<Vec<_>>(), [0]);
+    assert_eq!(world.stored().len(), 1);
+}

@@ -11,20 +11,23 @@
 //! | durable point ahead | `PlantedMistake::DurablePointAhead` | `a_durable_point_that_is_ahead_is_noticed` |
 //! | page cache called synced | `Mistake::ClaimUnsynced` | `a_claim_without_a_sync_is_noticed` |
 //! | sidecar ignored | `PlantedMistake::SidecarIgnored` | `a_sidecar_that_is_ignored_is_noticed` |
+//! | zeroing ahead of a writer that does not ask | `Mistake::IgnoreFrontier` | `a_writer_that_ignores_the_zeroing_is_noticed` |
 //! | ring memory reused under a pin | `PlantedBug::IgnorePins` | `pins` beside the writer |
 //! | rest of a page left as it was | `PlantedBug::LeaveRestOfPage` | `basics` beside the writer |
 //!
 //! The checks here are those of [`explore`](super::crash), which without a mistake pass in `crash::promises_survive_crashes` and
 //! `crash::deletions_survive_crashes`.
 
+use std::fmt::Debug;
+
 use ringmq_shards::log::writer::PlantedBug;
 use ringmq_shards::planted::PlantedMistake;
 
-use super::crash::{Mistake, explore};
+use super::crash::{Mistake, Setting, explore};
 use super::world::Mode;
 
 /// Explores with the mistake until it is noticed; the words must be in what the check says.
-fn noticed(modes: &[Mode], deletes: bool, mistake: Mistake, words: &[&str]) {
+fn noticed(modes: &[impl Into<Setting> + Copy + Debug], deletes: bool, mistake: Mistake, words: &[&str]) {
     for mode in modes {
         let broken = (1..8).find_map(|seed| explore(*mode, seed, deletes, Some(mistake)).err());
         assert!(
@@ -81,4 +84,10 @@ fn a_sidecar_that_is_ignored_is_noticed() {
         Mistake::Planted(PlantedMistake::SidecarIgnored),
         &["the log says", "continues it at", "is at"],
     );
+}
+
+/// Goal: zeros over bytes that were appended are noticed. Method: a writer that does not ask how far the log is zeroed.
+#[test]
+fn a_writer_that_ignores_the_zeroing_is_noticed() {
+    noticed(&[Setting::ZEROED], false, Mistake::IgnoreFrontier, &["promised", "has changed", "damaged", "synced"]);
 }

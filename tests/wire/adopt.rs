@@ -96,7 +96,7 @@ fn the_check_says_what_the_start_does() {
         match store.try_start(&SETS) {
             Ok(broker) => {
                 assert!(is_fit, "{name}: it starts; {text}");
-                broker.kill(&["belongs to no queue", "the index cannot be opened", "was not stopped in order"]);
+                broker.kill(&["belongs to no queue", "index files were set aside", "was not stopped in order"]);
             }
             Err(ended) => {
                 assert!(!is_fit && ended.status.code() == Some(6), "{name}: {}; {text}", ended.log);

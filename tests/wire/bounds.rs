@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use ringmq::client::{Connection, Message};
+use ringmq_protocol::bodies::{ConsumerData, HeartbeatData};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 
@@ -343,7 +344,12 @@ fn bounds_of_tables_show_their_use() {
     broker.client().commit_offset("g", &broker.queue("T", 0), 0).expect("accepted");
     let lock = br#"{"clientId":"c","consumerGroup":"g","mqSet":[{"brokerName":"b","queueId":0,"topic":"T"}]}"#;
     broker.connection().call_ok(Command::request(41).with_body(lock.to_vec())).expect("locked");
+    let mut member = broker.client();
+    let in_group = |group: &str| ConsumerData { group_name: group.into(), ..ConsumerData::default() };
+    let data = HeartbeatData { consumer_data_set: vec![in_group("g"), in_group("h")], ..HeartbeatData::default() };
+    member.heartbeat(&broker.address(), &data).expect("accepted");
     for (name, least) in [
+        ("ringmq_limit_connection_groups", 2),
         ("ringmq_limit_offset_keys", 1),
         ("ringmq_limit_locked_groups", 1),
         ("ringmq_limit_namesrv_brokers", 1),
@@ -354,5 +360,9 @@ fn bounds_of_tables_show_their_use() {
         assert!(broker.metric(&store, name) > least, "{name}");
     }
     assert_eq!(broker.metric(&store, "ringmq_limit_namesrv_keys_used"), 0);
+    for name in ["ringmq_limit_flush_queue", "ringmq_limit_mailbox"] {
+        wait_for(name, || (broker.metric(&store, &format!("{name}_used")) == 0).then_some(()));
+        assert!(broker.metric(&store, name) > 0, "{name}");
+    }
     assert_eq!(broker.stop(&[]).code(), Some(0));
 }

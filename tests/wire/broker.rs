@@ -137,7 +137,22 @@ impl Store {
         self.try_start_on(self.port, sets)
     }
 
+    /// Starts a broker and waits for nothing.
+    pub fn spawn(&mut self, sets: &[&str]) -> Broker {
+        self.spawn_on(self.port, sets)
+    }
+
     fn try_start_on(&mut self, port: u16, sets: &[&str]) -> Result<Broker, NotStarted> {
+        let mut broker = self.spawn_on(port, sets);
+        if wait_for_ready(&mut broker.child) {
+            return Ok(broker);
+        }
+        broker.is_checked = true;
+        let status = broker.wait_for_end();
+        Err(NotStarted { status, log: broker.log_text() })
+    }
+
+    fn spawn_on(&mut self, port: u16, sets: &[&str]) -> Broker {
         self.starts += 1;
         let log = self.directory.path().join(format!("broker-{}.log", self.starts));
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
@@ -150,20 +165,13 @@ impl Store {
             // SAFETY: between fork and exec only system calls are made.
             unsafe { command.pre_exec(prepare) };
         }
-        let mut child = command
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
             .expect("the binary runs");
-        let is_ready = wait_for_ready(&mut child);
-        let mut broker = Broker { child, log, port, is_checked: false };
-        if is_ready {
-            return Ok(broker);
-        }
-        broker.is_checked = true;
-        let status = broker.wait_for_end();
-        Err(NotStarted { status, log: broker.log_text() })
+        Broker { child, log, port, is_checked: false }
     }
 }
 
@@ -198,7 +206,7 @@ fn wait_for_ready(child: &mut Child) -> bool {
 }
 
 /// A port whose neighbours are free as well.
-fn free_ports() -> u16 {
+pub fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let blocks = (LAST_PORT - FIRST_PORT) / PORTS_PER_STORE;
     // Test processes that run at the same time begin at different places.
@@ -302,19 +310,26 @@ impl Broker {
         assert_quiet(&self.log_text(), expected);
     }
 
-    fn signal(&self, signal: i32) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         // SAFETY: kill has no memory effects; the child has not been waited for, so the id is its own.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "the process can be signalled");
     }
 
-    fn wait_for_end(&mut self) -> ExitStatus {
+    /// Waits until the process has ended.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
         wait_for("the end of the broker", || self.child.try_wait().expect("a child"))
     }
 
     /// Stops it in order and checks its log for lines that are not `expected`.
-    pub fn stop(mut self, expected: &[&str]) -> ExitStatus {
-        self.signal(libc::SIGTERM);
+    pub fn stop(self, expected: &[&str]) -> ExitStatus {
+        self.stop_by(libc::SIGTERM, expected)
+    }
+
+    /// The same by a signal of choice.
+    pub fn stop_by(mut self, signal: i32, expected: &[&str]) -> ExitStatus {
+        self.signal(signal);
         let status = self.wait_for_end();
         self.assert_quiet(expected);
         status

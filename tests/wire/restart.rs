@@ -1,11 +1,15 @@
 //! Stopping and starting: what is kept, who may start.
 
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ringmq::client::{Message, PullStatus};
 use ringmq_protocol::bodies::{ConsumerData, HeartbeatData, SubscriptionData};
 
-use super::broker::Store;
+use super::broker::{Store, wait_for};
 
 #[test]
 fn a_restart_keeps_everything() {
@@ -55,6 +59,43 @@ fn a_restart_keeps_everything() {
         assert_eq!(status.code(), Some(0));
         assert!(!is_in_use(&store.path()), "an orderly stop removes the mark");
     }
+}
+
+#[test]
+fn a_signal_ends_a_start() {
+    // Goal: a start that takes long ends soon after a stop signal, with a code of its own, and the next one finds the store as after
+    // a kill. Method: a state file that recovery reads is a pipe without a writer, so that the start never ends by itself; signals
+    // once it holds the store's lock.
+    const CODE: i32 = 130;
+    const SOON: Duration = Duration::from_secs(5);
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("kept", 1);
+    broker.client().send_to(&broker.queue("kept", 0), &Message::new("body")).expect("stored");
+    broker.kill(&[]);
+    let (file, aside) = (store.path().join("ringmq/queue-offsets"), store.path().join("aside"));
+    fs::rename(&file, &aside).expect("renamed");
+    let name = CString::new(file.as_os_str().as_bytes()).expect("a path");
+    // SAFETY: the name ends with a zero byte and lives through the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let broker = store.spawn(&[]);
+        let (open_files, lock) = (format!("/proc/{}/fd", broker.process()), store.path().join("lock"));
+        wait_for("the lock", || {
+            let links = fs::read_dir(&open_files).ok()?.flatten();
+            links.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target == lock).then_some(())
+        });
+        let signalled = Instant::now();
+        let status = broker.stop_by(signal, &["stopped before the store was open"]);
+        assert_eq!(status.code(), Some(CODE));
+        assert!(signalled.elapsed() < SOON, "{:?}", signalled.elapsed());
+        assert!(is_in_use(&store.path()));
+    }
+    fs::remove_file(&file).expect("removed");
+    fs::rename(&aside, &file).expect("renamed");
+    let broker = store.start(&[]);
+    assert_eq!(broker.client().max_offset(&broker.queue("kept", 0)).expect("an answer"), 1);
+    broker.stop(&["was not stopped in order"]);
 }
 
 /// RocketMQ's mark of a store that is in use or was not closed in order.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use ringmq::client::{Message, PullStatus};
 
-use super::broker::Store;
+use super::broker::{Store, free_ports, wait_for};
 
 #[test]
 fn foreign_files_are_left_alone() {
@@ -75,7 +75,9 @@ fn a_directory_that_cannot_be_written_is_told() {
     let is_bound = fs::write(folder.path().join("probe"), "").is_err();
     let data = if is_bound { folder.path().join("data") } else { "/proc/ringmq-data".into() };
     let output = Command::new(env!("CARGO_BIN_EXE_ringmq"))
-        .args(["start", "--broker-port", "11990", "--namesrv-port", "11992", "--set", "metrics_listen=off", "--data"])
+        .args(["start", "--set", "metrics_listen=off"])
+        .args(ports(free_ports()))
+        .arg("--data")
         .arg(&data)
         .output()
         .expect("the binary runs");
@@ -117,8 +119,9 @@ fn processors_of_another_machine_are_told() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let data = folder.path().join("data");
     let output = Command::new(env!("CARGO_BIN_EXE_ringmq"))
-        .args(["start", "--broker-port", "11995", "--namesrv-port", "11997", "--set", "metrics_listen=off"])
-        .args(["--cores", "1023", "--data"])
+        .args(["start", "--set", "metrics_listen=off", "--cores", "1023"])
+        .args(ports(free_ports()))
+        .arg("--data")
         .arg(&data)
         .output()
         .expect("the binary runs");
@@ -126,4 +129,68 @@ fn processors_of_another_machine_are_told() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("processor 1023"), "{text}");
     assert!(!data.exists());
+}
+
+fn ports(broker: u16) -> [String; 4] {
+    ["--broker-port".to_owned(), broker.to_string(), "--namesrv-port".to_owned(), (broker + 2).to_string()]
+}
+
+#[test]
+fn a_log_file_can_be_moved_away() {
+    // Goal: SIGHUP makes the broker go on in a new log file, as after a rotation, and nothing else happens. Method: move the file
+    // away, send the signal, look for the new one; send and stop.
+    let mut store = Store::new();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let (log, moved) = (folder.path().join("broker.log"), folder.path().join("broker.log.1"));
+    let broker = store.start(&[&format!("log_target={}", log.display())]);
+    fs::rename(&log, &moved).expect("moved");
+    broker.signal(libc::SIGHUP);
+    wait_for("the new log file", || fs::read_to_string(&log).ok().filter(|text| text.contains("opened anew")));
+    broker.topic("kept", 1);
+    broker.client().send_to(&broker.queue("kept", 0), &Message::new("served")).expect("stored");
+    assert_eq!(broker.stop(&[]).code(), Some(0));
+    assert!(fs::read_to_string(&moved).expect("readable").contains("listening on"));
+}
+
+#[test]
+fn a_terminal_that_goes_away_stops_the_broker_in_order() {
+    // Goal: without a log file SIGHUP is an orderly stop, unless it is ignored as by nohup. Method: the signal, to both.
+    let mut store = Store::new();
+    let mut broker = store.start(&[]);
+    broker.signal(libc::SIGHUP);
+    assert_eq!(broker.wait_for_end().code(), Some(0));
+    assert!(!store.path().join("abort").exists());
+    let ignores = || {
+        // SAFETY: a plain system call.
+        let before = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+        if before == libc::SIG_ERR { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    let broker = store.try_start_prepared(Box::new(ignores), &[]).expect("started");
+    broker.signal(libc::SIGHUP);
+    broker.topic("kept", 1);
+    broker.client().send_to(&broker.queue("kept", 0), &Message::new("served")).expect("stored");
+    assert_eq!(broker.stop(&[]).code(), Some(0));
+}
+
+#[test]
+fn a_full_output_is_no_reason_not_to_serve() {
+    // Goal: a broker whose first line cannot be written serves and says so in its log. Method: an output that is always full.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let log = folder.path().join("broker.log");
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_ringmq"))
+        .args(["start", "--set", "metrics_listen=off", "--set", "mappedFileSizeCommitLog=16 MiB"])
+        .args(ports(free_ports()))
+        .arg("--data")
+        .arg(folder.path().join("data"))
+        .stdout(fs::File::options().write(true).open("/dev/full").expect("a device"))
+        .stderr(fs::File::create(&log).expect("a file"))
+        .spawn()
+        .expect("the binary runs");
+    wait_for("the line in the log", || {
+        assert!(broker.try_wait().expect("a child").is_none(), "it goes on");
+        fs::read_to_string(&log).ok().filter(|text| text.contains("could not be written to the standard output"))
+    });
+    // SAFETY: a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(broker.id() as i32, libc::SIGTERM) }, 0);
+    assert_eq!(broker.wait().expect("it ends").code(), Some(0));
 }

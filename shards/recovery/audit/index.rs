@@ -13,6 +13,7 @@ use super::log::Walked;
 use super::segments::list;
 use super::{Audit, AuditError, Finding, Findings, Progress, Scene, Severity};
 use crate::disk::{DiskFile, OpenOptions};
+use crate::index::IndexGeometry;
 use crate::index::layout::{ENTRY_LENGTH, HEADER_LENGTH, Header, IndexEntry, SLOT_BYTES};
 use crate::index::name::is_index_name;
 use crate::recovery::checkpoint::Checkpoint;
@@ -25,10 +26,24 @@ const BATCH_ENTRIES: u32 = 8192;
 /// Slots that are read at once.
 const BATCH_SLOTS: u32 = 65_536;
 
+/// What the next start does with a file that it cannot use.
+const SET_ASIDE: &str =
+    "the next start sets it and all behind it aside and indexes their part of the log anew while serving";
+
 struct IndexFile {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     header: Header,
+}
+
+/// Finds the headers that a start would not take, among the first `kept` files: those that it does not drop anyway.
+fn check_headers(files: &mut [IndexFile], kept: usize, geometry: IndexGeometry, findings: &mut Findings) {
+    for (number, IndexFile { path, header, .. }) in files.iter_mut().enumerate() {
+        if let Some(reason) = header.flaw(geometry, number + 1 >= kept) {
+            findings.at(Severity::Derived, AREA, path, format!("{reason}; {SET_ASIDE}"));
+        }
+        header.next_entry = header.next_entry.min(geometry.entries);
+    }
 }
 
 #[derive(Default)]
@@ -85,25 +100,16 @@ impl<'a> IndexAudit<'a> {
             let file = scene.disk.open(&path, OpenOptions::default()).map_err(AuditError::io("open", &path))?;
             let mut bytes = [0; HEADER_LENGTH];
             file.read_at(&mut bytes, 0).map_err(AuditError::io("read", &path))?;
-            let mut header = Header::from_bytes(&bytes);
+            let header = Header::from_bytes(&bytes);
             if entry.length != geometry.file_bytes() {
                 let wanted = geometry.file_bytes();
                 if !scene.was_clean && header.promised() == 0 && entry.length < wanted {
                     findings.note(AREA, &path, "a file from just before a crash, which the next start removes");
                     continue;
                 }
-                let text = format!(
-                    "the file has {} bytes instead of {wanted}; a start goes on without the index",
-                    entry.length
-                );
+                let text = format!("the file has {} bytes instead of {wanted}; {SET_ASIDE}", entry.length);
                 findings.at(Severity::Derived, AREA, &path, text);
                 continue;
-            }
-            if header.next_entry > geometry.entries {
-                let text =
-                    format!("the header counts {} entries, there is room for {}", header.next_entry, geometry.entries);
-                findings.at(Severity::Derived, AREA, &path, text);
-                header.next_entry = geometry.entries;
             }
             files.push(IndexFile { file, path, header });
         }
@@ -113,12 +119,17 @@ impl<'a> IndexAudit<'a> {
         if !scene.was_clean {
             let is_doomed = |header: &Header| header.end_time > indexed_ms || header.promised() == 0;
             let doomed = files.iter().filter(|file| is_doomed(&file.header)).count();
+            let kept = files.iter().filter(|file| !is_doomed(&file.header)).count();
+            check_headers(&mut files, kept, geometry, findings);
             if doomed > 0 {
                 let text = format!(
                     "{doomed} files are empty or newer than the checkpoint says; the next start makes them anew"
                 );
                 findings.note(AREA, &directory, text);
             }
+        } else {
+            let count = files.len();
+            check_headers(&mut files, count, geometry, findings);
         }
         let mut this = Self {
             scene,

@@ -177,7 +177,7 @@ fn a_sound_store() {
 #[test]
 fn each_kind_of_damage_is_named() {
     type Harm = fn(&Made);
-    let rows: [(&str, Harm, &str); 12] = [
+    let rows: [(&str, Harm, &str); 13] = [
         (
             "a body",
             |made| made.disk.damage(&made.log(0), made.starts[3] + 120, b"x").unwrap(),
@@ -229,6 +229,11 @@ fn each_kind_of_damage_is_named() {
             "an index slot",
             |made| made.disk.damage(&made.index_file(), 40, &[0, 0, 0, 1, 0, 0, 0, 1]).unwrap(),
             "derived index:",
+        ),
+        (
+            "an index header",
+            |made| made.disk.damage(&made.index_file(), 36, &[0, 0, 0, 7]).unwrap(),
+            "derived index: it is not full, and there is a newer one; the next start sets it and all behind it aside",
         ),
         (
             "a checkpoint of the future",

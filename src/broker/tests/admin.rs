@@ -69,6 +69,15 @@ fn field_errors() {
     assert_eq!(outcome(&answer), (1, "the field queueId is missing"));
     let answer = ask(&mut control, code::GET_MAX_OFFSET, &[("topic", "T"), ("queueId", "x")]);
     assert_eq!(outcome(&answer), (1, "the field queueId is not a valid number"));
+    let without_topic = &topic_fields("T", "")[1..];
+    for (code, fields) in [
+        (code::SEARCH_OFFSET_BY_TIMESTAMP, &[("queueId", "0"), ("timestamp", "1")][..]),
+        (code::UPDATE_AND_CREATE_TOPIC, without_topic),
+        (code::DELETE_TOPIC_IN_BROKER, &[]),
+        (code::GET_TOPIC_CONFIG, &[]),
+    ] {
+        assert_eq!(outcome(&ask(&mut control, code, fields)), (1, "the field topic is missing"), "{code}");
+    }
 }
 
 /// Goal: code 17 creates, changes, leaves alone and refuses as it should. Method: each rule with code and remark.
@@ -209,7 +218,11 @@ fn groups() {
     assert_eq!(ask(&mut control, delete, &[("groupName", "g")]).code, 0);
     assert!(!control.groups.contains("g") && control.offsets.committed("g", "T", 0, true).is_some());
     assert!(!control.snapshot().groups.contains_key("g"));
-    assert_eq!(ask(&mut control, delete, &[("groupName", "g"), ("cleanOffset", "true")]).code, 0);
+    let mut effects = Vec::new();
+    let and_offsets = request(delete, &[("groupName", "g"), ("cleanOffset", "true")]);
+    assert_eq!(ask_with(&mut control, &and_offsets, 1, 1_000, &FakeStore::default(), &mut effects).code, 0);
+    assert_eq!(effects, [Effect::ForgetOffsets { group: "g".to_owned() }]);
+    control.forget_offsets("g");
     assert_eq!(control.offsets.committed("g", "T", 0, true), None);
     control.config.auto_create_group = false;
     let answer = ask(&mut control, code::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "g")]);

@@ -51,12 +51,19 @@ struct Facts {
     lines: Vec<String>,
     values: Map<String, Value>,
     is_wrong: bool,
+    /// There is no such place: nothing is wrong with the store.
+    is_missing: bool,
 }
 
 impl Facts {
     fn tell(&mut self, name: &str, line: impl Into<String>, value: Value) {
         self.lines.push(format!("{name:12} {}", line.into()));
         self.values.insert(name.to_owned(), value);
+    }
+
+    fn missing(&mut self, name: &str, line: impl Into<String>) {
+        self.is_missing = true;
+        self.tell(name, line, Value::Null);
     }
 
     fn wrong(&mut self, name: &str, line: impl Into<String>, value: Value) {
@@ -80,8 +87,12 @@ pub(super) fn run(store: &Opened, place: &str) -> Result<ExitStatus, Failure> {
     if let Some(physical) = physical {
         log_facts(store, &reader, PhysicalOffset(physical), &mut facts)?;
     }
-    print(store.format, &facts.lines, &Value::Object(facts.values))?;
-    Ok(if facts.is_wrong { ExitStatus::NeedsRepair } else { ExitStatus::Ok })
+    print(store.format, &facts.lines, &Value::Object(std::mem::take(&mut facts.values)))?;
+    Ok(match facts {
+        Facts { is_wrong: true, .. } => ExitStatus::NeedsRepair,
+        Facts { is_missing: true, .. } => ExitStatus::Failure,
+        _ => ExitStatus::Ok,
+    })
 }
 
 fn queue_facts(
@@ -94,7 +105,7 @@ fn queue_facts(
     let place = format!("{topic}/{queue}/{offset}");
     match reader.queue_entry(topic, QueueId(queue), QueueOffset(offset))? {
         None => {
-            facts.wrong("entry", format!("{place} has no entry in a queue file"), Value::Null);
+            facts.missing("entry", format!("{place} has no entry in a queue file"));
             Ok(None)
         }
         Some(entry) if entry.is_blank() => {
@@ -120,7 +131,7 @@ fn log_facts(
     let survey = reader.survey();
     if physical < survey.min() || physical >= survey.limit() {
         let (min, limit) = (survey.min(), survey.limit());
-        facts.wrong("log", format!("offset {physical} is in no file; they hold {min} to {limit}"), Value::Null);
+        facts.missing("log", format!("offset {physical} is in no file; they hold {min} to {limit}"));
         return Ok(());
     }
     let path = store.paths.commit_log.join(file_name(survey.size.start_of(physical)));
@@ -190,7 +201,13 @@ fn record_facts(
 }
 
 fn barrier_facts(store: &Opened, topic: &str, at: PhysicalOffset, facts: &mut Facts) {
-    let loaded = QueueOffsets::load(&*store.disk, &store.paths).ok().flatten();
+    let loaded = match QueueOffsets::load(&*store.disk, &store.paths) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let line = format!("whether the topic was deleted later is not known: {error}");
+            return facts.wrong("deleted", line, Value::Null);
+        }
+    };
     let barrier = loaded.and_then(|loaded| loaded.value.barriers.get(topic).copied());
     if let Some(barrier) = barrier.filter(|barrier| at < *barrier) {
         let line = format!("the topic was deleted later, at {barrier}: this record counts no more");
@@ -241,7 +258,10 @@ fn index_facts(store: &Opened, view: &RecordView<'_>, at: PhysicalOffset, facts:
         let time = view.store_timestamp();
         // Times in the index are exact to a second, and count from the file's first one.
         let found = service.query(view.topic(), &key, usize::MAX, time.saturating_sub(2000), time.saturating_add(2000));
-        let is_there = found.is_ok_and(|found| found.contains(&at));
+        let is_there = match found {
+            Ok(found) => found.contains(&at),
+            Err(error) => return facts.wrong("index", format!("cannot be read: {error}"), Value::Null),
+        };
         facts.is_wrong |= !is_there;
         keys.insert(key, json!(is_there));
     }

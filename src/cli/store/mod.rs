@@ -118,9 +118,9 @@ pub enum StoreCommand {
         /// Only look; to adopt a store, start a broker on it
         #[arg(long, required = true)]
         check: bool,
-        /// Data directory
-        #[arg(value_name = "DIR")]
-        directory: String,
+        /// Data directory; --data says it as well
+        #[arg(value_name = "DIR", required_unless_present_any = ["data", "config", "broker_conf"])]
+        directory: Option<String>,
         /// Configuration and form of the answer
         #[command(flatten)]
         store: WhichStore,
@@ -168,7 +168,7 @@ pub fn run(arguments: StoreArguments) -> ExitCode {
             open(store, write).and_then(|store| mend(&store, parts, write))
         }
         StoreCommand::Adopt { directory, store, check: _ } => {
-            let store = WhichStore { data: Some(directory), ..store };
+            let store = WhichStore { data: directory.or(store.data), ..store };
             open(store, false).and_then(|store| adopt_check(&store))
         }
     };
@@ -198,6 +198,9 @@ fn open(store: WhichStore, write: bool) -> Result<Opened, Failure> {
     paths.commit_log = config.commit_log_dir();
     if !Path::new(&paths.root).is_dir() {
         return Err(usage(format!("{} is no data directory", paths.root.display())));
+    }
+    if !adopt::is_store(&*disk, &paths).map_err(|error| Failure(ExitStatus::Failure, error.to_string()))? {
+        return Err(usage(format!("{} holds no store: no log, no queues, no configuration", paths.root.display())));
     }
     let options = AuditOptions {
         segment_bytes: config.mapped_file_size_commit_log,

@@ -1,11 +1,12 @@
 //! Start and stop: opens the store, starts the threads, says when it serves, and takes everything down in order.
 
+mod gauges;
 mod open;
 mod watchdog;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,8 +26,8 @@ use ringmq_shards::log::writer::WriterOptions;
 use ringmq_shards::log::{FlushMode, LogRing, LogView, WriteKind, Writer};
 use ringmq_shards::probe::{Gauge, Limit, Registry};
 use ringmq_shards::runtime::{
-    Mailbox, MailboxSender, PipePool, PreflightError, Ring, RingOptions, ShardHandle, ShardPlan, Token, WakeHandle,
-    check_io_uring, socket, spawn_shard,
+    CountedReceiver, CountedSender, Mailbox, MailboxSender, PipePool, PreflightError, Ring, RingOptions, ShardHandle,
+    ShardPlan, Token, WakeHandle, check_io_uring, counted_channel, socket, spawn_shard,
 };
 
 use super::cold::BufferPool;
@@ -55,11 +56,17 @@ use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
 
-use self::open::{bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes};
+use self::gauges::add_gauges;
+use self::open::{
+    NAMESRV_SETTINGS_FILE, bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes,
+};
 use self::watchdog::Watchdog;
 
 /// How often the main thread looks whether the log failed.
 const WATCH: Duration = Duration::from_millis(250);
+
+/// How long the log output may take when a start is stopped.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Part of the machine's memory that counts as holding the log's recent end (`accessMessageInMemoryMaxRatio`), percent.
 const MEMORY_WINDOW_PERCENT: u64 = 40;
@@ -110,6 +117,14 @@ impl BootError {
     }
 }
 
+/// Ends a start that was told to stop.
+fn leave_start(signal: i32) {
+    signals::notify("STOPPING=1");
+    tracing::warn!(signal, "stopped before the store was open; the next start begins anew");
+    logging::flush(LEAVE_PATIENCE);
+    std::process::exit(ExitStatus::Interrupted as i32);
+}
+
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> BootError {
     move |source| BootError::System { action, source }
 }
@@ -141,7 +156,7 @@ struct BrokerStart {
 struct Channels {
     control: (SyncSender<ControlRequest>, Receiver<ControlRequest>),
     cold: (SyncSender<ColdPull>, Receiver<ColdPull>),
-    flush: (SyncSender<FlushRequest>, Receiver<FlushRequest>),
+    flush: (CountedSender<FlushRequest>, CountedReceiver<FlushRequest>),
     jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
     mailboxes: Vec<(MailboxSender<ShardMessage>, Mailbox<ShardMessage>, WakeHandle)>,
 }
@@ -156,7 +171,7 @@ impl Channels {
         Ok(Self {
             control: sync_channel(limits::CONTROL_REQUESTS),
             cold: sync_channel(limits::COLD_READS),
-            flush: sync_channel(limits::FLUSH_REQUESTS),
+            flush: counted_channel(limits::FLUSH_REQUESTS),
             jobs: sync_channel(limits::STORE_JOBS),
             mailboxes: mailboxes.collect::<io::Result<_>>()?,
         })
@@ -175,7 +190,7 @@ struct Running {
 
 /// What belongs to the store and is taken down last.
 struct StoreSide {
-    flush: SyncSender<FlushRequest>,
+    flush: CountedSender<FlushRequest>,
     flush_thread: JoinHandle<()>,
     store_thread: JoinHandle<()>,
     retention_thread: JoinHandle<()>,
@@ -205,10 +220,13 @@ impl Running {
         let boot_ms = clock.now_ms();
         let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
+        // From here on threads run that end in order only; before, nothing does.
+        let guard = signals::StartGuard::arm(leave_start).map_err(system("listen to signals"))?;
         let broker = match roles.broker {
             true => Some(open_broker(&mut config, &disk, &clock, descriptors, salvage)?),
             false => None,
         };
+        guard.disarm();
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
         launch(Launch {
             roles,
@@ -232,6 +250,7 @@ impl Running {
                 break true;
             }
             match signals::wait(WATCH) {
+                Ok(Some(libc::SIGHUP)) if reopen_log() => {}
                 Ok(Some(signal)) => {
                     tracing::info!(signal, "stopping");
                     break false;
@@ -330,6 +349,12 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let shared = Shared::new(&config, shard_count, memory_bytes, ring, tails);
     let shared = Arc::new(Shared { descriptors, ..shared });
     metrics::add_shared(&registry, &shared, boot_ms);
+    let mailboxes_of = senders.clone();
+    registry.limit(
+        Limit::Mailbox,
+        || limits::MAILBOX_MESSAGES as u64,
+        move || mailboxes_of.iter().map(MailboxSender::waiting).max().unwrap_or(0),
+    );
     if roles.namesrv {
         metrics::add_namesrv(&registry, &shared);
     }
@@ -362,7 +387,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     }
 
     let namesrv = if roles.namesrv { Some(open_namesrv(&config, &disk)?) } else { None };
-    let namesrv_files = (config.kv_config_file(), config.root_dir().join("namesrv").join("namesrv.properties"));
+    let namesrv_files = (config.kv_config_file(), config.root_dir().join("namesrv").join(NAMESRV_SETTINGS_FILE));
     let expected = broker_parts.as_ref().map_or(0, |parts| parts.registrars.len());
     let own_namesrv = broker_parts.as_ref().and_then(|parts| parts.own_namesrv.clone());
     let register_timeout = Duration::from_millis(config.register_broker_timeout_mills);
@@ -413,6 +438,22 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store: store_side })
 }
 
+/// Goes on in a new log file, as after its rotation. False if there is none: then the terminal is gone, and the broker with it.
+fn reopen_log() -> bool {
+    match logging::reopen() {
+        Ok(has_file) => {
+            if has_file {
+                tracing::info!("the log file was opened anew");
+            }
+            has_file
+        }
+        Err(error) => {
+            tracing::error!(%error, "the log file cannot be opened anew; lines go to the old one");
+            true
+        }
+    }
+}
+
 /// The one line that says that everything serves.
 fn announce(config: &Config, roles: Roles) {
     let mut parts = Vec::new();
@@ -425,7 +466,11 @@ fn announce(config: &Config, roles: Roles) {
     if roles.broker {
         parts.push(format!("store {}", config.data_dir));
     }
-    println!("ringmq ready: {}", parts.join(", "));
+    let line = parts.join(", ");
+    // Whoever started the broker may have closed the output, or its disk is full: that is no reason not to serve.
+    if let Err(error) = writeln!(io::stdout(), "ringmq ready: {line}") {
+        tracing::warn!(%error, line, "ready, but that could not be written to the standard output");
+    }
     signals::notify("READY=1");
 }
 
@@ -453,7 +498,7 @@ fn build_broker(
     lifecycle: &Arc<Lifecycle>,
     senders: &[MailboxSender<ShardMessage>],
     shared: &Arc<Shared>,
-    flush: (SyncSender<FlushRequest>, Receiver<FlushRequest>),
+    flush: (CountedSender<FlushRequest>, CountedReceiver<FlushRequest>),
     jobs: (SyncSender<StoreJob>, Receiver<StoreJob>),
     cold: Receiver<ColdPull>,
 ) -> Result<BuiltBroker, BootError> {
@@ -523,6 +568,8 @@ fn build_broker(
     let reader_accesses: Vec<_> = (0..limits::READERS).map(|reader| access(2 + reader)).collect();
     let indexed = Arc::new(AtomicU64::new(0));
     metrics::add_broker(registry, shared);
+    let flush_queue = flush.0.clone();
+    registry.limit(Limit::FlushQueue, || limits::FLUSH_REQUESTS as u64, move || flush_queue.waiting());
     add_gauges(registry, shared, &view, &queues, config, config.message_index_enable.then(|| Arc::clone(&indexed)));
 
     let flush_thread = FlushThread {
@@ -557,6 +604,7 @@ fn build_broker(
         index_timestamp_ms,
         shared: Arc::clone(shared),
         pause: RefCell::default(),
+        troubles: RefCell::default(),
         probe: registry.probe("store"),
     };
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -637,44 +685,6 @@ fn build_broker(
     Ok(BuiltBroker { view, writer: WriterSide { writer, shell }, parts, store })
 }
 
-fn add_gauges(
-    registry: &Registry,
-    shared: &Arc<Shared>,
-    view: &Arc<LogView>,
-    queues: &Arc<ringmq_shards::queue::QueueStore>,
-    config: &Config,
-    indexed: Option<Arc<AtomicU64>>,
-) {
-    let ring = ring_bytes(config) as u64;
-    let log = Arc::clone(view);
-    let ring_used = move || log.confirmed().saturating_sub(log.minimum()).min(ring);
-    let (all, budget, tails) = (Arc::clone(shared), shared.memory_bytes, Arc::clone(queues.arena()));
-    registry.limit(
-        Limit::Memory,
-        move || budget,
-        move || ring + tails.allocated_bytes() + all.buffers.used() + all.cold.used(),
-    );
-    registry.limit(Limit::LogRing, move || ring, ring_used);
-    let lag = Arc::clone(queues);
-    registry.gauge(Gauge::QueueLag, &[], move || lag.unflushed_percent());
-    if let Some(indexed) = indexed {
-        let log = Arc::clone(view);
-        registry.gauge(Gauge::IndexLag, &[], move || {
-            log.confirmed().saturating_sub(indexed.load(Ordering::Relaxed).max(log.minimum()))
-        });
-    }
-    let log = Arc::clone(view);
-    registry.gauge(Gauge::LogConfirmed, &[], move || log.confirmed());
-    let log = Arc::clone(view);
-    registry.gauge(Gauge::LogSynced, &[], move || log.synced());
-    let log = Arc::clone(view);
-    registry.gauge(Gauge::LogMinimum, &[], move || log.minimum());
-    let (arena, limit) = (Arc::clone(queues.arena()), Arc::clone(queues.arena()));
-    registry.limit(Limit::QueueTails, move || limit.limit_bytes(), move || arena.used_bytes());
-    let (open, most) = (Arc::clone(queues), Arc::clone(queues));
-    registry.limit(Limit::QueueOpenFiles, move || most.open_files().1 as u64, move || open.open_files().0 as u64);
-}
-
 struct ShardStart<'a> {
     config: &'a Config,
     mailboxes: Vec<(MailboxSender<ShardMessage>, Mailbox<ShardMessage>, WakeHandle)>,
@@ -683,7 +693,7 @@ struct ShardStart<'a> {
     cores: &'a [usize],
     control: SyncSender<ControlRequest>,
     cold: SyncSender<ColdPull>,
-    flush: SyncSender<FlushRequest>,
+    flush: CountedSender<FlushRequest>,
     view: Option<Arc<LogView>>,
     serving: Option<Arc<Serving>>,
     writer: Option<WriterSide>,

@@ -1,8 +1,13 @@
 //! What a start opens before any thread runs: store, identity, state files, the name server's tables.
 
+use std::path::Path;
+
 use ringmq_shards::disk::LoadedState;
 
 use super::*;
+
+/// What request 318 has changed, in the name server's folder.
+pub(super) const NAMESRV_SETTINGS_FILE: &str = "namesrv.properties";
 
 pub(super) fn open_broker(
     config: &mut Config,
@@ -63,9 +68,14 @@ pub(super) fn open_broker(
 /// Whether the file system of the log can be written around the page cache.
 pub(super) fn supports_direct(config: &Config, disk: &Arc<dyn Disk>) -> Result<bool, BootError> {
     let directory = config.commit_log_dir();
-    create_directories_durably(disk.as_ref(), &directory).map_err(system("create the directory of the log"))?;
+    // Here a start finds out that it has no place to write to: the path belongs to the message.
+    let create = |directory: &Path| {
+        let made = create_directories_durably(disk.as_ref(), directory);
+        made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
+    };
+    create(&directory).map_err(system("create the directory of the log"))?;
     let path = config.own_dir().join("direct-probe");
-    create_directories_durably(disk.as_ref(), &config.own_dir()).map_err(system("create the folder ringmq"))?;
+    create(&config.own_dir()).map_err(system("create the folder ringmq"))?;
     let create = OpenOptions { create: true, ..OpenOptions::default() };
     disk.open(&path, create).map_err(system("create a file in the folder ringmq"))?;
     let direct = OpenOptions { write: true, direct: true, ..OpenOptions::default() };
@@ -158,10 +168,14 @@ pub(super) fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<Name
     }
     let mut namesrv = NameServer::new(settings);
     // What request 318 has changed wins over the configuration, as the live changes of a broker do.
-    let kept = StateFile::new(path.join("namesrv.properties"))
-        .load(disk.as_ref(), |bytes| Ok(String::from_utf8_lossy(bytes).into_owned()))?;
-    for (key, value) in kept.map(|kept| config::properties::parse(&kept.value).unwrap_or_default()).unwrap_or_default()
-    {
+    let mut kept = Vec::new();
+    let load = |bytes: &[u8]| {
+        let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
+        kept = config::properties::parse(text).map_err(|error| error.to_string())?;
+        Ok(())
+    };
+    tell_of_backup(NAMESRV_SETTINGS_FILE, StateFile::new(path.join(NAMESRV_SETTINGS_FILE)).load(disk.as_ref(), load)?);
+    for (key, value) in kept {
         namesrv.keep_setting(&key, &value);
     }
     let kv_file = StateFile::new(config.kv_config_file());

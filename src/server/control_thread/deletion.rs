@@ -3,17 +3,25 @@
 //! Order: the writer binds nothing to the topic's queues any more and gives the barrier; that goes to the disk, before any file of
 //! the queues is removed. If the writer does not answer soon, all records of the topic count as deleted instead, on disk, and
 //! the barrier follows. A deletion is confirmed only when all this, and the table of topics, is written: with the room of the
-//! reserve if there is no other. Until its barrier is given no topic of its name is made. Each write costs two syncs, which
-//! take seconds on a busy disk: there are no more than needed.
+//! reserve if there is no other. Until its barrier is on disk no topic of its name is made: what that acknowledged would count as
+//! deleted after a crash. Each write costs two syncs, which take seconds on a busy disk: there are no more than needed.
 
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
 
-/// Deleted topics whose barrier the writer has not given yet.
+/// Deleted topics whose barrier is not on disk yet.
 pub(super) struct Unfenced {
     topics: Vec<String>,
-    barrier: Receiver<u64>,
+    stage: Stage,
+}
+
+/// How far a deletion has come.
+enum Stage {
+    /// The writer was asked for the barrier.
+    Asked(Receiver<u64>),
+    /// The barrier is in memory only, and the files of the queues are as they were.
+    Given,
 }
 
 impl Unfenced {
@@ -38,35 +46,49 @@ impl ControlThread {
         }
         self.note_barriers(&topics, u64::MAX);
         let Some(broker) = &self.broker else { return };
+        broker.queues.begin_deletion();
         let (done, barrier) = channel();
         let queues = topics.iter().flat_map(|topic| broker.queues.topic_queues(topic)).collect();
         if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
             return;
         }
-        match barrier.recv_timeout(BARRIER_PATIENCE) {
-            Ok(offset) => self.finish_retirement(&topics, offset),
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!(
-                    topic = topics[0],
-                    others = topics.len() - 1,
-                    "the log is stuck: topics of these names are served again when their deletion is complete"
-                );
-                self.write_noted_barriers(&topics);
-                self.unfenced.push(Unfenced { topics, barrier });
-            }
-            Err(RecvTimeoutError::Disconnected) => {}
-        }
+        self.go_on_with(Unfenced { topics, stage: Stage::Asked(barrier) }, BARRIER_PATIENCE);
     }
 
-    fn finish_retirement(&mut self, topics: &[String], barrier: u64) {
-        self.note_barriers(topics, barrier);
-        self.write_noted_barriers(topics);
+    /// Takes a deletion as far as it goes; `patience` is for the writer.
+    fn go_on_with(&mut self, Unfenced { topics, stage }: Unfenced, patience: Duration) {
+        if let Stage::Asked(barrier) = stage {
+            match barrier.recv_timeout(patience) {
+                Ok(offset) => {
+                    self.note_barriers(&topics, offset);
+                    self.write_noted_barriers(&topics);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if !patience.is_zero() {
+                        tracing::warn!(
+                            topic = topics[0],
+                            others = topics.len() - 1,
+                            "the log is stuck: topics of these names are served again when their deletion is complete"
+                        );
+                        self.write_noted_barriers(&topics);
+                    }
+                    self.unfenced.push(Unfenced { topics, stage: Stage::Asked(barrier) });
+                    return;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        if self.barrier_error.is_some() {
+            self.unfenced.push(Unfenced { topics, stage: Stage::Given });
+            return;
+        }
         // From here on the flush thread removes their files: without the barrier on disk a crash would leave the topic
         // without its messages, though its end was not confirmed.
         if let Some(broker) = &self.broker {
-            for topic in topics {
+            for topic in &topics {
                 broker.queues.remove_topic(topic);
             }
+            broker.queues.end_deletion();
         }
     }
 
@@ -85,7 +107,7 @@ impl ControlThread {
                 error,
                 topic = topics[0],
                 others = topics.len() - 1,
-                "what a deleted topic held may come back after a crash until this can be written"
+                "deleted topics come back after a crash, and none of their names can be used, until this can be written"
             );
         }
     }
@@ -105,7 +127,7 @@ impl ControlThread {
         let error =
             self.barrier_error.as_ref().or_else(|| self.unwritten.get(&topics).map(|unwritten| &unwritten.error))?;
         Some(format!(
-            "the topic is deleted, but a crash would bring it back: {error}; delete it again when there is room"
+            "the topic is not served any more, but a crash would bring it back: {error}; its deletion goes on when there is room"
         ))
     }
 
@@ -125,26 +147,19 @@ impl ControlThread {
         }
     }
 
-    /// Takes the barriers that the writer has given in the meantime.
-    pub(super) fn take_late_barriers(&mut self) {
-        let mut ready = Vec::new();
-        self.unfenced.retain_mut(|Unfenced { topics, barrier }| match barrier.try_recv() {
-            Ok(offset) => {
-                ready.push((std::mem::take(topics), offset));
-                false
-            }
-            Err(TryRecvError::Empty) => true,
-            Err(TryRecvError::Disconnected) => false,
-        });
-        if ready.is_empty() {
-            return;
+    /// Goes on with deletions whose barrier the writer has given in the meantime, or the disk has taken.
+    pub(super) fn go_on_with_deletions(&mut self) {
+        let before = self.unfenced.len();
+        for deletion in std::mem::take(&mut self.unfenced) {
+            self.go_on_with(deletion, Duration::ZERO);
         }
-        ready.iter().for_each(|(topics, offset)| self.finish_retirement(topics, *offset));
-        self.publish_serving();
+        if self.unfenced.len() < before {
+            self.publish_serving();
+        }
     }
 }
 
-/// Whether the topic's deletion still waits for its barrier.
+/// Whether the topic's barrier is not on disk yet.
 pub(super) fn unfenced(deletions: &[Unfenced], topic: &str) -> bool {
     deletions.iter().flat_map(Unfenced::topics).any(|unfenced| unfenced == topic)
 }

@@ -3,13 +3,22 @@
 use std::sync::mpsc::TryRecvError;
 
 use super::*;
+use crate::broker::groups::GroupsBefore;
+use crate::broker::topics::TopicsBefore;
+use crate::server::trouble::Trouble;
 
 /// A state file whose last content could not be written.
 pub(super) struct Unwritten {
     bytes: Vec<u8>,
     /// Why.
     pub(super) error: String,
+    trouble: Trouble,
 }
+
+const TROUBLE: Trouble = Trouble::new(
+    "a state file could not be written; it is tried again until it can",
+    "a state file is written that could not be",
+);
 
 impl ControlThread {
     /// Writes a state file; if that fails, again with every tick until it works.
@@ -22,25 +31,19 @@ impl ControlThread {
             Some(broker) => broker.reserve.write(disk, write),
             None => write(),
         };
-        match written {
-            Ok(()) => {
-                self.unwritten.remove(path);
-            }
-            Err(error) => {
-                let unwritten = Unwritten { bytes: bytes.to_vec(), error: error.to_string() };
-                if self.unwritten.insert(path.to_path_buf(), unwritten).is_none() {
-                    tracing::warn!(%error, "a state file could not be written; it is tried again until it can");
-                }
-            }
+        let mut trouble = self.unwritten.remove(path).map_or(TROUBLE, |unwritten| unwritten.trouble);
+        let error = written.as_ref().err().map(ToString::to_string);
+        trouble.note(written);
+        if let Some(error) = error {
+            self.unwritten.insert(path.to_path_buf(), Unwritten { bytes: bytes.to_vec(), error, trouble });
         }
     }
 
     /// Tries again what could not be written, and takes the reserve back.
     pub(super) fn write_unwritten(&mut self) {
-        for (path, unwritten) in std::mem::take(&mut self.unwritten) {
-            // Put back first: it was complained about already.
-            let bytes = unwritten.bytes.clone();
-            self.unwritten.insert(path.clone(), unwritten);
+        let unwritten: Vec<_> =
+            self.unwritten.iter().map(|(path, unwritten)| (path.clone(), unwritten.bytes.clone())).collect();
+        for (path, bytes) in unwritten {
             self.persist(&path, &bytes);
         }
         self.write_barriers();
@@ -79,23 +82,35 @@ impl ControlThread {
 
     /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written;
     /// so they do when one of them could not be served yet.
-    pub(super) fn write_topics(&mut self, before: Option<TopicsBefore>) -> Result<(), String> {
-        let Some((broker, before)) = self.broker.as_mut().zip(before) else { return Ok(()) };
+    pub(super) fn write_topics(&mut self, before: TopicsBefore) -> Result<(), String> {
+        let wall_ms = self.clock.now_ms();
+        let Some(broker) = &mut self.broker else { return Ok(()) };
         if !broker.control.topics.differ_from(&before) {
             return Ok(());
         }
-        let wall_ms = self.clock.now_ms();
         if self.unfenced.iter().flat_map(Unfenced::topics).any(|topic| broker.control.topics.contains(topic)) {
             broker.control.topics.restore(before, wall_ms);
-            return Err("the topic was just deleted and the log is stuck; try again later".to_owned());
+            return Err("the topic was just deleted and that is not on disk: the log is stuck, or there is no room; try again later".to_owned());
         }
-        let path = broker.state_directory.join(TOPICS_FILE);
+        self.write_table(TOPICS_FILE, "topics", |control, wall_ms| control.topics.restore(before, wall_ms))
+    }
+
+    /// The same for groups.
+    pub(super) fn write_groups(&mut self, before: GroupsBefore) -> Result<(), String> {
+        if !self.broker.as_ref().is_some_and(|broker| broker.control.groups.differ_from(&before)) {
+            return Ok(());
+        }
+        self.write_table(GROUPS_FILE, "groups", |control, wall_ms| control.undo_groups(before, wall_ms))
+    }
+
+    /// Writes a table that has changed, or undoes the change.
+    fn write_table(&mut self, file: &str, name: &str, undo: impl FnOnce(&mut Control, u64)) -> Result<(), String> {
         self.write_state(false);
-        let Some(unwritten) = self.unwritten.get(&path) else { return Ok(()) };
-        let remark = format!("the table of topics cannot be changed: {}; try again later", unwritten.error);
-        if let Some(broker) = &mut self.broker {
-            broker.control.topics.restore(before, wall_ms);
-        }
+        let wall_ms = self.clock.now_ms();
+        let Some(broker) = &mut self.broker else { return Ok(()) };
+        let Some(unwritten) = self.unwritten.get(&broker.state_directory.join(file)) else { return Ok(()) };
+        let remark = format!("the table of {name} cannot be changed: {}; try again later", unwritten.error);
+        undo(&mut broker.control, wall_ms);
         self.write_state(false);
         Err(remark)
     }

@@ -31,7 +31,7 @@ use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
-use ringmq_shards::runtime::MailboxSender;
+use ringmq_shards::runtime::{CountedSender, MailboxSender};
 use ringmq_shards::types::QueueId;
 
 use self::deletion::{Unfenced, unfenced};
@@ -46,12 +46,12 @@ use super::shared::{Shared, monotonic_ns};
 use super::storage;
 use super::store_thread::StoreJob;
 use crate::broker::attributes;
+use crate::broker::control::TablesBefore;
 use crate::broker::names::{self, RETRY_PREFIX};
 use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::snapshot::TopicEntry;
-use crate::broker::state::{OFFSETS_FILE, TOPICS_FILE};
-use crate::broker::topics::TopicsBefore;
+use crate::broker::state::{GROUPS_FILE, OFFSETS_FILE, TOPICS_FILE};
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
 use crate::cli::logging;
 use crate::config::Config;
@@ -100,7 +100,7 @@ pub struct BrokerParts {
     /// Look-ups.
     pub jobs: SyncSender<StoreJob>,
     /// State files that may be written later.
-    pub flush: SyncSender<FlushRequest>,
+    pub flush: CountedSender<FlushRequest>,
 }
 
 /// Values of live keys that the serving picture shows.
@@ -164,7 +164,7 @@ pub struct ControlThread {
     notices: Option<Notices>,
     connections: HashMap<u64, (Listener, SocketAddr)>,
     topics: FastMap<Arc<str>, (Arc<TopicEntry>, Arc<ServingTopic>)>,
-    /// Deletions whose barrier the writer has not given yet. No topic of these names is served, and each name is here once.
+    /// Deletions whose barrier is not on disk yet. No topic of these names is served, and each name is here once.
     unfenced: Vec<Unfenced>,
     /// State files whose last content could not be written, for want of space as a rule.
     unwritten: BTreeMap<PathBuf, Unwritten>,
@@ -271,8 +271,8 @@ impl ControlThread {
     }
 
     fn tick(&mut self, now: Now) {
-        self.take_late_barriers();
         self.write_unwritten();
+        self.go_on_with_deletions();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
             broker.control.tick(now, &mut effects);
@@ -299,6 +299,7 @@ impl ControlThread {
         }
         let Some(broker) = &self.broker else { return };
         figures.offset_keys.set(broker.control.offsets.keys() as u64);
+        figures.connection_groups.set(broker.control.clients.most_groups() as u64);
         figures.locked_groups.set(broker.control.locks.groups() as u64);
         figures.topics.set(broker.control.topics.len() as u64);
         figures.groups.set(broker.control.groups.len() as u64);
@@ -311,7 +312,7 @@ impl ControlThread {
 
     fn request(&mut self, request: ControlRequest) {
         self.shared.control.control_taken.add(1);
-        self.take_late_barriers();
+        self.go_on_with_deletions();
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
                 self.command(connection, &frame, answers);
@@ -379,13 +380,15 @@ impl ControlThread {
             Listener::Broker => {
                 let Some(broker) = &mut self.broker else { return };
                 let peer = Peer { connection: ConnectionId(connection), address };
-                let before = broker.control.topics.remember();
+                let before = broker.control.remember();
                 let mut effects = Vec::new();
                 let answer = broker.control.handle(&command, &peer, now, broker.store.as_ref(), &mut effects);
                 let deletes = effects
                     .iter()
                     .any(|effect| matches!(effect, Effect::RetireQueues { .. } | Effect::RetireUnknownTopics));
                 let unwritten = if deletes {
+                    self.write_barriers();
+                    self.go_on_with_deletions();
                     self.apply(effects);
                     self.unwritten_deletion()
                 } else {
@@ -419,7 +422,7 @@ impl ControlThread {
 
     fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
         let wall_ms = self.clock.now_ms();
-        let before = self.broker.as_ref().map(|broker| broker.control.topics.remember());
+        let before = self.broker.as_ref().map(|broker| broker.control.remember());
         let mut effects = Vec::new();
         let mut wanted = String::new();
         let outcome = self.with_header(&frame, |this, header| {
@@ -453,13 +456,15 @@ impl ControlThread {
 
     fn create_group(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
         let wall_ms = self.clock.now_ms();
+        let before = self.broker.as_ref().map(|broker| broker.control.remember());
         let mut effects = Vec::new();
         let outcome = self.with_header(&frame, |this, header| {
             let request = PullHeader::decode(header).map_err(Refusal::from)?;
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.ensure_group(request.consumer_group, wall_ms, &mut effects)
         });
-        self.apply(effects);
+        let written = self.apply_or_undo(before, effects);
+        let outcome = outcome.and_then(|()| written.map_err(|remark| Refusal::new(response::SYSTEM_ERROR, remark)));
         self.again_or_refuse(connection, frame, answers, outcome);
     }
 
@@ -528,15 +533,23 @@ impl ControlThread {
         self.send(connection, frame_for(connection, answer, answers, &self.shared.buffers));
     }
 
-    /// Carries out the effects of a request. If it made or changed topics and the table of topics cannot be written, they are
-    /// undone before anybody sees them, and the error is a remark that says so.
-    fn apply_or_undo(&mut self, before: Option<TopicsBefore>, mut effects: Vec<Effect>) -> Result<(), String> {
-        let outcome = self.write_topics(before);
-        if outcome.is_err() {
+    /// Carries out the effects of a request. If it changed topics or groups and their table cannot be written, the changes of
+    /// that table are undone before anybody sees them, and the error is a remark that says so.
+    fn apply_or_undo(&mut self, before: Option<TablesBefore>, mut effects: Vec<Effect>) -> Result<(), String> {
+        let Some(TablesBefore { topics, groups }) = before else {
+            self.apply(effects);
+            return Ok(());
+        };
+        let topics = self.write_topics(topics);
+        if topics.is_err() {
             effects.retain(|effect| !matches!(effect, Effect::TopicsChanged | Effect::RegisterTopics(_)));
         }
+        let groups = self.write_groups(groups);
+        if groups.is_err() {
+            effects.retain(|effect| !matches!(effect, Effect::GroupsChanged | Effect::ForgetOffsets { .. }));
+        }
         self.apply(effects);
-        outcome
+        topics.and(groups)
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {
@@ -561,6 +574,11 @@ impl ControlThread {
                 Effect::RetireUnknownTopics => self.retire_unknown_topics(),
                 Effect::RemoveExpired => self.shared.retention.ask(),
                 Effect::CleanQueues => self.shared.retention.ask_for_queues(),
+                Effect::ForgetOffsets { group } => {
+                    if let Some(broker) = &mut self.broker {
+                        broker.control.forget_offsets(group);
+                    }
+                }
                 _ => {}
             }
         }
@@ -581,6 +599,7 @@ impl ControlThread {
                 | Effect::RetireUnknownTopics
                 | Effect::RemoveExpired
                 | Effect::CleanQueues
+                | Effect::ForgetOffsets { .. }
                 | Effect::ConfigChanged(_) => {}
             }
         }

@@ -9,7 +9,7 @@ use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, read_file};
 use ringmq_shards::probe::Registry;
 use ringmq_shards::queue::QueueStoreConfig;
-use ringmq_shards::runtime::{Mailbox, WakeHandle};
+use ringmq_shards::runtime::{CountedReceiver, Mailbox, WakeHandle, counted_channel};
 use ringmq_shards::sim::{Fault, FaultAction, ManualClock, Operation, OperationKind, SimDisk};
 use ringmq_shards::types::PhysicalOffset;
 
@@ -28,7 +28,7 @@ struct Rig {
     answers: Receiver<Command>,
     held: Receiver<Sender<u64>>,
     /// What the flush thread would be asked.
-    flush: Receiver<FlushRequest>,
+    flush: CountedReceiver<FlushRequest>,
     shard: Option<JoinHandle<()>>,
     opaque: i32,
 }
@@ -67,7 +67,7 @@ impl Rig {
         let registry = Arc::new(Registry::new());
         let (queues, _pool) =
             QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
-        let (flush, flushes) = sync_channel(1);
+        let (flush, flushes) = counted_channel(1);
         let parts = BrokerParts {
             control: control(),
             store: Arc::new(FakeStore::default()),
@@ -130,7 +130,13 @@ impl Rig {
             answers: Charge::default(),
             at_ns: 0,
         });
-        let answer = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
+        // Notices may come first.
+        let answer = loop {
+            let frame = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
+            if frame.is_response() {
+                break frame;
+            }
+        };
         assert_eq!(answer.opaque, self.opaque);
         (answer.code, answer.remark.unwrap_or_default())
     }
@@ -169,6 +175,11 @@ impl Rig {
         let request = fields.iter().fold(Command::request(10), |command, (key, value)| command.with_ext(key, *value));
         let frame = Command { opaque: 77, ..request.with_body(b"body".to_vec()) }.encode();
         self.control.request(ControlRequest::CreateTopic { connection: CONNECTION, frame, answers: 0 });
+        self.refusal()
+    }
+
+    /// The refusal of request 77, if it has one.
+    fn refusal(&mut self) -> Option<(i32, String)> {
         // Answers keep their order: a refusal comes before this one.
         self.opaque += 1;
         let next = Command { opaque: self.opaque, ..Command::request(305) };
@@ -201,6 +212,25 @@ impl Rig {
         self.control.tick(self.control.now());
     }
 
+    /// A pull by a group that may not exist: the code and remark of its answer, or nothing when it may try again.
+    fn pull_as(&mut self, group: &str) -> Option<(i32, String)> {
+        let fields = [
+            ("consumerGroup", group),
+            ("topic", "T"),
+            ("queueId", "0"),
+            ("queueOffset", "0"),
+            ("maxMsgNums", "1"),
+            ("sysFlag", "0"),
+            ("commitOffset", "0"),
+            ("suspendTimeoutMillis", "0"),
+            ("subVersion", "0"),
+        ];
+        let request = fields.iter().fold(Command::request(11), |command, (key, value)| command.with_ext(key, *value));
+        let frame = Command { opaque: 77, ..request }.encode();
+        self.control.request(ControlRequest::CreateGroup { connection: CONNECTION, frame, answers: 0 });
+        self.refusal()
+    }
+
     /// What the next process would find after a kill.
     fn barrier_on_disk(&self, topic: &str) -> Option<PhysicalOffset> {
         let loaded = QueueOffsets::load(&self.disk.kill(), &StorePaths::new("/store")).expect("it can be read");
@@ -208,8 +238,25 @@ impl Rig {
     }
 
     fn has_topic_on_disk(&self, topic: &str) -> bool {
-        let bytes = read_file(&self.disk.kill(), Path::new("/store/config/topics.json")).expect("it can be read");
-        String::from_utf8(bytes.expect("it is there")).expect("text").contains(&format!("\"{topic}\""))
+        self.has_on_disk("topics.json", topic)
+    }
+
+    fn has_group_on_disk(&self, group: &str) -> bool {
+        self.has_on_disk("subscriptionGroup.json", group)
+    }
+
+    fn has_on_disk(&self, file: &str, name: &str) -> bool {
+        let bytes = read_file(&self.disk.kill(), &Path::new("/store/config").join(file)).expect("it can be read");
+        String::from_utf8(bytes.expect("it is there")).expect("text").contains(&format!("\"{name}\""))
+    }
+
+    fn has_group(&mut self, group: &str) -> bool {
+        self.control.make_serving().expect("a picture").groups.contains_key(group)
+    }
+
+    fn heartbeat(&mut self, group: &str) -> (i32, String) {
+        let consumer = format!(r#"{{"groupName":"{group}","subscriptionDataSet":[{{"topic":"T","subString":"*"}}]}}"#);
+        self.ask_body(34, &[], format!(r#"{{"clientID":"c","consumerDataSet":[{consumer}]}}"#).as_bytes())
     }
 
     fn make_group(&mut self) {
@@ -284,6 +331,56 @@ fn a_barrier_is_written_again_until_it_is() {
     assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(BARRIER)));
     assert_eq!(rig.delete("gone"), (0, String::new()));
     assert!(!rig.has_topic_on_disk("gone"));
+}
+
+/// Goal: a deletion that a crash would undo leaves the queues' files alone, so that what comes back is whole, and nothing is taken
+/// for a topic of that name meanwhile: it would count as part of the old one. Method: fail the write of the barrier; ask for the
+/// topic by request and by a send; the queues are still there, and go when it can be written.
+#[test]
+fn a_deletion_that_cannot_be_noted_destroys_nothing() {
+    let mut rig = Rig::new(false);
+    rig.create("gone");
+    let queues = Arc::clone(&rig.control.broker.as_ref().expect("a broker").queues);
+    let count = queues.topic_queues("gone").len();
+    assert!(count > 0);
+    rig.fail_writes_of("queue-offsets");
+    assert_eq!(rig.delete("gone").0, response::SYSTEM_ERROR);
+    let (code, remark) = rig.try_create("gone");
+    assert!(code == response::SYSTEM_ERROR && remark.contains("not on disk"), "{code} {remark}");
+    let (code, remark) = rig.send_to("gone").expect("a refusal");
+    assert!(code == response::SERVICE_NOT_AVAILABLE && remark.contains("not on disk"), "{code} {remark}");
+    rig.tick();
+    assert!(!rig.is_served("gone") && queues.topic_queues("gone").len() == count);
+    rig.disk.clear_faults();
+    assert_eq!(rig.delete("gone"), (0, String::new()));
+    assert!(queues.topic_queues("gone").is_empty());
+    rig.create("gone");
+    assert_eq!(rig.send_to("gone"), None);
+}
+
+/// Goal: nothing is taken for a topic that was made again while a crash would count it as deleted. Method: a writer that answers
+/// late, so that the disk says that all records of the topic are deleted, and a disk that does not take the barrier then.
+#[test]
+fn a_name_is_free_once_its_barrier_is_on_disk() {
+    let mut rig = Rig::new(true);
+    rig.create("gone");
+    assert_eq!(rig.delete("gone"), (0, String::new()), "a crash leaves it deleted");
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(u64::MAX)));
+    rig.fail_writes_of("queue-offsets");
+    rig.held.try_recv().expect("the writer was asked").send(BARRIER).expect("it is waited for");
+    for _ in 0..2 {
+        let (code, remark) = rig.send_to("gone").expect("a refusal");
+        assert!(code == response::SERVICE_NOT_AVAILABLE && remark.contains("not on disk"), "{code} {remark}");
+        assert_eq!(rig.try_create("gone").0, response::SYSTEM_ERROR);
+        rig.tick();
+    }
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(u64::MAX)));
+    rig.disk.clear_faults();
+    rig.tick();
+    assert_eq!(rig.barrier_on_disk("gone"), Some(PhysicalOffset(BARRIER)));
+    rig.create("gone");
+    assert!(rig.is_served("gone"));
+    assert_eq!(rig.send_to("gone"), None);
 }
 
 /// Goal: a deletion whose topic is still in the table on disk is not confirmed. Method: fail the writes of that file.
@@ -368,11 +465,8 @@ fn unknown_topics_are_retired_as_one() {
     rig.disk.inject(Fault { kind: OperationKind::Write, path_contains, after: 0, times: u64::MAX, action });
     let (code, remark) = rig.ask(316, &[]);
     assert!(code == response::SYSTEM_ERROR && remark.contains("a crash would bring it back"), "{code} {remark}");
-    assert!(names.iter().all(|name| queues.get(name, QueueId(0)).is_none() && rig.barrier_on_disk(name).is_none()));
+    assert!(names.iter().all(|name| queues.get(name, QueueId(0)).is_some() && rig.barrier_on_disk(name).is_none()));
     rig.disk.clear_faults();
-    for name in &names {
-        queues.get_or_create(name, QueueId(0)).expect("made");
-    }
     let renames = |rig: &Rig| {
         let renamed = |operation: &&Operation| {
             operation.kind == OperationKind::Rename && operation.path.to_string_lossy().contains("queue-offsets")
@@ -384,6 +478,7 @@ fn unknown_topics_are_retired_as_one() {
     let per_write = renames(&rig) - before;
     assert!((1..=2).contains(&per_write), "{per_write}");
     assert!(names.iter().all(|name| rig.barrier_on_disk(name) == Some(PhysicalOffset(BARRIER))));
+    assert!(names.iter().all(|name| queues.get(name, QueueId(0)).is_none()));
     assert!(queues.get("kept", QueueId(0)).is_some());
 }
 
@@ -521,4 +616,69 @@ fn topics_that_cannot_be_written_are_not_made() {
     assert_eq!(rig.send_to("sent"), None);
     rig.create("new");
     assert!(rig.is_served("new") && rig.is_served("sent") && rig.has_topic_on_disk("sent"));
+}
+
+/// Goal: no group is confirmed, used or shown whose table is not on disk, and what is refused does not come up later. Method: make,
+/// change and delete groups in each way there is while the file fails; then with a disk that works.
+#[test]
+fn groups_that_cannot_be_written_are_not_changed() {
+    let mut rig = Rig::new(false);
+    rig.create("T");
+    rig.commit(5);
+    rig.fail_writes_of("subscriptionGroup.json");
+    let is_refused = |(code, remark): (i32, String), expected: i32| {
+        assert!(code == expected && remark.contains("the table of groups cannot be changed"), "{code} {remark}");
+    };
+    let (changed, made) = (r#"{"groupName":"g","consumeEnable":false}"#, r#"{"groupName":"made"}"#);
+    let list = format!(r#"{{"groupConfigList":[{made},{changed}]}}"#);
+    for _ in 0..2 {
+        is_refused(rig.ask_body(200, &[], made.as_bytes()), response::SYSTEM_ERROR);
+        is_refused(rig.ask_body(200, &[], changed.as_bytes()), response::SYSTEM_ERROR);
+        is_refused(rig.ask_body(225, &[], list.as_bytes()), response::SYSTEM_ERROR);
+        is_refused(rig.ask(352, &[("group", "shown")]), response::SYSTEM_ERROR);
+        is_refused(rig.ask(207, &[("groupName", "g"), ("cleanOffset", "true")]), response::SYSTEM_ERROR);
+        is_refused(rig.heartbeat("beats"), response::SYSTEM_ERROR);
+        is_refused(rig.pull_as("pulls").expect("a refusal"), response::SYSTEM_ERROR);
+        is_refused(rig.send_to("%RETRY%sends").expect("a refusal"), response::SERVICE_NOT_AVAILABLE);
+        rig.tick();
+        let control = &rig.control.broker.as_ref().expect("a broker").control;
+        assert_eq!(control.offsets.committed("g", "T", 0, false), Some(5), "they go with the group only");
+        assert!(control.groups.get("g").is_some_and(|group| group.consume_enable));
+        assert!(rig.has_group("g") && rig.has_group_on_disk("g"));
+        for group in ["made", "shown", "beats", "pulls", "sends"] {
+            assert!(!rig.has_group(group), "{group}");
+        }
+    }
+    assert_eq!(rig.pull_as("g"), None, "groups that exist need no table");
+    rig.disk.clear_faults();
+    rig.tick();
+    assert!(!rig.has_group_on_disk("made") && !rig.has_group_on_disk("beats") && rig.has_group_on_disk("g"));
+    assert_eq!(rig.heartbeat("beats"), (0, String::new()));
+    assert_eq!(rig.pull_as("pulls"), None);
+    assert_eq!(rig.send_to("%RETRY%sends"), None);
+    assert_eq!(rig.ask_body(225, &[], list.as_bytes()).0, 0);
+    for group in ["made", "beats", "pulls", "sends"] {
+        assert!(rig.has_group(group) && rig.has_group_on_disk(group), "{group}");
+    }
+    assert_eq!(rig.ask(207, &[("groupName", "g"), ("cleanOffset", "true")]), (0, String::new()));
+    assert!(!rig.has_group("g") && !rig.has_group_on_disk("g"));
+    let control = &rig.control.broker.as_ref().expect("a broker").control;
+    assert_eq!(control.offsets.committed("g", "T", 0, false), None);
+}
+
+/// Goal: a send to a topic whose queues cannot be made ends with an answer: tried again it would come back for ever. Method: a table
+/// from elsewhere with a name that no folder can have, a send to it; and one to a topic beside it.
+#[test]
+fn a_topic_without_queues_refuses_sends() {
+    let mut rig = Rig::new(false);
+    let table = br#"{"topicConfigTable":{"a/b":{"topicName":"a/b","readQueueNums":1,"writeQueueNums":1,"perm":6}}}"#;
+    let broker = rig.control.broker.as_mut().expect("a broker");
+    broker.control.load_state([("topics.json", table.as_slice())]).expect("it is of its form");
+    rig.control.publish_serving();
+    for _ in 0..2 {
+        let (code, remark) = rig.send_to("a/b").expect("a refusal");
+        assert!(code == response::SYSTEM_ERROR && remark.contains("cannot be made"), "{code} {remark}");
+    }
+    assert_eq!(rig.send_to("beside"), None);
+    assert!(rig.is_served("beside") && !rig.is_served("a/b"));
 }

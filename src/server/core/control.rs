@@ -42,14 +42,13 @@ impl ShardCore {
                     connection.executed_again += u32::from(comes_back);
                 }
             }
-            Err(_) => self.refuse(
-                id,
-                header,
-                &Refusal::new(
-                    response::SYSTEM_BUSY,
-                    "too many requests wait for the broker's control thread; try again",
-                ),
-            ),
+            Err(error) => {
+                let remark = match error {
+                    TrySendError::Full(_) => "too many requests wait for the broker's control thread; try again",
+                    TrySendError::Disconnected(_) => "the broker is stopping",
+                };
+                self.refuse(id, header, &Refusal::new(response::SYSTEM_BUSY, remark));
+            }
         }
         Progress::Done
     }

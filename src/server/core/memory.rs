@@ -77,6 +77,30 @@ impl ShardCore {
         }
     }
 
+    /// Whether an answer to a pull may be this long: a quarter of the budget stays for requests, and for answers that are short.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.shared.buffers.leaves_a_quarter(self.others_bytes + self.buffer_bytes + bytes as u64)
+    }
+
+    /// Whether pulls of a connection wait: memory is short and it has not taken the answers before, or nobody is read any more.
+    pub(super) fn waits_for_memory(&self, id: SlotId) -> bool {
+        if self.has_room_for(0) {
+            return false;
+        }
+        let has_unread = |connection: &Connection| connection.outbox.queued_bytes() > 0 || connection.cold_pulls > 0;
+        self.connections.get(id).is_some_and(has_unread)
+            || self.shared.buffers.starves(self.others_bytes + self.buffer_bytes, 0)
+    }
+
+    /// Tells others what the connections of this shard hold, if that has changed by much, and learns the same of them.
+    pub(super) fn publish_buffers(&mut self) {
+        if self.buffer_bytes.abs_diff(self.published_bytes) >= PUBLISH_STEP_BYTES {
+            self.shared.buffers.publish(self.published_bytes, self.buffer_bytes);
+            self.published_bytes = self.buffer_bytes;
+            self.others_bytes = self.shared.buffers.used().saturating_sub(self.published_bytes);
+        }
+    }
+
     /// Whether buffers have used up their budget, so that pauses are not the connections' own doing.
     pub fn is_memory_short(&self) -> bool {
         self.pressure != Pressure::None

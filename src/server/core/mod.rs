@@ -47,7 +47,7 @@ use super::serving::Serving;
 use super::shared::{PUBLISH_STEP_BYTES, Pressure, Shared};
 use super::slab::{Slab, SlotId};
 use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, TransferLimits};
-use crate::broker::send::{self, NotNow, Refusal, SendState};
+use crate::broker::send::{self, Circumstances, NotNow, Refusal, SendState};
 
 use self::sends::PendingSend;
 use self::spare_inputs::SpareInputs;
@@ -315,10 +315,7 @@ impl ShardCore {
             self.probe.record_many(Histogram::PullLatency, took_ns, self.turn_pulls);
             self.turn_pulls = 0;
         }
-        if self.buffer_bytes.abs_diff(self.published_bytes) >= PUBLISH_STEP_BYTES {
-            self.shared.buffers.publish(self.published_bytes, self.buffer_bytes);
-            self.published_bytes = self.buffer_bytes;
-        }
+        self.publish_buffers();
         let figures = &self.shared.shards[self.settings.index];
         figures.held_pulls.set(self.held.len() as u64);
         figures.pending_sends.set(self.pending.len() as u64);
@@ -654,8 +651,10 @@ impl ShardCore {
         if let Some(connection) = self.connections.get_mut(id)
             && !connection.closing
         {
+            connection.cold_pulls = connection.cold_pulls.saturating_sub(1);
             connection.outbox.push_cold(answer, now_ms, copy_ring);
             self.mark_dirty(id);
+            self.account(id);
         }
     }
 

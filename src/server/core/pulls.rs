@@ -25,6 +25,13 @@ impl ShardCore {
             self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, "the broker is starting"));
             return Progress::Done;
         };
+        let waits = self.waits_for_memory(id);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.waits_for_memory = waits;
+        }
+        if waits {
+            return Progress::Blocked;
+        }
         let request = match PullHeader::decode(header) {
             Ok(request) => request,
             Err(error) => return self.field_error(id, header, error),
@@ -114,10 +121,31 @@ impl ShardCore {
     /// Answers a pull, holds it, or hands it to a reader thread. Gives where the next pull begins, if that is known. `hold`
     /// makes what is kept of the request; without it the pull is answered.
     pub(super) fn execute_pull(&mut self, job: PullJob, hold: Option<&dyn Fn() -> HeldRequest>) -> Option<i64> {
+        let was_held = job.received_ns.is_none();
+        if was_held && self.waits_for_memory(job.connection) {
+            // It cannot wait with the connection's input any more: told to come again at once, it does so there.
+            let next = job.offset;
+            self.answer_without_match(&job, next);
+            return None;
+        }
         let mut ranges = std::mem::take(&mut self.ranges);
-        let limits = self.read_limits(job.max_messages);
-        let reading = pull::read_tail(&job.queue, job.offset, limits, &job.filter, &mut ranges);
-        let scanned = reading.map_or(0, |reading| reading.scanned);
+        let read_limits = self.read_limits(job.max_messages);
+        let mut reading = pull::read_tail(&job.queue, job.offset, read_limits, &job.filter, &mut ranges);
+        let mut scanned = 0;
+        let is_long = |reading: &Option<Reading>| reading.is_some_and(|read| read.bytes > limits::SHORT_PULL_BYTES);
+        if is_long(&reading) && !self.has_room_for(reading.map_or(0, |reading| reading.bytes)) {
+            let transfer = read_limits.transfer.shortened(limits::SHORT_PULL_BYTES);
+            let short = ReadLimits { transfer, ..read_limits };
+            scanned += reading.map_or(0, |reading| reading.scanned);
+            reading = pull::read_tail(&job.queue, job.offset, short, &job.filter, &mut ranges);
+            if is_long(&reading) {
+                self.turn_entries += scanned;
+                self.ranges = ranges;
+                self.refuse_for_memory(&job);
+                return None;
+            }
+        }
+        scanned += reading.map_or(0, |reading| reading.scanned);
         self.turn_entries += scanned;
         self.counters.pull_entries += scanned as u64;
         match reading {
@@ -181,6 +209,16 @@ impl ShardCore {
         }
     }
 
+    /// A single message that is longer than what may be given now.
+    fn refuse_for_memory(&mut self, job: &PullJob) {
+        self.discharge(job.connection, job.request_bytes);
+        if let Some(connection) = self.connections.get_mut(job.connection) {
+            let out = connection.outbox.buffer();
+            write_error(out, job.serialize_type, job.opaque, response::SYSTEM_BUSY, pull::MEMORY_IS_SHORT, &[]);
+            self.mark_dirty(job.connection);
+        }
+    }
+
     pub(super) fn answer_pull(&mut self, job: &PullJob, reading: &Reading, ranges: Option<&[Range]>) {
         self.discharge(job.connection, job.request_bytes);
         let Some(connection) = self.connections.get_mut(job.connection) else { return };
@@ -208,6 +246,9 @@ impl ShardCore {
             self.counters.bytes_out += reading.bytes as u64;
         }
         self.mark_dirty(job.connection);
+        // What the socket does not take is copied at the end of the turn: it counts before the next answer is made.
+        self.account(job.connection);
+        self.publish_buffers();
     }
 
     /// The answer's size counts against the connection from now on, so that one connection cannot have any number of cold
@@ -231,6 +272,9 @@ impl ShardCore {
         if self.cold.try_send(cold).is_ok() {
             self.counters.pulls_cold += 1;
             self.charge(job.connection, self.transfer.memory_bytes);
+            if let Some(connection) = self.connections.get_mut(job.connection) {
+                connection.cold_pulls += 1;
+            }
         } else {
             self.discharge(job.connection, job.request_bytes);
             if let Some(connection) = self.connections.get_mut(job.connection) {

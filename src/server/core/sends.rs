@@ -89,10 +89,6 @@ impl ShardCore {
             let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is shutting down");
             return self.refuse_send(id, header, serving, &refusal);
         }
-        if self.shared.retention.is_full() {
-            let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, self.shared.retention.refusal());
-            return self.refuse_send(id, header, serving, &refusal);
-        }
         if self.pending.is_full() {
             return Progress::Blocked;
         }
@@ -122,10 +118,13 @@ impl ShardCore {
             let refusal = Refusal::new(response::SYSTEM_ERROR, "the queue is not open yet");
             return self.refuse_send(id, header, serving, &refusal);
         };
+        let retention = &self.shared.retention;
+        let full = || Refusal::new(response::SERVICE_NOT_AVAILABLE, retention.refusal());
+        let circumstances = Circumstances { peer, now: self.now, unavailable: retention.is_full().then(full) };
         // Needed once the record is prepared.
         queue.prefetch(PrefetchStep::Queue);
         let outcome = if request.batch {
-            match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, peer) {
+            match send::prepare_batch(&mut self.send_state, serving, &target, &request, body, circumstances) {
                 Ok(batch) => {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
@@ -159,7 +158,7 @@ impl ShardCore {
                 Err(refusal) => return self.refuse_send(id, header, serving, &refusal),
             }
         } else {
-            let prepared = send::prepare_single(&mut self.send_state, serving, &target, &request, body, peer, self.now);
+            let prepared = send::prepare_single(&mut self.send_state, serving, &target, &request, body, circumstances);
             match prepared {
                 Ok(single) => {
                     queue.prefetch(PrefetchStep::Tail);

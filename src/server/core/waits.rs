@@ -84,7 +84,7 @@ impl ShardCore {
 
     pub(super) fn block(&mut self, id: SlotId) {
         let Some(connection) = self.connections.get(id) else { return };
-        self.counters.blocked += u64::from(!connection.waits_for_long);
+        self.counters.blocked += u64::from(!connection.waits_for_long && !connection.waits_for_memory);
         self.list_blocked(id);
     }
 

@@ -15,7 +15,6 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use ringmq_shards::clock::Clock;
@@ -23,7 +22,7 @@ use ringmq_shards::log::writer::SettleSink;
 use ringmq_shards::log::{LogView, Settled};
 use ringmq_shards::probe::Counter;
 use ringmq_shards::queue::Queue;
-use ringmq_shards::runtime::{Completion, Mailbox, MailboxSender, Ring, Token, WakeHandle, socket};
+use ringmq_shards::runtime::{Completion, CountedSender, Mailbox, MailboxSender, Ring, Token, WakeHandle, socket};
 
 use super::connection::{Listener, connection_slot};
 use super::core::ShardCore;
@@ -112,7 +111,7 @@ pub struct EventLoop {
     /// The writer's shell, on its shard.
     pub shell: Option<LogShell>,
     /// The flush thread, for requests of the writer's shard.
-    pub flush: SyncSender<FlushRequest>,
+    pub flush: CountedSender<FlushRequest>,
     /// Messages.
     pub mailbox: Mailbox<ShardMessage>,
     /// How others wake us.
