@@ -48,7 +48,12 @@ impl QueueFlushedFile {
     /// Opens or creates the file.
     pub fn open(disk: &dyn Disk, paths: &StorePaths, boot_id: Option<String>) -> io::Result<Self> {
         let options = OpenOptions { create: true, ..OpenOptions::default() };
-        Ok(Self { file: disk.open(&paths.queue_flushed(), options)?, boot_id })
+        Ok(Self::of_file(disk.open(&paths.queue_flushed(), options)?, boot_id))
+    }
+
+    /// A file that is open already.
+    pub fn of_file(file: Box<dyn DiskFile>, boot_id: Option<String>) -> Self {
+        Self { file, boot_id }
     }
 
     /// Notes that every queue entry of a record below `offset` has been written to its file.

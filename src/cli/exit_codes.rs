@@ -30,6 +30,9 @@ pub enum ExitStatus {
     NeedsRepair = 9,
     /// A store holds what RingMQ cannot read.
     NotAdoptable = 10,
+    /// A stop was broken off because it took too long: everything acknowledged is where it was promised to be, and the next start
+    /// checks the log.
+    StopTimedOut = 11,
     /// Stopped before everything was in order: by a second signal, or by one during the start.
     Interrupted = 130,
 }
@@ -47,6 +50,7 @@ pub const TABLE: &[(ExitStatus, &str)] = &[
     (ExitStatus::ServerRefused, "produce, consume: the server did not answer or refused"),
     (ExitStatus::NeedsRepair, "store verify, explain: files that follow from the log do not fit it"),
     (ExitStatus::NotAdoptable, "store adopt: RingMQ cannot open this store"),
+    (ExitStatus::StopTimedOut, "a stop took too long and was broken off: the next start checks the log"),
     (ExitStatus::Interrupted, "stopped by a second signal, or during the start"),
 ];
 

@@ -356,9 +356,10 @@ impl FlushThread {
     }
 
     fn fail(&self, action: &str, error: &dyn std::fmt::Display) -> bool {
+        // First of all: shards acknowledge until they see it, and what follows may wait for the very disk that has failed.
+        self.lifecycle.failed.store(true, Ordering::Release);
         tracing::error!(%error, "{action} failed: no message is accepted any more and the process ends");
         self.distrust();
-        self.lifecycle.failed.store(true, Ordering::Release);
         false
     }
 

@@ -1,9 +1,10 @@
 //! Pulls that wait for messages (long polling, RocketMQ `PullRequestHoldService`).
 //!
 //! A pull is held by the shard of its connection. The queue knows which shards hold pulls for it; its writer wakes them.
-//! Invariants: a held pull is listed under its queue exactly once; deadlines fire within a millisecond of the shard's clock;
-//! pulls of one queue are woken in the order in which they came; what topics, groups and subscriptions were when a pull came
-//! counts only until there is a new picture of them.
+//! Invariants: a held pull stands in exactly one line, that of its queue, or that of stalled pulls of its connection, which are
+//! due but whose peer does not take answers; deadlines fire within a millisecond of the shard's clock; pulls of one queue are
+//! looked at in the order in which they came; what topics, groups and subscriptions were when a pull came counts only until
+//! there is a new picture of them. Taking a pull out costs the same however many there are.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use ringmq_protocol::frame::SerializeType;
 use ringmq_shards::queue::Queue;
+use ringmq_shards::types::QueueOffset;
 
 use super::serving::Serving;
 use super::slab::{Slab, SlotId};
@@ -53,10 +55,38 @@ pub struct PullJob {
     pub picture: u64,
 }
 
+/// A place in a line of pulls.
+#[derive(Debug, Clone, Copy, Default)]
+struct Links {
+    before: Option<u32>,
+    after: Option<u32>,
+}
+
+/// The ends of a line.
+#[derive(Debug, Clone, Copy, Default)]
+struct Line {
+    first: Option<u32>,
+    last: Option<u32>,
+}
+
+/// The two kinds of lines that a pull stands in.
+#[derive(Debug, Clone, Copy)]
+enum Chain {
+    /// That of its queue, or of its connection's stalled pulls.
+    Turn = 0,
+    /// All pulls of its connection.
+    Connection = 1,
+}
+
 struct HeldPull {
     job: PullJob,
     request: HeldRequest,
+    links: [Links; 2],
+    is_stalled: bool,
 }
+
+/// What a held pull counts in the budget of memory: its entry, its deadline, and what the table's reserves add.
+pub const HELD_PULL_BYTES: usize = size_of::<HeldPull>() + size_of::<Reverse<(u64, u32, u32)>>() + 64;
 
 /// What a held pull may do after topics, groups or subscriptions have changed.
 pub enum Standing {
@@ -72,7 +102,7 @@ pub enum Standing {
 
 impl HeldPull {
     fn check_again(&mut self, serving: &Serving, connection: u64) -> Standing {
-        let Self { job, request } = self;
+        let Self { job, request, .. } = self;
         let own_filter = job.filter.clone();
         let (topic, group, queue_id, filter) = match pull::check_again(serving, request, &own_filter, connection) {
             PullCheck::Go { topic, group, queue_id, filter, .. } => (topic, group, queue_id, filter),
@@ -92,23 +122,110 @@ impl HeldPull {
     }
 }
 
+/// The pulls of one queue, and how far the shard has come in looking at them.
+struct QueueLine {
+    queue: Arc<Queue>,
+    line: Line,
+    /// Listed among the woken ones.
+    is_woken: bool,
+    /// They are answered, whatever has come.
+    releases: bool,
+    pass: Option<Pass>,
+}
+
+/// One look at all pulls of a queue, which may take several turns.
+#[derive(Clone, Copy)]
+struct Pass {
+    /// Who comes next.
+    next: Option<u32>,
+    /// The queue's end when it began.
+    max: QueueOffset,
+}
+
+/// What is to be done about woken queues next.
+pub enum WakeStep {
+    /// Look whether this pull finds something below `max`, or answer it whatever it finds.
+    Look {
+        /// The pull.
+        id: SlotId,
+        /// End of its queue when the pass began.
+        max: QueueOffset,
+        /// Answer it.
+        releases: bool,
+    },
+    /// All were looked at, and some go on waiting.
+    Ended {
+        /// Their queue.
+        queue: Arc<Queue>,
+        /// Its end when the pass began.
+        max: QueueOffset,
+    },
+}
+
+/// The pulls of one connection.
+#[derive(Default)]
+struct ConnectionLine {
+    all: Line,
+    stalled: Line,
+    count: usize,
+    request_bytes: usize,
+}
+
 /// The table of held pulls of one shard.
 pub struct HeldPulls {
     pulls: Slab<HeldPull>,
-    by_queue: HashMap<usize, VecDeque<SlotId>>,
+    by_queue: HashMap<usize, QueueLine>,
+    /// Queues whose pulls are to be looked at.
+    woken: VecDeque<Arc<Queue>>,
+    /// By the connection's slot.
+    by_connection: Vec<ConnectionLine>,
     deadlines: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    /// Emptied lists for reuse.
-    spare: Vec<VecDeque<SlotId>>,
 }
 
 fn key(queue: &Arc<Queue>) -> usize {
     Arc::as_ptr(queue) as usize
 }
 
+fn links(pulls: &mut Slab<HeldPull>, slot: u32, chain: Chain) -> Option<&mut Links> {
+    let id = pulls.id_of(slot)?;
+    pulls.get_mut(id).map(|held| &mut held.links[chain as usize])
+}
+
+fn append(pulls: &mut Slab<HeldPull>, line: &mut Line, slot: u32, chain: Chain) {
+    if let Some(own) = links(pulls, slot, chain) {
+        *own = Links { before: line.last, after: None };
+    }
+    match line.last.and_then(|last| links(pulls, last, chain)) {
+        Some(last) => last.after = Some(slot),
+        None => line.first = Some(slot),
+    }
+    line.last = Some(slot);
+}
+
+/// Takes a pull out of a line and gives the one behind it.
+fn unlink(pulls: &mut Slab<HeldPull>, line: &mut Line, slot: u32, chain: Chain) -> Option<u32> {
+    let Links { before, after } = links(pulls, slot, chain).copied()?;
+    match before.and_then(|before| links(pulls, before, chain)) {
+        Some(before) => before.after = after,
+        None => line.first = after,
+    }
+    match after.and_then(|after| links(pulls, after, chain)) {
+        Some(after) => after.before = before,
+        None => line.last = before,
+    }
+    after
+}
+
 impl HeldPulls {
     /// An empty table of at most `bound` pulls.
     pub fn new(bound: usize) -> Self {
-        Self { pulls: Slab::new(bound), by_queue: HashMap::new(), deadlines: BinaryHeap::new(), spare: Vec::new() }
+        Self {
+            pulls: Slab::new(bound),
+            by_queue: HashMap::new(),
+            woken: VecDeque::new(),
+            by_connection: Vec::new(),
+            deadlines: BinaryHeap::new(),
+        }
     }
 
     /// How many pulls are held.
@@ -131,12 +248,25 @@ impl HeldPulls {
         if self.pulls.is_full() {
             return Err(job);
         }
-        let (queue, deadline_ms) = (key(&job.queue), job.deadline_ms);
-        let Some(id) = self.pulls.insert(HeldPull { job, request }) else {
-            unreachable!("the bound was checked above")
-        };
-        let spare = &mut self.spare;
-        self.by_queue.entry(queue).or_insert_with(|| spare.pop().unwrap_or_default()).push_back(id);
+        let (queue, deadline_ms, connection) = (Arc::clone(&job.queue), job.deadline_ms, job.connection.slot as usize);
+        let request_bytes = job.request_bytes;
+        let held = HeldPull { job, request, links: [Links::default(); 2], is_stalled: false };
+        let Some(id) = self.pulls.insert(held) else { unreachable!("the bound was checked above") };
+        let line = self.by_queue.entry(key(&queue)).or_insert_with(|| QueueLine {
+            queue,
+            line: Line::default(),
+            is_woken: false,
+            releases: false,
+            pass: None,
+        });
+        append(&mut self.pulls, &mut line.line, id.slot, Chain::Turn);
+        if self.by_connection.len() <= connection {
+            self.by_connection.resize_with(connection + 1, ConnectionLine::default);
+        }
+        let owner = &mut self.by_connection[connection];
+        owner.count += 1;
+        owner.request_bytes += request_bytes;
+        append(&mut self.pulls, &mut owner.all, id.slot, Chain::Connection);
         self.deadlines.push(Reverse((deadline_ms, id.slot, id.generation)));
         if self.deadlines.len() > STALE_FACTOR * self.pulls.len() + STALE_SLACK {
             let pulls = &self.pulls;
@@ -149,41 +279,137 @@ impl HeldPulls {
 
     /// Takes one pull out of the table.
     pub fn remove(&mut self, id: SlotId) -> Option<PullJob> {
-        let HeldPull { job, .. } = self.pulls.remove(id)?;
-        let queue = key(&job.queue);
-        if let Some(list) = self.by_queue.get_mut(&queue) {
-            if list.front() == Some(&id) {
-                list.pop_front();
-            } else {
-                list.retain(|other| *other != id);
-            }
-            if list.is_empty()
-                && let Some(list) = self.by_queue.remove(&queue)
-            {
-                self.spare.push(list);
-            }
+        self.leave_line(id)?;
+        let connection = self.pulls.get(id)?.job.connection.slot as usize;
+        if let Some(owner) = self.by_connection.get_mut(connection) {
+            unlink(&mut self.pulls, &mut owner.all, id.slot, Chain::Connection);
+            owner.count -= 1;
+            owner.request_bytes -= self.pulls.get(id)?.job.request_bytes;
         }
-        Some(job)
+        self.pulls.remove(id).map(|held| held.job)
     }
 
-    /// Moves the names of all pulls of a queue to `out`, in the order in which they came. They stay held.
-    pub fn of_queue(&self, queue: &Arc<Queue>, out: &mut Vec<SlotId>) {
-        if let Some(list) = self.by_queue.get(&key(queue)) {
-            out.extend(list.iter().copied());
+    /// Takes a pull out of the line of its queue, or of that of stalled ones.
+    fn leave_line(&mut self, id: SlotId) -> Option<()> {
+        let HeldPull { job, is_stalled, .. } = self.pulls.get(id)?;
+        let (queue, connection, is_stalled) = (key(&job.queue), job.connection.slot as usize, *is_stalled);
+        if is_stalled {
+            let owner = self.by_connection.get_mut(connection)?;
+            unlink(&mut self.pulls, &mut owner.stalled, id.slot, Chain::Turn);
+            return Some(());
+        }
+        let line = self.by_queue.get_mut(&queue)?;
+        let after = unlink(&mut self.pulls, &mut line.line, id.slot, Chain::Turn);
+        if let Some(pass) = &mut line.pass
+            && pass.next == Some(id.slot)
+        {
+            pass.next = after;
+        }
+        if line.line.first.is_none() {
+            self.by_queue.remove(&queue);
+        }
+        Some(())
+    }
+
+    /// A pull is due, but its connection does not take answers: it waits for that, and no longer for its queue.
+    pub fn stall(&mut self, id: SlotId) {
+        if self.is_stalled(id) || self.leave_line(id).is_none() {
+            return;
+        }
+        let Some(held) = self.pulls.get_mut(id) else { return };
+        held.is_stalled = true;
+        let connection = held.job.connection.slot as usize;
+        if let Some(owner) = self.by_connection.get_mut(connection) {
+            append(&mut self.pulls, &mut owner.stalled, id.slot, Chain::Turn);
         }
     }
 
-    /// Moves the names of all pulls of retired queues to `out`. They stay held.
-    pub fn of_retired_queues(&self, out: &mut Vec<SlotId>) {
-        for list in self.by_queue.values() {
-            let first = list.front().and_then(|id| self.pulls.get(*id));
-            if first.is_some_and(|held| held.job.queue.is_retired()) {
-                out.extend(list.iter().copied());
+    /// Whether a pull waits for its connection.
+    pub fn is_stalled(&self, id: SlotId) -> bool {
+        self.pulls.get(id).is_some_and(|held| held.is_stalled)
+    }
+
+    /// The pull of a connection that has been stalled longest.
+    pub fn first_stalled(&self, connection: SlotId) -> Option<SlotId> {
+        let owner = self.by_connection.get(connection.slot as usize)?;
+        owner.stalled.first.and_then(|slot| self.pulls.id_of(slot))
+    }
+
+    /// Any pull of a connection.
+    pub fn first_of(&self, connection: SlotId) -> Option<SlotId> {
+        let owner = self.by_connection.get(connection.slot as usize)?;
+        owner.all.first.and_then(|slot| self.pulls.id_of(slot))
+    }
+
+    /// How many pulls a connection has, and how many bytes their requests had.
+    pub fn of_connection(&self, connection: SlotId) -> (usize, usize) {
+        let owner = self.by_connection.get(connection.slot as usize);
+        owner.map_or((0, 0), |owner| (owner.count, owner.request_bytes))
+    }
+
+    /// The pulls of a queue are to be looked at.
+    pub fn wake(&mut self, queue: &Arc<Queue>) {
+        if let Some(line) = self.by_queue.get_mut(&key(queue))
+            && !line.is_woken
+        {
+            line.is_woken = true;
+            self.woken.push_back(Arc::clone(queue));
+        }
+    }
+
+    /// The pulls of all queues that `is_over` names are to be answered, whatever has come.
+    pub fn release(&mut self, is_over: impl Fn(&Queue) -> bool) {
+        for line in self.by_queue.values_mut().filter(|line| is_over(&line.queue)) {
+            line.releases = true;
+            line.pass = None;
+            if !line.is_woken {
+                line.is_woken = true;
+                self.woken.push_back(Arc::clone(&line.queue));
             }
+        }
+    }
+
+    /// Whether queues were woken whose pulls were not all looked at.
+    pub fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
+    /// What is to be done next about woken queues.
+    pub fn next_step(&mut self) -> Option<WakeStep> {
+        while let Some(queue) = self.woken.front() {
+            // The line may have gone, and may have begun anew without being woken.
+            let Some(line) = self.by_queue.get_mut(&key(queue)).filter(|line| line.is_woken) else {
+                self.woken.pop_front();
+                continue;
+            };
+            let begun = Pass { next: line.line.first, max: line.queue.bounds().1 };
+            let pass = line.pass.get_or_insert(begun);
+            let max = pass.max;
+            if let Some(id) = pass.next.and_then(|slot| self.pulls.id_of(slot)) {
+                pass.next = self.pulls.get(id).and_then(|held| held.links[Chain::Turn as usize].after);
+                return Some(WakeStep::Look { id, max, releases: line.releases });
+            }
+            line.pass = None;
+            line.is_woken = false;
+            return self.woken.pop_front().map(|queue| WakeStep::Ended { queue, max });
+        }
+        None
+    }
+
+    /// The look at a pull was broken off: it comes next again.
+    pub fn look_again(&mut self, id: SlotId) {
+        let Some(queue) = self.pulls.get(id).map(|held| key(&held.job.queue)) else { return };
+        if let Some(pass) = self.by_queue.get_mut(&queue).and_then(|line| line.pass.as_mut()) {
+            pass.next = Some(id.slot);
         }
     }
 
     /// A held pull.
+    pub fn get(&self, id: SlotId) -> Option<&PullJob> {
+        self.pulls.get(id).map(|held| &held.job)
+    }
+
+    /// A held pull, for changing. Its queue and its connection stay.
     pub fn get_mut(&mut self, id: SlotId) -> Option<&mut PullJob> {
         self.pulls.get_mut(id).map(|held| &mut held.job)
     }
@@ -212,15 +438,5 @@ impl HeldPulls {
         }
         let Reverse((_, slot, generation)) = self.deadlines.pop()?;
         Some(SlotId { slot, generation })
-    }
-
-    /// All pulls of a connection.
-    pub fn of_connection(&self, connection: SlotId, out: &mut Vec<SlotId>) {
-        out.extend(self.pulls.iter().filter(|(_, held)| held.job.connection == connection).map(|(id, _)| id));
-    }
-
-    /// Names of all held pulls.
-    pub fn all(&self, out: &mut Vec<SlotId>) {
-        out.extend(self.pulls.iter().map(|(id, _)| id));
     }
 }

@@ -63,6 +63,10 @@ pub const FINISHER_MS: u64 = 1_000;
 /// A buffer that has grown beyond this is given back once it is empty.
 pub const KEEP_BUFFER_BYTES: usize = 256 << 10;
 
+/// What a buffer of a connection may keep that has been silent for a second: very many connections that were busy once, such as
+/// consumers that have caught up, must not keep memory that no budget counts.
+pub const SILENT_BUFFER_BYTES: usize = 16 << 10;
+
 /// Memory of input buffers that a shard keeps for the next large frames while they come: asking the kernel for it anew, and
 /// giving it back, takes longer than storing the frame.
 pub const SPARE_INPUT_BYTES: usize = 16 << 20;
@@ -141,3 +145,23 @@ pub const COLD_BLOCKS_PER_SET: usize = 4;
 
 /// Ranges of the log that are known to have been looked at: long ones, as adjacent ones become one.
 pub const VERIFIED_RANGES: usize = 4_096;
+
+/// Queue entries that requests may look at in one turn before what else has arrived on their connections waits for the next: a
+/// tenth of a millisecond or two. Each connection has a request executed in any case.
+pub const ENTRIES_PER_TURN: usize = 16_384;
+
+/// The same for held pulls, which have a share of their own.
+pub const HELD_ENTRIES_PER_TURN: usize = 16_384;
+
+/// What one held pull counts there, beside the entries: looking it up, and answering it. So a turn answers a thousand.
+pub const ENTRIES_PER_PULL: usize = 16;
+
+/// Pulls that waited for their connection to take answers, and that are answered before it is another connection's turn.
+pub const RESUMED_PULLS: usize = 32;
+
+/// Bytes of requests that waited, and that are executed on one connection in one turn; the last request always fits. It makes a
+/// group of a useful size, and leaves room in the log for others.
+pub const INPUT_BYTES_PER_TURN: usize = 256 << 10;
+
+/// Connections that are closed for what they sent are logged at most this often; all are counted.
+pub const MALFORMED_LINE_MS: u64 = 1_000;

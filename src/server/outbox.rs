@@ -367,6 +367,21 @@ impl Outbox {
         complete
     }
 
+    /// Gives memory back that holds nothing, but for `keep_bytes` of each buffer.
+    pub fn shrink(&mut self, keep_bytes: usize) {
+        if self.bytes.is_empty() && !self.is_gathered {
+            self.bytes.shrink_to(keep_bytes);
+        }
+        if !self.in_flight && self.sending.is_empty() {
+            self.sending.shrink_to(keep_bytes);
+        }
+    }
+
+    /// Bytes of memory of the buffers that stay.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.sending.capacity()
+    }
+
     fn end_bytes(&mut self, keep_bytes: usize) {
         self.in_flight = false;
         self.sent = 0;
@@ -385,6 +400,24 @@ mod tests {
 
     fn fake_ring(physical: u64, length: usize, out: &mut Vec<u8>) {
         out.extend((0..length).map(|index| (physical + index as u64) as u8));
+    }
+
+    /// Goal: an empty outbox gives its memory back, and one with bytes loses none of them. Method: shrink before, during and after
+    /// a send.
+    #[test]
+    fn empty_buffers_shrink() {
+        let mut outbox = Outbox::default();
+        outbox.buffer().extend_from_slice(&[1; 100_000]);
+        outbox.shrink(1_000);
+        let (address, length) = outbox.begin_bytes().expect("there are bytes");
+        outbox.buffer().extend_from_slice(&[2; 100_000]);
+        outbox.shrink(1_000);
+        assert_eq!((outbox.queued_bytes(), outbox.resume_bytes()), (200_000, (address, length)));
+        assert!(outbox.finish_bytes(100_000, usize::MAX));
+        assert!(outbox.begin_bytes().is_some() && outbox.finish_bytes(100_000, usize::MAX));
+        assert!(outbox.capacity() >= 200_000);
+        outbox.shrink(1_000);
+        assert!(outbox.capacity() <= 2_000);
     }
 
     /// Whatever number of bytes the kernel takes of a gathered send, the rest must be exactly what follows: try all cuts.

@@ -86,18 +86,33 @@ impl Reader {
             // Whoever waits for a pull holds the lock; the other reader is reading meanwhile.
             let next = self.pulls.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(pull) = next else { return };
-            self.serve(&pull);
+            let answer = match self.lifecycle.stopping.load(Ordering::Acquire) {
+                // Reading all that waits could take longer than a stop may.
+                true => self.refusal(&pull, response::SYSTEM_BUSY, "the broker is shutting down"),
+                false => self.read(&pull),
+            };
+            self.deliver(&pull, answer);
         }
     }
 
-    fn serve(&self, pull: &ColdPull) {
+    fn read(&self, pull: &ColdPull) -> ColdAnswer {
         self.probe.count(Counter::PullFromDisk);
         let answer = self.answer(pull);
-        let bytes = answer.frame.len() as u64;
-        self.shared.cold.take(bytes);
         if let Some(received_ns) = pull.received_ns {
             self.probe.record(Histogram::PullLatency, monotonic_ns().saturating_sub(received_ns));
         }
+        answer
+    }
+
+    fn refusal(&self, pull: &ColdPull, code: i32, remark: &str) -> ColdAnswer {
+        let mut frame = Vec::new();
+        write_error(&mut frame, pull.serialize_type, pull.opaque, code, remark, &[]);
+        ColdAnswer { frame: self.buffer(&[&frame]), pipes: Vec::new() }
+    }
+
+    fn deliver(&self, pull: &ColdPull, answer: ColdAnswer) {
+        let bytes = answer.frame.len() as u64;
+        self.shared.cold.take(bytes);
         let (shard, _) = connection_slot(pull.connection);
         let message = ShardMessage::ColdAnswer { connection: pull.connection, answer, answers: pull.answers };
         if !self.shards.get(shard).is_some_and(|mailbox| mailbox.send_blocking(message)) {
@@ -119,10 +134,7 @@ impl Reader {
                         response::SYSTEM_ERROR
                     }
                 };
-                let mut frame = Vec::new();
-                let remark = error.to_string();
-                write_error(&mut frame, pull.serialize_type, pull.opaque, code, &remark, &[]);
-                ColdAnswer { frame: self.buffer(&[&frame]), pipes: Vec::new() }
+                self.refusal(pull, code, &error.to_string())
             }
         }
     }
@@ -181,13 +193,14 @@ impl Reader {
                 break;
             }
         }
-        let (bytes, messages) = (collector.bytes(), collector.messages());
+        let (bytes, messages, scanned) = (collector.bytes(), collector.messages(), collector.scanned());
         let status = match (bytes, removed) {
             (0, true) => Status::MessageWasRemoving,
             (0, false) => Status::NoMatchedMessage,
             _ => Status::Found,
         };
-        let reading = Reading { status, next: at as i64, min: min.0 as i64, max: max.0 as i64, bytes, messages };
+        let (min, max) = (min.0 as i64, max.0 as i64);
+        let reading = Reading { status, next: at as i64, min, max, bytes, messages, scanned };
         Ok(Chosen { reading, ranges, places })
     }
 

@@ -37,6 +37,11 @@ impl<T> Slab<T> {
         self.slots.len() - self.free.len()
     }
 
+    /// Slots that were ever taken: names are below it.
+    pub fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Whether no slot is taken.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

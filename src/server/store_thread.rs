@@ -43,6 +43,9 @@ const INDEX_ROUND_BYTES: u64 = 32 << 20;
 /// And before it answers one: about half a second. What is behind that is found later, and the lag is a figure.
 const INDEX_JOB_BYTES: u64 = 512 << 20;
 
+/// Bytes of log that a stop still puts into the index. What remains is indexed after the next start.
+const INDEX_STOP_BYTES: u64 = 128 << 20;
+
 /// Log bytes that the index reads at once; grows for a longer record.
 const INDEX_READ_BYTES: usize = 1 << 20;
 
@@ -436,7 +439,7 @@ impl StoreThread {
                 };
             }
         }
-        self.catch_up(&mut buffer, u64::MAX);
+        self.catch_up(&mut buffer, INDEX_STOP_BYTES);
         if syncing && let Ok(outcome) = outcomes.recv() {
             self.index_synced(outcome);
         }

@@ -327,7 +327,7 @@ fn held_pulls_do_not_follow_the_wall_clock() {
         [(start_ms + 24 * HOUR_MS, 100, 1), (start_ms - HOUR_MS, 200, 1), (start_ms - HOUR_MS, 1_100, 0)]
     {
         world.core.begin_turn(wall_ms, (start_ms + passed_ms) * 1_000_000);
-        world.core.expire_pulls();
+        world.core.go_on_with_pulls();
         assert_eq!(world.core.gauges().1, held, "after {passed_ms} ms");
     }
 }

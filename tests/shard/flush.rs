@@ -1,6 +1,7 @@
 //! The flush thread on a disk that fails: what it claims afterwards, and what the next start makes of it.
 
 use std::io::Write;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -10,8 +11,9 @@ use ringmq::server::event_loop::Lifecycle;
 use ringmq::server::flush_thread::{FlushRequest, FlushThread};
 use ringmq::server::messages::{SegmentNews, ShardMessage};
 use ringmq::server::shared::Shared;
+use ringmq_shards::disk::{DiskFile, LockOutcome, OpenOptions};
 use ringmq_shards::probe::Registry;
-use ringmq_shards::recovery::queue_flushed;
+use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::{StorePaths, queue_offsets::QueueOffsets};
 use ringmq_shards::runtime::{CountedSender, Mailbox, WakeHandle, counted_channel};
 use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDisk, SimRandom};
@@ -69,6 +71,57 @@ fn stop_in_order(life: Life) -> (bool, bool) {
     thread.run();
     let is_complete = finished.try_recv().unwrap_or(false);
     (is_complete, lifecycle.failed.load(Ordering::Acquire))
+}
+
+/// A file that notes at each write whether shards knew of a failure by then.
+struct Watched {
+    file: Box<dyn DiskFile>,
+    lifecycle: Arc<Lifecycle>,
+    known_at_writes: Arc<Mutex<Vec<bool>>>,
+}
+
+impl DiskFile for Watched {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+    fn write_all_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        let known = self.lifecycle.failed.load(Ordering::Acquire);
+        self.known_at_writes.lock().expect("one thread").push(known);
+        self.file.write_all_at(data, offset)
+    }
+    fn allocate(&self, length: u64) -> std::io::Result<()> {
+        self.file.allocate(length)
+    }
+    fn set_length(&self, length: u64) -> std::io::Result<()> {
+        self.file.set_length(length)
+    }
+    fn length(&self) -> std::io::Result<u64> {
+        self.file.length()
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
+    fn start_write_back(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.file.start_write_back(offset, length)
+    }
+    fn data_from(&self, offset: u64) -> std::io::Result<Option<u64>> {
+        self.file.data_from(offset)
+    }
+    fn try_lock(&self) -> std::io::Result<LockOutcome> {
+        self.file.try_lock()
+    }
+    fn drop_cached(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.file.drop_cached(offset, length)
+    }
+    fn expect_scattered_reads(&self) -> std::io::Result<()> {
+        self.file.expect_scattered_reads()
+    }
+    fn is_cached(&self, offset: u64, length: u64) -> std::io::Result<bool> {
+        self.file.is_cached(offset, length)
+    }
+    fn raw_fd(&self) -> Option<RawFd> {
+        self.file.raw_fd()
+    }
 }
 
 /// What is logged meanwhile on this thread.
@@ -187,6 +240,28 @@ fn a_failed_sync_of_queue_files_is_final() {
     assert_eq!(stop_in_order(life), (false, true));
     assert_eq!((trusted(&disk), durable(&disk)), (None, before));
     recovers(&disk.kill(), &past);
+}
+
+/// Goal: shards know of a failure before the flush thread turns to the disk again, which may not answer: they would go on to
+/// acknowledge. Method: the EIO, and a look at what they know whenever the note about queue files is written.
+#[test]
+fn a_failure_is_told_before_the_disk_is_asked_again() {
+    let (disk, life, _past) = written();
+    fail_queue_syncs(&disk);
+    let Rig { mut thread, requests, lifecycle, writer: _writer } = flush_thread(life);
+    let known_at_writes = Arc::default();
+    let options = OpenOptions { create: true, ..OpenOptions::default() };
+    let watched = Watched {
+        file: thread.disk.open(&thread.paths.queue_flushed(), options).expect("it opens"),
+        lifecycle: Arc::clone(&lifecycle),
+        known_at_writes: Arc::clone(&known_at_writes),
+    };
+    thread.queue_flushed = QueueFlushedFile::of_file(Box::new(watched), queue_flushed::boot_id(&disk));
+    let (done, finished) = channel();
+    requests.send(FlushRequest::Stop(done)).expect("there is room");
+    thread.run();
+    assert!(!finished.try_recv().unwrap_or(false) && lifecycle.failed.load(Ordering::Acquire));
+    assert_eq!(known_at_writes.lock().expect("one thread").last(), Some(&true));
 }
 
 /// Goal: a process that died with a failed sync of queue files cannot take the note back; the next one finds out by the disk

@@ -13,6 +13,7 @@ mod input;
 mod output;
 mod pair;
 mod planted;
+mod pulls;
 mod remote;
 mod retention;
 mod world;

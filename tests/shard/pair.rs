@@ -88,7 +88,7 @@ impl Pair {
         self.core.begin_turn(now_ms, now_ms * 1_000_000);
         self.core.take_remote(|| now_ms);
         self.core.retry_blocked(&mut self.broken);
-        self.core.expire_pulls();
+        self.core.go_on_with_pulls();
         self.core.publish_remote();
         let (received, sent_bytes, keep) = (&mut self.received, &mut self.sent_bytes, self.keep_received);
         give_output(&mut self.core, &self.world.view, &mut self.dirty, |_, bytes| {

@@ -150,3 +150,26 @@ fn refusals_are_the_same_on_both_shards() {
     (0..4).for_each(|_| pair.turn());
     assert_eq!((pair.answers().len(), pair.core.gauges().2), (0, 0));
 }
+
+/// Goal: when another thread finds that the log has failed, sends that wait are told so on each shard, once, and what the writer
+/// says later is not said to anybody. Method: a send of each shard behind a held write; the failure; the write's completion.
+#[test]
+fn a_failure_elsewhere_is_told_and_not_taken_back() {
+    let mut pair = Pair::new(Shape::new(Mode::AsyncDirect));
+    let (local, remote) = (pair.world.connect(), pair.connect());
+    pair.world.hold_writes = true;
+    pair.world.request(local, &send(1, 0, b"local", PROPERTIES));
+    pair.request(remote, &send(2, 0, b"remote", PROPERTIES));
+    (0..4).for_each(|_| pair.turn());
+    assert_eq!((pair.world.core.gauges().2, pair.core.gauges().2), (1, 1));
+    pair.world.core.fail_sends();
+    pair.core.fail_sends();
+    pair.world.hold_writes = false;
+    (0..6).for_each(|_| pair.turn());
+    let told = |answers: &[ringmq_protocol::command::Command]| -> Vec<(i32, i32)> {
+        answers.iter().map(|answer| (answer.opaque, answer.code)).collect()
+    };
+    assert_eq!(told(&pair.world.answers(local)), [(1, response::SYSTEM_ERROR)]);
+    assert_eq!(told(&pair.answers()), [(2, response::SYSTEM_ERROR)]);
+    assert_eq!((pair.world.core.gauges().2, pair.core.gauges().2), (0, 0));
+}

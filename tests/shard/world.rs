@@ -134,7 +134,10 @@ pub struct World {
     /// To whom bytes were given, in this order.
     pub sent_to: Vec<SlotId>,
     clients: Vec<SlotId>,
+    /// Clients that take no bytes.
+    deaf: Vec<SlotId>,
     dirty: Vec<SlotId>,
+    relieved: Vec<SlotId>,
     broken: Vec<SlotId>,
 }
 
@@ -258,7 +261,9 @@ impl World {
             sent_bytes: 0,
             sent_to: Vec::new(),
             clients: Vec::new(),
+            deaf: Vec::new(),
             dirty: Vec::new(),
+            relieved: Vec::new(),
             broken: Vec::new(),
         };
         world.core.begin_turn(world.now_ms, world.now_ms * 1_000_000);
@@ -286,7 +291,32 @@ impl World {
 
     /// Sends one frame to the shard.
     pub fn request(&mut self, id: SlotId, command: &Command) {
-        assert!(self.core.received(id, &command.encode()));
+        self.request_bytes(id, &command.encode());
+    }
+
+    /// The same with bytes.
+    pub fn request_bytes(&mut self, id: SlotId, bytes: &[u8]) {
+        assert!(self.core.received(id, bytes));
+        self.regulate(id);
+    }
+
+    /// As the event loop does: who is at its limit is not looked at before the shard says so.
+    fn regulate(&mut self, id: SlotId) {
+        self.core.account(id);
+        if self.core.is_over_limit(id)
+            && let Some(connection) = self.core.connection_mut(id)
+        {
+            connection.paused = true;
+        }
+    }
+
+    /// From now on a client takes nothing that it is sent, or everything.
+    pub fn set_deaf(&mut self, id: SlotId, is_deaf: bool) {
+        self.deaf.retain(|deaf| *deaf != id);
+        if is_deaf {
+            self.deaf.push(id);
+        }
+        self.core.mark_dirty(id);
     }
 
     /// One turn of the loop, as the event loop makes it. Returns connections that must be closed.
@@ -297,7 +327,7 @@ impl World {
         self.finish_operations();
         self.core.take_remote(|| wall_ms);
         self.core.retry_blocked(&mut self.broken);
-        self.core.expire_pulls();
+        self.core.go_on_with_pulls();
         self.write_log();
         self.core.publish_remote();
         self.send_output();
@@ -389,6 +419,21 @@ impl World {
     fn send_output(&mut self) {
         let (received, sent_bytes, sent_to) = (&mut self.received, &mut self.sent_bytes, &mut self.sent_to);
         let keep = self.keep_received;
+        self.core.take_dirty(&mut self.dirty);
+        let (deaf, view, core) = (&self.deaf, &self.view, &mut self.core);
+        self.dirty.retain(|id| {
+            if !deaf.contains(id) {
+                return true;
+            }
+            if let Some(connection) = core.connection_mut(*id) {
+                connection.outbox.materialize(|physical, length, out| {
+                    // SAFETY: the shard pinned the range in this turn.
+                    out.extend_from_slice(unsafe { std::slice::from_raw_parts(view.address(physical), length) });
+                });
+            }
+            core.account(*id);
+            false
+        });
         give_output(&mut self.core, &self.view, &mut self.dirty, |id, bytes| {
             *sent_bytes += bytes.len() as u64;
             let received = received.entry(id.slot).or_default();
@@ -398,12 +443,16 @@ impl World {
             }
         });
         self.view.unpin(0);
-        for index in 0..self.clients.len() {
-            let id = self.clients[index];
-            if !self.core.is_over_limit(id) && !self.core.continue_input(id) {
-                self.broken.push(id);
+        let mut relieved = std::mem::take(&mut self.relieved);
+        self.core.take_relieved(&mut relieved);
+        for id in relieved.drain(..) {
+            match self.core.relieve(id) {
+                Some(true) => self.regulate(id),
+                Some(false) => self.broken.push(id),
+                None => {}
             }
         }
+        self.relieved = relieved;
     }
 
     /// Turns until nothing moves.
@@ -512,6 +561,7 @@ pub fn give_output(core: &mut ShardCore, view: &LogView, dirty: &mut Vec<SlotId>
                 // SAFETY: the outbox keeps the bytes in place until `finish_bytes`.
                 take(id, unsafe { std::slice::from_raw_parts(bytes, length as usize) });
                 assert!(connection.outbox.finish_bytes(length as usize, 256 << 10));
+                core.account(id);
             }
             continue;
         }
@@ -528,6 +578,7 @@ pub fn give_output(core: &mut ShardCore, view: &LogView, dirty: &mut Vec<SlotId>
         connection.outbox.begin_gathered();
         let rest = connection.outbox.finish_gathered(usize::MAX, |_, _, _| panic!("everything was taken"));
         assert!(!rest);
+        core.account(id);
     }
 }
 

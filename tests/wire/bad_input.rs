@@ -9,7 +9,7 @@ use ringmq::client::requests;
 use ringmq::client::{Connection, Message};
 use ringmq_protocol::command::{Command, SerializeType};
 
-use super::broker::{PATIENCE, Store};
+use super::broker::{PATIENCE, Store, wait_for};
 
 fn raw(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
@@ -262,4 +262,22 @@ fn a_peer_that_does_not_read_holds_up_nobody() {
     }
     let grown = broker.resident_bytes().saturating_sub(before);
     assert!(grown < 256 << 20, "{grown} bytes more");
+}
+
+#[test]
+fn malformed_connections_do_not_fill_the_log() {
+    // Goal: peers that send rubbish cost a line now and then, not one each; all are counted. Method: a hundred of them.
+    let mut store = Store::new();
+    let metrics = format!("metrics_listen={}", store.metrics_address());
+    let broker = store.start(&[&metrics, "shards=1"]);
+    for _ in 0..100 {
+        let mut stream = raw(&broker.address());
+        stream.write_all(&[0; 8]).expect("written");
+        until_closed(&mut stream);
+    }
+    let refused = || broker.metric(&store, "ringmq_frames_refused_total");
+    wait_for("all of them", || (refused() == 100).then_some(()));
+    let log = broker.log_text();
+    let lines = log.lines().filter(|line| line.contains("close a connection whose")).count();
+    assert!((1..50).contains(&lines), "{lines} lines");
 }

@@ -228,3 +228,28 @@ fn connections_that_stall_or_close_give_their_pipes_back() {
     wait_for("free budget", || used("ringmq_limit_cold_read_bytes_used").then_some(()));
     read_long(&mut broker.client(), &broker, "history");
 }
+
+#[test]
+fn a_stop_that_takes_too_long_is_broken_off() {
+    // Goal: a stop ends although a thread never does, says so, and leaves the mark by which the next start checks the log.
+    // Method: stop the reader threads, as a disk that does not answer would, then ask the broker to stop; start it again.
+    let mut store = Store::new();
+    let broker = start(&mut store, &[]);
+    broker.topic("kept", 1);
+    broker.client().send_to(&broker.queue("kept", 0), &Message::new("kept")).expect("stored");
+    let stopped =
+        Stopped::new(threads(broker.process(), "reader")).expect("a parent may stop the threads of its child");
+    let process = i32::try_from(broker.process()).expect("a process id");
+    // SAFETY: kill has no memory effects; the child was not waited for, so the id is its own.
+    assert_eq!(unsafe { libc::kill(process, libc::SIGTERM) }, 0);
+    let stat = format!("/proc/{process}/stat");
+    wait_for("its end", || std::fs::read_to_string(&stat).ok()?.contains(") Z ").then_some(()));
+    drop(stopped);
+    let status = broker.stop(&["the stop takes too long"]);
+    assert_eq!(status.code(), Some(11));
+    assert!(store.path().join("abort").exists());
+    let broker = start(&mut store, &[]);
+    let answer = broker.connection().call(requests::max_offset("kept", 0)).expect("an answer");
+    assert_eq!(answer.ext("offset"), Some("1"));
+    broker.stop(&["the last run did not end in order", "abort"]);
+}

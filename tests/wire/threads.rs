@@ -51,8 +51,11 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         for thread in &self.threads {
-            // It may have ended with its process.
-            let _ = trace(libc::PTRACE_DETACH, *thread);
+            if trace(libc::PTRACE_DETACH, *thread).is_err() {
+                // It has ended with its process, which is only gone when its threads are.
+                // SAFETY: nobody wants its status.
+                unsafe { libc::waitpid(*thread, std::ptr::null_mut(), libc::__WALL) };
+            }
         }
     }
 }

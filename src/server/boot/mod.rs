@@ -2,6 +2,7 @@
 
 mod gauges;
 mod open;
+mod watchdog;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -59,6 +60,7 @@ use self::gauges::add_gauges;
 use self::open::{
     NAMESRV_SETTINGS_FILE, bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes,
 };
+use self::watchdog::Watchdog;
 
 /// How often the main thread looks whether the log failed.
 const WATCH: Duration = Duration::from_millis(250);
@@ -263,9 +265,12 @@ impl Running {
             logging::flush(Duration::from_millis(200));
             std::process::exit(ExitStatus::LogWriteFailed as i32);
         }
+        let watchdog = Watchdog::of_stop();
         signals::notify("STOPPING=1");
         signals::exit_on_second_signal(ExitStatus::Interrupted as i32);
-        self.stop()
+        let status = self.stop();
+        drop(watchdog);
+        status
     }
 
     fn stop(self) -> ExitCode {

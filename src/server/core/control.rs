@@ -73,6 +73,7 @@ impl ShardCore {
             self.mark_dirty(id);
             self.account(id);
         }
+        self.note_relief(id);
     }
 }
 

@@ -14,8 +14,9 @@ mod pulls;
 mod remote;
 mod sends;
 mod spare_inputs;
+mod waits;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use ringmq_shards::queue::{PrefetchStep, Queue};
 use ringmq_shards::types::QueueOffset;
 
 use super::cold::ColdAnswer;
-use super::connection::{Connection, Listener, connection_number};
+use super::connection::{Connection, Input, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
 use super::limits;
 use super::messages::{CarriedCommit, Charge, ColdPull, ControlRequest};
@@ -109,6 +110,8 @@ pub struct ShardCounters {
     pub pull_messages: u64,
     /// Pulls that were made to wait.
     pub pulls_parked: u64,
+    /// Queue entries that pulls have looked at, held ones included.
+    pub pull_entries: u64,
     /// Wake-ups of queues with waiting pulls.
     pub pull_wakes: u64,
     /// Connections taken in.
@@ -165,7 +168,10 @@ pub struct ShardCore {
     spare_blocked: Vec<SlotId>,
     ranges: Vec<Range>,
     offsets: Vec<i64>,
-    woken: Vec<SlotId>,
+    /// Connections that take answers again and have pulls that wait for that.
+    resumable: VecDeque<SlotId>,
+    /// Connections that need not be kept from being read any longer.
+    relieved: Vec<SlotId>,
     commits: HashMap<(usize, usize), CarriedCommit>,
     spare_sizes: Vec<Vec<u32>>,
     spare_inputs: SpareInputs,
@@ -183,6 +189,12 @@ pub struct ShardCore {
     turn_ns: u64,
     /// Pulls of this turn that were answered at once.
     turn_pulls: u64,
+    /// Queue entries that this turn has looked at for requests, and for held pulls.
+    turn_entries: usize,
+    held_entries: usize,
+    /// Requests have arrived that this turn leaves for the next one.
+    goes_on: bool,
+    next_malformed_line_ms: u64,
     stopping: bool,
     /// The request at hand was with the control thread: the picture is not older than that.
     executes_again: bool,
@@ -226,7 +238,8 @@ impl ShardCore {
             spare_blocked: Vec::new(),
             ranges: Vec::new(),
             offsets: Vec::new(),
-            woken: Vec::new(),
+            resumable: VecDeque::new(),
+            relieved: Vec::new(),
             commits: HashMap::new(),
             spare_sizes: Vec::new(),
             spare_inputs: SpareInputs::default(),
@@ -239,6 +252,10 @@ impl ShardCore {
             now_ns: 0,
             turn_ns: 0,
             turn_pulls: 0,
+            turn_entries: 0,
+            held_entries: 0,
+            goes_on: false,
+            next_malformed_line_ms: 0,
             stopping: false,
             executes_again: false,
             counters: ShardCounters::default(),
@@ -315,6 +332,8 @@ impl ShardCore {
         self.now = Now { steady_ms: now_ns / 1_000_000, wall_ms: now_ms };
         self.now_ns = now_ns;
         self.turn_ns = now_ns;
+        self.turn_entries = 0;
+        self.held_entries = 0;
         self.pressure = self.shared.buffers.pressure();
         self.others_bytes = self.shared.buffers.used().saturating_sub(self.published_bytes);
         self.counters.turns += 1;
@@ -364,14 +383,10 @@ impl ShardCore {
         }
         connection.closing = true;
         self.input_bytes -= connection.input.len();
-        connection.input = Vec::new();
-        let mut held = std::mem::take(&mut self.woken);
-        held.clear();
-        self.held.of_connection(id, &mut held);
-        for job in held.drain(..) {
-            self.held.remove(job);
+        connection.input = Input::default();
+        while let Some(pull) = self.held.first_of(id) {
+            self.held.remove(pull);
         }
-        self.woken = held;
         true
     }
 
@@ -432,19 +447,19 @@ impl ShardCore {
         connection.last_active_ms = self.now_ns / 1_000_000;
         self.counters.network_in += bytes.len() as u64;
         if !connection.input.is_empty() || connection.is_blocked || is_full {
-            connection.input.extend_from_slice(bytes);
+            connection.input.push(bytes);
             self.input_bytes += bytes.len();
             return self.continue_input(id);
         }
-        let Some(used) = self.parse(id, bytes) else { return false };
+        let Some(used) = self.parse(id, bytes, usize::MAX) else { return false };
         if used < bytes.len()
             && let Some(connection) = self.connections.get_mut(id)
         {
             let rest = &bytes[used..];
             if connection.input.capacity() == 0 && connection.wanted_input > limits::KEEP_BUFFER_BYTES {
-                connection.input = self.spare_inputs.take();
+                connection.input = Input::from(self.spare_inputs.take());
             }
-            connection.input.extend_from_slice(rest);
+            connection.input.push(rest);
             connection.frame_began_ms = self.now_ns / 1_000_000;
             self.input_bytes += rest.len();
         }
@@ -462,17 +477,17 @@ impl ShardCore {
         }
         let mut input = std::mem::take(&mut connection.input);
         self.input_bytes -= input.len();
-        let used = self.parse(id, &input);
+        let used = self.parse(id, input.as_slice(), limits::INPUT_BYTES_PER_TURN);
         let Some(used) = used else { return false };
         let Some(connection) = self.connections.get_mut(id) else { return true };
-        input.drain(..used);
+        input.consume(used);
         if used > 0 {
             connection.frame_began_ms = self.now_ns / 1_000_000;
         }
         if input.is_empty() && self.pressure != Pressure::None {
-            input = Vec::new();
+            input = Input::default();
         } else if input.is_empty() && input.capacity() > limits::KEEP_BUFFER_BYTES {
-            self.spare_inputs.keep(std::mem::take(&mut input));
+            self.spare_inputs.keep(std::mem::take(&mut input).into_memory());
         }
         self.input_bytes += input.len();
         connection.input = input;
@@ -489,35 +504,9 @@ impl ShardCore {
         !self.spare_inputs.is_empty()
     }
 
-    /// Requests that waited for the log are tried again.
-    pub fn retry_blocked(&mut self, broken: &mut Vec<SlotId>) {
-        if self.blocked.is_empty() {
-            return;
-        }
-        let mut blocked = std::mem::replace(&mut self.blocked, std::mem::take(&mut self.spare_blocked));
-        for id in blocked.drain(..) {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.is_blocked = false;
-                connection.wanted_input = 0;
-                if !self.continue_input(id) {
-                    broken.push(id);
-                } else if self.is_full(id) {
-                    // What has arrived already is looked at again when answers have been taken.
-                    self.block(id);
-                }
-            }
-        }
-        self.spare_blocked = blocked;
-    }
-
-    /// Whether requests wait for room in the log.
-    pub fn has_blocked(&self) -> bool {
-        !self.blocked.is_empty()
-    }
-
     /// Cuts frames off the front of `bytes` and executes them; gives the number of bytes used, `None` when the connection
-    /// is broken.
-    fn parse(&mut self, id: SlotId, bytes: &[u8]) -> Option<usize> {
+    /// is broken. It ends behind the frame with which it has executed `most` bytes, or the turn has looked at enough queue entries.
+    fn parse(&mut self, id: SlotId, bytes: &[u8], most: usize) -> Option<usize> {
         let mut decoder = std::mem::take(&mut self.decoder);
         let serving = self.serving.take();
         let mut used = 0;
@@ -545,9 +534,13 @@ impl ShardCore {
                     if self.is_full(id) {
                         break;
                     }
+                    if used < bytes.len() && (used >= most || self.turn_entries >= limits::ENTRIES_PER_TURN) {
+                        self.postpone(id);
+                        break;
+                    }
                 }
                 Err(error) => {
-                    tracing::info!(%error, "close a connection whose bytes are no frame");
+                    self.log_malformed("bytes are no frame", &error);
                     broken = true;
                     break;
                 }
@@ -565,12 +558,13 @@ impl ShardCore {
         Some(used)
     }
 
-    fn block(&mut self, id: SlotId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        self.counters.blocked += u64::from(!connection.waits_for_long && !connection.waits_for_memory);
-        if !connection.is_blocked {
-            connection.is_blocked = true;
-            self.blocked.push(id);
+    /// Any number of peers may send rubbish: their connections are counted, and one of them is described now and then.
+    fn log_malformed(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        let now_ms = self.steady_ms();
+        if now_ms >= self.next_malformed_line_ms {
+            self.next_malformed_line_ms = now_ms + limits::MALFORMED_LINE_MS;
+            let closed = self.counters.protocol_errors + 1;
+            tracing::info!(%error, closed, "close a connection whose {what}");
         }
     }
 
@@ -585,7 +579,7 @@ impl ShardCore {
         let header = match decoder.decode_frame(&frame) {
             Ok(header) => header,
             Err(error) => {
-                tracing::info!(%error, "close a connection whose header cannot be read");
+                self.log_malformed("header cannot be read", &error);
                 return Progress::Broken;
             }
         };
@@ -615,6 +609,7 @@ impl ShardCore {
     fn discharge(&mut self, id: SlotId, bytes: usize) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.unanswered_bytes = connection.unanswered_bytes.saturating_sub(bytes);
+            self.note_relief(id);
         }
     }
 
@@ -677,7 +672,7 @@ impl ShardCore {
         }
         if self.is_full(id) {
             // Its connection does not take its answers: wait, like everything else that has arrived.
-            self.block(id);
+            self.park(id);
             self.keep_in_front(id, frame);
             return true;
         }
@@ -692,7 +687,7 @@ impl ShardCore {
     /// front of it.
     fn keep_in_front(&mut self, id: SlotId, frame: &[u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.input.splice(..0, frame.iter().copied());
+        connection.input.push_in_front(frame);
         connection.wanted_input = 0;
         self.input_bytes += frame.len();
     }
@@ -700,7 +695,7 @@ impl ShardCore {
     fn parse_again(&mut self, id: SlotId, frame: &[u8]) -> Option<usize> {
         let wanted = self.connections.get(id).map_or(0, |connection| connection.wanted_input);
         self.executes_again = true;
-        let used = self.parse(id, frame);
+        let used = self.parse(id, frame, usize::MAX);
         self.executes_again = false;
         if let Some(connection) = self.connections.get_mut(id) {
             connection.wanted_input = wanted;
@@ -711,18 +706,14 @@ impl ShardCore {
     /// The process stops: held pulls are answered, sends are refused from now on.
     pub fn begin_stop(&mut self) {
         self.stopping = true;
-        let mut all = std::mem::take(&mut self.woken);
-        all.clear();
-        self.held.all(&mut all);
-        for id in all.drain(..) {
-            self.release_pull(id);
-        }
-        self.woken = all;
+        self.held.release(|_| true);
+        self.go_on_with_pulls();
     }
 
     /// Whether no send waits for the log and nothing waits to be sent.
     pub fn is_quiet(&self) -> bool {
         self.pending.is_empty()
+            && !self.has_held_work()
             && self.connections.iter().all(|(_, connection)| {
                 connection.closing || (!connection.outbox.has_new() && !connection.outbox.is_in_flight())
             })

@@ -1,8 +1,17 @@
 //! Pulls of a shard: answered from the ring, held, or handed to the reader threads.
 
 use super::*;
+use crate::broker::filter::TagFilter;
 use crate::broker::pull::{HeldRequest, PullRefusal};
-use crate::server::hold::Standing;
+use crate::server::hold::{Standing, WakeStep};
+
+/// Entries of a queue that nothing with this filter was found among.
+struct FruitlessLook {
+    queue: Arc<Queue>,
+    filter: TagFilter,
+    begin: i64,
+    end: i64,
+}
 
 impl ShardCore {
     pub(super) fn pull(
@@ -129,7 +138,7 @@ impl ShardCore {
     /// makes what is kept of the request; without it the pull is answered.
     pub(super) fn execute_pull(&mut self, job: PullJob, hold: Option<&dyn Fn() -> HeldRequest>) -> Option<i64> {
         let was_held = job.received_ns.is_none();
-        if was_held && (self.is_full(job.connection) || self.waits_for_memory(job.connection)) {
+        if was_held && self.waits_for_memory(job.connection) {
             // It cannot wait with the connection's input any more: told to come again at once, it does so there.
             let next = job.offset;
             self.answer_without_match(&job, next);
@@ -138,17 +147,23 @@ impl ShardCore {
         let mut ranges = std::mem::take(&mut self.ranges);
         let read_limits = self.read_limits(job.max_messages);
         let mut reading = pull::read_tail(&job.queue, job.offset, read_limits, &job.filter, &mut ranges);
+        let mut scanned = 0;
         let is_long = |reading: &Option<Reading>| reading.is_some_and(|read| read.bytes > limits::SHORT_PULL_BYTES);
         if is_long(&reading) && !self.has_room_for(reading.map_or(0, |reading| reading.bytes)) {
             let transfer = read_limits.transfer.shortened(limits::SHORT_PULL_BYTES);
             let short = ReadLimits { transfer, ..read_limits };
+            scanned += reading.map_or(0, |reading| reading.scanned);
             reading = pull::read_tail(&job.queue, job.offset, short, &job.filter, &mut ranges);
             if is_long(&reading) {
+                self.turn_entries += scanned;
                 self.ranges = ranges;
                 self.refuse_for_memory(&job);
                 return None;
             }
         }
+        scanned += reading.map_or(0, |reading| reading.scanned);
+        self.turn_entries += scanned;
+        self.counters.pull_entries += scanned as u64;
         match reading {
             Some(reading) if reading.status == Status::Found => {
                 let first = ranges.first().map_or(0, |range| range.physical);
@@ -289,49 +304,105 @@ impl ShardCore {
 
     /// A queue with pulls of this shard has new messages.
     pub fn wake(&mut self, queue: &Arc<Queue>) {
-        let mut woken = std::mem::take(&mut self.woken);
-        woken.clear();
         self.counters.pull_wakes += 1;
-        self.held.of_queue(queue, &mut woken);
-        let (_, max) = queue.bounds();
-        let mut still_waiting = false;
-        for id in woken.drain(..) {
-            if !self.may_still_read(id) {
-                continue;
-            }
-            let Some(job) = self.held.get_mut(id) else { continue };
-            if max.0 as i64 <= job.scanned_to {
-                still_waiting = true;
-                continue;
-            }
-            let limits = self.read_limits(1);
-            let Some(job) = self.held.get_mut(id) else { continue };
-            let mut ranges = std::mem::take(&mut self.ranges);
-            // One read looks at a bounded number of entries: go on to the end, or nobody looks at the rest before the next message.
-            let passes = loop {
-                let probe = pull::read_tail(queue, job.scanned_to, limits, &job.filter, &mut ranges);
-                match probe {
-                    Some(reading) if reading.status == Status::NoMatchedMessage => {
-                        job.scanned_to = reading.next;
-                        if job.scanned_to >= max.0 as i64 {
-                            break false;
-                        }
+        self.held.wake(queue);
+        self.within_budget(|shard| shard.look_at_woken());
+    }
+
+    /// Goes on with held pulls: those whose time is up, those whose connections take answers again, and those of woken queues.
+    /// What is more than a turn's work is left for the next one; see [`ShardCore::has_held_work`].
+    pub fn go_on_with_pulls(&mut self) {
+        self.within_budget(|shard| {
+            shard.expire_pulls(limits::HELD_ENTRIES_PER_TURN / 4);
+            shard.resume_pulls(limits::HELD_ENTRIES_PER_TURN / 2);
+            shard.look_at_woken();
+        });
+    }
+
+    /// Whether held pulls are due that the turn has left for the next one.
+    pub fn has_held_work(&self) -> bool {
+        self.held.has_woken() || !self.resumable.is_empty()
+    }
+
+    /// Counts queue entries for held pulls, and not for requests: neither takes the other's share of a turn.
+    fn within_budget(&mut self, work: impl FnOnce(&mut Self)) {
+        std::mem::swap(&mut self.turn_entries, &mut self.held_entries);
+        work(self);
+        std::mem::swap(&mut self.turn_entries, &mut self.held_entries);
+    }
+
+    fn look_at_woken(&mut self) {
+        let mut last = None;
+        while self.turn_entries < limits::HELD_ENTRIES_PER_TURN {
+            let Some(step) = self.held.next_step() else { return };
+            self.turn_entries += limits::ENTRIES_PER_PULL;
+            match step {
+                WakeStep::Look { id, releases: true, .. } => self.release_pull(id),
+                WakeStep::Look { id, max, .. } => self.look(id, max.0 as i64, &mut last),
+                WakeStep::Ended { queue, max } => {
+                    // A message that was published meanwhile wakes nobody.
+                    if queue.arm_waiters(self.settings.index, max).is_some() {
+                        self.held.wake(&queue);
                     }
-                    _ => break true,
                 }
-            };
-            self.ranges = ranges;
-            if !passes {
-                still_waiting = true;
-            } else if let Some(mut job) = self.held.remove(id) {
-                // What was looked at already is not looked at again: a read from the start may not reach the message.
-                job.offset = job.scanned_to;
-                self.execute_pull(job, None);
             }
         }
-        self.woken = woken;
-        if still_waiting && queue.arm_waiters(self.settings.index, max).is_some() {
-            self.wake(queue);
+    }
+
+    /// Looks whether a held pull finds a message, and then answers it. `last` is the last look that found nothing: others with the
+    /// same filter need not look at the same entries.
+    fn look(&mut self, id: SlotId, max: i64, last: &mut Option<FruitlessLook>) {
+        let Some(connection) = self.held.get(id).map(|job| job.connection) else { return };
+        let takes_answers = self.takes_answers(connection);
+        // Of a stalled connection nothing is said before it takes answers again.
+        if takes_answers && !self.may_still_read(id) {
+            return;
+        }
+        let limits = self.read_limits(1);
+        let Some(job) = self.held.get_mut(id) else { return };
+        let begin = job.scanned_to;
+        if let Some(last) = last
+            && Arc::ptr_eq(&last.queue, &job.queue)
+            && (last.begin..last.end).contains(&begin)
+            && last.filter == job.filter
+        {
+            job.scanned_to = last.end;
+        }
+        let mut ranges = std::mem::take(&mut self.ranges);
+        // One read looks at a bounded number of entries: go on to the end, or nobody looks at the rest before the next message.
+        let passes = loop {
+            if job.scanned_to >= max {
+                break Some(false);
+            }
+            if self.turn_entries >= limits::HELD_ENTRIES_PER_TURN {
+                break None;
+            }
+            match pull::read_tail(&job.queue, job.scanned_to, limits, &job.filter, &mut ranges) {
+                Some(reading) if reading.status == Status::NoMatchedMessage => {
+                    self.turn_entries += reading.scanned;
+                    self.counters.pull_entries += reading.scanned as u64;
+                    job.scanned_to = reading.next;
+                }
+                _ => break Some(true),
+            }
+        };
+        self.ranges = ranges;
+        if passes != Some(true) && job.scanned_to > begin && last.as_ref().is_none_or(|last| last.end != job.scanned_to)
+        {
+            let (queue, filter) = (Arc::clone(&job.queue), job.filter.clone());
+            *last = Some(FruitlessLook { queue, filter, begin, end: job.scanned_to });
+        }
+        match passes {
+            None => self.held.look_again(id),
+            Some(false) => {}
+            Some(true) if !takes_answers => self.held.stall(id),
+            Some(true) => {
+                if let Some(mut job) = self.held.remove(id) {
+                    // What was looked at already is not looked at again: a read from the start may not reach the message.
+                    job.offset = job.scanned_to;
+                    self.execute_pull(job, None);
+                }
+            }
         }
     }
 
@@ -373,37 +444,68 @@ impl ShardCore {
     fn answer_without_match(&mut self, job: &PullJob, next: i64) {
         let (min, max) = job.queue.bounds();
         let (min, max) = (min.0 as i64, max.0 as i64);
-        let reading = Reading { status: Status::NoMatchedMessage, next, min, max, bytes: 0, messages: 0 };
+        let reading = Reading { status: Status::NoMatchedMessage, next, min, max, bytes: 0, messages: 0, scanned: 0 };
         self.answer_pull(job, &reading, None);
     }
 
     /// Answers the pulls of deleted topics, as if they came now. To be called when there is a new picture: a topic is not in it
     /// any more when its queues are retired.
     pub(super) fn release_retired(&mut self) {
-        let mut released = std::mem::take(&mut self.woken);
-        released.clear();
-        self.held.of_retired_queues(&mut released);
-        for id in released.drain(..) {
-            self.release_pull(id);
-        }
-        self.woken = released;
+        self.held.release(Queue::is_retired);
+        self.within_budget(|shard| shard.look_at_woken());
     }
 
-    /// Answers pulls whose time is up.
-    pub fn expire_pulls(&mut self) {
-        while let Some(id) = self.held.expired(self.steady_ms()) {
+    /// Answers pulls whose time is up, while this turn has looked at less than `most` entries.
+    fn expire_pulls(&mut self, most: usize) {
+        while self.turn_entries < most
+            && let Some(id) = self.held.expired(self.steady_ms())
+        {
+            self.turn_entries += limits::ENTRIES_PER_PULL;
             self.release_pull(id);
         }
     }
 
-    pub(super) fn release_pull(&mut self, id: SlotId) {
+    /// Answers stalled pulls of connections that take answers again, a few of each in turn.
+    fn resume_pulls(&mut self, most: usize) {
+        while self.turn_entries < most
+            && let Some(connection) = self.resumable.pop_front()
+        {
+            for _ in 0..limits::RESUMED_PULLS {
+                if !self.takes_answers(connection) {
+                    break;
+                }
+                let Some(id) = self.held.first_stalled(connection) else { break };
+                self.turn_entries += limits::ENTRIES_PER_PULL;
+                self.answer_due(id);
+            }
+            let goes_on = self.takes_answers(connection) && self.held.first_stalled(connection).is_some();
+            if goes_on {
+                self.resumable.push_back(connection);
+            } else if let Some(connection) = self.connections.get_mut(connection) {
+                connection.is_resumable = false;
+            }
+        }
+    }
+
+    /// Answers a pull whatever it finds, once its connection takes answers.
+    fn release_pull(&mut self, id: SlotId) {
+        let Some(connection) = self.held.get(id).map(|job| job.connection) else { return };
+        if self.takes_answers(connection) {
+            self.answer_due(id);
+        } else {
+            self.held.stall(id);
+        }
+    }
+
+    fn answer_due(&mut self, id: SlotId) {
         if !self.may_still_read(id) {
             return;
         }
-        let Some(job) = self.held.remove(id) else { return };
-        if job.scanned_to > job.offset {
+        let Some(mut job) = self.held.remove(id) else { return };
+        if job.scanned_to > job.offset && job.queue.bounds().1.0 as i64 <= job.scanned_to {
             self.answer_without_match(&job, job.scanned_to);
         } else {
+            job.offset = job.scanned_to;
             self.execute_pull(job, None);
         }
     }

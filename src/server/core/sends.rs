@@ -223,6 +223,14 @@ impl ShardCore {
         }
     }
 
+    /// The log has failed: whoever waits for it is told so, and not what becomes known later.
+    pub fn fail_sends(&mut self) {
+        for slot in 0..self.pending.slots() {
+            let ticket = Ticket { shard: self.settings.index as u16, slot };
+            self.settled(Settled { ticket, verdict: Verdict::Failed, physical: 0, queue_offset: 0 });
+        }
+    }
+
     /// A send of this shard has its verdict: encode the answer.
     pub fn settled(&mut self, settled: Settled) {
         let Some(slot) = self.pending.id_of(settled.ticket.slot) else { return };

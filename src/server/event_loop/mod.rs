@@ -98,15 +98,17 @@ pub struct Lifecycle {
 }
 
 /// A shard with its kernel.
+///
+/// The kernel writes to memory of the loop and reads from memory of the core as long as the ring lives: it goes first.
 pub struct EventLoop {
+    /// Kernel.
+    pub ring: Ring,
     /// State.
     pub core: ShardCore,
     /// The writer's shell, on its shard.
     pub shell: Option<LogShell>,
     /// The flush thread, for requests of the writer's shard.
     pub flush: CountedSender<FlushRequest>,
-    /// Kernel.
-    pub ring: Ring,
     /// Messages.
     pub mailbox: Mailbox<ShardMessage>,
     /// How others wake us.
@@ -152,8 +154,10 @@ struct Scratch {
     slices: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     closing: Vec<SlotId>,
-    /// Connections at their own limit, and closed ones with operations in flight.
-    paused: Vec<SlotId>,
+    /// Connections below their own limit again.
+    relieved: Vec<SlotId>,
+    /// Closed connections with operations in flight.
+    lingering: Vec<SlotId>,
     hunger: Hunger,
     wake_value: Box<[u8; 8]>,
     wake_armed: bool,
@@ -196,6 +200,9 @@ impl EventLoop {
                 }
             }
         }
+        // The ring before the value that it reads to, which the scratch memory holds.
+        drop(self);
+        drop(scratch);
     }
 
     fn turn(&mut self, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<bool> {
@@ -215,19 +222,22 @@ impl EventLoop {
         let mut broken = std::mem::take(&mut scratch.closing);
         self.core.retry_blocked(&mut broken);
         scratch.closing = broken;
-        self.core.expire_pulls();
+        self.core.go_on_with_pulls();
         self.core.publish_remote();
         self.write_log(sink)?;
         self.housekeeping(scratch);
         self.accept_again(scratch)?;
         self.close_broken(scratch)?;
         self.send_output(scratch)?;
-        self.core.end_turn(monotonic_ns());
+        let end_ns = monotonic_ns();
+        self.core.end_turn(end_ns);
         self.publish_figures();
         if self.is_done(scratch) {
+            // What those are told who waited for a log that has failed.
+            self.ring.submit()?;
             return Ok(false);
         }
-        self.sleep(scratch)?;
+        self.sleep(scratch, end_ns / 1_000_000)?;
         Ok(true)
     }
 
@@ -411,6 +421,9 @@ impl EventLoop {
     // ------------------------------------------------------------------------------------------ messages
 
     fn take_messages(&mut self, scratch: &mut Scratch) -> io::Result<()> {
+        if self.has_failed() {
+            return Ok(());
+        }
         let clock = Arc::clone(&self.clock);
         self.core.take_remote(|| clock.now_ms());
         let mut bytes = 0;
@@ -505,8 +518,18 @@ impl EventLoop {
 
     // ------------------------------------------------------------------------------------------ log
 
+    /// Whether some thread has found that the log, or its queue files, cannot be written: then nothing is acknowledged any more,
+    /// and who waits is told.
+    fn has_failed(&mut self) -> bool {
+        let has_failed = self.lifecycle.failed.load(Ordering::Acquire);
+        if has_failed {
+            self.core.fail_sends();
+        }
+        has_failed
+    }
+
     fn write_log(&mut self, sink: &mut TurnSink) -> io::Result<()> {
-        if self.shell.is_none() {
+        if self.has_failed() || self.shell.is_none() {
             return Ok(());
         }
         loop {
@@ -541,6 +564,9 @@ impl EventLoop {
     }
 
     fn settle(&mut self, sink: &mut TurnSink) {
+        if self.has_failed() {
+            return;
+        }
         let steady_ms = self.core.steady_ms();
         if self.core.writer_mut().is_some_and(|writer| writer.pending() > 0) {
             self.core.set_now_ns(monotonic_ns());
@@ -573,19 +599,14 @@ impl EventLoop {
             {
                 // Ends what is in flight; its completions bring us back here.
                 socket::shut_down(descriptor);
-                scratch.paused.push(id);
+                scratch.lingering.push(id);
                 continue;
             }
             if !self.core.finish_close(id) {
-                scratch.paused.push(id);
+                scratch.lingering.push(id);
             }
         }
-        let again: Vec<SlotId> = scratch
-            .paused
-            .extract_if(.., |id| self.core.connection_mut(*id).is_some_and(|connection| connection.closing))
-            .collect();
-        closing.extend(again);
-        scratch.closing = closing;
+        scratch.closing = std::mem::replace(&mut scratch.lingering, closing);
         Ok(())
     }
 
@@ -617,8 +638,9 @@ impl EventLoop {
         metrics::publish_turn(self.core.probe(), &counters, self.ring.counters(), self.wake.wakes(), self.spin.hits());
     }
 
-    fn sleep(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        let now_ms = self.core.steady_ms();
+    /// Sleeps until there is something to do. `now_ms` is the present time: a turn may take long, and what is due does not wait for
+    /// that.
+    fn sleep(&mut self, scratch: &mut Scratch, now_ms: u64) -> io::Result<()> {
         let mut timeout: Option<Duration> = None;
         let mut at_most = |limit: Duration| timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         if let Some(deadline_ms) = self.core.next_deadline_ms() {
@@ -630,7 +652,6 @@ impl EventLoop {
         let waits = self.core.has_blocked()
             || self.core.has_remote_waits()
             || !scratch.closing.is_empty()
-            || !scratch.paused.is_empty()
             || scratch.stop_at_ms.is_some()
             || self.shell.as_ref().is_some_and(LogShell::awaits_zeroing)
             || self.core.writer_mut().is_some_and(|writer| writer.pending() > 0);
@@ -643,7 +664,8 @@ impl EventLoop {
         if self.core.gauges().0 > 0 || self.core.has_spares() {
             at_most(Duration::from_millis(HOUSEKEEPING_MS));
         }
-        if !scratch.carried.is_empty() || self.core.has_dirty() {
+        let has_work = self.core.has_held_work() || self.core.has_relieved() || self.core.goes_on();
+        if !scratch.carried.is_empty() || self.core.has_dirty() || has_work {
             at_most(Duration::ZERO);
         }
         if timeout == Some(Duration::ZERO) {

@@ -119,6 +119,7 @@ impl EventLoop {
             header.msg_iovlen = gather.slices as _;
             scratch.headers.push(header);
         }
+        let mut outstanding = 0;
         for (gather, header) in scratch.gathers.iter().zip(&scratch.headers) {
             let id = gather.connection;
             let Some(descriptor) = self.core.connection_mut(id).and_then(|connection| connection.raw_fd()) else {
@@ -128,8 +129,8 @@ impl EventLoop {
             // SAFETY: headers and slices are not touched before the completions below; the bytes are in the outbox, which
             // gathers nothing more meanwhile, and in pinned ring memory.
             unsafe { self.ring.send_gathered(descriptor, header, token)? };
+            outstanding += 1;
         }
-        let mut outstanding = scratch.gathers.len();
         let mut completions = std::mem::take(&mut scratch.completions);
         while outstanding > 0 {
             self.ring.wait(Some(Duration::ZERO))?;

@@ -57,7 +57,6 @@ impl EventLoop {
             counters.pauses += u64::from(over);
             counters.memory_pauses += u64::from(!over);
             if over {
-                scratch.paused.push(id);
                 return Ok(());
             }
             scratch.hunger.waiting.push(id);
@@ -85,25 +84,16 @@ impl EventLoop {
 
     /// Reads again from connections that have got below their limit or for which memory has returned.
     pub(super) fn resume_paused(&mut self, scratch: &mut Scratch) -> io::Result<()> {
-        if !scratch.paused.is_empty() {
-            let paused = std::mem::take(&mut scratch.paused);
-            for id in paused {
-                let waits = self.core.connection_mut(id).is_some_and(|connection| connection.waits_for_long);
-                if waits || self.core.is_full(id) {
-                    scratch.paused.push(id);
-                    continue;
-                }
-                if let Some(connection) = self.core.connection_mut(id) {
-                    connection.paused = false;
-                    connection.wanted_input = 0;
-                }
-                if self.core.continue_input(id) {
-                    self.regulate(id, scratch)?;
-                } else {
-                    scratch.closing.push(id);
-                }
+        let mut relieved = std::mem::take(&mut scratch.relieved);
+        self.core.take_relieved(&mut relieved);
+        for id in relieved.drain(..) {
+            match self.core.relieve(id) {
+                Some(true) => self.regulate(id, scratch)?,
+                Some(false) => scratch.closing.push(id),
+                None => {}
             }
         }
+        scratch.relieved = relieved;
         let now_ms = self.core.steady_ms();
         if !scratch.hunger.is_empty() && now_ms >= scratch.hunger.next_look_ms {
             scratch.hunger.next_look_ms = now_ms + 1;
@@ -199,6 +189,10 @@ impl EventLoop {
                 }
             }
             let Some(connection) = self.core.connection_mut(id) else { continue };
+            if now_ms.saturating_sub(connection.last_active_ms) >= HOUSEKEEPING_MS {
+                connection.outbox.shrink(limits::SILENT_BUFFER_BYTES);
+                connection.input.shrink(limits::SILENT_BUFFER_BYTES);
+            }
             let is_idle = now_ms.saturating_sub(connection.last_active_ms) > self.idle_connection_ms;
             let is_late = connection.is_mid_frame()
                 && !connection.paused
