@@ -163,9 +163,9 @@ pub struct CurvePoint {
     pub rate_per_s: f64,
     /// [`RunRecord::id`].
     pub run: String,
-    /// Whether the SLO held and the run was valid.
+    /// Whether the SLO held, in a valid run or in one whose response times can only be too long.
     pub held: bool,
-    /// Why not.
+    /// Why not, or what else is to be said of the run.
     pub reason: String,
 }
 
