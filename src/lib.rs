@@ -5,12 +5,13 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod namesrv;
+pub mod process;
 pub mod server;
 
 use std::process::ExitCode;
 
 /// Runs the servers until they are stopped.
-pub fn serve(options: cli::ServeOptions) -> ExitCode {
+pub fn serve(options: server::ServeOptions) -> ExitCode {
     server::boot::serve(options)
 }
 

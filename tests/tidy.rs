@@ -25,6 +25,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "src/namesrv",
         &[
             "ringmq_shards",
+            "crate::cli",
             "crate::server",
             "crate::broker",
             "std::fs",
@@ -36,10 +37,17 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "src/broker",
-        &["crate::server", "crate::namesrv", "std::fs", "std::net::Tcp", "std::net::Udp", "std::thread"],
+        &["crate::cli", "crate::server", "crate::namesrv", "std::fs", "std::net::Tcp", "std::net::Udp", "std::thread"],
         "the features of the broker do no input or output",
     ),
     ("src/client", &["crate::server", "crate::broker", "ringmq_shards"], "the client needs the protocol alone"),
+    (
+        "src/process",
+        &["crate::cli", "crate::client", "crate::server", "crate::broker", "crate::namesrv"],
+        "all stand on it",
+    ),
+    ("src/server", &["crate::cli", "crate::client"], "commands start servers, not the other way round"),
+    ("src/config", &["crate::cli", "crate::client", "crate::server"], "settings know nothing of who uses them"),
     ("tuning", &["ringmq_protocol", "ringmq_shards", "ringmq::", "ringmq_bench"], "tuning depends on none of ours"),
 ];
 
@@ -47,7 +55,6 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
 const EXEMPT: &[(&str, &str, &str)] = &[
     ("src/broker/pull.rs", "crate::server", "the hot path reads the shards' picture of topics and groups"),
     ("src/broker/send.rs", "crate::server", "the hot path reads the shards' picture of topics and groups"),
-    ("src/client/signals.rs", "crate::server", "signals are caught in one place of the process"),
     ("src/cli/tune.rs", "ringmq_tuning", "the command; the crate knows nothing of the broker"),
 ];
 

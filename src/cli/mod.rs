@@ -4,8 +4,6 @@
 //! Invariant: whatever a person got wrong ends with [`ExitStatus::Usage`] and one sentence on stderr, before anything
 //! is opened.
 
-pub mod exit_codes;
-pub mod logging;
 mod options;
 mod store;
 mod tune;
@@ -17,34 +15,15 @@ use std::time::Duration;
 
 use clap::Parser;
 
-pub use exit_codes::ExitStatus;
 use options::{Command, CommandLine, ConfigCommand, ServerArguments};
 pub use options::{ConsumeOptions, ProduceOptions, StartPosition};
 
-use crate::config::{self, Config, Service};
+use crate::config::{self, Service};
+use crate::process::{ExitStatus, complain, logging, signals};
+use crate::server::{Roles, ServeOptions};
 
 /// How long the end of the process waits for the log's target.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What a server process does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Roles {
-    /// Serves as a broker.
-    pub broker: bool,
-    /// Serves as a name server.
-    pub namesrv: bool,
-}
-
-/// What `start`, `broker` and `namesrv` hand to the server.
-#[derive(Debug, Clone)]
-pub struct ServeOptions {
-    /// Which servers run in the process.
-    pub roles: Roles,
-    /// Checked settings. The log is already running with them.
-    pub config: Config,
-    /// Cut the log at damage instead of refusing to start; what is cut is saved aside.
-    pub salvage: bool,
-}
 
 /// Runs the command of this command line, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -83,7 +62,7 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
         Err(error) => return usage(&error),
     };
     // Before any thread exists, so that no thread but the waiting one can receive a stop signal.
-    if let Err(error) = crate::server::signals::block() {
+    if let Err(error) = signals::block() {
         return usage(&format!("cannot block signals: {error}"));
     }
     if let Err(error) = logging::start(config.log_level, &config.log_target) {
@@ -109,12 +88,6 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
 fn usage(error: &dyn std::fmt::Display) -> ExitCode {
     complain(error);
     ExitStatus::Usage.into()
-}
-
-/// Prints an error the way all commands do.
-pub fn complain(error: &dyn std::fmt::Display) {
-    // Nobody is left to tell when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "ringmq: {error}");
 }
 
 fn print(text: &str) -> ExitCode {

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::exit_codes;
 use super::tune::TuneArguments;
 use crate::broker::names::{NameError, check_group};
 use crate::config::{Service, Sources};
+use crate::process::exit_codes;
 
 /// A message broker that speaks Apache RocketMQ's remoting protocol.
 #[derive(Debug, Parser)]

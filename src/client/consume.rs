@@ -24,7 +24,8 @@ use super::output::print_message;
 use super::reader::{Cursor, Event, Reader};
 use super::route::Queue;
 use super::signals;
-use crate::cli::{ConsumeOptions, ExitStatus, StartPosition, complain};
+use crate::cli::{ConsumeOptions, StartPosition};
+use crate::process::{ExitStatus, complain};
 
 /// The group of consumers that do not name one. Brokers have it from the start (`MixAll.TOOLS_CONSUMER_GROUP`).
 const TOOLS_GROUP: &str = "TOOLS_CONSUMER";

@@ -10,7 +10,8 @@ use super::error::ClientError;
 use super::limits::MAX_LINE_BYTES;
 use super::message::Message;
 use super::output::print_receipt;
-use crate::cli::{ExitStatus, ProduceOptions, complain};
+use crate::cli::ProduceOptions;
+use crate::process::{ExitStatus, complain};
 
 /// Why the command ended early.
 enum Stop {

@@ -6,8 +6,8 @@
 use std::io;
 use std::time::Duration;
 
-use crate::cli::ExitStatus;
-use crate::server::signals;
+use crate::process::ExitStatus;
+use crate::process::signals;
 
 /// How long one wait takes; it is repeated.
 const WAIT: Duration = Duration::from_secs(3600);

@@ -40,7 +40,7 @@ pub const ANSWER_BYTES_PER_TURN: usize = 4 << 20;
 /// Records of one query by key: Java's clients take no frame above 16 MiB. The first record always fits.
 pub const QUERY_ANSWER_BYTES: usize = 15 << 20;
 
-/// Cold reads waiting for the store thread; above it pulls are refused with `SYSTEM_BUSY`.
+/// Cold reads waiting for the reader threads; above it pulls are refused with `SYSTEM_BUSY`.
 pub const COLD_READS: usize = 4_096;
 
 /// Slices of one gathered send: below the kernel's `IOV_MAX` of 1,024.

@@ -1,4 +1,4 @@
-//! The servers: shards with their sockets, and the three threads that may block.
+//! The servers: shards with their sockets, and the threads that may block.
 
 pub mod boot;
 pub mod cold;
@@ -22,8 +22,29 @@ pub mod retention;
 pub mod served;
 pub mod serving;
 pub mod shared;
-pub mod signals;
 pub mod slab;
 pub mod storage;
 pub mod store_thread;
 pub mod trouble;
+
+use crate::config::Config;
+
+/// What a server process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Serves as a broker.
+    pub broker: bool,
+    /// Serves as a name server.
+    pub namesrv: bool,
+}
+
+/// What `start`, `broker` and `namesrv` hand to the server.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Which servers run in the process.
+    pub roles: Roles,
+    /// Checked settings. The log is already running with them.
+    pub config: Config,
+    /// Cut the log at damage instead of refusing to start; what is cut is saved aside.
+    pub salvage: bool,
+}

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::report::Output;
 use super::{Failure, Format, Opened};
-use crate::cli::ExitStatus;
+use crate::process::ExitStatus;
 
 /// Which records are printed.
 #[derive(Debug, Clone, Default, Args)]

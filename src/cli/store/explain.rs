@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::report::print;
 use super::{Failure, Opened, dump, state_files};
 use crate::broker::state::OFFSETS_FILE;
-use crate::cli::ExitStatus;
+use crate::process::ExitStatus;
 
 /// A place that a person can name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,8 +26,8 @@ use ringmq_shards::recovery::repair::{RepairOptions, repair};
 use ringmq_shards::recovery::{StorePaths, adopt};
 
 use super::options::ServerArguments;
-use super::{ExitStatus, complain};
 use crate::config::{self, Service};
+use crate::process::{ExitStatus, complain};
 use progress::Bar;
 
 /// Options of `store`.

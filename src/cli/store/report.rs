@@ -9,7 +9,7 @@ use ringmq_shards::recovery::repair::Repaired;
 use serde_json::{Value, json};
 
 use super::{Failure, Format, Parts};
-use crate::cli::ExitStatus;
+use crate::process::ExitStatus;
 
 /// Standard output, buffered; a reader who has seen enough is no error.
 pub struct Output(BufWriter<io::Stdout>, bool);

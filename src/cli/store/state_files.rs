@@ -10,7 +10,7 @@ use ringmq_shards::recovery::audit::{Finding, Findings, Severity};
 
 use super::Failure;
 use crate::broker::state::{self, GROUPS_FILE, OFFSETS_FILE, TOPICS_FILE};
-use crate::cli::ExitStatus;
+use crate::process::ExitStatus;
 
 /// The files that a broker cannot do without when they exist.
 pub const FILES: [&str; 3] = [TOPICS_FILE, GROUPS_FILE, OFFSETS_FILE];

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use ringmq_shards::disk::{Disk, OpenOptions, RealDisk};
 
 use super::explain::Place;
-use crate::cli::{ExitStatus, run};
+use crate::cli::run;
+use crate::process::ExitStatus;
 
 fn code(line: &str, directory: &Path) -> ExitCode {
     let line = line.replace("DIR", &directory.display().to_string());

@@ -47,14 +47,14 @@ use super::serving::{Serving, ServingIdentity};
 use super::shared::Shared;
 use super::storage::{self, Storage, StorageError, StorageOptions};
 use super::store_thread::{StoreAccess, StoreJob, StoreThread};
-use super::{limits, metrics_page, signals};
+use super::{Roles, ServeOptions, limits, metrics_page};
 use crate::broker::live_config::LiveConfig;
 use crate::broker::send::SendState;
 use crate::broker::{BrokerIdentity, Control, ControlConfig};
-use crate::cli::{ExitStatus, Roles, ServeOptions, logging};
 use crate::config::{self, Config, FlushDiskType, WritePath, identity, machine};
 use crate::namesrv::NameServer;
 use crate::namesrv::config::NamesrvConfig;
+use crate::process::{ExitStatus, logging, signals};
 
 use self::gauges::add_gauges;
 use self::open::{
@@ -135,7 +135,7 @@ pub fn serve(options: ServeOptions) -> ExitCode {
         Ok(running) => running.wait(),
         Err(error) => {
             tracing::error!("{error}");
-            crate::cli::complain(&error);
+            crate::process::complain(&error);
             error.status().into()
         }
     }

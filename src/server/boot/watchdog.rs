@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::cli::{ExitStatus, logging};
+use crate::process::{ExitStatus, logging};
 
 /// Service managers and operators expect a stop to end within five seconds, on any disk.
 const STOP_PATIENCE: Duration = Duration::from_millis(4_500);

@@ -56,9 +56,9 @@ use crate::broker::send;
 use crate::broker::snapshot::TopicEntry;
 use crate::broker::state::{GROUPS_FILE, OFFSETS_FILE, TOPICS_FILE};
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
-use crate::cli::logging;
 use crate::config::Config;
 use crate::namesrv::{self, NameServer};
+use crate::process::logging;
 
 /// How often time passes for the tables.
 const TICK: Duration = Duration::from_millis(500);

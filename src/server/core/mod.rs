@@ -92,7 +92,7 @@ pub struct ShardCounters {
     pub pulls_found: u64,
     /// Record bytes of pulls.
     pub bytes_out: u64,
-    /// Pulls that were handed to the store thread.
+    /// Pulls that were handed to a reader thread.
     pub pulls_cold: u64,
     /// Connections closed because of bytes that are no frame.
     pub protocol_errors: u64,
