@@ -64,7 +64,9 @@ fn move_aside(
     let mut number = 1;
     let to = loop {
         let to = room.join(format!("index-aside-{number}"));
-        if !disk.exists(&to).map_err(IndexError::io("look for", &to))? {
+        let exists = disk.exists(&to).map_err(IndexError::io("look for", &to))?;
+        // An empty one is from a try that came no further.
+        if !exists || disk.list(&to).map_err(IndexError::io("list", &to))?.is_empty() {
             break to;
         }
         number += 1;

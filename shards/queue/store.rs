@@ -4,6 +4,7 @@
 //! message (shards keep the `Arc<Queue>`). Everything that touches files belongs to the flush thread, reads apart.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -313,7 +314,11 @@ impl QueueStore {
                 self.disk.remove_file(&path).map_err(QueueError::io("remove queue file", &path))?;
             }
         }
-        self.disk.remove_directory(&directory).map_err(QueueError::io("remove queue directory", &directory))?;
+        match self.disk.remove_directory(&directory) {
+            // It holds what belongs to no queue, and stays for whoever put it there: the other queues must go on.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            removed => removed.map_err(QueueError::io("remove queue directory", &directory))?,
+        }
         let parent = self.topic_directory(queue.topic());
         if self.disk.list(&parent).map_err(QueueError::io("list", &parent))?.is_empty() {
             self.disk.remove_directory(&parent).map_err(QueueError::io("remove topic directory", &parent))?;

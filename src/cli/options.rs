@@ -117,7 +117,7 @@ pub struct ProduceOptions {
         long,
         value_name = "ADDR;ADDR",
         env = "NAMESRV_ADDR",
-        default_value = "127.0.0.1:9876",
+        default_value = LOCAL_NAME_SERVER,
         value_delimiter = ';'
     )]
     pub namesrv: Vec<String>,
@@ -149,7 +149,7 @@ pub struct ConsumeOptions {
         long,
         value_name = "ADDR;ADDR",
         env = "NAMESRV_ADDR",
-        default_value = "127.0.0.1:9876",
+        default_value = LOCAL_NAME_SERVER,
         value_delimiter = ';'
     )]
     pub namesrv: Vec<String>,
@@ -174,6 +174,17 @@ pub struct ConsumeOptions {
     /// Print queue, offset, tags and keys before each body
     #[arg(long, short)]
     pub verbose: bool,
+}
+
+const LOCAL_NAME_SERVER: &str = "127.0.0.1:9876";
+
+/// Addresses as they are used: an environment variable that is set to nothing says nothing.
+pub fn name_servers(given: Vec<String>) -> Vec<String> {
+    let mut addresses: Vec<String> = given.into_iter().filter(|address| !address.trim().is_empty()).collect();
+    if addresses.is_empty() {
+        addresses.push(LOCAL_NAME_SERVER.to_owned());
+    }
+    addresses
 }
 
 fn group_name(text: &str) -> Result<String, NameError> {

@@ -20,6 +20,8 @@ use crate::config::LogLevel;
 
 /// Lines that may wait for the target: a burst of a start or of a lost disk, about 1 MiB.
 const MAX_WAITING_LINES: usize = 4096;
+/// How long a new log file waits for lines that are stuck on their way to the old one: whoever waits also waits for signals.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
 /// A longer line is cut: one line must not be the memory of thousands.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
@@ -70,7 +72,8 @@ pub fn reopen() -> io::Result<bool> {
     let Some((log, file)) = PROCESS_LOG.get().and_then(|log| Some((log, log.file.as_deref()?))) else {
         return Ok(false);
     };
-    log.sender.send(Item::Target(open_file(file)?)).map_err(|_| io::Error::other("the log's thread is gone"))?;
+    let sent = log.sender.send_timeout(Item::Target(open_file(file)?), REOPEN_PATIENCE);
+    sent.map_err(|_| io::Error::other("the log's target is stuck"))?;
     Ok(true)
 }
 

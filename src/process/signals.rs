@@ -106,6 +106,16 @@ impl StartGuard {
     }
 }
 
+/// Whether a stop signal has come that nobody has taken with [`wait`] yet.
+pub fn is_stop_pending() -> bool {
+    // SAFETY: the set is writable for the call, and initialised by it before it is read.
+    unsafe {
+        let mut pending: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut pending) == 0
+            && [libc::SIGTERM, libc::SIGINT].iter().any(|signal| libc::sigismember(&pending, *signal) == 1)
+    }
+}
+
 static SECOND_SIGNAL_STATUS: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn leave(_signal: libc::c_int) {

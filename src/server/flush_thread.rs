@@ -312,8 +312,8 @@ impl FlushThread {
         {
             return false;
         }
-        if now >= schedule.next_segment {
-            self.prepare_segments(schedule, now);
+        if now >= schedule.next_segment && !self.prepare_segments(schedule, now) {
+            return false;
         }
         if self.zeroes_ahead
             && let Err(error) = self.segments.zero_ahead(PhysicalOffset(self.end))
@@ -461,17 +461,18 @@ impl FlushThread {
         }
     }
 
-    fn prepare_segments(&mut self, schedule: &mut Schedule, now: Instant) {
+    /// False after a final failure.
+    fn prepare_segments(&mut self, schedule: &mut Schedule, now: Instant) -> bool {
         let size = self.segments.options().size.bytes();
         loop {
             let current_end = self.end - self.end % size + size;
             if self.ready_end >= current_end + SEGMENTS_AHEAD * size {
-                return;
+                return true;
             }
             match self.segments.prepare_next(PhysicalOffset(self.end)) {
                 Ok(list) => {
                     schedule.troubles.segments.note(Ok::<_, SegmentError>(()));
-                    let Some(segment) = list.segments().last() else { return };
+                    let Some(segment) = list.segments().last() else { return true };
                     self.ready_end = segment.start().0 + size;
                     let news = SegmentNews::Ready(Arc::clone(segment));
                     self.writer.send_blocking(ShardMessage::Segment(news));
@@ -480,12 +481,9 @@ impl FlushThread {
                     schedule.troubles.segments.note(Err(error));
                     schedule.next_segment = now + SEGMENT_RETRY;
                     self.writer.send_blocking(ShardMessage::Segment(SegmentNews::DiskFull));
-                    return;
+                    return true;
                 }
-                Err(error) => {
-                    self.fail("prepare the next log segment", &error);
-                    return;
-                }
+                Err(error) => return self.fail("prepare the next log segment", &error),
             }
         }
     }
@@ -605,6 +603,8 @@ impl FlushThread {
         if is_synced {
             self.write_points(schedule);
         }
-        is_synced && !schedule.troubles.queues.lasts() && schedule.queue_synced == self.view.confirmed()
+        // Entries of a topic whose deletion is not on disk are in no file, and the next start must look for them.
+        let is_complete = !schedule.troubles.queues.lasts() && !self.queues.has_open_deletion();
+        is_synced && is_complete && schedule.queue_synced == self.view.confirmed()
     }
 }

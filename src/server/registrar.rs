@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use ringmq_protocol::codes::response;
@@ -21,6 +21,9 @@ const WAITING_DELIVERIES: usize = 16;
 /// Longest wait for the first registration with other name servers before the broker says that it is ready all the same. The one
 /// in the same process is waited for as long as a registration may take: it is there, but may wait for the disk.
 pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often that wait asks whether it is still of use.
+const OUTCOME_BEAT: Duration = Duration::from_millis(250);
 
 /// What a registrar is asked to deliver.
 pub struct Delivery {
@@ -109,18 +112,27 @@ fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>) {
 }
 
 /// Waits until `expected` name servers have answered or are given up, at most `patience` for all; for `own`, the name server of this
-/// process, at most as long as stands beside its address.
+/// process, at most as long as stands beside its address. Ends early when `is_over`, which is asked a few times a second.
 pub fn await_outcomes(
     outcomes: &Receiver<Outcome>,
     expected: usize,
     mut own: Option<(String, Duration)>,
     patience: Duration,
+    is_over: impl Fn() -> bool,
 ) {
     let started = Instant::now();
-    for _ in 0..expected {
+    let mut answered = 0;
+    while answered < expected && !is_over() {
         let patience = own.as_ref().map_or(patience, |(_, patience)| *patience);
-        let Ok(outcome) = outcomes.recv_timeout(patience.saturating_sub(started.elapsed())) else { return };
-        own = own.filter(|(address, _)| *address != outcome.address);
+        let rest = patience.saturating_sub(started.elapsed());
+        match outcomes.recv_timeout(rest.min(OUTCOME_BEAT)) {
+            Ok(outcome) => {
+                answered += 1;
+                own = own.filter(|(address, _)| *address != outcome.address);
+            }
+            Err(RecvTimeoutError::Timeout) if !rest.is_zero() => {}
+            Err(_) => return,
+        }
     }
 }
 
@@ -257,9 +269,11 @@ mod tests {
                 answered.store(true, Ordering::Relaxed);
                 report(Some(done.clone()), "own", false);
             });
-            await_outcomes(&outcomes, 3, Some(("own".to_owned(), Duration::from_secs(600))), Duration::ZERO);
+            await_outcomes(&outcomes, 3, Some(("own".to_owned(), Duration::from_secs(600))), Duration::ZERO, || false);
             assert!(answered.load(Ordering::Relaxed));
         });
-        await_outcomes(&outcomes, 2, None, Duration::ZERO);
+        await_outcomes(&outcomes, 2, None, Duration::ZERO, || false);
+        // Nor does it hold up a stop.
+        await_outcomes(&outcomes, 1, Some(("own".to_owned(), Duration::from_secs(600))), Duration::ZERO, || true);
     }
 }

@@ -414,6 +414,9 @@ impl RetentionThread {
         let mut outcome = Ok(());
         let mut looked = Instant::now();
         for queue in self.queues.queues() {
+            if self.is_over() {
+                break;
+            }
             if looked.elapsed() >= BEAT {
                 self.look_at_disks(settings);
                 looked = Instant::now();

@@ -22,6 +22,7 @@ use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 use super::connection::connection_slot;
+use super::event_loop::Lifecycle;
 use super::limits::{QUERY_ANSWER_BYTES, RECORD_BYTES_MAX};
 use super::messages::{Charge, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
@@ -330,6 +331,8 @@ pub struct StoreThread {
     pub index_timestamp_ms: Arc<AtomicU64>,
     /// Figures of jobs.
     pub shared: Arc<Shared>,
+    /// Whether the process stops.
+    pub lifecycle: Arc<Lifecycle>,
     /// Set after a failed sync of the index, and after a message that it could not take.
     pub pause: RefCell<Option<IndexPause>>,
     /// What of the index fails for a while.
@@ -405,6 +408,8 @@ impl StoreThread {
         loop {
             self.open_index();
             match self.jobs.recv_timeout(pause) {
+                // The shards that would take the answers are leaving.
+                Ok(_) if self.lifecycle.stopping.load(Ordering::Acquire) => continue,
                 Ok(job) => {
                     // A key that was just sent must be found: the index catches up first, unless it is far behind.
                     self.catch_up(&mut buffer, INDEX_JOB_BYTES);

@@ -156,6 +156,35 @@ fn looks_at_held_pulls_are_spread_over_turns() {
     assert_eq!(opaques(&world.answers(consumer)), (0..60).collect::<Vec<_>>());
 }
 
+/// Goal: wakes that take a turn's share of looks leave deadlines theirs. Method: a pull of another queue whose time is up while looks
+/// go on for many turns.
+#[test]
+fn deadlines_hold_beside_wakes() {
+    let mut world = large(4 << 20);
+    let (producer, consumer, other) = (world.connect(), world.connect(), world.connect());
+    for number in 0..60 {
+        let tags = format!("wanted || {number}");
+        world.request(consumer, &pull(number, "g", 0, 0, 60_000).with_ext("subscription", tags));
+    }
+    world.request(other, &pull(0, "g", 1, 0, 1_000));
+    world.turn();
+    assert_eq!(world.core.gauges().1, 61);
+    world.hold_writes = true;
+    for number in 0..2_000 {
+        world.request(producer, &send(number, 0, b"x", "TAGS\x01Other\x02"));
+    }
+    world.run();
+    world.hold_writes = false;
+    world.now_ms += 2_000;
+    let mut turns = 0;
+    while world.answers(other).is_empty() {
+        world.turn();
+        turns += 1;
+        assert!(turns <= 2, "the looks have taken its turn");
+    }
+    assert!(world.core.has_held_work(), "they go on");
+}
+
 /// Goal: one read looks at as many entries as RocketMQ does for what its clients can ask for, and at a bounded number whatever
 /// is asked for. Method: a queue of other tags, pulls with several `maxMsgNums`.
 #[test]
@@ -224,6 +253,13 @@ fn expiry_and_stop_are_spread_over_turns() {
         }
         seen.sort_unstable();
         assert_eq!(seen, (0..3_000).collect::<Vec<_>>());
+        if stops {
+            // Consumers ask again at once: that must not keep the shard.
+            world.request(consumer, &pull(3_000, "g", 0, 0, 60_000));
+            world.turn();
+            let answers = world.answers(consumer);
+            assert_eq!(answers.iter().map(|answer| answer.code).collect::<Vec<_>>(), [response::SYSTEM_BUSY]);
+        }
         assert!(world.core.is_quiet() && world.core.gauges().1 == 0);
     }
 }

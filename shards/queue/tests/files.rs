@@ -300,6 +300,22 @@ fn a_removal_is_durable_although_the_topic_stays() {
 }
 
 #[test]
+fn what_belongs_to_no_queue_stops_nobody() {
+    // Goal: a folder of somebody else's in a deleted queue's directory stays, the queue's files go, and other queues are written.
+    // Method: put one there, remove the topic, flush what another queue holds.
+    let (_, disk) = with_queue(15);
+    let foreign = Path::new(ROOT).join("t/0/foreign");
+    disk.create_directories(&foreign).unwrap();
+    let (store, pool) = reopen(&disk, FILE, FilesLeft::Whole);
+    assert_eq!(store.remove_topic("t"), 1);
+    fill(&queue(&store, "other", 0), &pool, 0, 20).unwrap();
+    let report = store.flush_dirty().unwrap();
+    assert_eq!((report.removed_queues, report.entries), (1, 20));
+    assert_eq!(names(&disk, "t/0"), ["foreign"]);
+    store.sync().unwrap();
+}
+
+#[test]
 fn a_removal_that_fails_is_tried_again() {
     // Goal: a queue whose files cannot be removed is tried again, and until then a successor of its name writes nothing
     // between the old entries. Method: fail the first removal of a file, then flush once more.

@@ -433,7 +433,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
         tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
     }
     let own = own_namesrv.map(|address| (address, register_timeout));
-    registrar::await_outcomes(&registered, expected, own, REGISTRATION_PATIENCE);
+    let is_over = || lifecycle.failed.load(Ordering::Acquire) || signals::is_stop_pending();
+    registrar::await_outcomes(&registered, expected, own, REGISTRATION_PATIENCE, is_over);
     announce(&config, roles);
     Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store: store_side })
 }
@@ -603,6 +604,7 @@ fn build_broker(
         indexed,
         index_timestamp_ms,
         shared: Arc::clone(shared),
+        lifecycle: Arc::clone(lifecycle),
         pause: RefCell::default(),
         troubles: RefCell::default(),
         probe: registry.probe("store"),

@@ -50,6 +50,8 @@ impl ControlThread {
             let (hand_over, commits) = channel();
             if shard.send_blocking(ShardMessage::HandOver(hand_over)) {
                 asked.push((index, commits));
+            } else {
+                tracing::warn!(shard = index, "a shard is gone with consumer offsets that its pulls carried");
             }
         }
         for (index, commits) in asked {

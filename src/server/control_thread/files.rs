@@ -148,6 +148,7 @@ impl ControlThread {
     /// Everything that is not on disk yet, for the last time. False if something is lost.
     pub(super) fn write_last(&mut self) -> bool {
         self.write_unwritten();
+        self.go_on_with_deletions();
         self.write_state(true);
         for (path, unwritten) in &self.unwritten {
             let (path, error) = (path.display(), &unwritten.error);

@@ -251,6 +251,8 @@ impl ControlThread {
     /// Unregisters and writes what is left; false if that failed. The name server may be this very thread, so requests are served
     /// meanwhile.
     fn stop(mut self) -> bool {
+        // Shards that wait no longer for this thread would take theirs along.
+        self.collect_commits(monotonic_ns());
         let (done, unregistered) = channel();
         let mut outstanding = 0;
         if let Some(broker) = &mut self.broker {
@@ -267,7 +269,9 @@ impl ControlThread {
             }
             outstanding -= unregistered.try_iter().count().min(outstanding);
         }
-        while let Ok(request) = self.requests.try_recv() {
+        while self.now().steady_ms < deadline_ms
+            && let Ok(request) = self.requests.try_recv()
+        {
             self.request(request);
         }
         self.collect_commits(monotonic_ns());
@@ -583,9 +587,14 @@ impl ControlThread {
             self.persist(&path, content.as_bytes());
             self.adopt_config();
         }
+        let retired = effects.iter().filter_map(|effect| match effect {
+            Effect::RetireQueues { topic } => Some(topic.clone()),
+            _ => None,
+        });
+        // All at once: each deletion asks the writer and writes the barriers.
+        self.retire_topics(retired.collect());
         for effect in &effects {
             match effect {
-                Effect::RetireQueues { topic } => self.retire_topics(vec![topic.clone()]),
                 Effect::RetireUnknownTopics => self.retire_unknown_topics(),
                 Effect::RemoveExpired => self.shared.retention.ask(),
                 Effect::CleanQueues => self.shared.retention.ask_for_queues(),

@@ -25,6 +25,11 @@ impl ShardCore {
             self.refuse(id, header, &Refusal::new(response::SYSTEM_ERROR, "the broker is starting"));
             return Progress::Done;
         };
+        if self.stopping {
+            // Consumers whose held pulls were answered ask again at once: served, they would keep the shard from leaving.
+            self.refuse(id, header, &Refusal::new(response::SYSTEM_BUSY, "the broker is stopping"));
+            return Progress::Done;
+        }
         let waits = self.waits_for_memory(id);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.waits_for_memory = waits;
@@ -80,7 +85,7 @@ impl ShardCore {
             // Nobody waits for messages, but what it carried counts.
             return Progress::Done;
         }
-        let may_hold = request.sys_flag & ringmq_protocol::flags::pull::SUSPEND != 0 && !self.stopping;
+        let may_hold = request.sys_flag & ringmq_protocol::flags::pull::SUSPEND != 0;
         let hold_ms = if serving.long_polling {
             u64::try_from(request.suspend_timeout_ms).unwrap_or(0)
         } else {
@@ -313,8 +318,10 @@ impl ShardCore {
     /// What is more than a turn's work is left for the next one; see [`ShardCore::has_held_work`].
     pub fn go_on_with_pulls(&mut self) {
         self.within_budget(|shard| {
-            shard.expire_pulls(limits::HELD_ENTRIES_PER_TURN / 4);
-            shard.resume_pulls(limits::HELD_ENTRIES_PER_TURN / 2);
+            // Wakes of this turn have had their share already, and must not take that of the others.
+            let begun = shard.turn_entries;
+            shard.expire_pulls(begun + limits::HELD_ENTRIES_PER_TURN / 4);
+            shard.resume_pulls(begun + limits::HELD_ENTRIES_PER_TURN / 2);
             shard.look_at_woken();
         });
     }

@@ -47,6 +47,8 @@ impl EventLoop {
         let is_listed = connection.paused || connection.starves;
         if over || starves {
             if is_listed {
+                // Listed for memory alone, it is looked at again when its answers were taken.
+                connection.is_parked |= over;
                 return Ok(());
             }
             (connection.paused, connection.starves) = (over, !over);
