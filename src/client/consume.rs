@@ -123,7 +123,7 @@ impl<'a> Consumer<'a> {
         sender: Sender<Event>,
         events: Receiver<Event>,
     ) -> Result<Consumer<'a>, Failure> {
-        let client = Client::connect(&options.namesrv)?;
+        let client = Client::connect(&options.name_servers.addresses())?;
         let mut consumer = Consumer {
             options,
             client,
