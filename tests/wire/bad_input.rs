@@ -244,16 +244,7 @@ fn a_peer_that_does_not_read_holds_up_nobody() {
     let before = broker.resident_bytes();
     let mut deaf = raw(&broker.address());
     deaf.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-    let wanted = requests::PullRequest {
-        group: "wire",
-        topic: "unread",
-        queue_id: 0,
-        offset: 0,
-        max_messages: 32,
-        hold_ms: 0,
-        subscription: "*",
-        commit_offset: None,
-    };
+    let wanted = requests::PullRequest::new("wire", "unread", 0, 0);
     client.pull_with(&queue.address, &wanted).expect("an answer");
     let pulls: Vec<u8> = (0..100_000).flat_map(|_| requests::pull(&wanted).encode()).collect();
     assert!(deaf.write_all(&pulls).is_err(), "25 GB of answers are not taken without a reader");

@@ -174,16 +174,8 @@ fn consume(address: &str, from: &BTreeMap<i32, i64>) -> Seen {
     let mut next = from.clone();
     let mut under_way = HashMap::new();
     let ask = |connection: &mut Connection, queue_id: i32, offset: i64| {
-        until_gone(connection.submit(requests::pull(&PullRequest {
-            group: "crash",
-            topic: TOPIC,
-            queue_id,
-            offset,
-            max_messages: 32,
-            hold_ms: 30_000,
-            subscription: "*",
-            commit_offset: None,
-        })))
+        let wanted = PullRequest { hold_ms: 30_000, ..PullRequest::new("crash", TOPIC, queue_id, offset) };
+        until_gone(connection.submit(requests::pull(&wanted)))
     };
     for (queue_id, offset) in from {
         let Some(ticket) = ask(&mut connection, *queue_id, *offset) else { return seen };
