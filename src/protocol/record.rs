@@ -65,6 +65,28 @@ pub struct RecordFields<'a> {
     pub properties: &'a [u8],
 }
 
+impl<'a> RecordFields<'a> {
+    /// A plain message, where nothing depends on who sent it and when: no flags, never consumed, no part of a transaction, born
+    /// 1 ms after 1970 began at the broker's own host, which is 127.0.0.1 with RocketMQ's port.
+    pub fn plain(topic: &'a str, queue_id: u32, body: &'a [u8], properties: &'a [u8]) -> RecordFields<'a> {
+        let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 10911));
+        RecordFields {
+            topic,
+            queue_id,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 1,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            body_crc: None,
+            properties,
+        }
+    }
+}
+
 /// CRC-32 (IEEE) of a body with the sign bit cleared, as records carry it.
 pub fn body_crc(body: &[u8]) -> u32 {
     crc32fast::hash(body) & 0x7FFF_FFFF

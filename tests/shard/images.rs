@@ -117,20 +117,9 @@ fn base(seed: u64, was_clean: bool, is_ours: bool) -> Base {
             random.fill(&mut body);
             let key = random.below(1 << 40);
             let properties = format!("KEYS\u{1}k{key:x} common\u{2}UNIQ_KEY\u{1}U{at:032X}\u{2}TAGS\u{1}t\u{2}");
-            let address = "127.0.0.1:10911".parse().expect("an address");
             let fields = RecordFields {
-                topic,
-                queue_id: queue,
-                flag: 0,
-                sys_flag: 0,
                 born_timestamp: time_ms,
-                born_host: address,
-                store_host: address,
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: &body,
-                body_crc: None,
-                properties: properties.as_bytes(),
+                ..RecordFields::plain(topic, queue, &body, properties.as_bytes())
             };
             let length = record_length(&fields) as u64;
             if at + length + 8 > end {
