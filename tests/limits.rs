@@ -14,7 +14,7 @@ use ringmq::client::{Message, PullStatus};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
-use ringmq_protocol::record::{CrcCheck, RecordView};
+use ringmq_protocol::record::{CrcCheck, Records};
 
 /// The metrics page of a broker that listens there.
 fn page(address: &str) -> String {
@@ -269,13 +269,8 @@ fn a_query_by_key_gives_no_more_than_a_client_takes() {
         .with_ext("beginTimestamp", 0)
         .with_ext("endTimestamp", i64::MAX);
     let answer = broker.connection().call_ok(question).expect("an answer");
-    let mut rest = answer.body.as_deref().expect("a body");
-    let mut records = 0;
-    while !rest.is_empty() {
-        rest = &rest[RecordView::parse(rest, CrcCheck::Verify).expect("a whole record").total_size()..];
-        records += 1;
-    }
-    assert_eq!(records, 3);
+    let records = Records::new(answer.body.as_deref().expect("a body"), CrcCheck::Verify);
+    assert_eq!(records.collect::<Result<Vec<_>, _>>().expect("whole records").len(), 3);
     broker.assert_quiet(&[]);
 }
 

@@ -93,7 +93,7 @@ impl Selection {
     fn takes(&self, message: &RecordView<'_>) -> bool {
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         let by_tag = self.tags.is_empty() || self.tags.contains(&text(message.tags()));
-        by_tag && self.key.as_ref().is_none_or(|key| text(message.keys()).split(' ').any(|one| one == key))
+        by_tag && self.key.as_ref().is_none_or(|key| message.key_words().any(|word| word == key.as_bytes()))
     }
 }
 

@@ -273,6 +273,11 @@ pub fn index_keys(input: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
     (unique_key, keys)
 }
 
+/// The words of a `KEYS` value. Source: `MessageConst.KEY_SEPARATOR`; IndexService passes over empty words.
+pub fn key_words(keys: &[u8]) -> impl Iterator<Item = &[u8]> {
+    keys.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+}
+
 /// Finds what the broker looks at, in one pass.
 pub fn scan_properties(input: &[u8]) -> PropertySummary {
     let mut summary = PropertySummary::default();

@@ -22,7 +22,7 @@ use ringmq::server::store_thread::StoreAccess;
 use ringmq_protocol::command::{Command, SerializeType};
 use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::record::{
-    CrcCheck, RecordFields, RecordView, bind_record, encode_record, record_length, write_blank,
+    CrcCheck, RecordFields, RecordView, Records, bind_record, encode_record, record_length, write_blank,
 };
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, write_file};
@@ -268,12 +268,10 @@ fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Serve
                 panic!("{context}: no frame")
             };
             let answer = Command::decode(frame).expect("an answer");
-            let mut body = answer.body.as_deref().unwrap_or_default();
-            while answer.code == 0 && !body.is_empty() {
-                let record = RecordView::parse(body, CrcCheck::Verify)
-                    .unwrap_or_else(|error| panic!("{context}: a consumer gets {error}"));
+            let body = answer.body.as_deref().filter(|_| answer.code == 0).unwrap_or_default();
+            for record in Records::new(body, CrcCheck::Verify) {
+                let record = record.unwrap_or_else(|error| panic!("{context}: a consumer gets {error}"));
                 compare(&record, queue.topic(), queue.queue_id().0, base, &mut served, context);
-                body = &body[record.total_size()..];
             }
             let next = answer.ext("nextBeginOffset").and_then(|next| next.parse::<u64>().ok());
             match next.filter(|next| answer.code != 1 && *next > offset) {
