@@ -281,12 +281,18 @@ impl Broker {
         self.child.id()
     }
 
-    /// A figure of a broker that shows them at [`Store::metrics_address`]; all threads' cells added up.
-    pub fn metric(&self, store: &Store, name: &str) -> u64 {
+    /// The figures of a broker that shows them at [`Store::metrics_address`].
+    pub fn metrics_page(&self, store: &Store) -> String {
         let mut stream = TcpStream::connect(store.metrics_address()).expect("the metrics port listens");
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("written");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("a page");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("a page");
+        text.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+
+    /// One of these figures; all threads' cells added up.
+    pub fn metric(&self, store: &Store, name: &str) -> u64 {
+        let page = self.metrics_page(store);
         let of_line = |line: &str| -> Option<u64> {
             let rest = line.strip_prefix(name)?;
             if !rest.starts_with([' ', '{']) {
