@@ -205,6 +205,19 @@ fn wait_for_ready(child: &mut Child) -> bool {
     }
 }
 
+/// What the broker sends until it closes the connection.
+pub fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        // Closed with our bytes still unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the connection stays open: {error}"),
+    }
+    answer
+}
+
 /// A port whose neighbours are free as well.
 pub fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
