@@ -424,7 +424,7 @@ mod tests {
     }
 
     /// Goal: what brokers let through too much is left out here. Method: tags with the same hash, several tags, one of
-    /// several keys, part of a key.
+    /// several keys, part of a key, an empty key.
     #[test]
     fn selections() {
         let (aa, bb) = (b"TAGS\x01Aa\x02", b"TAGS\x01BB\x02");
@@ -440,5 +440,7 @@ mod tests {
         assert!(!takes(&Selection::new(Some("Aa"), None), b""));
         let keyed = Selection::new(None, Some("k2"));
         assert!(takes(&keyed, b"KEYS\x01k1 k2\x02") && !takes(&keyed, b"KEYS\x01k22\x02") && !takes(&keyed, b""));
+        let nothing = Selection::new(None, Some(""));
+        assert!(!takes(&nothing, b"") && !takes(&nothing, b"KEYS\x01k1  k2\x02"));
     }
 }

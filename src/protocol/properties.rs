@@ -419,6 +419,14 @@ mod tests {
         assert_eq!(summary.wait, None);
     }
 
+    /// Goal: keys are split as RocketMQ's index splits them. Method: spaces at all places.
+    #[test]
+    fn keys_are_words() {
+        for (keys, words) in [("", &[][..]), (" ", &[]), ("k", &["k"]), (" a  b ", &["a", "b"]), ("a\tb", &["a\tb"])] {
+            assert!(key_words(keys.as_bytes()).eq(words.iter().map(|word| word.as_bytes())), "{keys:?}");
+        }
+    }
+
     /// Goal: the stored string is normal and the summary points into it. Method: removal, replacement, duplicates and
     /// invalid pieces, behind bytes that were already in the buffer.
     #[test]
