@@ -13,6 +13,7 @@ mod pull;
 mod queries;
 mod random;
 mod refusals;
+mod registration;
 mod restart;
 mod retention;
 mod scale;
