@@ -111,10 +111,13 @@ pub struct Connection {
     socket: Option<OwnedFd>,
     /// Which port it came through.
     pub listener: Listener,
-    /// Address of the peer, IPv4 where it can be.
+    /// Address of the socket's peer, IPv4 where it can be. Records carry it, also when a proxy says for whom it speaks
+    /// (`SendMessageProcessor` takes the channel's).
     pub peer: SocketAddr,
     /// Bytes that do not make a whole frame yet, or that wait for room in the log.
     pub input: Input,
+    /// No header of a proxy may come any more.
+    pub has_begun: bool,
     /// Bytes that `input` must reach before it is worth looking at again.
     pub wanted_input: usize,
     /// What has to be sent.
@@ -169,6 +172,7 @@ impl Connection {
             listener,
             peer,
             input: Input::default(),
+            has_begun: false,
             wanted_input: 0,
             outbox: Outbox::default(),
             unanswered_bytes: 0,

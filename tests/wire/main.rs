@@ -9,6 +9,7 @@ mod cold;
 mod consumers;
 mod order;
 mod preflight;
+mod proxies;
 mod pull;
 mod queries;
 mod random;
