@@ -140,7 +140,7 @@ pub struct Connection {
     pub is_dirty: bool,
     /// Listed among the connections whose input waits for the log.
     pub is_blocked: bool,
-    /// Its input is looked at again when answers were taken.
+    /// Its input is looked at again when answers were taken, or the long one has come.
     pub is_parked: bool,
     /// Listed among those that may not have to be kept from being read any longer.
     pub is_relieved: bool,
