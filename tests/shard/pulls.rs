@@ -119,9 +119,9 @@ fn pulls_with_one_filter_share_a_look() {
     assert_eq!(opaques(&world.answers(consumer)), (0..500).collect::<Vec<_>>());
 }
 
-/// Goal: a consumer whose held pull has passed over messages learns within five seconds of the first how far to go on, with nothing else
-/// to be told, and a pull that has seen none waits as long as it wanted to. Method: a pull that filters and one of another queue, both for a
-/// minute; two messages with another tag, the second later; the clock stands before and at the time.
+/// Goal: a consumer whose held pull has passed over messages learns within five seconds of the first how far to go on, and a pull
+/// that has seen none waits as long as it wanted to. Method: a pull that filters and one of another queue, both for a minute; two
+/// messages with another tag, the second later; the clock stands before and at the time.
 #[test]
 fn filtered_messages_advance_a_consumer_that_waits() {
     let mut world = large(4 << 20);
