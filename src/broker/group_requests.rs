@@ -65,7 +65,11 @@ pub(crate) fn one(control: &mut Control, request: &mut Request<'_>) -> Handled {
 impl Control {
     fn update_groups(&mut self, list: Vec<SubscriptionGroupConfig>, request: &mut Request<'_>) -> Result<(), Refusal> {
         for config in &list {
-            names::check_group(&config.group_name)?;
+            // RocketMQ takes any name here. The name becomes that of folders, so a new one must be one that can; but a group that is
+            // there, from a store of RocketMQ, can be changed whatever its name is.
+            if !self.groups.contains(&config.group_name) {
+                names::check_group(&config.group_name)?;
+            }
             // No attribute of groups is defined, so that any change of one is refused.
             if let Some(signed) = config.attributes.keys().next() {
                 let key: String = signed.chars().skip(1).collect();

@@ -21,7 +21,9 @@ impl Config {
 
     /// The name server's configuration (code 319), in the same form.
     pub fn namesrv_config_text(&self, processors: u64, home: &str) -> String {
-        let mut values = self.public_values(|origin| origin == Origin::Namesrv, processors, home);
+        let mut values = self.public_values(|origin| origin == Origin::Netty, processors, home);
+        values.retain(|name, _| is_of_servers(name));
+        values.append(&mut self.public_values(|origin| origin == Origin::Namesrv, processors, home));
         values.insert("listenPort", self.settings.text("namesrv_port").to_string());
         lines(values)
     }
@@ -84,6 +86,19 @@ impl Config {
         }
         text
     }
+}
+
+/// Whether a key of [`Origin::Netty`] is one of `NettyServerConfig`: the name server has no other.
+fn is_of_servers(name: &str) -> bool {
+    const OTHERS: [&str; 6] = [
+        "bindAddress",
+        "enableShutdownGracefully",
+        "shutdownWaitTimeSeconds",
+        "useEpollNativeSelector",
+        "writeBufferHighWaterMark",
+        "writeBufferLowWaterMark",
+    ];
+    name.starts_with("server") || OTHERS.contains(&name)
 }
 
 fn lines(values: BTreeMap<&'static str, String>) -> String {
@@ -258,6 +273,7 @@ mod tests {
             namesrv.contains("listenPort=9876\n")
                 && namesrv.contains("kvConfigPath=./ringmq-data/namesrv/kvConfig.json\n")
         );
+        assert!(namesrv.contains("bindAddress=127.0.0.1\n") && namesrv.contains("defaultThreadPoolNums=16\n"));
         assert!(!namesrv.contains("brokerName"));
     }
 

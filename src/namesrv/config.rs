@@ -1,5 +1,7 @@
 //! Settings of the name server, under the keys of `namesrv.conf`. Source: NamesrvConfig.
 
+use std::collections::BTreeMap;
+
 /// Keys that cannot be changed by request 318, beside whatever `configBlackList` adds.
 const FIXED_BLACK_LIST: [&str; 4] = ["configBlackList", "configStorePath", "kvConfigPath", "rocketmqHome"];
 
@@ -43,11 +45,11 @@ macro_rules! namesrv_config {
                 }
             }
 
-            /// All settings as `key=value` lines, in key order.
-            pub fn to_properties(&self) -> String {
-                let mut lines = [$(format!("{}={}\n", $key, self.$field)),+];
-                lines.sort();
-                lines.concat()
+            /// All settings as `key=value` lines, in key order, and what `others` has beside them.
+            pub fn to_properties(&self, others: &BTreeMap<String, String>) -> String {
+                let mut values = others.clone();
+                $(values.insert($key.to_owned(), self.$field.to_string());)+
+                values.iter().fold(String::new(), |text, (key, value)| text + key + "=" + value + "\n")
             }
         }
     };

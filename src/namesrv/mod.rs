@@ -106,6 +106,8 @@ type Answer = Result<Command, Refusal>;
 #[derive(Debug)]
 pub struct NameServer {
     config: NamesrvConfig,
+    /// What 319 shows beside it: settings of the process, and those that mean nothing here.
+    shown: BTreeMap<String, String>,
     /// What requests have changed of it, by key, in this life and before.
     kept: BTreeMap<String, String>,
     kv: KvConfig,
@@ -119,11 +121,21 @@ impl NameServer {
     pub fn new(config: NamesrvConfig) -> Self {
         NameServer {
             config,
+            shown: BTreeMap::new(),
             kept: BTreeMap::new(),
             kv: KvConfig::default(),
             table: RouteTable::default(),
             started_ms: None,
             last_scan_ms: None,
+        }
+    }
+
+    /// Takes over the whole configuration of the process, as `key=value` pairs: what is not a setting of this server is shown, too.
+    pub fn configure(&mut self, pairs: impl IntoIterator<Item = (String, String)>) {
+        for (key, value) in pairs {
+            if !self.config.set(&key, &value) {
+                self.shown.insert(key, value);
+            }
         }
     }
 
@@ -198,7 +210,7 @@ impl NameServer {
             codes::GET_HAS_UNIT_SUB_TOPIC_LIST => self.unit_topics(UnitKind::UnitSubscription),
             codes::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST => self.unit_topics(UnitKind::UnitSubscriptionOnly),
             codes::UPDATE_NAMESRV_CONFIG => self.update_config(request, effects),
-            codes::GET_NAMESRV_CONFIG => Ok(success().with_body(self.config.to_properties().into_bytes())),
+            codes::GET_NAMESRV_CONFIG => Ok(success().with_body(self.config.to_properties(&self.shown).into_bytes())),
             codes::QUERY_DATA_VERSION => self.query_data_version(request, now_ms),
             codes::GET_BROKER_MEMBER_GROUP => self.member_group(request),
             codes::BROKER_HEARTBEAT => self.heartbeat(request, now_ms),

@@ -10,6 +10,7 @@ use crate::header::HeaderDecoder;
 use crate::properties::{
     PROPERTY_SEPARATOR, find_property, names, properties as pairs, rewrite_properties, scan_properties,
 };
+use crate::proxy::{MAX_BINARY_BYTES, Start, may_begin_with, read_start};
 use crate::pull::PullHeader;
 use crate::record::{CrcCheck, RecordError, RecordFields, RecordView, bind_record, encode_record, record_length};
 use crate::send::SendHeader;
@@ -18,7 +19,7 @@ use crate::send::SendHeader;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("frame", frame),
     ("header", header),
     ("record", record),
@@ -26,6 +27,7 @@ pub const TARGETS: [Target; 7] = [
     ("batch", batch),
     ("json", crate::json::fuzz::parse_and_write),
     ("register_body", crate::bodies::fuzz_register_body),
+    ("proxy", proxy),
 ];
 
 /// Frames are cut inside the buffer and never from a part of their bytes; what decodes also encodes, and stays equal.
@@ -53,6 +55,34 @@ fn decode_again(command: &Command) -> Command {
             Command::decode(frame).expect("what was encoded decodes")
         }
         other => panic!("an encoded command is one frame, not {other:?}"),
+    }
+}
+
+/// A header of a proxy is bounded, known from its own bytes alone, and never seen where a frame may begin; what its beginning says of
+/// its length is true.
+pub fn proxy(data: &[u8]) {
+    let start = read_start(data);
+    if let Some(first) = data.first().filter(|first| !may_begin_with(**first)) {
+        assert_eq!(start, Ok(Start::Frames), "begins with {first}");
+    }
+    match start {
+        Ok(Start::Header { length, source }) => {
+            assert!(length <= data.len() && length <= MAX_BINARY_BYTES);
+            assert!(source.is_none_or(|source| source.port() > 0));
+            assert_eq!(read_start(&data[..length]), start);
+            for end in [0, 1, 6, 12, 15, 16, length / 2, length - 1] {
+                let beginning = read_start(&data[..end.min(length - 1)]);
+                let Ok(Start::NeedMore { total }) = beginning else { panic!("{beginning:?}") };
+                assert!(total.is_none_or(|total| total == length));
+            }
+        }
+        Ok(Start::NeedMore { total }) => {
+            assert!(
+                data.len() < total.unwrap_or(MAX_BINARY_BYTES) && total.is_none_or(|total| total <= MAX_BINARY_BYTES)
+            );
+        }
+        // More bytes change nothing.
+        Ok(Start::Frames) | Err(_) => assert_eq!(read_start(&[data, b"\r\nmore"].concat()), start),
     }
 }
 

@@ -16,6 +16,7 @@ mod lenient;
 pub mod message_id;
 pub mod prefetch;
 pub mod properties;
+pub mod proxy;
 pub mod pull;
 pub mod record;
 pub mod response;

@@ -111,10 +111,13 @@ pub struct Connection {
     socket: Option<OwnedFd>,
     /// Which port it came through.
     pub listener: Listener,
-    /// Address of the peer, IPv4 where it can be.
+    /// Address of the socket's peer, IPv4 where it can be. Records carry it, also when a proxy says for whom it speaks
+    /// (`SendMessageProcessor` takes the channel's).
     pub peer: SocketAddr,
     /// Bytes that do not make a whole frame yet, or that wait for room in the log.
     pub input: Input,
+    /// No header of a proxy may come any more.
+    pub has_begun: bool,
     /// Bytes that `input` must reach before it is worth looking at again.
     pub wanted_input: usize,
     /// What has to be sent.
@@ -137,7 +140,7 @@ pub struct Connection {
     pub is_dirty: bool,
     /// Listed among the connections whose input waits for the log.
     pub is_blocked: bool,
-    /// Its input is looked at again when answers were taken.
+    /// Its input is looked at again when answers were taken, or the long one has come.
     pub is_parked: bool,
     /// Listed among those that may not have to be kept from being read any longer.
     pub is_relieved: bool,
@@ -169,6 +172,7 @@ impl Connection {
             listener,
             peer,
             input: Input::default(),
+            has_begun: false,
             wanted_input: 0,
             outbox: Outbox::default(),
             unanswered_bytes: 0,

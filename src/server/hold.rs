@@ -47,7 +47,7 @@ pub struct PullJob {
     pub topic_sys_flag: i32,
     /// `groupSysFlag` of the answer.
     pub group_sys_flag: i32,
-    /// When it is answered whatever has come.
+    /// When it is answered whatever has come; see [`HeldPulls::hasten`].
     pub deadline_ms: u64,
     /// Clock of the turn that took the request; `None` once it has waited for messages.
     pub received_ns: Option<u64>,
@@ -85,8 +85,8 @@ struct HeldPull {
     is_stalled: bool,
 }
 
-/// What a held pull counts in the budget of memory: its entry, its deadline, and what the table's reserves add.
-pub const HELD_PULL_BYTES: usize = size_of::<HeldPull>() + size_of::<Reverse<(u64, u32, u32)>>() + 64;
+/// What a held pull counts in the budget of memory: its entry, its deadlines, and what the table's reserves add.
+pub const HELD_PULL_BYTES: usize = size_of::<HeldPull>() + 2 * size_of::<Reverse<(u64, u32, u32)>>() + 64;
 
 /// What a held pull may do after topics, groups or subscriptions have changed.
 pub enum Standing {
@@ -267,14 +267,28 @@ impl HeldPulls {
         owner.count += 1;
         owner.request_bytes += request_bytes;
         append(&mut self.pulls, &mut owner.all, id.slot, Chain::Connection);
+        self.push_deadline(id, deadline_ms);
+        Ok(id)
+    }
+
+    fn push_deadline(&mut self, id: SlotId, deadline_ms: u64) {
         self.deadlines.push(Reverse((deadline_ms, id.slot, id.generation)));
         if self.deadlines.len() > STALE_FACTOR * self.pulls.len() + STALE_SLACK {
             let pulls = &self.pulls;
-            self.deadlines.retain(|Reverse((_, slot, generation))| {
-                pulls.get(SlotId { slot: *slot, generation: *generation }).is_some()
+            self.deadlines.retain(|Reverse((deadline_ms, slot, generation))| {
+                let held = pulls.get(SlotId { slot: *slot, generation: *generation });
+                held.is_some_and(|held| held.job.deadline_ms == *deadline_ms)
             });
         }
-        Ok(id)
+    }
+
+    /// A held pull is answered at this time at the latest, whatever has come.
+    pub fn hasten(&mut self, id: SlotId, deadline_ms: u64) {
+        let Some(held) = self.pulls.get_mut(id) else { return };
+        if deadline_ms < held.job.deadline_ms {
+            held.job.deadline_ms = deadline_ms;
+            self.push_deadline(id, deadline_ms);
+        }
     }
 
     /// Takes one pull out of the table.

@@ -165,3 +165,7 @@ pub const INPUT_BYTES_PER_TURN: usize = 256 << 10;
 
 /// Connections that are closed for what they sent are logged at most this often; all are counted.
 pub const MALFORMED_LINE_MS: u64 = 1_000;
+
+/// Longest time that a held pull keeps its consumer from what its filter has rejected. Source: PullRequestHoldService.run, which
+/// executes such pulls again at each of its rounds.
+pub const FILTERED_PULL_MS: u64 = 5_000;

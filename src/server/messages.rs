@@ -149,7 +149,7 @@ pub enum ControlRequest {
         /// Bytes that the connection was charged for it.
         answers: usize,
     },
-    /// A connection was accepted.
+    /// A connection was accepted, or its proxy has told who its peer is: the last word counts.
     Opened {
         /// Its number.
         connection: u64,

@@ -8,6 +8,7 @@ pub mod control_thread;
 pub mod core;
 pub mod event_loop;
 pub mod flush_thread;
+pub mod held_answers;
 pub mod hold;
 pub mod limits;
 pub mod log_shell;

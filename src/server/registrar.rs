@@ -5,12 +5,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+
+use super::held_answers::HeldAnswer;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,6 +35,8 @@ pub struct Delivery {
     pub command: Command,
     /// Told once it was answered or given up.
     pub done: Option<Sender<Outcome>>,
+    /// An answer that waits for that; kept until then.
+    pub held: Option<Arc<HeldAnswer>>,
 }
 
 /// How a delivery ended.
@@ -46,6 +52,7 @@ pub struct Outcome {
 pub struct Registrar {
     address: String,
     sender: SyncSender<Delivery>,
+    is_available: Arc<AtomicBool>,
 }
 
 impl Registrar {
@@ -54,8 +61,17 @@ impl Registrar {
         let (sender, receiver) = sync_channel(WAITING_DELIVERIES);
         // Not joined: it may be waiting for an answer when the process ends, and owns nothing that must be put in order.
         let target = address.clone();
-        std::thread::Builder::new().name("registrar".to_owned()).spawn(move || run(&target, timeout, &receiver))?;
-        Ok(Self { address, sender })
+        let is_available = Arc::new(AtomicBool::new(true));
+        let available = Arc::clone(&is_available);
+        let work = move || run(&target, timeout, &receiver, &available);
+        std::thread::Builder::new().name("registrar".to_owned()).spawn(work)?;
+        Ok(Self { address, sender, is_available })
+    }
+
+    /// Whether the name server has answered last time, or was not asked yet: others are not worth waiting for
+    /// (`NettyRemotingClient.getAvailableNameSrvList`).
+    pub fn is_available(&self) -> bool {
+        self.is_available.load(Ordering::Relaxed)
     }
 
     /// The name server's `host:port`, as it was configured.
@@ -77,9 +93,8 @@ impl Registrar {
     }
 }
 
-fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>) {
+fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>, is_available: &AtomicBool) {
     let mut connection: Option<TcpStream> = None;
-    let mut was_reachable = true;
     let mut opaque = 0;
     while let Ok(mut delivery) = receiver.recv() {
         opaque += 1;
@@ -98,15 +113,14 @@ fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>) {
             }
             Err(error) => {
                 connection = None;
-                if was_reachable {
+                if is_available.swap(false, Ordering::Relaxed) {
                     tracing::warn!(address, %error, "a name server cannot be reached; the broker keeps trying");
                 }
-                was_reachable = false;
                 report(delivery.done, address, false);
                 continue;
             }
         };
-        was_reachable = true;
+        is_available.store(true, Ordering::Relaxed);
         report(delivery.done, address, is_accepted);
     }
 }
@@ -237,7 +251,6 @@ fn exchange(
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::channel;
 
     use super::*;
@@ -251,7 +264,7 @@ mod tests {
         let registrar = Registrar::start(address, Duration::from_secs(600)).expect("started");
         let (done, outcomes) = channel();
         for _ in 0..WAITING_DELIVERIES + 3 {
-            registrar.deliver(Delivery { command: Command::request(103), done: Some(done.clone()) });
+            registrar.deliver(Delivery { command: Command::request(103), done: Some(done.clone()), held: None });
         }
         let given_up: Vec<Outcome> = outcomes.try_iter().collect();
         let any_accepted = given_up.iter().any(|outcome| outcome.is_accepted);

@@ -215,6 +215,7 @@ fn long_answers_are_asked_for_one_at_a_time() {
     let first = asked(&mut world);
     assert_eq!(opaques(&first), [1, 2, 9], "the second long one waits, and what is behind it");
     assert!(world.core.is_over_limit(greedy) && !world.core.is_over_limit(other));
+    assert!(!world.core.has_blocked(), "nobody looks again and again");
     world.core.deliver(greedy, Command::response(0, 2).encode(), first[1].1, |_, _, _| ());
     assert!(world.turn().is_empty());
     assert_eq!(opaques(&asked(&mut world)), [0; 0], "a short answer changes nothing");

@@ -119,6 +119,36 @@ fn pulls_with_one_filter_share_a_look() {
     assert_eq!(opaques(&world.answers(consumer)), (0..500).collect::<Vec<_>>());
 }
 
+/// Goal: a consumer whose held pull has passed over messages learns within five seconds of the first how far to go on, and a pull
+/// that has seen none waits as long as it wanted to. Method: a pull that filters and one of another queue, both for a minute; two
+/// messages with another tag, the second later; the clock stands before and at the time.
+#[test]
+fn filtered_messages_advance_a_consumer_that_waits() {
+    let mut world = large(4 << 20);
+    let (producer, consumer, other) = (world.connect(), world.connect(), world.connect());
+    world.request(consumer, &pull(1, "tagged", 0, 0, 60_000));
+    world.request(other, &pull(2, "tagged", 1, 0, 60_000));
+    world.run();
+    world.request(producer, &send(3, 0, b"x", "TAGS\x01Other\x02"));
+    world.run();
+    let first_ms = world.now_ms;
+    world.now_ms += limits::FILTERED_PULL_MS / 2;
+    world.request(producer, &send(4, 0, b"x", "TAGS\x01Other\x02"));
+    world.run();
+    world.now_ms = first_ms + limits::FILTERED_PULL_MS - 100;
+    world.run();
+    assert!(world.answers(consumer).is_empty() && world.core.gauges().1 == 2);
+    world.now_ms = first_ms + limits::FILTERED_PULL_MS;
+    world.run();
+    let answers = world.answers(consumer);
+    let seen = (answers.len(), answers[0].code, answers[0].ext("nextBeginOffset"), answers[0].body.is_none());
+    assert_eq!(seen, (1, response::PULL_RETRY_IMMEDIATELY, Some("2"), true));
+    assert!(world.answers(other).is_empty() && world.core.gauges().1 == 1);
+    world.now_ms = first_ms + 61_000;
+    world.run();
+    assert_eq!(world.answers(other)[0].code, response::PULL_NOT_FOUND);
+}
+
 /// Goal: looking at held pulls ends with a turn's share of entries, and goes on in the next turn until all have been looked at.
 /// Method: pulls with filters of their own, so that none shares a look, and messages that none of them wants; then one for all.
 #[test]

@@ -192,6 +192,24 @@ fn paging() {
     assert!(text(&answer).contains(r#""CHECKPOINT_TOPIC","DefaultCluster""#));
 }
 
+/// Goal: a group of a RocketMQ store can be changed although its name could not be made here, and no such group is made. Method: a
+/// table with two such names; 200 for one of them and for another.
+#[test]
+fn groups_of_a_store_keep_their_names() {
+    let mut control = control();
+    let long = "g".repeat(255);
+    let table =
+        format!(r#"{{"subscriptionGroupTable":{{"a b":{{"groupName":"a b"}},"{long}":{{"groupName":"{long}"}}}}}}"#);
+    control.load_state([(crate::broker::state::GROUPS_FILE, table.as_bytes())]).unwrap();
+    let update = code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
+    for name in ["a b", &long] {
+        let body = format!(r#"{{"groupName":"{name}","retryMaxTimes":3}}"#);
+        assert_eq!(ask_body(&mut control, update, &body).code, 0);
+        assert_eq!(control.groups.get(name).unwrap().retry_max_times, 3);
+    }
+    assert_eq!(ask_body(&mut control, update, r#"{"groupName":"a c"}"#).code, 29);
+}
+
 /// Goal: groups are made, changed, shown and deleted. Method: 200, 225, 352, 207 with good and bad input.
 #[test]
 fn groups() {

@@ -151,9 +151,13 @@ fn settings() {
     let kept = b"orderMessageEnable=false\nwaitSecondsForService=7\n".to_vec();
     assert_eq!(fixture.effects.last(), Some(&Effect::PersistConfig(kept)));
     let request = Command::request(codes::UPDATE_NAMESRV_CONFIG).with_body(b"orderMessageEnable=true".to_vec());
+    let configured = [("listenPort", "9876"), ("orderMessageEnable", "false"), ("defaultThreadPoolNums", "16")];
+    fixture.server.configure(configured.map(|(key, value)| (key.to_owned(), value.to_owned())));
     assert_eq!(fixture.send(5, request).code, 0);
     let answer = fixture.ask(codes::GET_NAMESRV_CONFIG, &[]);
-    assert!(text(&answer).contains("\norderMessageEnable=true\n"));
+    for line in ["orderMessageEnable=true", "listenPort=9876", "defaultThreadPoolNums=16", "waitSecondsForService=7"] {
+        assert_eq!(text(&answer).lines().filter(|found| *found == line).count(), 1, "{line}");
+    }
     assert!(text(&answer).lines().is_sorted());
 }
 

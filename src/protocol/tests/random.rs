@@ -16,6 +16,7 @@ use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::language;
 use ringmq_protocol::message_id::{decode_message_id, encode_message_id};
 use ringmq_protocol::properties::{properties, rewrite_properties};
+use ringmq_protocol::proxy::{Start, read_start};
 use ringmq_protocol::record::{CrcCheck, RecordFields, RecordView, bind_record, encode_record, record_length};
 
 fn text() -> impl Strategy<Value = String> {
@@ -170,6 +171,27 @@ proptest! {
     #[test]
     fn message_ids_round_trip(host in host(), offset in any::<i64>()) {
         prop_assert_eq!(decode_message_id(&encode_message_id(host, offset)), Ok((host, offset)));
+    }
+
+    /// Goal: the header of a proxy tells the address that was written, and where frames begin. Method: any address in both versions,
+    /// anything behind the addresses of the second, and bytes behind the header.
+    #[test]
+    fn proxy_headers_round_trip(host in host(), extra in vec(any::<u8>(), 0..40), behind in vec(any::<u8>(), 0..40)) {
+        let (family, name) = if host.is_ipv4() { (0x11, "TCP4") } else { (0x21, "TCP6") };
+        let text = format!("PROXY {name} {0} {0} {1} {1}\r\n", host.ip(), host.port()).into_bytes();
+        let ip = match host.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let content = [&ip[..], &ip, &host.port().to_be_bytes(), &[0, 1], &extra].concat();
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        let binary = [&b"\r\n\r\n\0\r\nQUIT\n\x21"[..], &[family], &length, &content].concat();
+        for header in [text, binary] {
+            let bytes = [&header[..], &behind].concat();
+            let source = Some(host).filter(|host| host.port() > 0);
+            prop_assert_eq!(read_start(&bytes), Ok(Start::Header { length: header.len(), source }));
+            fuzz::proxy(&bytes);
+        }
     }
 
     /// Goal: arbitrary bytes break nothing. Method: each fuzz target on random bytes, and on random text.

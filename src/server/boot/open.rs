@@ -157,16 +157,13 @@ pub(super) fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, B
 }
 
 pub(super) fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, BootError> {
-    let mut settings = NamesrvConfig::default();
     let path = config.root_dir().join("namesrv");
     ringmq_shards::disk::create_directories_durably(disk.as_ref(), &path)
         .map_err(system("create the name server's folder"))?;
     let home = std::env::var("HOME").unwrap_or_default();
     let text = config.namesrv_config_text(machine::processors() as u64, &home);
-    for (key, value) in config::properties::parse(&text).unwrap_or_default() {
-        settings.set(&key, &value);
-    }
-    let mut namesrv = NameServer::new(settings);
+    let mut namesrv = NameServer::new(NamesrvConfig::default());
+    namesrv.configure(config::properties::parse(&text).unwrap_or_default());
     // What request 318 has changed wins over the configuration, as the live changes of a broker do.
     let mut kept = Vec::new();
     let load = |bytes: &[u8]| {

@@ -3,11 +3,13 @@
 //! One thread owns topics, groups, clients, offsets, locks and the name server's tables, so none of them needs a lock. It makes
 //! the serving picture that shards use, and it writes a changed topic or group to disk before anybody can use it.
 //!
-//! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves.
+//! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves. If it
+//! concerns what is registered it leaves when the name servers that can be reached have heard of it, within bounds.
 
 mod commits;
 mod deletion;
 mod files;
+mod registering;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +39,10 @@ use ringmq_shards::types::QueueId;
 use self::commits::Carried;
 use self::deletion::{Unfenced, unfenced};
 use self::files::Unwritten;
+pub use self::registering::namesrv_addresses;
 use super::connection::{Listener, connection_slot};
 use super::flush_thread::{FlushRequest, is_json};
+use super::held_answers::{HeldAnswer, HeldAnswers};
 use super::messages::{CarriedCommit, Charge, ControlRequest, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
 use super::registrar::{Delivery, Notices, Outcome, Registrar};
@@ -140,11 +144,6 @@ impl From<&Config> for Pictured {
     }
 }
 
-/// The addresses of name servers: those configured, and the one in the same process.
-pub fn namesrv_addresses(config: &Config, own: Option<&String>) -> Vec<String> {
-    config.namesrv_addr.iter().chain(own).cloned().collect()
-}
-
 /// The control thread's state.
 pub struct ControlThread {
     /// Requests of all shards.
@@ -179,6 +178,9 @@ pub struct ControlThread {
     offsets_outcome: Option<Receiver<Result<(), StateFileError>>>,
     /// Why a barrier is in memory only.
     barrier_error: Option<String>,
+    /// The registrations that the request at hand has caused.
+    round: Option<Arc<HeldAnswer>>,
+    held_answers: HeldAnswers,
 }
 
 impl ControlThread {
@@ -217,6 +219,8 @@ impl ControlThread {
             unwritten: BTreeMap::new(),
             offsets_outcome: None,
             barrier_error: None,
+            round: None,
+            held_answers: HeldAnswers::default(),
         }
     }
 
@@ -253,12 +257,13 @@ impl ControlThread {
     fn stop(mut self) -> bool {
         // Shards that wait no longer for this thread would take theirs along.
         self.collect_commits(monotonic_ns());
+        self.held_answers.release_all();
         let (done, unregistered) = channel();
         let mut outstanding = 0;
         if let Some(broker) = &mut self.broker {
             for registrar in &broker.registrars {
                 let command = broker.control.unregistration();
-                registrar.deliver(Delivery { command, done: Some(done.clone()) });
+                registrar.deliver(Delivery { command, done: Some(done.clone()), held: None });
                 outstanding += 1;
             }
         }
@@ -284,6 +289,7 @@ impl ControlThread {
     }
 
     fn tick(&mut self, now: Now) {
+        self.held_answers.expire(now.steady_ms);
         self.collect_commits(monotonic_ns());
         self.write_unwritten();
         self.go_on_with_deletions();
@@ -327,6 +333,7 @@ impl ControlThread {
     fn request(&mut self, request: ControlRequest) {
         self.shared.control.control_taken.add(1);
         self.go_on_with_deletions();
+        self.round = None;
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
                 self.command(connection, &frame, answers, at_ns);
@@ -417,7 +424,11 @@ impl ControlThread {
                     (answer, _) => answer,
                 };
                 match answer {
-                    Answer::Now(answer) => self.reply(connection, Some(&answer), answers),
+                    Answer::Now(answer) => {
+                        let frame = self.frame(connection, Some(&answer), answers);
+                        let patience_ms = self.register_patience_ms(command.code);
+                        self.send_when_registered(connection, frame, patience_ms);
+                    }
                     Answer::Nothing => self.reply(connection, None, answers),
                     Answer::LookUp(look_up) => self.look_up(connection, &command, look_up, answers),
                 }
@@ -510,7 +521,10 @@ impl ControlThread {
 
     fn again_or_refuse(&mut self, connection: u64, frame: Vec<u8>, answers: usize, outcome: Result<(), Refusal>) {
         match outcome {
-            Ok(()) => self.send(connection, ShardMessage::Again { connection, frame, answers }),
+            Ok(()) => {
+                let again = ShardMessage::Again { connection, frame, answers };
+                self.send_when_registered(connection, again, registering::SIDE_PATIENCE_MS);
+            }
             Err(refusal) => {
                 let mut decoder = HeaderDecoder::new();
                 if let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, frame.len())
@@ -546,10 +560,14 @@ impl ControlThread {
     }
 
     fn reply(&self, connection: u64, answer: Option<&Command>, answers: Charge) {
+        self.send(connection, self.frame(connection, answer, answers));
+    }
+
+    fn frame(&self, connection: u64, answer: Option<&Command>, answers: Charge) -> ShardMessage {
         if answer.is_some_and(|answer| answer.code == response::REQUEST_CODE_NOT_SUPPORTED && answer.is_response()) {
             self.probe.count(Counter::RequestsUnknown);
         }
-        self.send(connection, frame_for(connection, answer, answers, &self.shared.buffers));
+        frame_for(connection, answer, answers, &self.shared.buffers)
     }
 
     /// Carries out the effects of a request. If it changed topics or groups and their table cannot be written, the changes of
@@ -664,18 +682,6 @@ impl ControlThread {
         }
         if is_new {
             self.register(None);
-        }
-    }
-
-    fn register(&mut self, topics: Option<&[String]>) {
-        let registered = self.registered.take();
-        let Some(broker) = &mut self.broker else { return };
-        if broker.registrars.is_empty() {
-            return;
-        }
-        let command = broker.control.registration(topics);
-        for registrar in &broker.registrars {
-            registrar.deliver(Delivery { command: command.clone(), done: registered.clone() });
         }
     }
 

@@ -682,3 +682,33 @@ fn a_topic_without_queues_refuses_sends() {
     assert_eq!(rig.send_to("beside"), None);
     assert!(rig.is_served("beside") && !rig.is_served("a/b"));
 }
+
+#[test]
+fn a_silent_name_server_holds_an_answer_for_a_while() {
+    // Goal: a changed topic is answered when name servers have heard of it, and one that is silent holds neither that answer for
+    // ever nor those to other requests. Method: one that takes connections and answers nothing; another request; then ticks.
+    let mut rig = Rig::new(false);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address").to_string();
+    let registrar = Registrar::start(address, Duration::from_secs(600)).expect("started");
+    rig.control.broker.as_mut().expect("a broker").registrars.push(registrar);
+    let fields = [("topic", "t"), ("readQueueNums", "1"), ("writeQueueNums", "1"), ("perm", "6")];
+    let create = fields.iter().fold(Command::request(17), |command, (key, value)| command.with_ext(key, *value));
+    let create = Command { opaque: 71, ..create.with_ext("topicFilterType", "SINGLE_TAG") };
+    let asked_ms = rig.control.now().steady_ms;
+    let frame = create.encode();
+    let answers = Charge::default();
+    rig.control.request(ControlRequest::Command { connection: CONNECTION, frame, answers, at_ns: 0 });
+    // An answer that was not held would come first.
+    assert_eq!(rig.ask(351, &[("topic", "t")]).0, response::SUCCESS);
+    let answer = loop {
+        if let Ok(answer) = rig.answers.recv_timeout(STOP_BEAT) {
+            break answer;
+        }
+        let now = rig.control.now();
+        rig.control.tick(now);
+    };
+    assert_eq!((answer.opaque, answer.code), (71, response::SUCCESS));
+    // `register_timeout` of the rig.
+    assert!(rig.control.now().steady_ms - asked_ms >= 1_000);
+}

@@ -10,6 +10,7 @@
 
 mod control;
 mod memory;
+mod proxy;
 mod pulls;
 mod remote;
 mod sends;
@@ -27,6 +28,7 @@ use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::FieldError;
 use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
+use ringmq_protocol::proxy::may_begin_with;
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
 use ringmq_protocol::send::{MessageIds, SendResult, write_send_response};
@@ -446,7 +448,13 @@ impl ShardCore {
         }
         connection.last_active_ms = self.now_ns / 1_000_000;
         self.counters.network_in += bytes.len() as u64;
-        if !connection.input.is_empty() || connection.is_blocked || is_full {
+        if !connection.has_begun && connection.input.is_empty() {
+            connection.has_begun = !bytes.first().copied().is_some_and(may_begin_with);
+        }
+        if !connection.input.is_empty() || connection.is_blocked || is_full || !connection.has_begun {
+            if connection.input.is_empty() {
+                connection.frame_began_ms = self.now_ns / 1_000_000;
+            }
             connection.input.push(bytes);
             self.input_bytes += bytes.len();
             return self.continue_input(id);
@@ -475,6 +483,12 @@ impl ShardCore {
         if connection.closing || connection.input.len() < connection.wanted_input || connection.is_blocked {
             return true;
         }
+        if !connection.has_begun
+            && let Some(may_stay) = self.begin_input(id)
+        {
+            return may_stay;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return true };
         let mut input = std::mem::take(&mut connection.input);
         self.input_bytes -= input.len();
         let used = self.parse(id, input.as_slice(), limits::INPUT_BYTES_PER_TURN);

@@ -386,6 +386,11 @@ impl ShardCore {
             let (queue, filter) = (Arc::clone(&job.queue), job.filter.clone());
             *last = Some(FruitlessLook { queue, filter, begin, end: job.scanned_to });
         }
+        // The consumer shall learn that these are not for it: what it commits follows, and nobody filters them again.
+        if passes != Some(true) && begin == job.offset && job.scanned_to > begin {
+            let at_ms = self.now_ns / 1_000_000 + limits::FILTERED_PULL_MS;
+            self.held.hasten(id, at_ms);
+        }
         match passes {
             None => self.held.look_again(id),
             Some(false) => {}

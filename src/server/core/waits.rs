@@ -31,7 +31,7 @@ impl ShardCore {
         self.spare_blocked = blocked;
     }
 
-    /// What has arrived already is looked at again when answers have been taken.
+    /// What has arrived already is looked at again when answers have been taken, or have come.
     pub(super) fn park(&mut self, id: SlotId) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.is_parked = true;
@@ -84,7 +84,12 @@ impl ShardCore {
 
     pub(super) fn block(&mut self, id: SlotId) {
         let Some(connection) = self.connections.get(id) else { return };
-        self.counters.blocked += u64::from(!connection.waits_for_long && !connection.waits_for_memory);
+        if connection.waits_for_long {
+            // The answer says when to go on; it may take long.
+            self.park(id);
+            return;
+        }
+        self.counters.blocked += u64::from(!connection.waits_for_memory);
         self.list_blocked(id);
     }
 
