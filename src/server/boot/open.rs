@@ -62,7 +62,8 @@ pub(super) fn open_broker(
     let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
     view.begin_synced_at(recovered.durable_point.offset.0);
     let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
-    Ok(BrokerStart { storage, view, identity, flush_mode, path, chooses, memory_window_bytes })
+    let way = WriteWay { flush_mode, path, chooses, zeroes_ahead: zero_ahead_bytes > 0 };
+    Ok(BrokerStart { storage, view, identity, way, memory_window_bytes })
 }
 
 /// Whether the file system of the log can be written around the page cache.
