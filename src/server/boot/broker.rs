@@ -96,13 +96,13 @@ impl OpenedBroker {
                 Arc::clone(&segments),
                 Arc::clone(&queues),
                 Arc::clone(disk),
-                64 + slot,
+                slot,
                 memory_window_bytes,
                 *boot_ms,
                 Arc::clone(&figures),
             ))
         };
-        let store_access = access(1);
+        let store_access = access(limits::STORE_PIN_SLOT);
         let indexed = Arc::new(AtomicU64::new(0));
         metrics::add_broker(registry, shared);
         let flush_queue = flush.0.clone();
@@ -114,7 +114,7 @@ impl OpenedBroker {
             requests: flush.1,
             disk: Arc::clone(disk),
             view: Arc::clone(&view),
-            pin_slot: 64,
+            pin_slot: limits::FLUSH_PIN_SLOT,
             segments: Arc::clone(&segments),
             zeroes_ahead: way.zeroes_ahead,
             queues: Arc::clone(&queues),
@@ -164,7 +164,7 @@ impl OpenedBroker {
         let blocks = Arc::new(super::super::cold_blocks::ColdBlocks::default());
         let reader = |number: usize| Reader {
             pulls: Arc::clone(&cold),
-            access: access(2 + number),
+            access: access(limits::READER_PIN_SLOTS + number),
             shards: senders.clone(),
             shared: Arc::clone(shared),
             lifecycle: Arc::clone(lifecycle),

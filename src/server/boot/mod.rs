@@ -211,7 +211,7 @@ impl Running {
         if cores.is_empty() {
             cores.push(0);
         }
-        let shard_count = config.shard_count(cores.len()).clamp(1, 64);
+        let shard_count = config.shard_count(cores.len()).clamp(1, limits::MAX_SHARDS);
         let least = limits::descriptors_to_start(shard_count);
         if descriptors < least {
             return Err(BootError::Descriptors { descriptors, shards: shard_count, least });
@@ -318,9 +318,6 @@ fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
     }
     result
 }
-/// Pin slots of the log view behind those of the shards: flush, store, readers.
-const READER_SLOTS: usize = 2 + limits::READERS;
-
 /// What every part of the process is made from.
 struct Wiring {
     roles: Roles,
