@@ -60,7 +60,7 @@ impl OpenedBroker {
     /// Reads the control plane's files and makes the threads.
     pub(super) fn open(broker: BrokerStart, wiring: &Wiring, channels: BrokerChannels) -> Result<Self, BootError> {
         let BrokerChannels { flush, jobs, cold } = channels;
-        let Wiring { roles, config, disk, clock, boot_ms, registry, lifecycle, senders, shared } = wiring;
+        let Wiring { roles, config, disk, clock, boot_ms, registry, lifecycle, senders, shared, .. } = wiring;
         let control = open_control(config, disk, &broker.storage.paths.config(), &broker.storage.queues)?;
         let BrokerStart { storage, view, identity, way, memory_window_bytes } = broker;
         let Storage {
@@ -209,10 +209,14 @@ impl OpenedBroker {
         let registrars = namesrv_addresses.into_iter().map(|address| Registrar::start(address, parts.register_timeout));
         let registrars = registrars.collect::<io::Result<_>>().map_err(system("start a registrar"))?;
         let parts = BrokerParts { registrars, ..parts };
+        let word = wiring.last_words.clone();
         let store = StoreSide {
             flush: parts.flush.clone(),
             retention_thread: spawn("retention", move || retention_thread.run())?,
-            flush_thread: spawn("flush", move || flush_thread.run())?,
+            flush_thread: spawn("flush", move || {
+                flush_thread.run();
+                drop(word);
+            })?,
             store_thread: spawn("store", move || store_thread.run())?,
             reader_threads: readers
                 .into_iter()

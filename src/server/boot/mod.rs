@@ -8,11 +8,12 @@ mod watchdog;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -68,6 +69,10 @@ use self::watchdog::Watchdog;
 
 /// How often the main thread looks whether the log failed.
 const WATCH: Duration = Duration::from_millis(250);
+
+/// How long a process whose log has failed waits for its shards, which tell their clients, and for the flush thread, which
+/// sees to it that the next start asks the disk. On a disk that hangs the latter may never come back.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the log output may take when a start is stopped.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -199,6 +204,7 @@ struct Running {
     shards: Vec<ShardHandle>,
     control: JoinHandle<bool>,
     store: Option<StoreSide>,
+    last_words: Receiver<Infallible>,
 }
 
 impl Running {
@@ -261,8 +267,13 @@ impl Running {
             }
         };
         if failed {
-            // Shards have told their clients what could be told. No file may be touched any more.
-            std::thread::sleep(Duration::from_millis(100));
+            // Wakes those that sleep; one whose mailbox is full is awake.
+            self.mailboxes.iter().for_each(|mailbox| drop(mailbox.send(ShardMessage::Stop)));
+            if !are_gone(&self.last_words, LAST_WORDS_PATIENCE) {
+                tracing::warn!(
+                    "some thread hangs: clients may not have been told, or the next start trust the page cache"
+                );
+            }
             logging::flush(Duration::from_millis(200));
             std::process::exit(ExitStatus::LogWriteFailed as i32);
         }
@@ -311,6 +322,11 @@ impl Running {
     }
 }
 
+/// Whether all threads that hold the other side have let go of it within `patience`.
+fn are_gone(threads: &Receiver<Infallible>, patience: Duration) -> bool {
+    matches!(threads.recv_timeout(patience), Err(RecvTimeoutError::Disconnected))
+}
+
 fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
     let result = thread.join().ok();
     if result.is_none() {
@@ -330,6 +346,8 @@ struct Wiring {
     /// Mailboxes of the shards; the first one owns the log.
     senders: Vec<MailboxSender<ShardMessage>>,
     shared: Arc<Shared>,
+    /// Held by shards and the flush thread until they return.
+    last_words: Sender<Infallible>,
 }
 
 struct Launch {
@@ -358,7 +376,8 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let shared = Shared::new(&config, senders.len(), memory_bytes, ring, tails);
     let shared = Arc::new(Shared { descriptors, ..shared });
     let lifecycle = Arc::new(Lifecycle::default());
-    let wiring = Wiring { roles, config, disk, clock, boot_ms, registry, lifecycle, senders, shared };
+    let (last_words, last_words_heard) = channel();
+    let wiring = Wiring { roles, config, disk, clock, boot_ms, registry, lifecycle, senders, shared, last_words };
     wiring.add_metrics();
 
     let channels = BrokerChannels { flush: (flush.0.clone(), flush.1), jobs, cold: cold.1 };
@@ -421,7 +440,7 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     registrar::await_outcomes(&registered, expected, own, REGISTRATION_PATIENCE, is_over);
     announce(config, roles);
     let Wiring { lifecycle, senders, .. } = wiring;
-    Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store })
+    Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store, last_words: last_words_heard })
 }
 
 impl Wiring {
@@ -474,4 +493,30 @@ fn announce(config: &Config, roles: Roles) {
         tracing::warn!(%error, line, "ready, but that could not be written to the standard output");
     }
     signals::notify("READY=1");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a failed process waits for the last thread that has something to say, and not for one that hangs. Method: two
+    /// threads of which one panics, with all the time of the world; then one that stays, with no time.
+    #[test]
+    fn the_last_words_are_waited_for() {
+        let (word, heard) = channel();
+        let said = Arc::new(AtomicBool::new(false));
+        let (other, saying) = (word.clone(), Arc::clone(&said));
+        let panics = std::thread::spawn(move || {
+            let _word = word;
+            panic!("this thread is to panic");
+        });
+        let says = std::thread::spawn(move || {
+            saying.store(true, Ordering::Release);
+            drop(other);
+        });
+        assert!(are_gone(&heard, Duration::from_secs(100_000)) && said.load(Ordering::Acquire));
+        assert!(panics.join().is_err() && says.join().is_ok());
+        let (_hangs, heard) = channel();
+        assert!(!are_gone(&heard, Duration::ZERO));
+    }
 }

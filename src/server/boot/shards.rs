@@ -17,7 +17,7 @@ pub(super) struct ShardStart {
 
 /// Starts the executors; returns when each has its ring.
 pub(super) fn start_shards(wiring: &Wiring, start: ShardStart) -> Result<Vec<ShardHandle>, BootError> {
-    let Wiring { config, clock, registry, lifecycle, senders, shared, .. } = wiring;
+    let Wiring { config, clock, registry, lifecycle, senders, shared, last_words, .. } = wiring;
     let spin_limit = spin_limit(config, start.mailboxes.len(), start.cores.len());
     let mut listeners = Some(start.listeners);
     let mut writer = start.writer;
@@ -59,7 +59,7 @@ pub(super) fn start_shards(wiring: &Wiring, start: ShardStart) -> Result<Vec<Sha
         let (clock, lifecycle) = (Arc::clone(clock), Arc::clone(lifecycle));
         let idle_connection_ms = config.server_channel_max_idle_time_seconds * 1_000;
         let own_listeners = listeners.take().unwrap_or_default();
-        let made = made_sender.clone();
+        let (made, word) = (made_sender.clone(), last_words.clone());
         let handle = spawn_shard(plan, move || async move {
             // The ring belongs to the thread that makes it.
             let ring = match Ring::new(RingOptions::default()) {
@@ -87,6 +87,7 @@ pub(super) fn start_shards(wiring: &Wiring, start: ShardStart) -> Result<Vec<Sha
                 idle_connection_ms,
             };
             event_loop.run().await;
+            drop(word);
         })
         .map_err(system("start a shard"))?;
         handles.push(handle);
