@@ -15,9 +15,12 @@ use ringmq_protocol::flags::{message, permission};
 use ringmq_protocol::hash::tags_code;
 use ringmq_protocol::header::Header;
 use ringmq_protocol::message_id::{UniqueKeyParts, write_unique_key};
-use ringmq_protocol::properties::{PropertySummary, ValueRange, names, rewrite_properties, scan_properties};
+use ringmq_protocol::properties::{
+    MAX_PROPERTIES_BYTES, PropertySummary, ValueRange, names, rewrite_properties, scan_properties,
+};
 use ringmq_protocol::record::{
-    RecordFields, encode_joined_record, encode_record, joined_properties_length, joined_record_length, record_length,
+    MAX_RETRY_TOPIC_BYTES, RecordFields, encode_joined_record, encode_record, joined_properties_length,
+    joined_record_length, record_length,
 };
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Now, local_month_start};
@@ -27,14 +30,8 @@ use super::names::{check_topic, dead_letter_topic, is_sendable};
 use super::snapshot::GroupEntry;
 use crate::server::serving::{Serving, ServingTopic};
 
-/// Longest property string, bytes: its length is a signed 16-bit number in the record.
-const MAX_PROPERTIES_BYTES: usize = 32_767;
-
 /// Longest stored name of a topic that is not a retry topic, bytes.
 const MAX_TOPIC_BYTES: usize = 127;
-
-/// Room that a whole record may take beyond `maxMessageSize` (RocketMQ `MessageExtEncoder`).
-const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
 /// Prefix of the topics that carry messages to be consumed again.
 pub const RETRY_PREFIX: &str = "%RETRY%";
@@ -272,7 +269,7 @@ fn too_large(what: &str, length: usize, limit: usize) -> Refusal {
 }
 
 fn check_topic_length(topic: &str) -> Result<(), Refusal> {
-    let limit = if topic.starts_with(RETRY_PREFIX) { 255 } else { MAX_TOPIC_BYTES };
+    let limit = if topic.starts_with(RETRY_PREFIX) { MAX_RETRY_TOPIC_BYTES } else { MAX_TOPIC_BYTES };
     if topic.len() > limit { Err(too_large("the topic name", topic.len(), limit)) } else { Ok(()) }
 }
 
@@ -362,10 +359,6 @@ pub fn prepare_single<'a>(
         properties,
     };
     let length = record_length(&fields);
-    let limit = serving.max_message_bytes + RECORD_OVERHEAD_BYTES;
-    if length > limit {
-        return Err(too_large("a record", length, limit));
-    }
     Ok(Single { fields, length, unique_key, wait, tags_code })
 }
 
