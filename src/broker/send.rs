@@ -26,15 +26,12 @@ use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Now, local_month_start};
 use ringmq_shards::log::writer::Piece;
 
-use super::names::{check_topic, dead_letter_topic, is_sendable};
+use super::names::{RETRY_PREFIX, check_topic, dead_letter_topic, is_sendable};
 use super::snapshot::GroupEntry;
 use crate::server::serving::{Serving, ServingTopic};
 
 /// Longest stored name of a topic that is not a retry topic, bytes.
 const MAX_TOPIC_BYTES: usize = 127;
-
-/// Prefix of the topics that carry messages to be consumed again.
-pub const RETRY_PREFIX: &str = "%RETRY%";
 
 /// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]
