@@ -135,17 +135,31 @@ counted() {
     if ((passed + failed > 0)); then echo ": $passed passed, $failed failed"; fi
 }
 
-# test_binaries: builds the tests; a line per program: package folder, blank, path.
+# test_binaries: builds the tests; a line per program: package folder, blank, path. Fails unless there are as many as
+# cargo names to people, so that no program is left out without a word.
 test_binaries() {
-    cargo test --workspace --no-run --message-format=json |
-        sed -n 's/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1 \2/p'
+    local list named
+    list=$(cargo test --workspace --locked --no-run --message-format=json | python3 -c '
+import json, os, sys
+
+for line in sys.stdin:
+    message = json.loads(line) if line.startswith("{") else {}
+    if message.get("reason") == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
+        print(os.path.dirname(message["manifest_path"]), message["executable"])
+')
+    named=$(cargo test --workspace --locked --no-run 2>&1 | grep -c '^ *Executable ')
+    if [[ $(grep -c . <<<"$list") != "$named" ]]; then
+        echo "error: cargo names $named test programs, its JSON lists others:" >&2
+        echo "$list" >&2
+        return 1
+    fi
+    echo "$list"
 }
 
 # tests_as_nobody: the programs of `cargo test`, run by an ordinary user.
 tests_as_nobody() {
     local folder program failed=0 list
-    list=$(test_binaries)
-    [[ -n $list ]] || { echo "error: no test program was built"; return 1; }
+    list=$(test_binaries) || return 1
     # The tests keep their stores in cargo's folder for that.
     mkdir -p target/tmp
     chmod 1777 target/tmp

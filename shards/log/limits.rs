@@ -1,8 +1,5 @@
 //! Bounds of the log writer, each in one place with its reason.
 
-/// Default size of the log ring. It holds what tail readers want and one second of a busy broker's writes.
-pub const RING_BYTES_DEFAULT: usize = 64 << 20;
-
 /// Smallest ring: room for the headroom of one turn and as much recent past.
 pub const RING_BYTES_MIN: usize = 32 << 20;
 
@@ -15,6 +12,3 @@ pub const PENDING_RECORDS_MAX: usize = 262_144;
 
 /// Unit of file writes: the page of the page cache and the block of `O_DIRECT`.
 pub const PAGE_BYTES: u64 = 4096;
-
-/// Bytes written before write-back of them is started, so that dirty pages never pile up into one long stall.
-pub const WRITE_BACK_BYTES_DEFAULT: u64 = 8 << 20;

@@ -179,6 +179,15 @@ impl LogView {
         Some(seen)
     }
 
+    /// Appends `[physical, physical + length)` to `out`. The pin of reader `slot` must already cover it, and it must be
+    /// confirmed: anything else is a mistake of the caller, and panics rather than reads what the writer may overwrite.
+    pub fn append_pinned(&self, slot: usize, physical: u64, length: usize, out: &mut Vec<u8>) {
+        assert!(self.pins[slot].0.load(Ordering::Relaxed) <= physical, "ring memory that is not pinned");
+        assert!(physical + length as u64 <= self.confirmed(), "ring memory that is not confirmed");
+        // SAFETY: confirmed bytes are never written again while pinned, and both was just checked.
+        out.extend_from_slice(unsafe { self.ring.slice(physical, length) });
+    }
+
     /// Publishes that everything up to `end` is confirmed, where the record at `start` ends. Writer only.
     pub(crate) fn confirm(&self, start: u64, end: u64, store_timestamp: u64) {
         self.confirmed_store_timestamp.store(store_timestamp, Ordering::Relaxed);

@@ -99,6 +99,7 @@ metrics! {
     DiskAvailable, "ringmq_disk_available_bytes", "bytes", "Room left on a file system of the store.";
     DiskUsed, "ringmq_disk_used_percent", "percent", "Used part of the fullest file system of the store, as retention counts it.";
     DiskFull, "ringmq_disk_full", "flag", "1 while sends are refused for want of space.";
+    DroppedLogLines, "ringmq_dropped_log_lines", "lines", "Lines of the log that were lost since the start because its target was too slow.";
     StartTime, "ringmq_start_time_seconds", "seconds", "When the process began, in Unix time.";
 }
 

@@ -243,13 +243,6 @@ impl QueueStore {
         self.location(queue, offset, file).ok_or_else(|| self.missing(queue, offset.0))
     }
 
-    /// As [`Self::locate`], for shard threads: `None` when the file is not open, the cache is being used, or the entry
-    /// is not flushed. Never waits and makes no system call.
-    pub fn locate_open(&self, queue: &Queue, offset: QueueOffset) -> Option<EntryLocation> {
-        let file = self.handles.try_cached((queue.identity(), self.file_start(offset.0)))?;
-        self.location(queue, offset, file)
-    }
-
     fn location(&self, queue: &Queue, offset: QueueOffset, file: Arc<dyn DiskFile>) -> Option<EntryLocation> {
         let start = self.file_start(offset.0);
         let file_offset = entry_bytes(offset.0) - start;

@@ -57,11 +57,6 @@ impl HandleCache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).touch(key)
     }
 
-    /// The file if it is open and the cache is free at this instant: never waits.
-    pub(crate) fn try_cached(&self, key: FileKey) -> Option<Arc<dyn DiskFile>> {
-        self.state.try_lock().ok()?.touch(key)
-    }
-
     pub(crate) fn insert(&self, key: FileKey, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         // As for the log's files: one look at old entries would fetch as much as the device is set to, 8 MiB on some.
         let _ = file.expect_scattered_reads();

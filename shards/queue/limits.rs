@@ -29,6 +29,9 @@ pub const POOL_RESERVE_CHUNKS: u64 = 32;
 /// Bytes of one entry in a queue file. Source: RocketMQ `ConsumeQueue.CQ_STORE_UNIT_SIZE`.
 pub const ENTRY_BYTES: u64 = 20;
 
+/// Shards that a queue can tell of new entries: each has one bit of a word.
+pub const MAXIMUM_SHARDS: usize = u64::BITS as usize;
+
 /// Entries of one queue file; 6,000,000 bytes. Source: RocketMQ `MessageStoreConfig.mappedFileSizeConsumeQueue`.
 pub const DEFAULT_FILE_ENTRIES: u64 = 300_000;
 

@@ -18,7 +18,7 @@ use super::chunk::{ChunkArena, ChunkPool};
 use super::dirty::{DirtySet, QueueNumber};
 use super::entry::QueueEntry;
 use super::files::FileSpan;
-use super::limits::{CHUNK_ENTRIES, POOL_RESERVE_CHUNKS};
+use super::limits::{CHUNK_ENTRIES, MAXIMUM_SHARDS, POOL_RESERVE_CHUNKS};
 use super::tail::{Tail, TailFull, TailRead};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
@@ -201,11 +201,11 @@ impl Queue {
 
     // The owner's side.
 
-    /// Announces that requests of shard `shard` (below 64) wait for entries at or above `seen`. Call it after parking them.
+    /// Announces that requests of shard `shard` (below [`MAXIMUM_SHARDS`]) wait for entries at or above `seen`. Call it after parking them.
     /// Returns the published length if it already lies above `seen`: then the writer may have missed the bit and the shard
     /// serves them itself.
     pub fn arm_waiters(&self, shard: usize, seen: QueueOffset) -> Option<QueueOffset> {
-        assert!(shard < 64, "one bit per shard");
+        assert!(shard < MAXIMUM_SHARDS, "one bit per shard");
         self.waiting_shards.fetch_or(1 << shard, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let published = self.tail.published();

@@ -232,18 +232,6 @@ impl QueueStore {
         self.queues().iter().map(|queue| queue.unflushed_percent()).max().unwrap_or_default()
     }
 
-    /// Smallest log position that a readable entry points to; `None` without entries. Reads files.
-    pub fn minimum_physical(&self) -> Result<Option<PhysicalOffset>, QueueError> {
-        let mut minimum: Option<PhysicalOffset> = None;
-        for queue in self.queues() {
-            let mut entry = [QueueEntry::default()];
-            if self.read_entries(&queue, queue.bounds().0, &mut entry)? == 1 && !entry[0].is_blank() {
-                minimum = Some(minimum.map_or(entry[0].physical, |least| least.min(entry[0].physical)));
-            }
-        }
-        Ok(minimum)
-    }
-
     /// Writes the entries of all queues that were published since the last round, and removes files of deleted topics.
     /// Flush thread only, each second or two, sooner when the tails fill. One queue's error does not keep the others from
     /// their turn: it comes back at the end and the queue stays on the list.

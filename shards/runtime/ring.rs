@@ -120,9 +120,12 @@ impl Ring {
     }
 
     /// Queues an entry, submitting first if the queue is full.
-    fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+    ///
+    /// # Safety
+    /// The memory that the entry points to stays in place, and is not used against the operation, until its completion.
+    unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         loop {
-            // SAFETY: every caller promises that the memory the entry points to lives until its completion.
+            // SAFETY: forwarded to the caller.
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
@@ -199,19 +202,22 @@ impl Ring {
     /// Accepts connections until cancelled; each completion's result is a descriptor.
     pub fn accept(&mut self, listener: RawFd, token: Token) -> io::Result<()> {
         let entry = opcode::AcceptMulti::new(types::Fd(listener)).flags(libc::SOCK_CLOEXEC).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: the entry points to no memory.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Receives into provided buffers until cancelled, the peer closes, or buffers run out (then arm it again).
     pub fn receive(&mut self, socket: RawFd, token: Token) -> io::Result<()> {
         let entry = opcode::RecvMulti::new(types::Fd(socket), BUFFER_GROUP).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: the entry names the group of provided buffers, which the ring owns and drops after the kernel let go.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Receives once, at most `length` bytes, into a provided buffer.
     pub fn receive_some(&mut self, socket: RawFd, length: u32, token: Token) -> io::Result<()> {
         let entry = opcode::Recv::new(types::Fd(socket), std::ptr::null_mut(), length).buf_group(BUFFER_GROUP).build();
-        self.push(&entry.flags(squeue::Flags::BUFFER_SELECT).user_data(token.pack()))
+        // SAFETY: the entry names the group of provided buffers, which the ring owns and drops after the kernel let go.
+        unsafe { self.push(&entry.flags(squeue::Flags::BUFFER_SELECT).user_data(token.pack())) }
     }
 
     /// The bytes of a receive completion.
@@ -235,7 +241,8 @@ impl Ring {
     pub unsafe fn send(&mut self, socket: RawFd, bytes: *const u8, length: u32, token: Token) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = opcode::Send::new(types::Fd(socket), bytes, length).flags(flags).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: forwarded to the caller.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Sends what the socket takes at once from gathered slices; finished when `submit` or `wait` returns.
@@ -250,7 +257,8 @@ impl Ring {
     ) -> io::Result<()> {
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as u32;
         let entry = opcode::SendMsg::new(types::Fd(socket), message).flags(flags).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: forwarded to the caller.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Writes to a file at an offset.
@@ -266,7 +274,8 @@ impl Ring {
         token: Token,
     ) -> io::Result<()> {
         let entry = opcode::Write::new(types::Fd(file), bytes, length).offset(offset).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: forwarded to the caller.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Reads from a file at an offset.
@@ -282,24 +291,28 @@ impl Ring {
         token: Token,
     ) -> io::Result<()> {
         let entry = opcode::Read::new(types::Fd(file), bytes, length).offset(offset).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: forwarded to the caller.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Makes a file's data durable (`fdatasync`).
     pub fn sync_data(&mut self, file: RawFd, token: Token) -> io::Result<()> {
         let entry = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: the entry points to no memory.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Completes once when the socket takes bytes again, or is broken.
     pub fn writable(&mut self, socket: RawFd, token: Token) -> io::Result<()> {
         let entry = opcode::PollAdd::new(types::Fd(socket), libc::POLLOUT as u32).build();
-        self.push(&entry.user_data(token.pack()))
+        // SAFETY: the entry points to no memory.
+        unsafe { self.push(&entry.user_data(token.pack())) }
     }
 
     /// Cancels the operation with token `target`; its own completion arrives as well.
     pub fn cancel(&mut self, target: Token, token: Token) -> io::Result<()> {
-        self.push(&opcode::AsyncCancel::new(target.pack()).build().user_data(token.pack()))
+        // SAFETY: the entry points to no memory.
+        unsafe { self.push(&opcode::AsyncCancel::new(target.pack()).build().user_data(token.pack())) }
     }
 
     /// Descriptor of the ring itself.

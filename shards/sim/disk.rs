@@ -369,11 +369,6 @@ impl SimDisk {
         lock(&self.state).capacity = bytes;
     }
 
-    /// The time that files get which are written from now on, milliseconds since the epoch.
-    pub fn set_now_ms(&self, now_ms: u64) {
-        lock(&self.state).now_ms = now_ms;
-    }
-
     /// All operations since the disk was made, in order.
     pub fn operations(&self) -> Vec<Operation> {
         lock(&self.state).faults.log.clone()

@@ -130,18 +130,6 @@ impl ClientTable {
         self.consumers.iter().filter(move |(_, group)| subscribes(group)).map(|(name, _)| name.as_str())
     }
 
-    /// Connection of a client id in a consumer group.
-    pub fn find(&self, group: &str, client_id: &str) -> Option<(ConnectionId, &Client)> {
-        let members = &self.consumers.get(group)?.members;
-        members.iter().find(|(_, client)| client.client_id == client_id).map(|(id, client)| (*id, client))
-    }
-
-    /// Connection of a client id in any producer group.
-    pub fn find_producer(&self, client_id: &str) -> Option<ConnectionId> {
-        let mut members = self.producers.values().flatten();
-        members.find(|(_, client)| client.client_id == client_id).map(|(id, _)| *id)
-    }
-
     /// Remembers the fingerprint of a heartbeat; returns whether the group is online with a different one, or is not
     /// online although the heartbeat takes its subscriptions for known.
     pub(crate) fn fingerprint_differs(&mut self, group: &str, fingerprint: i32, without_subscriptions: bool) -> bool {

@@ -4,7 +4,7 @@
 use ringmq_protocol::bodies::JsonBody;
 use ringmq_protocol::codes::response;
 
-use super::settings::ConfigError;
+use super::settings::{ConfigError, ControlConfig};
 use super::{Answer, Control, Effect, Handled, Refusal, Request, java_millis, success};
 
 /// GET_BROKER_CONFIG (26).
@@ -27,8 +27,8 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
     answer.remark = (!notes.is_empty()).then(|| notes.join("; "));
     let in_use: Vec<(String, String)> =
         changes.into_iter().filter(|change| change.in_use).map(|change| (change.key, change.value)).collect();
-    for (key, value) in &in_use {
-        control.config.set(key, value);
+    if let Some(current) = control.access.current() {
+        control.config = ControlConfig::from(current);
     }
     if in_use.iter().any(|(key, _)| key == "brokerPermission") {
         control.topics.bump(request.now.wall_ms);

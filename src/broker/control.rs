@@ -3,6 +3,8 @@
 //!
 //! Invariants: no clock, no sockets, no files; time comes in as an argument ([`Now`]). A call that returns has applied all its changes; the effects tell what is left to do outside.
 
+use std::time::Duration;
+
 use ringmq_protocol::bodies::DataVersion;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
@@ -10,14 +12,17 @@ use ringmq_shards::clock::Now;
 
 use super::clients::ClientTable;
 use super::groups::{GroupTable, GroupsBefore};
-use super::locks::LockTable;
-use super::offsets::{OffsetCommit, OffsetTable};
+use super::locks::{LOCK_TIMEOUT_MS, LockTable};
+use super::offsets::{OFFSET_VERSION_STEP, OffsetCommit, OffsetTable};
 use super::settings::{BrokerIdentity, ConfigAccess, ControlConfig, SealedConfig};
 use super::snapshot::Publisher;
 use super::statistics::Statistics;
 use super::store_reader::StoreReader;
 use super::topics::{TopicTable, TopicsBefore};
 use super::{Answer, Effect, Peer, Refusal, Request, dispatch};
+
+/// Period of the scan for expired clients and locks. Source: ClientHousekeepingService.
+const SCAN_PERIOD: Duration = Duration::from_secs(10);
 
 /// Topics and groups at one moment.
 #[derive(Debug)]
@@ -63,7 +68,7 @@ impl Control {
             groups: GroupTable::new(),
             offsets: OffsetTable::default(),
             clients: ClientTable::default(),
-            locks: LockTable::new(config.lock_timeout.as_millis().try_into().unwrap_or(u64::MAX)),
+            locks: LockTable::new(LOCK_TIMEOUT_MS),
             statistics: Statistics::default(),
             config,
             identity,
@@ -138,13 +143,12 @@ impl Control {
 
     /// Applies commits and pull positions that came with pulls. Groups and topics are not checked again: the pull was.
     pub fn commit_offsets(&mut self, commits: impl IntoIterator<Item = OffsetCommit>, wall_ms: u64) {
-        let step = self.config.offset_version_step;
         for OffsetCommit { group, topic, queue_id, commit, pulled } in commits {
             if let Some(offset) = pulled {
                 self.offsets.record_pull(&group, &topic, queue_id, offset);
             }
             if let Some(offset) = commit {
-                self.offsets.commit(&group, &topic, queue_id, offset, step, wall_ms);
+                self.offsets.commit(&group, &topic, queue_id, offset, OFFSET_VERSION_STEP, wall_ms);
             }
         }
     }
@@ -152,10 +156,10 @@ impl Control {
     /// Periodic work; call it about once a second. The first call registers the broker.
     pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let Now { steady_ms, wall_ms } = now;
-        let is_due = |last: Option<u64>, period: std::time::Duration| {
+        let is_due = |last: Option<u64>, period: Duration| {
             last.is_none_or(|last| u128::from(steady_ms.saturating_sub(last)) >= period.as_millis())
         };
-        if is_due(self.last_scan_ms, self.config.scan_period) {
+        if is_due(self.last_scan_ms, SCAN_PERIOD) {
             self.last_scan_ms = Some(steady_ms);
             self.expire_clients(steady_ms, effects);
             self.locks.expire(steady_ms);

@@ -170,8 +170,8 @@ impl Control {
         if self.groups.contains(name) {
             return Ok(());
         }
-        let allowed =
-            self.config.auto_create_group || (names::is_system_group(name) && self.config.create_system_group);
+        // Source: enableCreateSysGroup, whose default this is.
+        let allowed = self.config.auto_create_group || names::is_system_group(name);
         if !allowed || names::check_group(name).is_err() {
             let remark = format!("subscription group [{name}] does not exist");
             return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
@@ -229,8 +229,6 @@ mod tests {
         let error = control.ensure_group("h", 6, &mut effects).unwrap_err();
         assert_eq!(error, Refusal::new(26, "subscription group [h] does not exist"));
         control.ensure_group("CID_RMQ_SYS_x", 6, &mut effects).unwrap();
-        control.config.create_system_group = false;
-        assert_eq!(control.ensure_group("CID_RMQ_SYS_y", 6, &mut effects).unwrap_err().code, 26);
         control.config.auto_create_group = true;
         control.config.max_groups = control.groups.len();
         let error = control.ensure_group("h", 6, &mut effects).unwrap_err();

@@ -2,8 +2,6 @@
 //! subscription (46), notices to the members of a group (40), lost connections and silent clients.
 //! Source: ClientManageProcessor, DefaultConsumerIdsChangeListener, ClientHousekeepingService.
 
-use std::net::SocketAddr;
-
 use ringmq_protocol::bodies::{
     CheckClientRequestBody, ConsumeType, ConsumerData, GetConsumerListByGroupResponseBody, HeartbeatData, JsonBody,
 };
@@ -136,11 +134,6 @@ impl Control {
             effects.push(Effect::CloseConnection(connection));
             self.connection_closed(connection, effects);
         }
-    }
-
-    /// The connection of a consumer, for requests that are relayed to it.
-    pub fn consumer_connection(&self, group: &str, client_id: &str) -> Option<(ConnectionId, SocketAddr)> {
-        self.clients.find(group, client_id).map(|(connection, client)| (connection, client.address))
     }
 
     fn departed(&mut self, departure: Departure, notify: bool, effects: &mut Vec<Effect>) {

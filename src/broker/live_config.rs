@@ -6,9 +6,8 @@ use super::settings::{ChangedKey, ConfigAccess, ConfigError, ControlConfig};
 use crate::config::{self, Config, Effect};
 
 impl From<&Config> for ControlConfig {
-    /// The settings of a broker that starts with this configuration.
+    /// The settings of a broker with this configuration: at its start, and after each live change.
     fn from(config: &Config) -> ControlConfig {
-        let defaults = ControlConfig::default();
         ControlConfig {
             auto_create_topic: config.auto_create_topic_enable,
             auto_create_group: config.auto_create_subscription_group,
@@ -32,7 +31,6 @@ impl From<&Config> for ControlConfig {
             max_topics: usize::try_from(config.max_topics).unwrap_or(usize::MAX),
             max_queues: config.max_queues,
             max_groups: usize::try_from(config.max_groups).unwrap_or(usize::MAX),
-            ..defaults
         }
     }
 }

@@ -13,6 +13,9 @@ use ringmq_protocol::bodies::{JsonBody, LockBatchRequestBody, LockBatchResponseB
 
 use super::{Answer, Control, FastMap, Handled, Request, body, limits, success};
 
+/// How long a lock lives without renewal. Source: rocketmq.broker.rebalance.lockMaxLiveTime.
+pub(crate) const LOCK_TIMEOUT_MS: u64 = 60_000;
+
 #[derive(Debug)]
 struct Lock {
     client_id: String,

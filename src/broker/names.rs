@@ -168,11 +168,6 @@ pub fn is_retry_topic(topic: &str) -> bool {
     topic.starts_with(RETRY_PREFIX)
 }
 
-/// The group whose retry topic this is.
-pub fn group_of_retry_topic(topic: &str) -> Option<&str> {
-    topic.strip_prefix(RETRY_PREFIX)
-}
-
 /// Whether the group belongs to the system. Source: MixAll.isSysConsumerGroup.
 pub fn is_system_group(group: &str) -> bool {
     group.starts_with(SYSTEM_GROUP_PREFIX)
@@ -259,7 +254,6 @@ mod tests {
         assert_eq!(pop_retry_topics("t", "g"), ["%RETRY%g_t".to_owned(), "%RETRY%g+t".to_owned()]);
         assert_eq!(revive_topic("c"), "rmq_sys_REVIVE_LOG_c");
         assert_eq!(member_topic("b"), "rmq_sys_SYNC_BROKER_MEMBER_b");
-        assert_eq!(group_of_retry_topic("%RETRY%g"), Some("g"));
     }
 
     /// Goal: the two sets of special topics do not get mixed up. Method: one member of each kind.

@@ -5,6 +5,7 @@ use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::json::to_fastjson;
 
+use super::offsets::OFFSET_VERSION_STEP;
 use super::store_reader::Boundary;
 use super::{Answer, Control, Handled, Refusal, Request, limits, names, success, success_with_header};
 
@@ -68,8 +69,7 @@ pub(crate) fn update(control: &mut Control, request: &mut Request<'_>) -> Handle
         let remark = Some("Offset has been previously reset".to_owned());
         return Ok(Answer::Now(Command { remark, ..success_with_header() }));
     }
-    let step = control.config.offset_version_step;
-    if !control.offsets.commit(group, topic, queue_id, offset, step, request.now.wall_ms) {
+    if !control.offsets.commit(group, topic, queue_id, offset, OFFSET_VERSION_STEP, request.now.wall_ms) {
         let (keys, queues) = (limits::MAX_OFFSET_KEYS, limits::MAX_OFFSETS_PER_SUBSCRIPTION);
         let remark = format!(
             "the offset is not kept: the broker has offsets of {keys} pairs of topic and group, or this pair of {queues} queues"

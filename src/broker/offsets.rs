@@ -13,6 +13,8 @@ use super::{FastMap, limits};
 
 /// Separator of topic and group in a key.
 const SEPARATOR: char = '@';
+/// Commits per step of the data version (`consumerOffsetUpdateVersionStep`).
+pub(crate) const OFFSET_VERSION_STEP: u64 = 500;
 
 /// One commit of an offset, for example from a pull that carries one.
 #[derive(Debug, Clone, PartialEq, Eq)]

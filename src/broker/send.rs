@@ -19,7 +19,8 @@ use ringmq_protocol::properties::{
     MAX_PROPERTIES_BYTES, PropertySummary, ValueRange, names, rewrite_properties, scan_properties,
 };
 use ringmq_protocol::record::{
-    RecordFields, encode_joined_record, encode_record, joined_properties_length, joined_record_length, record_length,
+    MAX_RETRY_TOPIC_BYTES, RecordFields, encode_joined_record, encode_record, joined_properties_length,
+    joined_record_length, record_length,
 };
 use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Now, local_month_start};
@@ -31,9 +32,6 @@ use crate::server::serving::{Serving, ServingTopic};
 
 /// Longest stored name of a topic that is not a retry topic, bytes.
 const MAX_TOPIC_BYTES: usize = 127;
-
-/// Room that a whole record may take beyond `maxMessageSize` (RocketMQ `MessageExtEncoder`).
-const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
 /// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,7 +266,7 @@ fn too_large(what: &str, length: usize, limit: usize) -> Refusal {
 }
 
 fn check_topic_length(topic: &str) -> Result<(), Refusal> {
-    let limit = if topic.starts_with(RETRY_PREFIX) { 255 } else { MAX_TOPIC_BYTES };
+    let limit = if topic.starts_with(RETRY_PREFIX) { MAX_RETRY_TOPIC_BYTES } else { MAX_TOPIC_BYTES };
     if topic.len() > limit { Err(too_large("the topic name", topic.len(), limit)) } else { Ok(()) }
 }
 
@@ -358,10 +356,6 @@ pub fn prepare_single<'a>(
         properties,
     };
     let length = record_length(&fields);
-    let limit = serving.max_message_bytes + RECORD_OVERHEAD_BYTES;
-    if length > limit {
-        return Err(too_large("a record", length, limit));
-    }
     Ok(Single { fields, length, unique_key, wait, tags_code })
 }
 

@@ -27,8 +27,6 @@ pub struct ControlConfig {
     pub auto_create_topic: bool,
     /// `autoCreateSubscriptionGroup`.
     pub auto_create_group: bool,
-    /// `enableCreateSysGroup`: system groups are made on demand even without the former.
-    pub create_system_group: bool,
     /// `defaultTopicQueueNums`: queues of the template `TBW102`.
     pub default_topic_queues: i32,
     /// `clusterTopicEnable`.
@@ -39,14 +37,8 @@ pub struct ControlConfig {
     pub trace_topic: bool,
     /// `msgTraceTopicName`.
     pub trace_topic_name: String,
-    /// `timerWheelEnable`: makes the timer's system topic.
-    pub timer_wheel: bool,
-    /// `reviveQueueNum`.
-    pub revive_queues: i32,
     /// `validateSystemTopicWhenUpdateTopic`.
     pub protect_system_topics: bool,
-    /// `enableMixedMessageType`.
-    pub mixed_message_type: bool,
     /// `clearRetryTopicWhenDeleteTopic`.
     pub clear_retry_topics: bool,
     /// `notifyConsumerIdsChangedEnable`.
@@ -55,22 +47,14 @@ pub struct ControlConfig {
     pub reject_pull_consumers: bool,
     /// `useServerSideResetOffset`.
     pub server_side_reset: bool,
-    /// `enablePropertyFilter`.
-    pub property_filter: bool,
     /// `brokerPermission`.
     pub broker_permission: i32,
     /// `channelExpiredTimeout`: a client without heartbeat for this long is removed.
     pub client_timeout: Duration,
-    /// Period of the scan for expired clients and locks.
-    pub scan_period: Duration,
-    /// `rocketmq.broker.rebalance.lockMaxLiveTime`.
-    pub lock_timeout: Duration,
     /// `registerNameServerPeriod`, between 10 and 60 s.
     pub register_period: Duration,
     /// `flushConsumerOffsetInterval`.
     pub offset_write_period: Duration,
-    /// `consumerOffsetUpdateVersionStep`: commits per step of the offsets' data version.
-    pub offset_version_step: u64,
     /// `startAcceptSendRequestTimeStamp`, milliseconds.
     pub accept_sends_from_ms: i64,
     /// `defaultQueryMaxNum`: messages that a look-up by unique key returns at most.
@@ -90,28 +74,20 @@ impl Default for ControlConfig {
         ControlConfig {
             auto_create_topic: true,
             auto_create_group: true,
-            create_system_group: true,
             default_topic_queues: 8,
             cluster_topic: true,
             broker_topic: true,
             trace_topic: false,
             trace_topic_name: super::names::TRACE_TOPIC.to_owned(),
-            timer_wheel: true,
-            revive_queues: 8,
             protect_system_topics: true,
-            mixed_message_type: false,
             clear_retry_topics: true,
             notify_consumers: true,
             reject_pull_consumers: false,
             server_side_reset: true,
-            property_filter: false,
             broker_permission: 6,
             client_timeout: Duration::from_secs(120),
-            scan_period: Duration::from_secs(10),
-            lock_timeout: Duration::from_secs(60),
             register_period: Duration::from_secs(30),
             offset_write_period: Duration::from_secs(5),
-            offset_version_step: 500,
             accept_sends_from_ms: 0,
             default_query_messages: limits::UNIQUE_KEY_QUERY_MESSAGES,
             max_query_messages: limits::MAX_QUERY_MESSAGES,
@@ -126,46 +102,6 @@ impl ControlConfig {
     /// Period of the full registration: RocketMQ keeps it between 10 and 60 s.
     pub fn register_period_clamped(&self) -> Duration {
         self.register_period.clamp(Duration::from_secs(10), Duration::from_secs(60))
-    }
-
-    /// Takes over a changed key of the configuration; keys that the control plane does not use, and texts that do not
-    /// parse, change nothing. Returns whether the key is one of its own.
-    pub fn set(&mut self, key: &str, value: &str) -> bool {
-        fn put<T: std::str::FromStr>(target: &mut T, value: &str) {
-            if let Ok(parsed) = value.trim().parse() {
-                *target = parsed;
-            }
-        }
-        fn put_millis(target: &mut Duration, value: &str) {
-            if let Ok(milliseconds) = value.trim().parse() {
-                *target = Duration::from_millis(milliseconds);
-            }
-        }
-        match key {
-            "autoCreateTopicEnable" => put(&mut self.auto_create_topic, value),
-            "autoCreateSubscriptionGroup" => put(&mut self.auto_create_group, value),
-            "enableCreateSysGroup" => put(&mut self.create_system_group, value),
-            "validateSystemTopicWhenUpdateTopic" => put(&mut self.protect_system_topics, value),
-            "enableMixedMessageType" => put(&mut self.mixed_message_type, value),
-            "clearRetryTopicWhenDeleteTopic" => put(&mut self.clear_retry_topics, value),
-            "notifyConsumerIdsChangedEnable" => put(&mut self.notify_consumers, value),
-            "rejectPullConsumerEnable" => put(&mut self.reject_pull_consumers, value),
-            "useServerSideResetOffset" => put(&mut self.server_side_reset, value),
-            "enablePropertyFilter" => put(&mut self.property_filter, value),
-            "brokerPermission" => put(&mut self.broker_permission, value),
-            "channelExpiredTimeout" => put_millis(&mut self.client_timeout, value),
-            "registerNameServerPeriod" => put_millis(&mut self.register_period, value),
-            "flushConsumerOffsetInterval" => put_millis(&mut self.offset_write_period, value),
-            "consumerOffsetUpdateVersionStep" => put(&mut self.offset_version_step, value),
-            "startAcceptSendRequestTimeStamp" => put(&mut self.accept_sends_from_ms, value),
-            "defaultQueryMaxNum" => put(&mut self.default_query_messages, value),
-            "maxMsgsNumBatch" => put(&mut self.max_query_messages, value),
-            "max_topics" => put(&mut self.max_topics, value),
-            "max_queues" => put(&mut self.max_queues, value),
-            "max_groups" => put(&mut self.max_groups, value),
-            _ => return false,
-        }
-        true
     }
 }
 

@@ -93,16 +93,8 @@ pub struct BrokerFlags {
     pub permission: i32,
     /// `startAcceptSendRequestTimeStamp`, milliseconds.
     pub accept_sends_from_ms: i64,
-    /// `autoCreateTopicEnable`: whether it is worth asking the control plane for a missing topic.
-    pub auto_create_topic: bool,
-    /// `autoCreateSubscriptionGroup`.
-    pub auto_create_group: bool,
-    /// `enablePropertyFilter`.
-    pub property_filter: bool,
     /// `rejectPullConsumerEnable`.
     pub reject_pull_consumers: bool,
-    /// `useServerSideResetOffset`.
-    pub server_side_reset: bool,
 }
 
 /// The picture.
@@ -162,11 +154,7 @@ impl Control {
         BrokerFlags {
             permission: self.config.broker_permission,
             accept_sends_from_ms: self.config.accept_sends_from_ms,
-            auto_create_topic: self.config.auto_create_topic,
-            auto_create_group: self.config.auto_create_group,
-            property_filter: self.config.property_filter,
             reject_pull_consumers: self.config.reject_pull_consumers,
-            server_side_reset: self.config.server_side_reset,
         }
     }
 

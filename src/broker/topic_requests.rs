@@ -148,7 +148,7 @@ impl Control {
             }
         }
         let message_type = wanted.attributes.get("+message.type");
-        if !self.config.mixed_message_type && message_type.is_some_and(|kind| kind == "MIXED") {
+        if message_type.is_some_and(|kind| kind == "MIXED") {
             return Err(Refusal::new(response::INVALID_PARAMETER, "MIXED message type is not supported."));
         }
         let existing = self.topics.get(name);

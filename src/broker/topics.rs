@@ -20,6 +20,8 @@ use super::{Control, Effect, FastMap, Refusal, java_millis, limits, names};
 const BENCHMARK_QUEUES: i32 = 1024;
 /// Queues of the schedule topic: one per delay level.
 const SCHEDULE_QUEUES: i32 = 18;
+/// Queues of the revive topic (`reviveQueueNum`).
+const REVIVE_QUEUES: i32 = 8;
 
 /// The table that snapshots share.
 pub(crate) type TopicMap = FastMap<Arc<str>, Arc<TopicEntry>>;
@@ -61,19 +63,17 @@ impl TopicTable {
             topic(names::OFFSET_MOVED_TOPIC, 1, read_write),
             topic(names::SCHEDULE_TOPIC, SCHEDULE_QUEUES, read_write),
             topic(&names::reply_topic(&identity.cluster), 1, read_write),
-            topic(&names::revive_topic(&identity.cluster), config.revive_queues, read_write),
+            topic(&names::revive_topic(&identity.cluster), REVIVE_QUEUES, read_write),
             topic(&names::member_topic(&identity.name), 1, PERM_INHERIT),
             topic(names::HALF_TOPIC, 1, read_write),
             topic(names::HALF_OPERATION_TOPIC, 1, read_write),
+            topic(names::TIMER_TOPIC, 1, read_write),
         ];
         if config.auto_create_topic {
             topics.push(topic(names::AUTO_CREATE_TOPIC, config.default_topic_queues, template(true)));
         }
         if config.trace_topic {
             topics.push(topic(&config.trace_topic_name, 1, read_write));
-        }
-        if config.timer_wheel {
-            topics.push(topic(names::TIMER_TOPIC, 1, read_write));
         }
         let mut system: BTreeSet<String> = names::SYSTEM_TOPICS.into_iter().map(str::to_owned).collect();
         system.extend(topics.iter().map(|topic| topic.topic_name.clone()));

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use ringmq_protocol::codes::response::SUCCESS;
 use ringmq_protocol::command::Command;
+use ringmq_protocol::exchange::{Exchange, Incoming, Ticket};
 
 use super::error::{AnswerError, ClientError};
-use super::exchange::{Exchange, Incoming, Ticket};
 use super::limits::{CONNECT_TIMEOUT_MS, KEPT_PEER_REQUESTS, READ_BYTES, REQUEST_TIMEOUT_MS};
 
 /// One open connection.

@@ -3,8 +3,7 @@
 use std::io;
 
 use ringmq_protocol::command::FieldError;
-use ringmq_protocol::frame::FrameError;
-use ringmq_protocol::header::HeaderError;
+use ringmq_protocol::exchange::ProtocolError;
 use ringmq_protocol::json::JsonError;
 use ringmq_protocol::record::RecordError;
 use thiserror::Error;
@@ -101,17 +100,6 @@ impl ClientError {
     pub fn ends_connection(&self) -> bool {
         matches!(self, ClientError::Broken { .. } | ClientError::Timeout { .. } | ClientError::Protocol { .. })
     }
-}
-
-/// Bytes that are no frame of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ProtocolError {
-    /// The stream cannot be cut into frames.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// A frame's header is malformed.
-    #[error(transparent)]
-    Header(#[from] HeaderError),
 }
 
 /// An answer that lacks something.

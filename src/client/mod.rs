@@ -1,6 +1,6 @@
 //! Our own small client, for the command-line tools and the tests.
 //!
-//! The core is pure: [`exchange`] (bytes to frames, answers to requests), [`requests`], [`answers`], [`route`],
+//! The core is pure: [`ringmq_protocol::exchange`] (bytes to frames, answers to requests), [`requests`], [`answers`], [`route`],
 //! [`message`] and [`retry`] take bytes and times as arguments. [`connection`] and [`blocking`] are the shell: standard
 //! library sockets, one thread per client, every wait bounded.
 
@@ -9,7 +9,6 @@ pub mod blocking;
 pub mod connection;
 mod consume;
 pub mod error;
-pub mod exchange;
 pub mod limits;
 pub mod message;
 mod output;

@@ -13,11 +13,11 @@ use super::answers::{PullAnswer, PullStatus};
 use super::blocking::decode_pull;
 use super::connection::Connection;
 use super::error::ClientError;
-use super::exchange::Ticket;
 use super::limits::{HOLD_GRACE_MS, HOLD_MS, RETRY_PAUSE_MS};
 use super::requests::{self, PullRequest};
 use super::retry::pull_again;
 use super::route::Queue;
+use ringmq_protocol::exchange::Ticket;
 
 /// A broker that does not hold a pull this long has no room for held pulls; it is then asked at this interval.
 const SHORT_POLL: Duration = Duration::from_millis(200);

@@ -1,20 +1,22 @@
 //! Values that are right by themselves and wrong together.
 
+use ringmq_protocol::record::MAX_RECORD_OVERHEAD_BYTES;
+
 use super::Config;
 use super::error::ConfigError;
 use super::settings::Settings;
 use super::values::show_size;
 
-/// Largest part of a record besides its body: fixed fields, topic, properties (at most 32,767 bytes), addresses, with
-/// room.
-const RECORD_OVERHEAD_BYTES: u64 = 34 * 1024;
+/// What must fit beside the largest record: the mark behind it in a segment, or what a request's header says beside topic and
+/// properties.
+const BESIDE_RECORD_BYTES: u64 = 2 * 1024;
 
 /// Builds the typed configuration and refuses combinations that cannot work.
 pub(super) fn build(settings: Settings) -> Result<Config, ConfigError> {
     let internal = |name| ConfigError::Conflict(format!("{name} has a value that is not of its type"));
     let config = Config::from_settings(settings).map_err(internal)?;
     let conflict = |text: String| Err(ConfigError::Conflict(text));
-    let largest_record = config.max_message_size.saturating_add(RECORD_OVERHEAD_BYTES);
+    let largest_record = config.max_message_size.saturating_add(MAX_RECORD_OVERHEAD_BYTES as u64 + BESIDE_RECORD_BYTES);
     for (name, bytes) in [
         ("max_frame_bytes", config.max_frame_bytes),
         ("mappedFileSizeCommitLog", config.mapped_file_size_commit_log),

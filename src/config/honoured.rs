@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ringmq_shards::queue::limits::{ENTRY_BYTES, MAXIMUM_SHARDS};
+
 use super::keys::{Change, Key, Origin};
 use super::settings::Settings;
 use super::values::{FlushDiskType, FromText, Kind, LogLevel, TimeUnit, WritePath};
@@ -150,7 +152,7 @@ honoured_keys! {
         cores: Vec<usize> = "-", Ringmq, Kind::Cores, "", Restart;
         /// Shards, one pinned thread each. 0: one per processor of `cores`. More shards than processors only adds
         /// switches.
-        shards: u32 = "-", Ringmq, int(0, 64), "0", Restart;
+        shards: u32 = "-", Ringmq, int(0, MAXIMUM_SHARDS as i64), "0", Restart;
         /// How long an idle shard looks for work before it sleeps, at most: a sleep costs the next request a wake-up of
         /// 10 to 80 us. The time follows the load (it grows while pauses are shorter than this, and shrinks to nothing
         /// while they are longer), so that an idle broker sleeps. Not used when shards share processors. 0: never.
@@ -226,7 +228,7 @@ honoured_keys! {
             blocks(64 * KIB, I32_MAX - 4095), "1073741824", Restart;
         /// Size of a queue file, 20 bytes per message.
         mapped_file_size_consume_queue: u64 = "mappedFileSizeConsumeQueue", Store,
-            Kind::Size { min: 20, max: I32_MAX - 7, multiple_of: 20 }, "6000000", Restart;
+            Kind::Size { min: ENTRY_BYTES, max: I32_MAX - 7, multiple_of: ENTRY_BYTES }, "6000000", Restart;
         /// Whether messages are indexed by key and id, so that tools can look them up.
         message_index_enable: bool = "messageIndexEnable", Store, BOOL, "true", Restart;
         /// Hash slots of an index file, 4 bytes each.

@@ -78,8 +78,6 @@ pub enum Kind {
     Text,
     /// A name that travels in requests: no blanks or control characters, at most 255 bytes.
     Name,
-    /// A number, or several `04;16`, of hours of the day.
-    Hours,
     /// A numeric address without a port.
     Ip,
     /// A numeric address with a port, or `off`.
@@ -132,13 +130,6 @@ impl Kind {
                 let bad = text.len() > 255 || text.chars().any(char::is_whitespace);
                 if bad { Err(self.expected()) } else { Ok(text.into()) }
             }
-            Kind::Hours => {
-                let hours: Option<Vec<u8>> = text.split(';').map(|hour| hour.trim().parse().ok()).collect();
-                match hours {
-                    Some(hours) if hours.iter().all(|hour| *hour < 24) => Ok(text.into()),
-                    _ => Err(self.expected()),
-                }
-            }
             Kind::Ip => {
                 let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
                 bare.parse::<IpAddr>().map(|ip| ip.to_string()).map_err(|_| self.expected())
@@ -188,7 +179,6 @@ impl Kind {
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Text => "text".into(),
             Kind::Name => "a name without blanks, at most 255 bytes".into(),
-            Kind::Hours => "hours of the day, 00 to 23, separated by semicolons".into(),
             Kind::Ip => "a numeric IP address without a port".into(),
             Kind::OptionalSocket => "a numeric address with a port, or off".into(),
             Kind::Addresses => "host:port, several separated by semicolons".into(),
@@ -378,12 +368,6 @@ impl FromText for Vec<usize> {
     }
 }
 
-impl FromText for Vec<u8> {
-    fn from_text(text: &str) -> Option<Self> {
-        text.split(';').map(|hour| hour.trim().parse().ok()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,7 +407,6 @@ mod tests {
         assert!(Kind::Cores.canonical("0-4000000000").is_err());
         assert_eq!(Kind::Choice(&["SYNC_FLUSH"]).canonical("sync_flush").as_deref(), Ok("SYNC_FLUSH"));
         assert!(Kind::Bool.canonical("yes").is_err());
-        assert!(Kind::Hours.canonical("04;24").is_err());
         assert!(Kind::Name.canonical("two words").is_err());
         assert!(Kind::Text.canonical("two\nlines").is_err());
         assert_eq!(Kind::AutoSize { min: 1 }.canonical("auto").as_deref(), Ok("auto"));

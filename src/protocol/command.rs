@@ -108,14 +108,6 @@ impl Command {
         parse_i64(self.ext_text(key)?).ok_or(FieldError::BadNumber(key))
     }
 
-    /// A required `boolean` field; anything but `true` in any case is false.
-    ///
-    /// # Errors
-    /// The field is missing.
-    pub fn ext_bool(&self, key: &'static str) -> Result<bool, FieldError> {
-        self.ext_text(key).map(parse_bool)
-    }
-
     /// An optional `int` field.
     ///
     /// # Errors
@@ -224,8 +216,7 @@ mod tests {
         assert_eq!(command.ext_i32("a"), Ok(5));
         assert_eq!(command.ext_i64("b"), Err(FieldError::BadNumber("b")));
         assert_eq!(command.ext_i64("z"), Err(FieldError::Missing("z")));
-        assert_eq!(command.ext_bool("c"), Ok(true));
-        assert_eq!(command.optional_bool("a"), Some(false));
+        assert_eq!((command.optional_bool("a"), command.optional_bool("c")), (Some(false), Some(true)));
         assert_eq!(command.optional_i32("z"), Ok(None));
         assert!(command.is_response() && !command.is_oneway());
     }

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod bodies;
 pub mod codes;
 pub mod command;
+pub mod exchange;
 pub mod flags;
 pub mod frame;
 pub mod fuzz;

@@ -28,6 +28,11 @@ pub const MIN_RECORD_BYTES: usize = 91;
 pub const BLANK_BYTES: usize = 8;
 /// Topics longer than this need a V2 record.
 pub const MAX_V1_TOPIC_BYTES: usize = 127;
+/// Longest topic that a broker stores, a retry topic. Source: TopicValidator and the limit of groups, 255.
+pub const MAX_RETRY_TOPIC_BYTES: usize = 255;
+/// The most that a record has besides its body: IPv6 hosts, two bytes of topic length, the longest topic and properties.
+pub const MAX_RECORD_OVERHEAD_BYTES: usize =
+    MIN_RECORD_BYTES + 2 * (HOST_V6_BYTES - HOST_V4_BYTES) + 1 + MAX_RETRY_TOPIC_BYTES + MAX_PROPERTIES_BYTES;
 
 const QUEUE_OFFSET_AT: usize = 20;
 const PHYSICAL_OFFSET_AT: usize = 28;
@@ -622,6 +627,17 @@ mod tests {
         assert_eq!((view.born_host(), view.store_host()), (fields().born_host, fields().store_host));
         assert_eq!((view.topic(), view.body(), view.queue_id(), view.flag()), ("TopicTest", &b"hello"[..], 2, 7));
         assert_eq!((view.tags_code(), view.keys(), view.unique_key()), (2_598_919, Some(&b"K1"[..]), None));
+    }
+
+    /// Goal: the bound of what a record has besides its body is the exact one. Method: the longest of everything.
+    #[test]
+    fn the_overhead_is_bounded() {
+        let topic = "t".repeat(MAX_RETRY_TOPIC_BYTES);
+        let properties = vec![b'p'; MAX_PROPERTIES_BYTES];
+        let host = "[2001:db8::1]:10911".parse().unwrap();
+        let longest =
+            RecordFields { topic: &topic, born_host: host, store_host: host, properties: &properties, ..fields() };
+        assert_eq!(record_length(&longest), longest.body.len() + MAX_RECORD_OVERHEAD_BYTES);
     }
 
     /// Goal: IPv6 hosts and long topics choose the other layout. Method: a record with both, read back.

@@ -1,5 +1,7 @@
 //! Bounds of the server, each in one place with its reason. Those with a configuration key are defaults.
 
+use ringmq_shards::queue::limits::MAXIMUM_SHARDS;
+
 /// Connections that a shard has slots for, whatever `max_connections` says: the largest value of that key.
 pub const MAX_CONNECTIONS: usize = 1_000_000;
 
@@ -89,6 +91,21 @@ pub const fn descriptors_to_start(shards: usize) -> u64 {
 
 /// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
 pub const READERS: usize = 2;
+
+/// Shards of a process.
+pub const MAX_SHARDS: usize = MAXIMUM_SHARDS;
+
+/// Pin slots of the log view: a shard has that of its number, the threads that also read the ring have those behind.
+pub const FLUSH_PIN_SLOT: usize = MAX_SHARDS;
+
+/// The store thread's.
+pub const STORE_PIN_SLOT: usize = FLUSH_PIN_SLOT + 1;
+
+/// The first of the reader threads'.
+pub const READER_PIN_SLOTS: usize = STORE_PIN_SLOT + 1;
+
+/// All of them.
+pub const PIN_SLOTS: usize = READER_PIN_SLOTS + READERS;
 
 /// Niceness of these threads: beside a busy shard they get about a tenth of a processor, and all that is idle.
 pub const READER_NICENESS: i32 = 10;

@@ -58,6 +58,7 @@ fn figure(shared: &Arc<Shared>, read: fn(&Shared) -> u64) -> impl Fn() -> u64 + 
 pub fn add_shared(registry: &Registry, shared: &Arc<Shared>, boot_ms: u64) {
     let of = |read: fn(&Shared) -> u64| figure(shared, read);
     registry.gauge(Gauge::StartTime, &[], move || boot_ms / 1_000);
+    registry.gauge(Gauge::DroppedLogLines, &[], crate::process::logging::dropped_lines);
     registry.limit(
         Limit::Connections,
         of(|shared| shared.live.max_connections.load(Ordering::Relaxed)),

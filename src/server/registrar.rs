@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
-use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+use ringmq_protocol::exchange::{Exchange, Incoming};
 
 use super::held_answers::HeldAnswer;
 
@@ -94,11 +94,8 @@ impl Registrar {
 }
 
 fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>, is_available: &AtomicBool) {
-    let mut connection: Option<TcpStream> = None;
-    let mut opaque = 0;
-    while let Ok(mut delivery) = receiver.recv() {
-        opaque += 1;
-        delivery.command.opaque = opaque;
+    let mut connection: Option<Connection> = None;
+    while let Ok(delivery) = receiver.recv() {
         let mut result = exchange(&mut connection, address, timeout, &delivery.command);
         if result.is_err() && connection.take().is_some() {
             // The old connection may have been dead for a while: once more on a fresh one.
@@ -217,35 +214,67 @@ fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
+/// A connection to a name server with what has arrived on it.
+struct Connection {
+    stream: TcpStream,
+    exchange: Exchange,
+}
+
+/// Sends the request and waits for its answer, both together for at most `timeout`, however slowly bytes trickle.
 fn exchange(
-    connection: &mut Option<TcpStream>,
+    connection: &mut Option<Connection>,
     address: &str,
     timeout: Duration,
     command: &Command,
 ) -> io::Result<Command> {
-    let stream = match connection {
-        Some(stream) => stream,
-        None => connection.insert(connect(address, timeout)?),
-    };
-    stream.write_all(&command.encode())?;
-    let mut buffer = Vec::new();
-    loop {
-        let split = split_frame(&buffer, MAX_FRAME_BYTES).map_err(io::Error::other)?;
-        if let Split::Frame { frame, length } = split {
-            let answer = Command::decode(frame).map_err(io::Error::other)?;
-            buffer.drain(..length);
-            // Requests of the name server (905) and late answers are not for this exchange.
-            if answer.is_response() && answer.opaque == command.opaque {
-                return Ok(answer);
-            }
-            continue;
+    let Connection { stream, exchange } = match connection {
+        Some(connection) => connection,
+        None => {
+            let stream = connect(address, timeout)?;
+            connection.insert(Connection { stream, exchange: Exchange::default() })
         }
-        let mut chunk = [0; 4096];
-        match stream.read(&mut chunk)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => buffer.extend_from_slice(&chunk[..count]),
+    };
+    let deadline = Instant::now() + timeout;
+    let mut out = Vec::new();
+    let ticket = exchange.submit(command.clone(), &mut out);
+    let mut rest = out.as_slice();
+    while !rest.is_empty() {
+        stream.set_write_timeout(Some(time_left(deadline)?))?;
+        match stream.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = &rest[count..],
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
         }
     }
+    let mut chunk = [0; 4096];
+    loop {
+        while let Some(incoming) = exchange.take().map_err(io::Error::other)? {
+            // Requests of the name server (905) are not for this exchange.
+            if let Incoming::Answer(answered, answer) = incoming
+                && answered == ticket
+            {
+                return Ok(answer);
+            }
+        }
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => exchange.receive(&chunk[..count]),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether only the time left, which is looked at next, decides what the error means.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time")) } else { Ok(left) }
 }
 
 #[cfg(test)]
@@ -269,6 +298,55 @@ mod tests {
         let given_up: Vec<Outcome> = outcomes.try_iter().collect();
         let any_accepted = given_up.iter().any(|outcome| outcome.is_accepted);
         assert!([2, 3].contains(&given_up.len()) && !any_accepted, "{given_up:?}");
+    }
+
+    /// A name server on a thread: reads the first request and goes on with its stream.
+    fn name_server(go_on: impl FnOnce(TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut some = [0; 4096];
+            assert!(stream.read(&mut some).expect("a request") > 0);
+            go_on(stream);
+        });
+        address
+    }
+
+    #[test]
+    fn what_arrives_behind_an_answer_is_kept() {
+        // Goal: bytes behind an answer belong to the next exchange. Method: with the first answer comes the second one but for
+        // a byte, which follows after the second request.
+        let (done, over) = channel::<()>();
+        let address = name_server(move |mut stream| {
+            let both = [Command::response(0, 0).encode(), Command::response(0, 1).encode()].concat();
+            stream.write_all(&both[..both.len() - 1]).expect("written");
+            let mut some = [0; 4096];
+            assert!(stream.read(&mut some).expect("a second request") > 0);
+            stream.write_all(&both[both.len() - 1..]).expect("written");
+            assert!(over.recv().is_err());
+        });
+        let mut connection = None;
+        for _ in 0..2 {
+            let answer = exchange(&mut connection, &address, Duration::from_secs(600), &Command::request(103));
+            assert_eq!(answer.expect("an answer").code, 0);
+        }
+        drop(done);
+    }
+
+    #[test]
+    fn trickling_bytes_do_not_renew_the_time() {
+        // Goal: one time-out bounds a whole request. Method: a name server that sends a long frame byte by byte without end; the
+        // exchange gives up, or this test does not end.
+        let address = name_server(|mut stream| {
+            let length = [0, 0xF0, 0, 0];
+            let mut goes_on = stream.write_all(&length).is_ok();
+            while goes_on {
+                goes_on = stream.write_all(&[0]).is_ok();
+            }
+        });
+        let result = exchange(&mut None, &address, Duration::from_millis(100), &Command::request(103));
+        assert_eq!(result.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
     }
 
     #[test]

@@ -15,9 +15,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker::{Broker, PATIENCE, Store, wait_for};
 use random::Random;
-use ringmq::client::exchange::Ticket;
 use ringmq::client::requests::{self, PullRequest, SendTarget};
 use ringmq::client::{Client, ClientError, Connection, Message, PullAnswer, PullStatus, Queue, SendReceipt};
+use ringmq_protocol::exchange::Ticket;
 use ringmq_shards::disk::RealDisk;
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};

@@ -3,12 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringmq::client::exchange::Ticket;
 use ringmq::client::requests::{self, PullRequest};
 use ringmq::client::{Connection, Message, PullAnswer, PullStatus};
 use ringmq_protocol::codes::request::{DELETE_TOPIC_IN_BROKER, VIEW_MESSAGE_BY_ID};
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
+use ringmq_protocol::exchange::Ticket;
 
 use super::broker::{PATIENCE, Store, commit_log_bytes, wait_for};
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use ringmq::client::exchange::Ticket;
 use ringmq::client::message::batch_body;
 use ringmq::client::requests::{self, SendTarget};
 use ringmq::client::{Message, SendReceipt};
 use ringmq_protocol::codes::request::{SEND_BATCH_MESSAGE, SEND_MESSAGE, SEND_MESSAGE_V2};
 use ringmq_protocol::command::{Command, SerializeType};
+use ringmq_protocol::exchange::Ticket;
 use ringmq_protocol::message_id::decode_message_id;
 use ringmq_protocol::properties::{find_property, names};
 

@@ -50,15 +50,33 @@ fn the_writer_waits_for_pins() {
     let room = fill(&mut rig, 1000);
     assert!(room < 64, "{room} records went into a ring of 43");
     let mut bytes = vec![0; record.bytes.len()];
-    // SAFETY: pinned, and nobody writes on this thread meanwhile.
-    assert_eq!(unsafe { rig.view.ring.slice(pinned, bytes.len()) }, record.bytes);
+    let mut seen = Vec::new();
+    rig.view.append_pinned(1, pinned, bytes.len(), &mut seen);
+    assert_eq!(seen, record.bytes);
     assert!(!rig.view.copy(0, pinned, &mut bytes), "the floor has passed it: new readers are sent to the file");
     assert!(!rig.view.is_pinned(0));
     rig.view.unpin(1);
     assert_eq!(fill(&mut rig, 100), 100);
 }
 
-/// Goal: the check above notices a writer that looks at no pins. Method: plant that.
+/// Goal: memory that is not pinned is never copied as if it were. Method: a range below the slot's pin, and one behind the
+/// confirmed offset.
+#[test]
+fn only_pinned_memory_is_appended() {
+    let mut rig = Rig::new(Shape::default());
+    fill(&mut rig, 40);
+    let (floor, confirmed) = (rig.view.floor(), rig.view.confirmed());
+    assert!(rig.view.pin(1, floor + 100));
+    let panics = |slot: usize, physical: u64, length: usize| {
+        let append = || rig.view.append_pinned(slot, physical, length, &mut Vec::new());
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)).is_err()
+    };
+    assert!(!panics(1, floor + 100, 8) && !panics(1, confirmed - 8, 8));
+    assert!(panics(1, floor + 99, 8) && panics(0, floor + 100, 8), "not pinned");
+    assert!(panics(1, confirmed - 8, 9), "not confirmed");
+}
+
+/// Goal: the check of waiting writers notices one that looks at no pins. Method: plant that.
 #[test]
 fn ignored_pins_are_noticed() {
     let mut rig = Rig::new(Shape::default());

@@ -20,6 +20,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use ringmq_shards::clock::{Clock, SystemClock};
 use ringmq_shards::disk::{Disk, DiskFile, LockOutcome, OpenOptions, RealDisk};
 use ringmq_shards::index::IndexGeometry;
+use ringmq_shards::queue::limits::ENTRY_BYTES;
 use ringmq_shards::recovery::audit::{self, AuditError, AuditOptions, Severity};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
 use ringmq_shards::recovery::repair::{RepairOptions, repair};
@@ -204,7 +205,7 @@ fn open(store: WhichStore, write: bool) -> Result<Opened, Failure> {
     }
     let options = AuditOptions {
         segment_bytes: config.mapped_file_size_commit_log,
-        queue_file_entries: config.mapped_file_size_consume_queue / 20,
+        queue_file_entries: config.mapped_file_size_consume_queue / ENTRY_BYTES,
         index: IndexGeometry {
             slots: u32::try_from(config.max_hash_slot_num).unwrap_or(u32::MAX),
             entries: u32::try_from(config.max_index_num).unwrap_or(u32::MAX),

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use ringmq_shards::queue::limits::ENTRY_BYTES;
 use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::adopt::{Plan, Remark};
 use ringmq_shards::recovery::audit::{Audit, AuditOptions, Finding, Severity};
@@ -269,7 +270,7 @@ pub fn adoption(
     if plan.blockers.is_empty() && figures.segments > 0 {
         let queues = if figures.queue_file_bytes > 0 { format!(" and {queue_size}") } else { String::new() };
         lines.push(format!("start it with mappedFileSizeCommitLog={}{queues}", figures.segment_bytes));
-    } else if ![0, configured.queue_file_entries * 20].contains(&figures.queue_file_bytes) {
+    } else if ![0, configured.queue_file_entries * ENTRY_BYTES].contains(&figures.queue_file_bytes) {
         lines.push(format!(
             "most queue files have {} bytes: look again with --set {queue_size}",
             figures.queue_file_bytes

@@ -25,6 +25,3 @@ pub struct LockBatchResponseBody {
     #[serde(rename = "lockOKMQSet")]
     pub lock_ok_mq_set: Vec<MessageQueue>,
 }
-
-/// Body of UNLOCK_BATCH_MQ (42): the same members as [`LockBatchRequestBody`]. Source: UnlockBatchRequestBody.
-pub type UnlockBatchRequestBody = LockBatchRequestBody;

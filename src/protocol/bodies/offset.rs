@@ -1,4 +1,4 @@
-//! Offsets: committed ones, statistics, resets.
+//! Offsets: committed ones, statistics.
 
 use super::{DataVersion, MessageQueue};
 use serde::{Deserialize, Serialize};
@@ -12,16 +12,6 @@ pub struct ConsumerOffsetWrapper {
     pub data_version: DataVersion,
     /// `topic@group` to queue id to the next offset to consume.
     pub offset_table: BTreeMap<String, BTreeMap<i32, i64>>,
-}
-
-/// Offsets of the delay levels: `delayOffset.json`, answer of 45. Source: DelayOffsetSerializeWrapper.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct DelayOffsetWrapper {
-    /// Version of the table.
-    pub data_version: DataVersion,
-    /// Level to the next offset to deliver in queue level - 1.
-    pub offset_table: BTreeMap<i32, i64>,
 }
 
 /// Progress on one queue. Source: OffsetWrapper.
@@ -68,12 +58,4 @@ pub struct TopicStatsTable {
     pub offset_table: BTreeMap<MessageQueue, TopicOffset>,
     /// Messages per second.
     pub topic_put_tps: f64,
-}
-
-/// Answer of 222, body of 220. Source: ResetOffsetBody.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct ResetOffsetBody {
-    /// New offset by queue.
-    pub offset_table: BTreeMap<MessageQueue, i64>,
 }

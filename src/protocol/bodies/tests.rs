@@ -39,7 +39,6 @@ fn bodies_are_byte_equal() {
     round_trip::<TopicStatsTable>(
         r#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"T"}:{"lastUpdateTimestamp":4,"maxOffset":9,"minOffset":1}},"topicPutTps":0.0}"#,
     );
-    round_trip::<ResetOffsetBody>(r#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"T"}:5}}"#);
     round_trip::<ConsumerConnection>(
         r#"{"connectionSet":[{"clientAddr":"1.2.3.4:5","clientId":"c","language":"GO","version":317}],"consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING","subscriptionTable":{"T":{"classFilterMode":false,"codeSet":[],"expressionType":"TAG","subString":"*","subVersion":1,"tagsSet":[],"topic":"T"}}}"#,
     );
@@ -58,9 +57,6 @@ fn bodies_are_byte_equal() {
     );
     round_trip::<ConsumerOffsetWrapper>(
         r#"{"dataVersion":{"counter":0,"stateVersion":0,"timestamp":0},"offsetTable":{"Topic@group":{0:10,1:20}}}"#,
-    );
-    round_trip::<DelayOffsetWrapper>(
-        r#"{"dataVersion":{"counter":0,"stateVersion":0,"timestamp":0},"offsetTable":{1:100,2:5}}"#,
     );
     round_trip::<SubscriptionGroupWrapper>(
         r#"{"dataVersion":{"counter":0,"stateVersion":0,"timestamp":0},"forbiddenTable":{"g":{"T":4}},"subscriptionGroupTable":{}}"#,

@@ -89,16 +89,6 @@ impl TopicConfig {
     }
 }
 
-/// All topics of a broker: `topics.json`. Source: TopicConfigSerializeWrapper.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct TopicConfigSerializeWrapper {
-    /// Version of the table.
-    pub data_version: DataVersion,
-    /// Topic name to configuration.
-    pub topic_config_table: BTreeMap<String, TopicConfig>,
-}
-
 /// All topics with their static-topic mappings: answer of 21, part of a registration. The mappings are opaque here.
 /// Source: TopicConfigAndMappingSerializeWrapper.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ringmq_shards::disk::LoadedState;
+use ringmq_shards::queue::limits::ENTRY_BYTES;
 
 use super::*;
 
@@ -38,7 +39,7 @@ pub(super) fn open_broker(
         root: config.root_dir(),
         commit_log: config.commit_log_dir(),
         segment_bytes: config.mapped_file_size_commit_log,
-        queue_file_entries: config.mapped_file_size_consume_queue / 20,
+        queue_file_entries: config.mapped_file_size_consume_queue / ENTRY_BYTES,
         queue_open_files: queue_open_files(descriptors),
         tail_bytes: tail_bytes(config),
         write_path: path,
@@ -58,11 +59,12 @@ pub(super) fn open_broker(
     });
     let ring = LogRing::new(ring_bytes(config)).map_err(system("map the log ring"))?;
     let recovered = &storage.recovered;
-    let readers = READER_SLOTS + 64;
-    let view = LogView::new(ring, readers, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
+    let view =
+        LogView::new(ring, limits::PIN_SLOTS, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
     view.begin_synced_at(recovered.durable_point.offset.0);
     let memory_window_bytes = machine::memory_bytes() / 100 * MEMORY_WINDOW_PERCENT;
-    Ok(BrokerStart { storage, view, identity, flush_mode, path, chooses, memory_window_bytes })
+    let way = WriteWay { flush_mode, path, chooses, zeroes_ahead: zero_ahead_bytes > 0 };
+    Ok(BrokerStart { storage, view, identity, way, memory_window_bytes })
 }
 
 /// Whether the file system of the log can be written around the page cache.

@@ -8,7 +8,10 @@ impl EventLoop {
         scratch.gathers.clear();
         scratch.slices.clear();
         let view = self.view.clone();
-        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
+        let slot = self.core.index();
+        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
+            copy_ring(view.as_deref(), slot, physical, length, out);
+        };
         let mut dirty = std::mem::take(&mut scratch.dirty);
         for id in dirty.drain(..) {
             self.core.account(id);
@@ -151,7 +154,10 @@ impl EventLoop {
     pub(super) fn gathered(&mut self, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
         let id = SlotId { slot: completion.token.slot, generation: completion.token.generation };
         let view = self.view.clone();
-        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| copy_ring(view.as_deref(), physical, length, out);
+        let slot = self.core.index();
+        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
+            copy_ring(view.as_deref(), slot, physical, length, out);
+        };
         let now_ms = self.core.steady_ms();
         let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
         connection.last_active_ms = now_ms;
@@ -173,10 +179,9 @@ impl EventLoop {
     }
 }
 
-/// Copies ring memory that this turn has pinned.
-pub(super) fn copy_ring(view: Option<&LogView>, physical: u64, length: usize, out: &mut Vec<u8>) {
-    let Some(view) = view else { return };
-    // SAFETY: the shard pins the range until the end of the turn (see `ShardCore::execute_pull`), and it is confirmed.
-    let bytes = unsafe { std::slice::from_raw_parts(view.address(physical), length) };
-    out.extend_from_slice(bytes);
+/// Copies ring memory that this turn has pinned for the shard `slot` (see `ShardCore::execute_pull`).
+pub(super) fn copy_ring(view: Option<&LogView>, slot: usize, physical: u64, length: usize, out: &mut Vec<u8>) {
+    if let Some(view) = view {
+        view.append_pinned(slot, physical, length, out);
+    }
 }

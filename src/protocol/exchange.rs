@@ -7,15 +7,27 @@
 use std::collections::BTreeSet;
 
 use bytes::{Buf, BytesMut};
-use ringmq_protocol::command::Command;
-use ringmq_protocol::flags::RPC_ONEWAY;
-use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
+use thiserror::Error;
 
-use super::error::ProtocolError;
+use crate::command::Command;
+use crate::flags::RPC_ONEWAY;
+use crate::frame::{FrameError, MAX_FRAME_BYTES, Split, split_frame};
+use crate::header::HeaderError;
+
+/// Bytes that are no frame of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ProtocolError {
+    /// The stream cannot be cut into frames.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame's header is malformed.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+}
 
 /// The number of a request that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub(super) i32);
+pub struct Ticket(i32);
 
 /// A frame from the peer.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,7 +114,7 @@ impl Exchange {
 
 #[cfg(test)]
 mod tests {
-    use ringmq_protocol::codes::request::{GET_MAX_OFFSET, NOTIFY_CONSUMER_IDS_CHANGED};
+    use crate::codes::request::{GET_MAX_OFFSET, NOTIFY_CONSUMER_IDS_CHANGED};
 
     use super::*;
 
