@@ -22,9 +22,9 @@ use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset};
 
 use super::world::Mode;
 
-const SEGMENT_BYTES: u64 = 8 << 10;
+pub(super) const SEGMENT_BYTES: u64 = 8 << 10;
 const RING_BYTES: usize = 32 << 10;
-const ROOT: &str = "/store";
+pub(super) const ROOT: &str = "/store";
 
 /// How a life writes its log.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,18 +69,18 @@ pub(super) fn is_sync(mode: Mode) -> bool {
 
 /// A record as it was bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Bound {
-    topic: &'static str,
-    queue: u32,
-    queue_offset: u64,
-    bytes: Vec<u8>,
+pub(super) struct Bound {
+    pub(super) topic: &'static str,
+    pub(super) queue: u32,
+    pub(super) queue_offset: u64,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// All that must be known of the past to judge a recovery.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Past {
     /// By offset in the log; a cut forgets what it cut.
-    records: BTreeMap<u64, Bound>,
+    pub(super) records: BTreeMap<u64, Bound>,
     /// End of the last acknowledged request.
     pub(super) acknowledged: u64,
     /// What was known to be synced.
@@ -96,7 +96,7 @@ pub(super) struct Past {
 }
 
 /// All that lives use; without deletions only the first.
-const TOPICS: [&str; 3] = ["T", "U", "V"];
+pub(super) const TOPICS: [&str; 3] = ["T", "U", "V"];
 
 #[derive(Default)]
 struct Verdicts(Vec<Settled>);
@@ -207,7 +207,7 @@ impl Life {
         self.append_to(past, TOPICS[0]);
     }
 
-    fn append_to(&mut self, past: &mut Past, topic: &'static str) {
+    pub(super) fn append_to(&mut self, past: &mut Past, topic: &'static str) {
         let queue_id = self.random.below(3) as u32;
         let Ok(queue) = self.storage.queues.get_or_create(topic, QueueId(queue_id)) else { return };
         let count = if self.random.chance(1, 4) { 1 + self.random.below(5) } else { 1 };

@@ -7,6 +7,7 @@ mod clocks;
 mod crash;
 mod faults;
 mod flush;
+mod hands;
 mod held;
 mod images;
 mod input;
