@@ -554,7 +554,7 @@ fn build_broker(
     let index_timestamp_ms = Arc::new(AtomicU64::new(u64::try_from(checkpoint.index_timestamp_ms).unwrap_or(0)));
     let figures = Arc::new(StoreFigures::new(Arc::clone(registry), Arc::clone(shared)));
     let access = |slot: usize| {
-        Arc::new(StoreAccess::new(
+        StoreAccess::new(
             Arc::clone(&view),
             Arc::clone(&segments),
             Arc::clone(&queues),
@@ -563,10 +563,10 @@ fn build_broker(
             memory_window_bytes,
             boot_ms,
             Arc::clone(&figures),
-        ))
+        )
     };
-    let store_access = access(1);
-    let reader_accesses: Vec<_> = (0..limits::READERS).map(|reader| access(2 + reader)).collect();
+    let store_access = Arc::new(access(1).with_index(index.is_some()));
+    let reader_accesses: Vec<_> = (0..limits::READERS).map(|reader| Arc::new(access(2 + reader))).collect();
     let indexed = Arc::new(AtomicU64::new(0));
     metrics::add_broker(registry, shared);
     let flush_queue = flush.0.clone();
