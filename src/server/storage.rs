@@ -494,7 +494,9 @@ pub fn note_queue_offsets(
     let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
     let mut next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>> = BTreeMap::new();
     for (topic, queue_id, _, offset) in queues.all_bounds() {
-        if offset.0 > 0 {
+        // Those of a topic whose deletion has begun count no more for whoever reads this, retired or not: made again, it begins at 0.
+        let is_ending = offsets.barriers.get(&*topic).is_some_and(|barrier| barrier.0 == u64::MAX);
+        if offset.0 > 0 && !is_ending {
             next.entry(topic.to_string()).or_default().insert(queue_id, offset);
         }
     }

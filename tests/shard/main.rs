@@ -2,6 +2,7 @@
 //! comes out is compared with what that disk really holds.
 
 mod allocation;
+mod barriers;
 mod changes;
 mod clocks;
 mod crash;
