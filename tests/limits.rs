@@ -6,7 +6,7 @@ mod broker;
 
 use std::collections::HashSet;
 use std::io::{BufReader, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use broker::{Broker, Store, wait_for};
@@ -14,26 +14,11 @@ use ringmq::client::{Message, PullStatus};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
-use ringmq_protocol::record::{CrcCheck, RecordView};
+use ringmq_protocol::record::{CrcCheck, Records};
 
-/// The metrics page of a broker that listens there.
-fn page(address: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("the metrics are served");
-    write!(stream, "GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").expect("asked");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("a page");
-    text.split_once("\r\n\r\n").expect("a body").1.to_owned()
-}
-
-/// The sum of a metric over its labels.
-fn value(page: &str, name: &str) -> f64 {
-    let rows = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    rows.map(|line| line.rsplit(' ').next().and_then(|text| text.parse::<f64>().ok()).expect("a number")).sum()
-}
-
-fn metrics_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
+/// Lets [`Broker::metric`] read the figures.
+fn metrics_setting(store: &Store) -> String {
+    format!("metrics_listen={}", store.metrics_address())
 }
 
 #[test]
@@ -41,8 +26,8 @@ fn connections_are_capped_over_all_shards() {
     // Goal: past max_connections a connection is closed at once and counted; one that ends makes room. Method: fill a small
     // cap with idle connections, watch the next one end, close one, and connect again.
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let mut broker = store.start(&["max_connections=8", "shards=2", &format!("metrics_listen={metrics}")]);
+    let metrics = metrics_setting(&store);
+    let mut broker = store.start(&["max_connections=8", "shards=2", &metrics]);
     let mut kept = Vec::new();
     let refused = wait_for("a refused connection", || {
         let stream = TcpStream::connect(broker.address()).expect("accepted by the kernel");
@@ -58,7 +43,7 @@ fn connections_are_capped_over_all_shards() {
         }
     });
     assert!(refused && !kept.is_empty());
-    assert!(value(&page(&metrics), "ringmq_connections_refused_total") >= 1.0);
+    assert!(broker.metric(&store, "ringmq_connections_refused_total") >= 1);
     kept.pop();
     wait_for("room for a connection", || {
         let stream = TcpStream::connect(broker.address()).ok()?;
@@ -73,8 +58,8 @@ fn a_connection_over_its_bytes_in_flight_is_not_read() {
     // Goal: who takes no answers is not read, others are served. Method: pipeline pulls without reading until the broker
     // stops reading, then send and pull on another connection.
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let broker = store.start(&["connection_in_flight_bytes=64 KiB", &format!("metrics_listen={metrics}")]);
+    let metrics = metrics_setting(&store);
+    let broker = store.start(&["connection_in_flight_bytes=64 KiB", &metrics]);
     broker.topic("flight", 1);
     let mut client = broker.client();
     let queue = broker.queue("flight", 0);
@@ -87,7 +72,7 @@ fn a_connection_over_its_bytes_in_flight_is_not_read() {
     let stopped = (0..200).any(|_| deaf.write_all(&bytes).is_err());
     assert!(stopped, "the broker stops reading");
     client.send_to(&queue, &Message::new("after")).expect("others are served");
-    assert!(value(&page(&metrics), "ringmq_read_pauses_total") >= 1.0);
+    assert!(broker.metric(&store, "ringmq_read_pauses_total") >= 1);
 }
 
 /// The next frame.
@@ -103,8 +88,8 @@ fn read_frame(stream: &mut impl Read) -> Command {
 
 /// Pipelines `count` requests on a connection that reads nothing for a while: the broker must stay small and serve others. Then
 /// all answers are read, which must come in order.
-fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &Command, count: i32) {
-    const ANSWERS_MIB: f64 = 24.0;
+fn assert_unread_answers_are_bounded(broker: &Broker, store: &Store, request: &Command, count: i32) {
+    const ANSWERS_MIB: u64 = 24;
     const GROWN_MIB: u64 = 64;
     let mut client = broker.client();
     let queue = broker.queue("unread", 0);
@@ -124,14 +109,13 @@ fn assert_unread_answers_are_bounded(broker: &Broker, metrics: &str, request: &C
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(2) {
             client.send_to(&queue, &Message::new("meanwhile")).expect("others are served");
-            let used = value(&page(metrics), "ringmq_limit_buffer_bytes_used");
-            assert!(used <= ANSWERS_MIB * 1_048_576.0, "{used} bytes in buffers");
+            let used = broker.metric(store, "ringmq_limit_buffer_bytes_used");
+            assert!(used <= ANSWERS_MIB << 20, "{used} bytes in buffers");
             let grown = broker.resident_bytes().saturating_sub(before) >> 20;
             assert!(grown <= GROWN_MIB, "{grown} MiB more");
         }
-        let shown = page(metrics);
-        assert!(value(&shown, "ringmq_limit_buffer_bytes_used") > 0.0, "answers that wait are counted");
-        assert!(value(&shown, "ringmq_read_pauses_total") >= 1.0, "the connection is not read");
+        assert!(broker.metric(store, "ringmq_limit_buffer_bytes_used") > 0, "answers that wait are counted");
+        assert!(broker.metric(store, "ringmq_read_pauses_total") >= 1, "the connection is not read");
         broker.client().send_to(&queue, &Message::new("new")).expect("a new client is served");
         for opaque in 1..=count {
             let answer = read_frame(&mut deaf);
@@ -146,10 +130,10 @@ fn unread_answers_of_the_control_thread_are_bounded() {
     // Goal: requests whose answers are hundreds of times longer take no more memory than a connection may, and stop nobody.
     // Method: the configuration (code 26), 20,000 times: 250 MB that nobody reads.
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let mut broker = store.start(&["memory=128 MiB", "shards=2", &format!("metrics_listen={metrics}")]);
+    let metrics = metrics_setting(&store);
+    let mut broker = store.start(&["memory=128 MiB", "shards=2", &metrics]);
     broker.topic("unread", 1);
-    assert_unread_answers_are_bounded(&broker, &metrics, &Command::request(request::GET_BROKER_CONFIG), 20_000);
+    assert_unread_answers_are_bounded(&broker, &store, &Command::request(request::GET_BROKER_CONFIG), 20_000);
     broker.assert_quiet(&[]);
 }
 
@@ -158,13 +142,13 @@ fn unread_answers_of_look_ups_are_bounded() {
     // Goal: as above, for answers that come from the store thread. Method: a large message by its place in the log (code 33),
     // 200 times: 800 MB that nobody reads.
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let mut broker = store.start(&["memory=128 MiB", "shards=2", &format!("metrics_listen={metrics}")]);
+    let metrics = metrics_setting(&store);
+    let mut broker = store.start(&["memory=128 MiB", "shards=2", &metrics]);
     broker.topic("unread", 1);
     let queue = broker.queue("unread", 0);
     broker.client().send_to(&queue, &Message::new(vec![b'x'; 4_000_000])).expect("stored");
     let view = Command::request(request::VIEW_MESSAGE_BY_ID).with_ext("topic", "unread").with_ext("offset", 0);
-    assert_unread_answers_are_bounded(&broker, &metrics, &view, 200);
+    assert_unread_answers_are_bounded(&broker, &store, &view, 200);
     broker.assert_quiet(&[]);
 }
 
@@ -178,10 +162,9 @@ fn unread_answers_of_pulls_are_bounded() {
     // Memory that is no connection's: programs, stacks, blocks of cold reads, what the allocator keeps.
     const SLACK_MIB: u64 = 64;
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let listen = format!("metrics_listen={metrics}");
+    let metrics = metrics_setting(&store);
     // Little of what is not read stays with the kernel.
-    let sets = [SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=2", "serverSocketSndBufSize=65536", &listen];
+    let sets = [SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=2", "serverSocketSndBufSize=65536", &metrics];
     let mut broker = store.start(&sets);
     broker.topic("pulled", 1);
     broker.topic("calm", 1);
@@ -228,13 +211,12 @@ fn unread_answers_of_pulls_are_bounded() {
         let pulled = client.pull(&calm, 0, 1, 0).expect("others are served");
         assert_eq!(pulled.status, PullStatus::Found);
         assert!(asked.elapsed() < Duration::from_secs(1), "that took {:?}", asked.elapsed());
-        let shown = page(&metrics);
-        let (used, budget) =
-            (value(&shown, "ringmq_limit_buffer_bytes_used"), value(&shown, "ringmq_limit_buffer_bytes"));
+        let used = broker.metric(&store, "ringmq_limit_buffer_bytes_used");
+        let budget = broker.metric(&store, "ringmq_limit_buffer_bytes");
         assert!(used <= budget, "{used} of {budget} bytes in buffers");
-        is_short |= used > budget / 2.0;
+        is_short |= used > budget / 2;
         let grown = broker.resident_bytes().saturating_sub(before) >> 20;
-        assert!(grown <= (budget as u64 >> 20) + SLACK_MIB, "{grown} MiB more");
+        assert!(grown <= (budget >> 20) + SLACK_MIB, "{grown} MiB more");
     }
     assert!(is_short, "the connections ask for more than there is");
     let one = deaf.swap_remove(1);
@@ -245,7 +227,7 @@ fn unread_answers_of_pulls_are_bounded() {
         assert!(answer.opaque == opaque && [0, 2].contains(&answer.code), "{} {}", answer.opaque, answer.code);
     }
     drop((reader, deaf));
-    wait_for("free memory", || (value(&page(&metrics), "ringmq_limit_buffer_bytes_used") < 1e6).then_some(()));
+    wait_for("free memory", || (broker.metric(&store, "ringmq_limit_buffer_bytes_used") < 1_000_000).then_some(()));
     let pulled = client.pull(&queue, 0, 32, 0).expect("served");
     assert_eq!(pulled.messages().count(), 1);
     broker.assert_quiet(&["memory for requests and answers is short"]);
@@ -269,13 +251,8 @@ fn a_query_by_key_gives_no_more_than_a_client_takes() {
         .with_ext("beginTimestamp", 0)
         .with_ext("endTimestamp", i64::MAX);
     let answer = broker.connection().call_ok(question).expect("an answer");
-    let mut rest = answer.body.as_deref().expect("a body");
-    let mut records = 0;
-    while !rest.is_empty() {
-        rest = &rest[RecordView::parse(rest, CrcCheck::Verify).expect("a whole record").total_size()..];
-        records += 1;
-    }
-    assert_eq!(records, 3);
+    let records = Records::new(answer.body.as_deref().expect("a body"), CrcCheck::Verify);
+    assert_eq!(records.collect::<Result<Vec<_>, _>>().expect("whole records").len(), 3);
     broker.assert_quiet(&[]);
 }
 
@@ -295,9 +272,8 @@ fn a_thousand_half_frames_disturb_nobody() {
     // returns when their frames time out. Method: 1,000 connections send 100 KiB of a long frame each, three times the budget; an
     // older and a newer client send small and large messages meanwhile; then the connections run into the time-out.
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let listen = format!("metrics_listen={metrics}");
-    let mut broker = store.start(&[SMALL_MEMORY[0], SMALL_MEMORY[1], "frame_timeout=30000", "shards=2", &listen]);
+    let metrics = metrics_setting(&store);
+    let mut broker = store.start(&[SMALL_MEMORY[0], SMALL_MEMORY[1], "frame_timeout=30000", "shards=2", &metrics]);
     broker.topic("calm", 1);
     let queue = broker.queue("calm", 0);
     let mut older = broker.client();
@@ -314,25 +290,24 @@ fn a_thousand_half_frames_disturb_nobody() {
             older.send_to(&queue, &Message::new(vec![b'o'; 1_000])).expect("an older client is served");
         }
     }
-    wait_for("short memory", || (value(&page(&metrics), "ringmq_memory_pauses_total") > 0.0).then_some(()));
+    wait_for("short memory", || (broker.metric(&store, "ringmq_memory_pauses_total") > 0).then_some(()));
     let mut newer = broker.client();
     for _ in 0..20 {
         older.send_to(&queue, &Message::new(vec![b'o'; 1_000])).expect("an older client is served");
         newer.send_to(&queue, &Message::new(vec![b'n'; 1_000])).expect("a newer client is served");
     }
     newer.send_to(&queue, &Message::new(vec![b'l'; 2 << 20])).expect("a large message finds its way");
-    let shown = page(&metrics);
-    assert!(value(&shown, "ringmq_limit_buffer_bytes_used") <= 2.0 * value(&shown, "ringmq_limit_buffer_bytes"));
-    assert!(value(&shown, "ringmq_starved_connections") > 0.0);
+    let budget = broker.metric(&store, "ringmq_limit_buffer_bytes");
+    assert!(broker.metric(&store, "ringmq_limit_buffer_bytes_used") <= 2 * budget);
+    assert!(broker.metric(&store, "ringmq_starved_connections") > 0);
     let mut connection = broker.connection();
     let change = Command::request(request::UPDATE_BROKER_CONFIG).with_body(b"frame_timeout=1000\n".to_vec());
     connection.call_ok(change).expect("changed");
     wait_for("the end of all half frames", || {
-        let page = page(&metrics);
-        let freed = value(&page, "ringmq_limit_buffer_bytes_used") < 1e6;
-        (freed && value(&page, "ringmq_frame_timeouts_total") >= 1_000.0).then_some(())
+        let freed = broker.metric(&store, "ringmq_limit_buffer_bytes_used") < 1_000_000;
+        (freed && broker.metric(&store, "ringmq_frame_timeouts_total") >= 1_000).then_some(())
     });
-    wait_for("an empty list", || (value(&page(&metrics), "ringmq_starved_connections") == 0.0).then_some(()));
+    wait_for("an empty list", || (broker.metric(&store, "ringmq_starved_connections") == 0).then_some(()));
     older.send_to(&queue, &Message::new("last")).expect("stored");
     broker.assert_quiet(&["memory for requests and answers is short"]);
 }
@@ -342,8 +317,8 @@ fn large_requests_pass_although_memory_is_short() {
     // Goal: requests that together need more than all memory come in one after the other. Method: 24 connections send 3 MiB
     // messages at the same time into 32 MiB, after half frames took most of it; every one is stored.
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let mut broker = store.start(&[SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=1", &format!("metrics_listen={metrics}")]);
+    let metrics = metrics_setting(&store);
+    let mut broker = store.start(&[SMALL_MEMORY[0], SMALL_MEMORY[1], "shards=1", &metrics]);
     broker.topic("large", 1);
     let queue = broker.queue("large", 0);
     let half = half_frame(64 << 10);
@@ -371,18 +346,16 @@ fn large_requests_pass_although_memory_is_short() {
 fn the_metrics_page_is_well_formed() {
     // Goal: a page that Prometheus reads, with each name once and values that move. Method: send, then look at all lines.
     let mut store = Store::new();
-    let metrics = metrics_address();
-    let broker = store.start(&["shards=2", &format!("metrics_listen={metrics}")]);
+    let metrics = metrics_setting(&store);
+    let broker = store.start(&["shards=2", &metrics]);
     broker.topic("counted", 1);
     let queue = broker.queue("counted", 0);
     let mut client = broker.client();
     for number in 0..10 {
         client.send_to(&queue, &Message::new(format!("{number}"))).expect("stored");
     }
-    let page = wait_for("the counters", || {
-        let page = page(&metrics);
-        (value(&page, "ringmq_send_messages_total") >= 10.0).then_some(page)
-    });
+    wait_for("the counters", || (broker.metric(&store, "ringmq_send_messages_total") >= 10).then_some(()));
+    let page = broker.metrics_page(&store);
     let mut names = HashSet::new();
     let mut samples = HashSet::new();
     for line in page.lines() {
@@ -394,9 +367,9 @@ fn the_metrics_page_is_well_formed() {
             assert!(samples.insert(sample), "sampled twice: {line}");
         }
     }
-    assert!(value(&page, "ringmq_send_latency_seconds_count") >= 10.0);
-    assert!(value(&page, "ringmq_limit_connections_used") >= 1.0);
-    assert!(value(&page, "ringmq_limit_memory_bytes") > 0.0);
+    assert!(broker.metric(&store, "ringmq_send_latency_seconds_count") >= 10);
+    assert!(broker.metric(&store, "ringmq_limit_connections_used") >= 1);
+    assert!(broker.metric(&store, "ringmq_limit_memory_bytes") > 0);
 }
 
 #[test]

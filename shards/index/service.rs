@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ringmq_protocol::flags::message;
 use ringmq_protocol::hash::index_key_hash;
+use ringmq_protocol::properties::key_words;
 use ringmq_protocol::record::RecordView;
 
 use super::error::IndexError;
@@ -295,8 +296,7 @@ impl IndexService {
         if self.last.is_some_and(is_known) {
             return Ok(());
         }
-        let words = keys.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-        for key in unique_key.into_iter().chain(words) {
+        for key in unique_key.into_iter().chain(key_words(keys)) {
             self.put(index_key_hash(topic, key), at)?;
         }
         (self.last, self.is_last_whole) = (Some(at), true);

@@ -75,6 +75,7 @@ metrics! {
     LogSyncs, "ringmq_log_syncs_total", "syncs", "Completed syncs of the log.";
     LogSegmentRolls, "ringmq_log_segment_rolls_total", "segments", "Times that the log went on in its next segment.";
     LogWaits, "ringmq_log_waits_total", "events", "Times that a request waited for room in the log.";
+    RetentionRounds, "ringmq_retention_rounds_total", "rounds", "Times that retention has looked for files of the log to remove.";
     LogSegmentsRemoved, "ringmq_log_segments_removed_total", "segments", "Files of the log that retention has removed.";
     QueueFilesRemoved, "ringmq_queue_files_removed_total", "files", "Queue files that went with them.";
     IndexFilesRemoved, "ringmq_index_files_removed_total", "files", "Index files that went with them.";

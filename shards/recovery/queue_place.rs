@@ -68,21 +68,7 @@ mod tests {
     use super::*;
 
     fn record(topic: &str, sys_flag: i32, properties: &[u8]) -> Vec<u8> {
-        let address = "127.0.0.1:10911".parse().unwrap();
-        let fields = RecordFields {
-            topic,
-            queue_id: 2,
-            flag: 0,
-            sys_flag,
-            born_timestamp: 1,
-            born_host: address,
-            store_host: address,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"body",
-            body_crc: None,
-            properties,
-        };
+        let fields = RecordFields { sys_flag, ..RecordFields::plain(topic, 2, b"body", properties) };
         let mut bytes = vec![0; record_length(&fields)];
         encode_record(&fields, &mut bytes);
         bind_record(&mut bytes, 7, 1000, 1_700_000_000_000);

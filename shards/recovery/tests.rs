@@ -102,20 +102,9 @@ impl TestLog {
         if self.property_crc {
             properties.extend_from_slice(b"__CRC32#\x010000000000\x02");
         }
-        let address = "127.0.0.1:10911".parse().unwrap();
         let fields = RecordFields {
-            topic: "TopicTest",
-            queue_id: 1,
-            flag: 0,
-            sys_flag: 0,
             born_timestamp: 1_700_000_000_000,
-            born_host: address,
-            store_host: address,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body,
-            body_crc: None,
-            properties: &properties,
+            ..RecordFields::plain("TopicTest", 1, body, &properties)
         };
         let mut record = vec![0; record_length(&fields)];
         encode_record(&fields, &mut record);

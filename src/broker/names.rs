@@ -1,10 +1,11 @@
 //! Rules for the names of topics and groups, the system topics and groups, and the names derived from them.
 //! Source: TopicValidator, MixAll, KeyBuilder. Pure functions; every feature asks here.
 
+/// Holds delayed messages, one queue per level.
+pub use ringmq_shards::recovery::queue_place::SCHEDULE_TOPIC;
+
 /// Template for topics that a send creates.
 pub const AUTO_CREATE_TOPIC: &str = "TBW102";
-/// Holds delayed messages, one queue per level.
-pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 /// For load tests.
 pub const BENCHMARK_TOPIC: &str = "BenchmarkTest";
 /// Half messages of transactions.

@@ -15,7 +15,9 @@ use ringmq_protocol::flags::{message, permission};
 use ringmq_protocol::hash::tags_code;
 use ringmq_protocol::header::Header;
 use ringmq_protocol::message_id::{UniqueKeyParts, write_unique_key};
-use ringmq_protocol::properties::{PropertySummary, ValueRange, names, rewrite_properties, scan_properties};
+use ringmq_protocol::properties::{
+    MAX_PROPERTIES_BYTES, PropertySummary, ValueRange, names, rewrite_properties, scan_properties,
+};
 use ringmq_protocol::record::{
     RecordFields, encode_joined_record, encode_record, joined_properties_length, joined_record_length, record_length,
 };
@@ -23,21 +25,15 @@ use ringmq_protocol::send::SendHeader;
 use ringmq_shards::clock::{Now, local_month_start};
 use ringmq_shards::log::writer::Piece;
 
-use super::names::{check_topic, dead_letter_topic, is_sendable};
+use super::names::{RETRY_PREFIX, check_topic, dead_letter_topic, is_sendable};
 use super::snapshot::GroupEntry;
 use crate::server::serving::{Serving, ServingTopic};
-
-/// Longest property string, bytes: its length is a signed 16-bit number in the record.
-const MAX_PROPERTIES_BYTES: usize = 32_767;
 
 /// Longest stored name of a topic that is not a retry topic, bytes.
 const MAX_TOPIC_BYTES: usize = 127;
 
 /// Room that a whole record may take beyond `maxMessageSize` (RocketMQ `MessageExtEncoder`).
 const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
-
-/// Prefix of the topics that carry messages to be consumed again.
-pub const RETRY_PREFIX: &str = "%RETRY%";
 
 /// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use options::{Command, CommandLine, ConfigCommand, ServerArguments, name_servers};
+use options::{Command, CommandLine, ConfigCommand, ServerArguments};
 pub use options::{ConsumeOptions, ProduceOptions, StartPosition};
 
 use crate::config::{self, Service};
@@ -39,12 +39,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Start(arguments) => serve(Roles { broker: true, namesrv: true }, arguments),
         Command::Broker(arguments) => serve(Roles { broker: true, namesrv: false }, arguments),
         Command::Namesrv(arguments) => serve(Roles { broker: false, namesrv: true }, arguments),
-        Command::Produce(options) => {
-            crate::produce(ProduceOptions { namesrv: name_servers(options.namesrv), ..options })
-        }
-        Command::Consume(options) => {
-            crate::consume(ConsumeOptions { namesrv: name_servers(options.namesrv), ..options })
-        }
+        Command::Produce(options) => crate::produce(options),
+        Command::Consume(options) => crate::consume(options),
         Command::Store(arguments) => store::run(arguments),
         Command::Tune(arguments) => tune::run(arguments),
         Command::Config(arguments) => match arguments.what {

@@ -109,9 +109,11 @@ impl ServerArguments {
     }
 }
 
-/// What `produce` sends.
+const LOCAL_NAME_SERVER: &str = "127.0.0.1:9876";
+
+/// Name servers that a client asks for routes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ProduceOptions {
+pub struct NameServers {
     /// Name servers
     #[arg(
         long,
@@ -120,7 +122,24 @@ pub struct ProduceOptions {
         default_value = LOCAL_NAME_SERVER,
         value_delimiter = ';'
     )]
-    pub namesrv: Vec<String>,
+    namesrv: Vec<String>,
+}
+
+impl NameServers {
+    /// Addresses as they are used: an environment variable that is set to nothing says nothing.
+    pub fn addresses(&self) -> Vec<String> {
+        let given = self.namesrv.iter().filter(|address| !address.trim().is_empty());
+        let addresses: Vec<String> = given.cloned().collect();
+        if addresses.is_empty() { vec![LOCAL_NAME_SERVER.to_owned()] } else { addresses }
+    }
+}
+
+/// What `produce` sends.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ProduceOptions {
+    /// Where the route is asked for.
+    #[command(flatten)]
+    pub name_servers: NameServers,
     /// Topic
     #[arg(long)]
     pub topic: String,
@@ -144,15 +163,9 @@ pub struct ProduceOptions {
 /// What `consume` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ConsumeOptions {
-    /// Name servers
-    #[arg(
-        long,
-        value_name = "ADDR;ADDR",
-        env = "NAMESRV_ADDR",
-        default_value = LOCAL_NAME_SERVER,
-        value_delimiter = ';'
-    )]
-    pub namesrv: Vec<String>,
+    /// Where the route is asked for.
+    #[command(flatten)]
+    pub name_servers: NameServers,
     /// Topic
     #[arg(long)]
     pub topic: String,
@@ -174,17 +187,6 @@ pub struct ConsumeOptions {
     /// Print queue, offset, tags and keys before each body
     #[arg(long, short)]
     pub verbose: bool,
-}
-
-const LOCAL_NAME_SERVER: &str = "127.0.0.1:9876";
-
-/// Addresses as they are used: an environment variable that is set to nothing says nothing.
-pub fn name_servers(given: Vec<String>) -> Vec<String> {
-    let mut addresses: Vec<String> = given.into_iter().filter(|address| !address.trim().is_empty()).collect();
-    if addresses.is_empty() {
-        addresses.push(LOCAL_NAME_SERVER.to_owned());
-    }
-    addresses
 }
 
 fn group_name(text: &str) -> Result<String, NameError> {
@@ -347,12 +349,15 @@ mod tests {
         // Goal: produce and consume take what they document. Method: defaults, everything, mistakes.
         let Ok(Command::Produce(options)) = parse("ringmq produce --topic t hello") else { panic!("produce") };
         assert_eq!(
-            (options.namesrv.as_slice(), options.body.as_deref()),
+            (options.name_servers.addresses().as_slice(), options.body.as_deref()),
             (&["127.0.0.1:9876".to_string()][..], Some("hello"))
         );
         let line = "ringmq consume --topic t --namesrv a:1;b:2 --group g --tag x --key k --count 3 --from earliest";
         let Ok(Command::Consume(options)) = parse(line) else { panic!("consume") };
-        assert_eq!((options.namesrv.len(), options.from, options.count), (2, StartPosition::Earliest, Some(3)));
+        assert_eq!(
+            (options.name_servers.addresses().len(), options.from, options.count),
+            (2, StartPosition::Earliest, Some(3))
+        );
         for bad in
             ["produce", "consume --topic t --from noon", "produce --topic t --count 0", "start --no-such", "serve"]
         {

@@ -2,7 +2,7 @@
 
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
-use ringmq_protocol::record::{CrcCheck, RecordError, RecordView};
+use ringmq_protocol::record::{CrcCheck, Records};
 
 use super::error::AnswerError;
 
@@ -96,37 +96,8 @@ impl PullAnswer {
     }
 
     /// The messages in order, their checksums verified. Ends after the first error.
-    pub fn messages(&self) -> Messages<'_> {
-        Messages { rest: &self.records }
-    }
-}
-
-/// Walks over records that lie one behind the other.
-#[derive(Debug, Clone)]
-pub struct Messages<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Messages<'a> {
-    /// The records of an answer's body.
-    pub fn new(records: &'a [u8]) -> Messages<'a> {
-        Messages { rest: records }
-    }
-}
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Result<RecordView<'a>, RecordError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let record = RecordView::parse(self.rest, CrcCheck::Verify);
-        self.rest = match &record {
-            Ok(record) => self.rest.get(record.bytes().len()..).unwrap_or_default(),
-            Err(_) => &[],
-        };
-        Some(record)
+    pub fn messages(&self) -> Records<'_> {
+        Records::new(&self.records, CrcCheck::Verify)
     }
 }
 
@@ -166,7 +137,7 @@ mod tests {
         let bodies: Vec<&[u8]> = answer.messages().map(|message| message.expect("whole").body()).collect();
         assert_eq!(bodies, [b"one", b"two"]);
         records[90] ^= 1;
-        let damaged: Vec<bool> = Messages::new(&records).map(|message| message.is_ok()).collect();
+        let damaged: Vec<bool> = Records::new(&records, CrcCheck::Verify).map(|message| message.is_ok()).collect();
         assert_eq!(damaged, [false]);
     }
 }

@@ -281,16 +281,8 @@ impl Client {
         hold_ms: u64,
     ) -> Result<PullAnswer, ClientError> {
         let group = self.group.clone();
-        let wanted = PullRequest {
-            group: &group,
-            topic: &queue.topic,
-            queue_id: queue.queue_id,
-            offset,
-            max_messages,
-            hold_ms,
-            subscription: "*",
-            commit_offset: None,
-        };
+        let wanted =
+            PullRequest { max_messages, hold_ms, ..PullRequest::new(&group, &queue.topic, queue.queue_id, offset) };
         self.pull_with(&queue.address, &wanted)
     }
 

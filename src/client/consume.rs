@@ -93,7 +93,7 @@ impl Selection {
     fn takes(&self, message: &RecordView<'_>) -> bool {
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         let by_tag = self.tags.is_empty() || self.tags.contains(&text(message.tags()));
-        by_tag && self.key.as_ref().is_none_or(|key| text(message.keys()).split(' ').any(|one| one == key))
+        by_tag && self.key.as_ref().is_none_or(|key| message.key_words().any(|word| word == key.as_bytes()))
     }
 }
 
@@ -123,7 +123,7 @@ impl<'a> Consumer<'a> {
         sender: Sender<Event>,
         events: Receiver<Event>,
     ) -> Result<Consumer<'a>, Failure> {
-        let client = Client::connect(&options.namesrv)?;
+        let client = Client::connect(&options.name_servers.addresses())?;
         let mut consumer = Consumer {
             options,
             client,
@@ -424,7 +424,7 @@ mod tests {
     }
 
     /// Goal: what brokers let through too much is left out here. Method: tags with the same hash, several tags, one of
-    /// several keys, part of a key.
+    /// several keys, part of a key, an empty key.
     #[test]
     fn selections() {
         let (aa, bb) = (b"TAGS\x01Aa\x02", b"TAGS\x01BB\x02");
@@ -440,5 +440,7 @@ mod tests {
         assert!(!takes(&Selection::new(Some("Aa"), None), b""));
         let keyed = Selection::new(None, Some("k2"));
         assert!(takes(&keyed, b"KEYS\x01k1 k2\x02") && !takes(&keyed, b"KEYS\x01k22\x02") && !takes(&keyed, b""));
+        let nothing = Selection::new(None, Some(""));
+        assert!(!takes(&nothing, b"") && !takes(&nothing, b"KEYS\x01k1  k2\x02"));
     }
 }

@@ -27,7 +27,7 @@ enum Stop {
 
 /// Sends what the options and the input say.
 pub fn produce(options: &ProduceOptions) -> ExitCode {
-    let sent = Client::connect(&options.namesrv).map_err(Stop::Client).and_then(|client| {
+    let sent = Client::connect(&options.name_servers.addresses()).map_err(Stop::Client).and_then(|client| {
         let mut client = client.with_group(&options.group);
         match &options.body {
             Some(body) => send_repeatedly(&mut client, options, body.as_bytes()),

@@ -14,7 +14,7 @@ use super::blocking::decode_pull;
 use super::connection::Connection;
 use super::error::ClientError;
 use super::exchange::Ticket;
-use super::limits::{HOLD_GRACE_MS, HOLD_MS, PULL_MESSAGES, RETRY_PAUSE_MS};
+use super::limits::{HOLD_GRACE_MS, HOLD_MS, RETRY_PAUSE_MS};
 use super::requests::{self, PullRequest};
 use super::retry::pull_again;
 use super::route::Queue;
@@ -111,15 +111,11 @@ impl Reader {
         under_way: &mut HashMap<Ticket, (usize, Instant)>,
     ) -> Result<(), ClientError> {
         let Some(cursor) = self.cursors.get(position) else { return Ok(()) };
+        let queue = &cursor.queue;
         let request = requests::pull(&PullRequest {
-            group: &self.group,
-            topic: &cursor.queue.topic,
-            queue_id: cursor.queue.queue_id,
-            offset: cursor.next_offset,
-            max_messages: PULL_MESSAGES,
             hold_ms: HOLD_MS,
             subscription: &self.subscription,
-            commit_offset: None,
+            ..PullRequest::new(&self.group, &queue.topic, queue.queue_id, cursor.next_offset)
         });
         under_way.insert(connection.submit(request)?, (position, Instant::now()));
         Ok(())

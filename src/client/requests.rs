@@ -6,7 +6,7 @@ use ringmq_protocol::command::Command;
 use ringmq_protocol::flags::pull;
 
 use super::error::MessageError;
-use super::limits::NEW_TOPIC_QUEUES;
+use super::limits::{NEW_TOPIC_QUEUES, PULL_MESSAGES};
 use super::message::Message;
 
 /// The topic whose configuration new topics take, and whose route producers of new topics use.
@@ -44,6 +44,22 @@ pub struct PullRequest<'a> {
     pub subscription: &'a str,
     /// Offset to commit for the group along the way.
     pub commit_offset: Option<i64>,
+}
+
+impl<'a> PullRequest<'a> {
+    /// A pull of whatever there is from this offset on, answered at once: no tag is chosen and nothing is committed.
+    pub fn new(group: &'a str, topic: &'a str, queue_id: i32, offset: i64) -> PullRequest<'a> {
+        PullRequest {
+            group,
+            topic,
+            queue_id,
+            offset,
+            max_messages: PULL_MESSAGES,
+            hold_ms: 0,
+            subscription: "*",
+            commit_offset: None,
+        }
+    }
 }
 
 fn signed(value: u64) -> i64 {
@@ -217,16 +233,7 @@ mod tests {
     /// Goal: a broker reads what was meant. Method: decode pulls with the broker's decoder.
     #[test]
     fn pulls() {
-        let wanted = PullRequest {
-            group: "g",
-            topic: "t",
-            queue_id: 1,
-            offset: 9,
-            max_messages: 32,
-            hold_ms: 0,
-            subscription: "*",
-            commit_offset: None,
-        };
+        let wanted = PullRequest::new("g", "t", 1, 9);
         let command = pull(&wanted);
         with_header(&command, |header| {
             let decoded = PullHeader::decode(header).expect("complete");

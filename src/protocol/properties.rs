@@ -273,6 +273,11 @@ pub fn index_keys(input: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
     (unique_key, keys)
 }
 
+/// The words of a `KEYS` value. Source: `MessageConst.KEY_SEPARATOR`; IndexService passes over empty words.
+pub fn key_words(keys: &[u8]) -> impl Iterator<Item = &[u8]> {
+    keys.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+}
+
 /// Finds what the broker looks at, in one pass.
 pub fn scan_properties(input: &[u8]) -> PropertySummary {
     let mut summary = PropertySummary::default();
@@ -412,6 +417,14 @@ mod tests {
         assert_eq!(summary.keys.unwrap().text_of(&input), Some("k 1"));
         assert_eq!(summary.unique_key.unwrap().of(&input), b"u");
         assert_eq!(summary.wait, None);
+    }
+
+    /// Goal: keys are split as RocketMQ's index splits them. Method: spaces at all places.
+    #[test]
+    fn keys_are_words() {
+        for (keys, words) in [("", &[][..]), (" ", &[]), ("k", &["k"]), (" a  b ", &["a", "b"]), ("a\tb", &["a\tb"])] {
+            assert!(key_words(keys.as_bytes()).eq(words.iter().map(|word| word.as_bytes())), "{keys:?}");
+        }
     }
 
     /// Goal: the stored string is normal and the summary points into it. Method: removal, replacement, duplicates and

@@ -10,7 +10,8 @@ use thiserror::Error;
 use crate::flags::message::{BORN_HOST_V6, STORE_HOST_V6};
 use crate::prefetch::{CACHE_LINE_BYTES, prefetch};
 use crate::properties::{
-    MAX_PROPERTIES_BYTES, PROPERTY_SEPARATOR, PropertySummary, find_property, index_keys, names, scan_properties,
+    MAX_PROPERTIES_BYTES, PROPERTY_SEPARATOR, PropertySummary, find_property, index_keys, key_words, names,
+    scan_properties,
 };
 
 pub use crate::hash::{index_key_hash, java_hash, java_hash_bytes, tags_code};
@@ -63,6 +64,28 @@ pub struct RecordFields<'a> {
     pub body_crc: Option<u32>,
     /// Property string, at most [`MAX_PROPERTIES_BYTES`].
     pub properties: &'a [u8],
+}
+
+impl<'a> RecordFields<'a> {
+    /// A plain message, where nothing depends on who sent it and when: no flags, never consumed, no part of a transaction, born
+    /// 1 ms after 1970 began at the broker's own host, which is 127.0.0.1 with RocketMQ's port.
+    pub fn plain(topic: &'a str, queue_id: u32, body: &'a [u8], properties: &'a [u8]) -> RecordFields<'a> {
+        let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 10911));
+        RecordFields {
+            topic,
+            queue_id,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 1,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            body_crc: None,
+            properties,
+        }
+    }
 }
 
 /// CRC-32 (IEEE) of a body with the sign bit cleared, as records carry it.
@@ -501,6 +524,11 @@ impl<'a> RecordView<'a> {
         find_property(self.properties, names::KEYS)
     }
 
+    /// The words of [`RecordView::keys`].
+    pub fn key_words(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        key_words(self.keys().unwrap_or_default())
+    }
+
     /// `UNIQ_KEY`, if present.
     pub fn unique_key(&self) -> Option<&'a [u8]> {
         find_property(self.properties, names::UNIQ_KEY)
@@ -514,6 +542,36 @@ impl<'a> RecordView<'a> {
     /// Code of the tags for a queue entry; 0 without tags.
     pub fn tags_code(&self) -> i64 {
         self.tags().map_or(0, tags_code)
+    }
+}
+
+/// Records that lie one behind the other, as in the body of an answer. Ends behind the first one that is damaged or cut short.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+    crc: CrcCheck,
+}
+
+impl<'a> Records<'a> {
+    /// The records in these bytes.
+    pub fn new(bytes: &'a [u8], crc: CrcCheck) -> Records<'a> {
+        Records { rest: bytes, crc }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordView<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = RecordView::parse(self.rest, self.crc);
+        self.rest = match &record {
+            Ok(record) => self.rest.get(record.total_size()..).unwrap_or_default(),
+            Err(_) => &[],
+        };
+        Some(record)
     }
 }
 

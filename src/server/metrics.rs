@@ -73,7 +73,7 @@ pub fn add_shared(registry: &Registry, shared: &Arc<Shared>, boot_ms: u64) {
             shared.sum(|figures| &figures.control_asked).saturating_sub(taken)
         }),
     );
-    registry.limit(Limit::Descriptors, descriptor_limit, || {
+    registry.limit(Limit::Descriptors, of(|shared| shared.descriptors), || {
         std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
     });
 }
@@ -161,13 +161,6 @@ pub fn add_namesrv(registry: &Registry, shared: &Arc<Shared>) {
     registry.limit(Limit::NamesrvBrokers, brokers, of(|shared| shared.control.namesrv_brokers.get()));
     registry.limit(Limit::NamesrvRoutes, routes, of(|shared| shared.control.namesrv_routes.get()));
     registry.limit(Limit::NamesrvKeys, keys, of(|shared| shared.control.namesrv_keys.get()));
-}
-
-fn descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a valid place for the result.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if result == 0 { limit.rlim_cur } else { 0 }
 }
 
 /// Counters at one time.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringmq_protocol::codes::response;
 use ringmq_protocol::pull::{PullResult, write_pull_response_head};
-use ringmq_protocol::record::{CrcCheck, RecordView};
+use ringmq_protocol::record::{CrcCheck, Records};
 use ringmq_protocol::response::write_error;
 use ringmq_shards::log::segments::{SegmentList, WritePath};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
@@ -409,11 +409,6 @@ fn head_of(pull: &ColdPull, reading: &Reading) -> Vec<u8> {
 }
 
 /// Records in a body that was cut short.
-fn count_records(mut body: &[u8]) -> usize {
-    let mut count = 0;
-    while let Ok(record) = RecordView::parse(body, CrcCheck::Skip) {
-        body = &body[record.total_size().min(body.len())..];
-        count += 1;
-    }
-    count
+fn count_records(body: &[u8]) -> usize {
+    Records::new(body, CrcCheck::Skip).map_while(Result::ok).count()
 }

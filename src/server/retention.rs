@@ -355,6 +355,7 @@ impl RetentionThread {
 
     /// One look at the files.
     fn round(&self, settings: &RetentionSettings, percents: &[Option<u8>], is_asked: bool, progress: &mut Progress) {
+        self.probe.count(Counter::RetentionRounds);
         let Progress { leaving, troubles, .. } = progress;
         let times = match self.segments.modified() {
             Ok(times) => times,

@@ -124,21 +124,7 @@ mod tests {
     use super::*;
 
     fn record(topic: &str, queue_id: u32, offset: i64, physical: i64) -> Vec<u8> {
-        let address = "127.0.0.1:10911".parse().expect("an address");
-        let fields = RecordFields {
-            topic,
-            queue_id,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 1,
-            born_host: address,
-            store_host: address,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"some body",
-            body_crc: None,
-            properties: b"",
-        };
+        let fields = RecordFields::plain(topic, queue_id, b"some body", b"");
         let mut bytes = vec![0; record_length(&fields)];
         encode_record(&fields, &mut bytes);
         bind_record(&mut bytes, offset, physical, 1_000);

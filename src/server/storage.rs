@@ -588,21 +588,7 @@ mod tests {
                 Rebuild { queues: &queues, pool: &pool, offsets: &offsets, from, known_below, lacks_below: None };
             for (number, offset) in [57, 58, 59, 60, 61, 62, 0, 1, 2].into_iter().enumerate() {
                 let physical = PhysicalOffset(1_000 + 200 * number as u64);
-                let address = "127.0.0.1:10911".parse().unwrap();
-                let fields = RecordFields {
-                    topic: "again",
-                    queue_id: 0,
-                    flag: 0,
-                    sys_flag: 0,
-                    born_timestamp: 1,
-                    born_host: address,
-                    store_host: address,
-                    reconsume_times: 0,
-                    prepared_transaction_offset: 0,
-                    body: b"body",
-                    body_crc: None,
-                    properties: b"",
-                };
+                let fields = RecordFields::plain("again", 0, b"body", b"");
                 let mut record = vec![0; record_length(&fields)];
                 encode_record(&fields, &mut record);
                 bind_record(&mut record, offset, physical.0 as i64, 1_000_000);

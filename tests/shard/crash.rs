@@ -232,21 +232,7 @@ impl Life {
             let most = if self.random.chance(1, 4) { 3_000 } else { 400 };
             let mut body = vec![0; 1 + self.random.below(most) as usize];
             self.random.fill(&mut body);
-            let address = "127.0.0.1:10911".parse().expect("an address");
-            let fields = RecordFields {
-                topic,
-                queue_id,
-                flag: 0,
-                sys_flag: 0,
-                born_timestamp: 1,
-                born_host: address,
-                store_host: address,
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: &body,
-                body_crc: None,
-                properties: b"TAGS\x01TagA\x02",
-            };
+            let fields = RecordFields::plain(topic, queue_id, &body, b"TAGS\x01TagA\x02");
             let mut record = vec![0; record_length(&fields)];
             encode_record(&fields, &mut record);
             records.push(record);

@@ -22,7 +22,7 @@ use ringmq::server::store_thread::StoreAccess;
 use ringmq_protocol::command::{Command, SerializeType};
 use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::record::{
-    CrcCheck, RecordFields, RecordView, bind_record, encode_record, record_length, write_blank,
+    CrcCheck, RecordFields, RecordView, Records, bind_record, encode_record, record_length, write_blank,
 };
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, write_file};
@@ -117,20 +117,9 @@ fn base(seed: u64, was_clean: bool, is_ours: bool) -> Base {
             random.fill(&mut body);
             let key = random.below(1 << 40);
             let properties = format!("KEYS\u{1}k{key:x} common\u{2}UNIQ_KEY\u{1}U{at:032X}\u{2}TAGS\u{1}t\u{2}");
-            let address = "127.0.0.1:10911".parse().expect("an address");
             let fields = RecordFields {
-                topic,
-                queue_id: queue,
-                flag: 0,
-                sys_flag: 0,
                 born_timestamp: time_ms,
-                born_host: address,
-                store_host: address,
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: &body,
-                body_crc: None,
-                properties: properties.as_bytes(),
+                ..RecordFields::plain(topic, queue, &body, properties.as_bytes())
             };
             let length = record_length(&fields) as u64;
             if at + length + 8 > end {
@@ -279,12 +268,10 @@ fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Serve
                 panic!("{context}: no frame")
             };
             let answer = Command::decode(frame).expect("an answer");
-            let mut body = answer.body.as_deref().unwrap_or_default();
-            while answer.code == 0 && !body.is_empty() {
-                let record = RecordView::parse(body, CrcCheck::Verify)
-                    .unwrap_or_else(|error| panic!("{context}: a consumer gets {error}"));
+            let body = answer.body.as_deref().filter(|_| answer.code == 0).unwrap_or_default();
+            for record in Records::new(body, CrcCheck::Verify) {
+                let record = record.unwrap_or_else(|error| panic!("{context}: a consumer gets {error}"));
                 compare(&record, queue.topic(), queue.queue_id().0, base, &mut served, context);
-                body = &body[record.total_size()..];
             }
             let next = answer.ext("nextBeginOffset").and_then(|next| next.parse::<u64>().ok());
             match next.filter(|next| answer.code != 1 && *next > offset) {

@@ -25,7 +25,7 @@ use ringmq_protocol::bodies::{MessageModel, SubscriptionData, SubscriptionGroupC
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, SerializeType, Split, split_frame};
 use ringmq_protocol::hash::tags_code;
-use ringmq_protocol::record::{CrcCheck, RecordError, RecordView};
+use ringmq_protocol::record::{CrcCheck, RecordError, RecordView, Records};
 use ringmq_shards::log::writer::{SettleSink, SyncOperation, WriterOptions};
 use ringmq_shards::log::{FlushMode, LogRing, LogView, Settled, WriteKind, WriteOperation, Writer};
 use ringmq_shards::probe::Registry;
@@ -521,14 +521,13 @@ impl World {
                     return Some(format!("the message at {physical} was acknowledged, safe is {safe}"));
                 }
             }
-            let mut body = answer.body.as_deref().unwrap_or_default();
-            while !body.is_empty() && answer.code == 0 {
-                let record = RecordView::parse(body, CrcCheck::Verify).expect("a pull yields whole records");
+            let body = answer.body.as_deref().filter(|_| answer.code == 0).unwrap_or_default();
+            for record in Records::new(body, CrcCheck::Verify) {
+                let record = record.expect("a pull yields whole records");
                 let key = (record.physical_offset() as u64, record.queue_id(), record.queue_offset());
                 if !stored.contains(&key) {
                     return Some(format!("the message {key:?} was delivered, safe is {safe}"));
                 }
-                body = &body[record.total_size()..];
             }
         }
         None

@@ -1,6 +1,6 @@
 //! Peers that send what they should not. Their connection is closed, nothing is answered, everybody else goes on.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -9,25 +9,13 @@ use ringmq::client::requests;
 use ringmq::client::{Connection, Message};
 use ringmq_protocol::command::{Command, SerializeType};
 
-use super::broker::{PATIENCE, Store, wait_for};
+use super::broker::{PATIENCE, Store, until_closed, wait_for};
 
 fn raw(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream
-}
-
-/// What the server sends until it closes the connection.
-fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
-    let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
-        Ok(_) => {}
-        // Closed with our bytes still unread.
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("the connection stays open: {error}"),
-    }
-    answer
 }
 
 /// A frame with any bytes as its header.
@@ -244,16 +232,7 @@ fn a_peer_that_does_not_read_holds_up_nobody() {
     let before = broker.resident_bytes();
     let mut deaf = raw(&broker.address());
     deaf.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-    let wanted = requests::PullRequest {
-        group: "wire",
-        topic: "unread",
-        queue_id: 0,
-        offset: 0,
-        max_messages: 32,
-        hold_ms: 0,
-        subscription: "*",
-        commit_offset: None,
-    };
+    let wanted = requests::PullRequest::new("wire", "unread", 0, 0);
     client.pull_with(&queue.address, &wanted).expect("an answer");
     let pulls: Vec<u8> = (0..100_000).flat_map(|_| requests::pull(&wanted).encode()).collect();
     assert!(deaf.write_all(&pulls).is_err(), "25 GB of answers are not taken without a reader");

@@ -1,6 +1,6 @@
 //! Time-outs, live settings, bounds of what clients may create, and the figures of tools, over sockets.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
 use ringmq::client::{Connection, Message};
@@ -8,17 +8,7 @@ use ringmq_protocol::bodies::{ConsumerData, HeartbeatData};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 
-use super::broker::{Broker, PATIENCE, Store, wait_for};
-
-/// Waits until the broker has closed a connection, whatever it still sends.
-fn until_closed(stream: &mut TcpStream) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    match stream.read_to_end(&mut Vec::new()) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("the connection stays open: {error}"),
-    }
-}
+use super::broker::{Broker, PATIENCE, Store, until_closed, wait_for};
 
 fn change(connection: &mut Connection, text: &str) -> Command {
     let update = Command::request(request::UPDATE_BROKER_CONFIG).with_body(text.as_bytes().to_vec());

@@ -205,6 +205,19 @@ fn wait_for_ready(child: &mut Child) -> bool {
     }
 }
 
+/// What the broker sends until it closes the connection.
+pub fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        // Closed with our bytes still unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the connection stays open: {error}"),
+    }
+    answer
+}
+
 /// A port whose neighbours are free as well.
 pub fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -281,12 +294,18 @@ impl Broker {
         self.child.id()
     }
 
-    /// A figure of a broker that shows them at [`Store::metrics_address`]; all threads' cells added up.
-    pub fn metric(&self, store: &Store, name: &str) -> u64 {
+    /// The figures of a broker that shows them at [`Store::metrics_address`].
+    pub fn metrics_page(&self, store: &Store) -> String {
         let mut stream = TcpStream::connect(store.metrics_address()).expect("the metrics port listens");
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("written");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("a page");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("a page");
+        text.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+
+    /// One of these figures; all threads' cells added up.
+    pub fn metric(&self, store: &Store, name: &str) -> u64 {
+        let page = self.metrics_page(store);
         let of_line = |line: &str| -> Option<u64> {
             let rest = line.strip_prefix(name)?;
             if !rest.starts_with([' ', '{']) {

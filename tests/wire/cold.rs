@@ -65,16 +65,7 @@ fn remember_pages(store: &Path) {
 }
 
 fn wanted(topic: &str, offset: i64, hold_ms: u64) -> PullRequest<'_> {
-    PullRequest {
-        group: "cold",
-        topic,
-        queue_id: 0,
-        offset,
-        max_messages: 32,
-        hold_ms,
-        subscription: "*",
-        commit_offset: None,
-    }
+    PullRequest { hold_ms, ..PullRequest::new("cold", topic, 0, offset) }
 }
 
 /// Checks an answer to a pull at `offset`; gives the next offset.

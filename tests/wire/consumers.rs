@@ -95,16 +95,7 @@ fn a_heartbeat_brings_its_subscription() {
     }
     let mut connection = broker.connection();
     connection.call_ok(requests::heartbeat(&heartbeat("c", "wire", "subscribed", "green"))).expect("accepted");
-    let wanted = PullRequest {
-        group: "wire",
-        topic: "subscribed",
-        queue_id: 0,
-        offset: 0,
-        max_messages: 32,
-        hold_ms: 0,
-        subscription: "*",
-        commit_offset: None,
-    };
+    let wanted = PullRequest::new("wire", "subscribed", 0, 0);
     let pull = |version: i64| requests::pull(&wanted).with_ext("sysFlag", 0).with_ext("subVersion", version);
     let answer = connection.call_ok(pull(1)).expect("found");
     let pulled = ringmq::client::PullAnswer::decode(answer).expect("complete").expect("no refusal");
@@ -126,16 +117,8 @@ fn a_held_pull_follows_the_subscription_of_its_group() {
     let mut connection = broker.connection();
     let mut data = heartbeat("c", "wire", "changed", "green");
     connection.call_ok(requests::heartbeat(&data)).expect("accepted");
-    let wanted = PullRequest {
-        group: "wire",
-        topic: "changed",
-        queue_id: 0,
-        offset: 0,
-        max_messages: 32,
-        hold_ms: 2 * u64::try_from(PATIENCE.as_millis()).expect("small"),
-        subscription: "*",
-        commit_offset: None,
-    };
+    let hold_ms = 2 * u64::try_from(PATIENCE.as_millis()).expect("small");
+    let wanted = PullRequest { hold_ms, ..PullRequest::new("wire", "changed", 0, 0) };
     // Held, with the version of the first heartbeat and without an expression.
     let pull = requests::pull(&wanted).with_ext("sysFlag", 2).with_ext("subVersion", 1);
     let ticket = connection.submit(pull).expect("written");
@@ -172,16 +155,7 @@ fn offsets_are_committed_and_found_again() {
     assert_eq!(client.query_offset("wire", &queue).expect("an answer"), Some(3));
     client.commit_offset("wire", &queue, 2).expect("an earlier one is taken as well");
     assert_eq!(client.query_offset("wire", &queue).expect("an answer"), Some(2));
-    let wanted = PullRequest {
-        group: "wire",
-        topic: "offsets",
-        queue_id: 0,
-        offset: 4,
-        max_messages: 1,
-        hold_ms: 0,
-        subscription: "*",
-        commit_offset: Some(4),
-    };
+    let wanted = PullRequest { max_messages: 1, commit_offset: Some(4), ..PullRequest::new("wire", "offsets", 0, 4) };
     client.pull_with(&broker.address(), &wanted).expect("an answer");
     wait_for("the offset that came with a pull", || {
         (client.query_offset("wire", &queue).expect("an answer") == Some(4)).then_some(())
@@ -207,16 +181,7 @@ fn groups_may_have_long_names() {
         let queue = broker.queue("long", 0);
         let expected = (round > 0).then_some(1);
         assert_eq!(client.query_offset(&group, &queue).expect("an answer"), expected);
-        let wanted = PullRequest {
-            group: &group,
-            topic: "long",
-            queue_id: 0,
-            offset: 0,
-            max_messages: 1,
-            hold_ms: 0,
-            subscription: "*",
-            commit_offset: None,
-        };
+        let wanted = PullRequest { max_messages: 1, ..PullRequest::new(&group, "long", 0, 0) };
         assert_eq!(client.pull_with(&broker.address(), &wanted).expect("found").messages().count(), 1);
         client.commit_offset(&group, &queue, 1).expect("committed");
         broker.stop(&[]);

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use broker::{Broker, PATIENCE, Store};
+use broker::{Broker, PATIENCE, Store, wait_for};
 use random::Random;
 use ringmq::client::exchange::Ticket;
 use ringmq::client::requests::{self, PullRequest, SendTarget};
@@ -174,16 +174,8 @@ fn consume(address: &str, from: &BTreeMap<i32, i64>) -> Seen {
     let mut next = from.clone();
     let mut under_way = HashMap::new();
     let ask = |connection: &mut Connection, queue_id: i32, offset: i64| {
-        until_gone(connection.submit(requests::pull(&PullRequest {
-            group: "crash",
-            topic: TOPIC,
-            queue_id,
-            offset,
-            max_messages: 32,
-            hold_ms: 30_000,
-            subscription: "*",
-            commit_offset: None,
-        })))
+        let wanted = PullRequest { hold_ms: 30_000, ..PullRequest::new("crash", TOPIC, queue_id, offset) };
+        until_gone(connection.submit(requests::pull(&wanted)))
     };
     for (queue_id, offset) in from {
         let Some(ticket) = ask(&mut connection, *queue_id, *offset) else { return seen };
@@ -213,8 +205,14 @@ fn note_pulled(pulled: &PullAnswer, queue_id: i32, offset: &mut i64, mut note: i
     assert_eq!(pulled.next_offset, *offset);
 }
 
-/// Load on all sides, then a kill.
-fn load_and_kill(broker: Broker, round: u64, load: Duration, ends: &BTreeMap<i32, i64>, promises: &mut Promises) {
+/// Load on all sides while `wait` waits, then a kill.
+fn load_and_kill(
+    broker: Broker,
+    round: u64,
+    wait: impl FnOnce(&Broker),
+    ends: &BTreeMap<i32, i64>,
+    promises: &mut Promises,
+) {
     let address = broker.address();
     let seen: Vec<Seen> = thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -233,7 +231,7 @@ fn load_and_kill(broker: Broker, round: u64, load: Duration, ends: &BTreeMap<i32
                 move || consume(address, &from)
             }));
         }
-        thread::sleep(load);
+        wait(&broker);
         broker.kill(&AFTER_A_CRASH);
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
@@ -298,7 +296,7 @@ fn kill_repeatedly(name: &str, sets: &[&str]) {
     let mut ends: BTreeMap<i32, i64> = (0..QUEUES).map(|queue_id| (queue_id, 0)).collect();
     for round in 0..kills {
         let load = Duration::from_millis(20 + random.below(LOAD_MS));
-        load_and_kill(running, round, load, &ends, &mut promises);
+        load_and_kill(running, round, |_| thread::sleep(load), &ends, &mut promises);
         running = store.start(&sets);
         let mut client = running.client();
         ends = verify(&mut client, &running, &mut promises);
@@ -313,19 +311,27 @@ fn kill_repeatedly(name: &str, sets: &[&str]) {
     assert_eq!(running.stop(&AFTER_A_CRASH).code(), Some(0));
 }
 
-/// Goal: the log's durable point keeps up while the log never rests, or a restart would have to read all of it. Method: three
-/// seconds of load, a kill, and a look at the file.
+/// Goal: the log's durable point keeps up while the log never rests, or a restart would have to read all of it. Method: note
+/// under load where the log ends and wait until the file says more, three times.
 #[test]
 fn the_durable_point_follows_a_busy_log() {
-    let sets: Vec<&str> = SMALL_FILES.iter().chain(&["flushDiskType=ASYNC_FLUSH"]).copied().collect();
     let mut store = Store::new();
+    let metrics = format!("metrics_listen={}", store.metrics_address());
+    let sets: Vec<&str> = SMALL_FILES.iter().copied().chain(["flushDiskType=ASYNC_FLUSH", &metrics]).collect();
     let running = store.start(&sets);
     running.topic(TOPIC, u32::try_from(QUEUES).expect("small"));
     let ends = (0..QUEUES).map(|queue_id| (queue_id, 0)).collect();
-    load_and_kill(running, 0, Duration::from_secs(3), &ends, &mut Promises::default());
     let paths = StorePaths::new(store.path());
-    let point = DurablePointFile::load(&RealDisk, &paths).expect("it can be read");
-    assert!(matches!(point, StoredPoint::Valid(point) if point.offset.0 > 0), "{point:?}");
+    let follow = |running: &Broker| {
+        for _ in 0..3 {
+            let end = running.metric(&store, "ringmq_log_confirmed_offset_bytes");
+            wait_for("the durable point", || {
+                let point = DurablePointFile::load(&RealDisk, &paths).expect("it can be read");
+                matches!(point, StoredPoint::Valid(point) if point.offset.0 > end).then_some(())
+            });
+        }
+    };
+    load_and_kill(running, 0, follow, &ends, &mut Promises::default());
 }
 
 macro_rules! kill_tests {

@@ -15,16 +15,7 @@ fn connections(broker: &Broker) -> [Connection; 2] {
 }
 
 fn commit_by_pull(connection: &mut Connection, topic: &str, offset: i64) {
-    let wanted = PullRequest {
-        group: "wire",
-        topic,
-        queue_id: 0,
-        offset: 1,
-        max_messages: 1,
-        hold_ms: 0,
-        subscription: "*",
-        commit_offset: Some(offset),
-    };
+    let wanted = PullRequest { max_messages: 1, commit_offset: Some(offset), ..PullRequest::new("wire", topic, 0, 1) };
     connection.call(requests::pull(&wanted)).expect("an answer");
 }
 
@@ -88,16 +79,7 @@ fn a_heartbeat_counts_for_pulls_of_other_shards() {
     let broker = store.start(&["shards=2"]);
     broker.topic("heard", 1);
     let [mut one, mut two] = connections(&broker);
-    let wanted = PullRequest {
-        group: "wire",
-        topic: "heard",
-        queue_id: 0,
-        offset: 0,
-        max_messages: 1,
-        hold_ms: 0,
-        subscription: "*",
-        commit_offset: None,
-    };
+    let wanted = PullRequest { max_messages: 1, ..PullRequest::new("wire", "heard", 0, 0) };
     for version in 1..=1_500 {
         let (told, pulling) = if version % 2 == 0 { (&mut one, &mut two) } else { (&mut two, &mut one) };
         let mut data = heartbeat("c", "wire", "heard", "*");
@@ -135,14 +117,9 @@ fn a_oneway_pull_commits_and_gets_no_answer() {
     commit_by_pull(&mut connection, "oneway", 1);
     for offset in [0, 1] {
         let wanted = PullRequest {
-            group: "wire",
-            topic: "oneway",
-            queue_id: 0,
-            offset,
             max_messages: 1,
-            hold_ms: 0,
-            subscription: "*",
             commit_offset: Some(7 + offset),
+            ..PullRequest::new("wire", "oneway", 0, offset)
         };
         connection.oneway(requests::pull(&wanted)).expect("written");
     }

@@ -13,16 +13,7 @@ use ringmq_protocol::command::Command;
 use super::broker::{PATIENCE, Store, commit_log_bytes, wait_for};
 
 fn wanted<'a>(topic: &'a str, offset: i64, hold_ms: u64, subscription: &'a str) -> PullRequest<'a> {
-    PullRequest {
-        group: "wire",
-        topic,
-        queue_id: 0,
-        offset,
-        max_messages: 32,
-        hold_ms,
-        subscription,
-        commit_offset: None,
-    }
+    PullRequest { hold_ms, subscription, ..PullRequest::new("wire", topic, 0, offset) }
 }
 
 fn bodies(answer: &PullAnswer) -> Vec<String> {

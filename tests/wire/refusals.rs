@@ -132,16 +132,7 @@ fn bad_pulls_are_refused() {
     let broker = store.start(&[]);
     broker.topic("refusals", 1);
     let mut connection = broker.connection();
-    let good = PullRequest {
-        group: "wire",
-        topic: "refusals",
-        queue_id: 0,
-        offset: 0,
-        max_messages: 32,
-        hold_ms: 0,
-        subscription: "*",
-        commit_offset: None,
-    };
+    let good = PullRequest::new("wire", "refusals", 0, 0);
     let without_subscription = requests::pull(&good).with_ext("sysFlag", 0);
     let sql = requests::pull(&good).with_ext("expressionType", "SQL92");
     let mut no_offset = requests::pull(&good);

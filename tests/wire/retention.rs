@@ -8,9 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ringmq::client::{Client, ClientError, Connection, Message, PullStatus, Queue};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
+use ringmq_shards::disk::RealDisk;
+use ringmq_shards::recovery::StorePaths;
+use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
+use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 
 use super::broker::{Broker, Store, wait_for};
 use super::random::Random;
+
+/// Bytes of a file of the log.
+const FILE_BYTES: u64 = 64 << 10;
 
 /// Small files that expire at once, looked at ten times a second.
 const SHORT: [&str; 9] = [
@@ -143,7 +150,8 @@ fn tools_delete_on_request() {
     let mut store = Store::new();
     let sets: Vec<&str> = SHORT.iter().filter(|set| !set.starts_with("deleteWhen")).copied().collect();
     let never = ["deleteWhen=", "diskMaxUsedSpaceRatio=95", "cleanFileForciblyEnable=false"];
-    let sets: Vec<&str> = sets.into_iter().chain(never).collect();
+    let metrics = format!("metrics_listen={}", store.metrics_address());
+    let sets: Vec<&str> = sets.into_iter().chain(never).chain([metrics.as_str()]).collect();
     let broker = store.start(&sets);
     broker.topic("asked", 1);
     let queue = broker.queue("asked", 0);
@@ -151,7 +159,18 @@ fn tools_delete_on_request() {
     (0..200).for_each(|number| {
         client.send_to(&queue, &Message::new(body(number))).expect("stored");
     });
-    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    // The first files could go now, and rounds that know it pass. The first to be counted may have begun before.
+    let paths = StorePaths::new(store.path());
+    wait_for("a recovery that needs them no more", || {
+        let offsets = QueueOffsets::load(&RealDisk, &paths).expect("it can be read")?.value;
+        let StoredPoint::Valid(point) = DurablePointFile::load(&RealDisk, &paths).expect("it can be read") else {
+            return None;
+        };
+        (offsets.log_offset.0.min(point.offset.0) > 2 * FILE_BYTES).then_some(())
+    });
+    let rounds = || broker.metric(&store, "ringmq_retention_rounds_total");
+    let before = rounds();
+    wait_for("rounds of retention", || (rounds() >= before + 3).then_some(()));
     assert_eq!(client.min_offset(&queue).expect("an answer"), 0, "nothing goes unasked");
     assert!(files(&store.path().join("commitlog"))[0].bytes().all(|digit| digit == b'0'));
     let mut connection = broker.connection();

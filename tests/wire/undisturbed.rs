@@ -87,16 +87,7 @@ fn step_back() {
 }
 
 fn pull(topic: &str, queue_id: i32, offset: i64, hold_ms: u64) -> PullRequest<'_> {
-    PullRequest {
-        group: "undisturbed",
-        topic,
-        queue_id,
-        offset,
-        max_messages: 32,
-        hold_ms,
-        subscription: "*",
-        commit_offset: None,
-    }
+    PullRequest { hold_ms, ..PullRequest::new("undisturbed", topic, queue_id, offset) }
 }
 
 /// Finished files of the log. The last one is being written.

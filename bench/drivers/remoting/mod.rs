@@ -15,7 +15,7 @@ use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, SerializeType, Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
-use ringmq_protocol::record::{CrcCheck, RecordView};
+use ringmq_protocol::record::{CrcCheck, Records};
 
 pub use connection::{Connection, ask, connect};
 pub use epoll::Epoll;
@@ -400,14 +400,12 @@ fn generations(places: usize) -> usize {
 
 /// Books the records of an answer; what is only read back has no time of receipt.
 fn take_records(body: &[u8], lane: &Lane, received_ns: Option<u64>, books: &mut Books) -> Result<(), String> {
-    let mut rest = body;
-    while !rest.is_empty() {
-        let record = RecordView::parse(rest, CrcCheck::Skip).map_err(|error| format!("a pulled record: {error}"))?;
+    for record in Records::new(body, CrcCheck::Skip) {
+        let record = record.map_err(|error| format!("a pulled record: {error}"))?;
         let delivery = books.ledger.deliver(lane.group, lane.queue, record.body());
         if let (Delivery::First { intended_ns }, Some(received_ns)) = (delivery, received_ns) {
             books.recorder.receive(intended_ns, received_ns);
         }
-        rest = rest.get(record.total_size()..).unwrap_or_default();
     }
     Ok(())
 }

@@ -115,21 +115,7 @@ struct Rig {
 }
 
 fn encode(queue: usize, body: &[u8]) -> Vec<u8> {
-    let address = "127.0.0.1:10911".parse().unwrap();
-    let fields = RecordFields {
-        topic: "t",
-        queue_id: queue as u32,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 7,
-        born_host: address,
-        store_host: address,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body,
-        body_crc: None,
-        properties: b"",
-    };
+    let fields = RecordFields { born_timestamp: 7, ..RecordFields::plain("t", queue as u32, body, b"") };
     let mut record = vec![0; record_length(&fields)];
     encode_record(&fields, &mut record);
     record

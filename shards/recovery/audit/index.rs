@@ -281,9 +281,8 @@ impl<'a> IndexAudit<'a> {
         if physical < from {
             return Ok(());
         }
-        let keys = view.keys().unwrap_or_default().split(|byte| *byte == b' ').filter(|word| !word.is_empty());
         let mut is_missing = false;
-        for key in view.unique_key().into_iter().chain(keys) {
+        for key in view.unique_key().into_iter().chain(view.key_words()) {
             let hash = index_key_hash(view.topic(), key);
             match found.iter().position(|have| *have == hash) {
                 Some(index) => {

@@ -37,23 +37,9 @@ struct Made {
 }
 
 fn record(topic: &str, number: u64, queue_offset: u64, at: u64) -> Vec<u8> {
-    let address = "127.0.0.1:10911".parse().unwrap();
     let properties = format!("KEYS\u{1}k{number} all\u{2}UNIQ_KEY\u{1}U{number}\u{2}");
     let body = vec![number as u8 + 1; 300];
-    let fields = RecordFields {
-        topic,
-        queue_id: 0,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 1,
-        born_host: address,
-        store_host: address,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
-        body_crc: None,
-        properties: properties.as_bytes(),
-    };
+    let fields = RecordFields::plain(topic, 0, &body, properties.as_bytes());
     let mut bytes = vec![0; record_length(&fields)];
     encode_record(&fields, &mut bytes);
     bind_record(&mut bytes, queue_offset as i64, at as i64, 1_000_000 + number as i64 * 1000);

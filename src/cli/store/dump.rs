@@ -42,10 +42,8 @@ pub struct Filter {
 impl Filter {
     /// Whether a record is wanted.
     pub fn takes(&self, view: &RecordView<'_>) -> bool {
-        let has_key = |key: &String| {
-            let words = view.keys().unwrap_or_default().split(|byte| *byte == b' ');
-            view.unique_key().into_iter().chain(words).any(|word| word == key.as_bytes())
-        };
+        let has_key =
+            |key: &String| view.unique_key().into_iter().chain(view.key_words()).any(|word| word == key.as_bytes());
         self.topic.as_deref().is_none_or(|topic| topic == view.topic())
             && self.queue.is_none_or(|queue| queue == view.queue_id())
             && self.key.as_ref().is_none_or(has_key)

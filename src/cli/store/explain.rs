@@ -251,9 +251,8 @@ fn index_facts(store: &Opened, view: &RecordView<'_>, at: PhysicalOffset, facts:
     if service.last().is_none_or(|last| last.physical < at) {
         return facts.tell("index", "not indexed yet; a start goes on with it", Value::Null);
     }
-    let words = view.keys().unwrap_or_default().split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     let mut keys = Map::new();
-    for key in view.unique_key().into_iter().chain(words) {
+    for key in view.unique_key().into_iter().chain(view.key_words()) {
         let key = String::from_utf8_lossy(key).into_owned();
         let time = view.store_timestamp();
         // Times in the index are exact to a second, and count from the file's first one.

@@ -621,9 +621,21 @@ impl ShardCore {
         if header.is_oneway() {
             return;
         }
+        self.write_refusal(id, header.serialize_type, header.opaque, refusal.code, &refusal.remark, ext);
+    }
+
+    /// Answers with an error, if the connection is still there.
+    fn write_refusal(
+        &mut self,
+        id: SlotId,
+        serialize_type: SerializeType,
+        opaque: i32,
+        code: i32,
+        remark: &str,
+        ext: &[(&str, &str)],
+    ) {
         if let Some(connection) = self.connections.get_mut(id) {
-            let out = connection.outbox.buffer();
-            write_error(out, header.serialize_type, header.opaque, refusal.code, &refusal.remark, ext);
+            write_error(connection.outbox.buffer(), serialize_type, opaque, code, remark, ext);
             self.mark_dirty(id);
         }
     }

@@ -162,7 +162,8 @@ impl ShardCore {
             if is_long(&reading) {
                 self.turn_entries += scanned;
                 self.ranges = ranges;
-                self.refuse_for_memory(&job);
+                // A single message that is longer than what may be given now.
+                self.refuse_busy(&job, pull::MEMORY_IS_SHORT);
                 return None;
             }
         }
@@ -176,7 +177,7 @@ impl ShardCore {
                 if in_ring {
                     self.answer_pull(&job, &reading, Some(&ranges));
                 } else {
-                    self.cold_pull(job);
+                    self.cold_pull(&job);
                 }
             }
             Some(reading) => match hold {
@@ -185,7 +186,7 @@ impl ShardCore {
                 }
                 _ => self.answer_pull(&job, &reading, None),
             },
-            None => self.cold_pull(job),
+            None => self.cold_pull(&job),
         }
         self.ranges = ranges;
         reading.map(|reading| reading.next)
@@ -223,21 +224,13 @@ impl ShardCore {
             Some(number) => &[("forbiddenType", number.as_str())],
             None => &[],
         };
-        if let Some(connection) = self.connections.get_mut(id) {
-            let out = connection.outbox.buffer();
-            write_error(out, serialize_type, opaque, refusal.code, &refusal.remark, ext);
-            self.mark_dirty(id);
-        }
+        self.write_refusal(id, serialize_type, opaque, refusal.code, &refusal.remark, ext);
     }
 
-    /// A single message that is longer than what may be given now.
-    fn refuse_for_memory(&mut self, job: &PullJob) {
+    /// Ends a pull that cannot be served now.
+    fn refuse_busy(&mut self, job: &PullJob, remark: &str) {
         self.discharge(job.connection, job.request_bytes);
-        if let Some(connection) = self.connections.get_mut(job.connection) {
-            let out = connection.outbox.buffer();
-            write_error(out, job.serialize_type, job.opaque, response::SYSTEM_BUSY, pull::MEMORY_IS_SHORT, &[]);
-            self.mark_dirty(job.connection);
-        }
+        self.write_refusal(job.connection, job.serialize_type, job.opaque, response::SYSTEM_BUSY, remark, &[]);
     }
 
     pub(super) fn answer_pull(&mut self, job: &PullJob, reading: &Reading, ranges: Option<&[Range]>) {
@@ -274,7 +267,7 @@ impl ShardCore {
 
     /// The answer's size counts against the connection from now on, so that one connection cannot have any number of cold
     /// reads under way.
-    pub(super) fn cold_pull(&mut self, job: PullJob) {
+    pub(super) fn cold_pull(&mut self, job: &PullJob) {
         let answers = job.request_bytes + self.transfer.memory_bytes;
         let cold = ColdPull {
             connection: connection_number(self.settings.index, job.connection),
@@ -286,7 +279,7 @@ impl ShardCore {
             queue: Arc::clone(&job.queue),
             offset: u64::try_from(job.offset).unwrap_or(0),
             max_messages: job.max_messages,
-            filter: job.filter,
+            filter: job.filter.clone(),
             topic_sys_flag: job.topic_sys_flag,
             group_sys_flag: job.group_sys_flag,
         };
@@ -297,13 +290,7 @@ impl ShardCore {
                 connection.cold_pulls += 1;
             }
         } else {
-            self.discharge(job.connection, job.request_bytes);
-            if let Some(connection) = self.connections.get_mut(job.connection) {
-                let remark = "too many reads from disk are waiting (cold reads); try again";
-                let out = connection.outbox.buffer();
-                write_error(out, job.serialize_type, job.opaque, response::SYSTEM_BUSY, remark, &[]);
-                self.mark_dirty(job.connection);
-            }
+            self.refuse_busy(job, "too many reads from disk are waiting (cold reads); try again");
         }
     }
 
