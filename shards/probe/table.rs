@@ -83,6 +83,7 @@ metrics! {
     QueueTailFull, "ringmq_queue_tail_full_total", "events", "Requests that had to wait for the flush thread to write a queue.";
     IndexMessages, "ringmq_index_messages_total", "messages", "Messages that the index has taken in.";
     StoreLookUps, "ringmq_store_look_ups_total", "requests", "Requests answered by the store thread.";
+    QueriesFailed, "ringmq_queries_failed_total", "requests", "Queries by key that could not be answered because index or log could not be read.";
     RequestsControl, "ringmq_control_requests_total", "requests", "Requests answered by the control thread.";
     RequestsUnknown, "ringmq_unknown_requests_total", "requests", "Requests with a code that is not served.";
 }

@@ -348,6 +348,13 @@ impl QueueStore {
         Ok(())
     }
 
+    /// As [`Self::start_at`] for a queue all of whose messages have gone from the log, so that it need not keep their entries.
+    pub fn skip_to(&self, queue: &Queue, offset: QueueOffset) -> Result<(), QueueError> {
+        let (minimum, end) = (queue.bounds().0.0, queue.appended_end().0);
+        queue.reset(minimum, end, PhysicalOffset(0));
+        self.start_at(queue, offset)
+    }
+
     /// Adds the entry of a record that the log holds at queue offset `offset`, if the queue lacks it; it is published at
     /// once. May be called for the same record any number of times. A queue without messages begins wherever its first
     /// record says. Recovery only: flushes by itself when memory runs out.

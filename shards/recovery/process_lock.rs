@@ -1,15 +1,19 @@
 //! Who may touch the store, and whether the last one stopped cleanly (RocketMQ `lock` and `abort`).
 //!
 //! The lock is taken before anything is read, unlike in Java, whose recovery truncates files first. `abort` is created
-//! only by a holder of the lock and removed only after everything is durable.
+//! only by a holder of the lock and removed only after everything is durable. Its text begins with the process id, as Java's, and
+//! goes on with a sign that Java does not write: so a start knows whether another broker worked here since.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::paths::StorePaths;
 use crate::disk::{
-    Disk, DiskFile, LockOutcome, OpenOptions, create_directories_durably, remove_if_present, write_file,
+    Disk, DiskFile, LockOutcome, OpenOptions, create_directories_durably, read_file, remove_if_present, write_file,
 };
+
+/// Behind the process id in `abort`.
+const SIGN: &str = " ringmq\n";
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,16 @@ pub enum LockError {
 
 fn holder(pid: &Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_string(), |pid| format!("process {pid}"))
+}
+
+/// The text of `abort`, always of one length: it is replaced in place.
+fn mark(pid: u32) -> String {
+    format!("{pid:<10}{SIGN}")
+}
+
+/// Whether no other broker can have worked here since one of ours did: `abort` is there and bears our sign.
+pub fn is_ours(disk: &dyn Disk, paths: &StorePaths) -> io::Result<bool> {
+    Ok(read_file(disk, &paths.abort())?.is_some_and(|text| text.ends_with(SIGN.as_bytes())))
 }
 
 /// The right to change the store, for as long as it lives.
@@ -68,16 +82,16 @@ impl ProcessLock {
         Ok(!disk.exists(&paths.abort())?)
     }
 
-    /// Creates `abort` durably, with the process id as its text. Call before the first append.
+    /// Creates `abort` durably. Call before the first append, and when everything in our own files suits the log.
     pub fn mark_running(&self, disk: &dyn Disk, paths: &StorePaths, pid: u32) -> io::Result<()> {
-        write_file(disk, &paths.abort(), pid.to_string().as_bytes())?;
+        write_file(disk, &paths.abort(), mark(pid).as_bytes())?;
         disk.sync_directory(&paths.root)
     }
 
     /// As [`Self::mark_running`] where the process before has done that and nobody has stopped cleanly since: only the process
     /// id changes, and nothing waits for the disk.
     pub fn mark_running_again(&self, disk: &dyn Disk, paths: &StorePaths, pid: u32) -> io::Result<()> {
-        let text = pid.to_string();
+        let text = mark(pid);
         let file = disk.open(&paths.abort(), OpenOptions { write: true, ..OpenOptions::default() })?;
         file.write_all_at(text.as_bytes(), 0)?;
         file.set_length(text.len() as u64)
@@ -95,7 +109,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::disk::{RealDisk, read_file};
+    use crate::disk::RealDisk;
     use crate::sim::{CrashPattern, SimDisk};
 
     /// One holder at a time; the mark of a running broker is durable when made and gone when removed.
@@ -107,13 +121,20 @@ mod tests {
         assert!(lock.was_clean(&disk, &paths).unwrap());
         lock.mark_running(&disk, &paths, 4711).unwrap();
         let crashed = disk.crash(0, CrashPattern::KeepNone);
-        assert_eq!(read_file(&crashed, &paths.abort()).unwrap().unwrap(), b"4711");
+        assert_eq!(read_file(&crashed, &paths.abort()).unwrap().unwrap(), b"4711       ringmq\n");
         let next = ProcessLock::acquire(&crashed, &paths).unwrap();
         assert!(!next.was_clean(&crashed, &paths).unwrap());
         next.mark_running_again(&crashed, &paths, 12).unwrap();
-        assert_eq!(read_file(&crashed, &paths.abort()).unwrap().unwrap(), b"12");
+        assert_eq!(read_file(&crashed, &paths.abort()).unwrap().unwrap(), b"12         ringmq\n");
+        assert!(is_ours(&crashed, &paths).unwrap());
+        write_file(&crashed, &paths.abort(), b"4711").unwrap();
+        next.mark_running_again(&crashed, &paths, 12).unwrap();
+        assert!(is_ours(&crashed, &paths).unwrap(), "Java's was replaced");
+        write_file(&crashed, &paths.abort(), b"12").unwrap();
+        assert!(!is_ours(&crashed, &paths).unwrap(), "it is Java's");
         lock.mark_clean(&disk, &paths).unwrap();
-        assert!(lock.was_clean(&disk.crash(0, CrashPattern::KeepNone), &paths).unwrap());
+        let stopped = disk.crash(0, CrashPattern::KeepNone);
+        assert!(lock.was_clean(&stopped, &paths).unwrap() && !is_ours(&stopped, &paths).unwrap());
     }
 
     /// On the host the lock is a POSIX record lock: a child process that holds it is named, and excludes us while it

@@ -5,13 +5,18 @@
 //! physical offset below which its records count no more. It is a snapshot as of a log offset; what the log holds
 //! behind that is newer. The flush thread owns it.
 //!
+//! Another broker that works on the store knows nothing of the file ([`QueueOffsets::heed_others`]).
+//!
 //! Format: the line `ringmq-queue-offsets 1 <CRC-32 of the JSON, 8 hex digits> <length of the JSON>`, then JSON.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::durable_point::StoredPoint;
 use super::paths::StorePaths;
+use super::process_lock::is_ours;
 use crate::disk::state_file::LoadedState;
 use crate::disk::{Disk, StateFile, StateFileError};
 use crate::planted::{PlantedMistake, is_planted};
@@ -82,6 +87,40 @@ impl QueueOffsets {
             lowered = true;
         }
         lowered
+    }
+
+    /// Takes back what another broker may have made untrue that worked here since this was written. If the machine died in
+    /// between (`flushed`, the note of this run of the kernel, is `None`) the log had lost what was not durable, and what the other one
+    /// stored in its place is new: what this says of the log behind the durable point counts no more. Otherwise the log was
+    /// whole, and only barriers are lowered that the writer never gave. Says whether anything changed.
+    pub fn heed_others(
+        &mut self,
+        disk: &dyn Disk,
+        paths: &StorePaths,
+        durable: StoredPoint,
+        flushed: Option<PhysicalOffset>,
+    ) -> io::Result<bool> {
+        if is_ours(disk, paths)? {
+            return Ok(false);
+        }
+        let synced = match durable {
+            StoredPoint::Valid(point) => point.offset,
+            StoredPoint::Missing | StoredPoint::Damaged => PhysicalOffset(0),
+        };
+        // The note is of our own last run, so all below it was there before anybody else came.
+        let certain = flushed.unwrap_or_default().max(synced);
+        let mut changed = false;
+        for barrier in self.barriers.values_mut().filter(|barrier| **barrier > certain) {
+            if flushed.is_none() || barrier.0 == u64::MAX {
+                *barrier = certain;
+                changed = true;
+            }
+        }
+        if flushed.is_none() && self.log_offset > certain {
+            self.log_offset = certain;
+            changed = true;
+        }
+        Ok(changed)
     }
 
     /// Forgets barriers that lie below everything the log still holds.

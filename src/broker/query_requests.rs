@@ -4,7 +4,8 @@ use ringmq_protocol::codes::response;
 
 use super::{Answer, Control, Handled, Refusal, Request, success};
 
-/// QUERY_MESSAGE (12). The answer may hold messages of other keys with the same hash; clients compare.
+/// QUERY_MESSAGE (12). The answer may hold messages of other keys with the same hash; clients compare. What cannot be read is no
+/// proof that there is no message, so it is an error, unlike in Java.
 pub(crate) fn by_key(control: &mut Control, request: &mut Request<'_>) -> Handled {
     let topic = request.command.ext_text("topic")?.to_owned();
     let key = request.command.ext_text("key")?.to_owned();
@@ -15,7 +16,10 @@ pub(crate) fn by_key(control: &mut Control, request: &mut Request<'_>) -> Handle
     let begin = request.command.ext_i64("beginTimestamp")?;
     let end = request.command.ext_i64("endTimestamp")?;
     Ok(Answer::LookUp(Box::new(move |store| {
-        let found = store.query(&topic, &key, most, begin, end);
+        let found = match store.query(&topic, &key, most, begin, end) {
+            Ok(found) => found,
+            Err(reason) => return Refusal::new(response::SYSTEM_ERROR, reason).into_command(),
+        };
         let answer = if found.records.is_empty() {
             let remark = "can not find message, maybe time range not correct";
             Refusal::new(response::QUERY_NOT_FOUND, remark).into_command()

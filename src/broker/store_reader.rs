@@ -119,8 +119,9 @@ pub trait StoreReader: Send + Sync {
     /// The record that starts at a physical offset; `None` if none does. May block.
     fn record_at(&self, physical: i64) -> Option<Vec<u8>>;
 
-    /// Records under `topic#key` whose store time is in the range (milliseconds, both ends included). May block.
-    fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> QueryAnswer;
+    /// Records under `topic#key` whose store time is in the range (milliseconds, both ends included). May block. The error, a text
+    /// for the client, says why nobody can know what there is: an answer without records means that there are none.
+    fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> Result<QueryAnswer, String>;
 
     /// Store time of the first message of a queue; `None` for an empty or unknown queue. May block.
     fn earliest_store_time(&self, topic: &str, queue_id: i32) -> Option<i64>;

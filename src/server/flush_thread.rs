@@ -15,8 +15,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringmq_protocol::record::{CrcCheck, RecordView};
-use ringmq_shards::disk::Disk;
 use ringmq_shards::disk::state_file::{StateFile, StateFileError};
+use ringmq_shards::disk::{Disk, io_causes};
 use ringmq_shards::log::LogView;
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
@@ -169,6 +169,7 @@ struct Schedule {
 /// What may fail for a while without an end to the process.
 struct Troubles {
     segments: Trouble,
+    descriptors: Trouble,
     queues: Trouble,
     queue_sync: Trouble,
     queue_flushed: Trouble,
@@ -182,6 +183,10 @@ impl Troubles {
         segments: Trouble::new(
             "no space for the next log segment: sends will be refused until there is",
             "there is space for the next log segment again",
+        ),
+        descriptors: Trouble::new(
+            "too many open files for the next log segment: it is tried again",
+            "the next log segment could be opened",
         ),
         queues: Trouble::new(
             "queue files cannot be written; their entries stay in memory and are tried again",
@@ -226,6 +231,11 @@ struct CatchingUp {
 /// Whether a state file may become the backup: Java's are JSON.
 pub fn is_json(content: &[u8]) -> bool {
     ringmq_protocol::json::parse(content).is_ok()
+}
+
+/// Whether it failed because the process, or the system, has as many open files as it may.
+fn lacks_descriptors(error: &SegmentError) -> bool {
+    io_causes(error).any(|error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
 }
 
 impl FlushThread {
@@ -472,6 +482,7 @@ impl FlushThread {
             match self.segments.prepare_next(PhysicalOffset(self.end)) {
                 Ok(list) => {
                     schedule.troubles.segments.note(Ok::<_, SegmentError>(()));
+                    schedule.troubles.descriptors.note(Ok::<_, SegmentError>(()));
                     let Some(segment) = list.segments().last() else { return true };
                     self.ready_end = segment.start().0 + size;
                     let news = SegmentNews::Ready(Arc::clone(segment));
@@ -481,6 +492,12 @@ impl FlushThread {
                     schedule.troubles.segments.note(Err(error));
                     schedule.next_segment = now + SEGMENT_RETRY;
                     self.writer.send_blocking(ShardMessage::Segment(SegmentNews::DiskFull));
+                    return true;
+                }
+                // A flood of connections takes them all until it is turned away. Nothing is lost with this, and sends wait meanwhile.
+                Err(error) if lacks_descriptors(&error) => {
+                    schedule.troubles.descriptors.note(Err(error));
+                    schedule.next_segment = now + SEGMENT_RETRY;
                     return true;
                 }
                 Err(error) => return self.fail("prepare the next log segment", &error),

@@ -6,6 +6,7 @@ pub mod cold_blocks;
 pub mod connection;
 pub mod control_thread;
 pub mod core;
+pub mod deletion;
 pub mod event_loop;
 pub mod flush_thread;
 pub mod held_answers;

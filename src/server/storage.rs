@@ -9,13 +9,13 @@ use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, StateFileError, create_directories_durably, io_causes, is_no_space};
 use ringmq_shards::index::{IndexError, IndexGeometry, IndexService, LastStop, SetAside};
-use ringmq_shards::log::segment_table::{SegmentError, SegmentSize};
+use ringmq_shards::log::segment_table::{SegmentError, SegmentSize, load_table};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
 use ringmq_shards::queue::{ChunkPool, FilesLeft, Queue, QueueError, QueueStore, QueueStoreConfig};
 use ringmq_shards::recovery::adopt;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
-use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
+use ringmq_shards::recovery::process_lock::{LockError, ProcessLock, is_ours};
 use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::queue_place::queue_place;
@@ -166,6 +166,9 @@ struct Rebuild<'a> {
     /// After a clean stop the queues know every record below this, and what they lack was deleted on purpose (RocketMQ
     /// `CommitLog.recoverNormally`).
     known_below: PhysicalOffset,
+    /// Where the log begins, if another broker has removed files of it that should have been read: then a queue may lack
+    /// entries of records below, which nobody can read any more.
+    lacks_below: Option<PhysicalOffset>,
 }
 
 impl DispatchSink for Rebuild<'_> {
@@ -189,6 +192,10 @@ impl DispatchSink for Rebuild<'_> {
             );
             self.queues.remove_queues(place.topic, |other| other.queue_id() == place.queue_id);
             queue = self.queues.get_or_create(place.topic, place.queue_id).map_err(io::Error::other)?;
+        }
+        let has_nothing = self.lacks_below.is_some_and(|minimum| queue.physical_end() <= minimum);
+        if has_nothing && queue.physical_end().0 > 0 && queue.appended_end() != place.offset {
+            self.queues.skip_to(&queue, place.offset).map_err(io::Error::other)?;
         }
         let time = StoreTimestamp(u64::try_from(view.store_timestamp()).unwrap_or(0));
         self.queues.rebuild_append(self.pool, &queue, place.offset, place.entry, time).map_err(io::Error::other)?;
@@ -274,6 +281,13 @@ fn open_locked(
     }
     let has_sidecar = loaded.is_some();
     let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+    let durable = DurablePointFile::load(disk.as_ref(), &paths)
+        .map_err(io_error("read the durable point", paths.durable_point()))?;
+    let is_marked =
+        flushed.is_some() && is_ours(disk.as_ref(), &paths).map_err(io_error("read abort", paths.abort()))?;
+    let has_yielded = queue_offsets
+        .heed_others(disk.as_ref(), &paths, durable, flushed)
+        .map_err(io_error("read abort", paths.abort()))?;
 
     let segment_size = SegmentSize::new(options.segment_bytes)?;
     let recovery_options = RecoveryOptions {
@@ -291,8 +305,6 @@ fn open_locked(
     };
     // After a clean stop the queue files are complete. After a crash they are as far as the sidecar says; a store without one
     // comes from Java, whose checkpoint recovery follows, or lost it, and then the whole log is read.
-    let durable = DurablePointFile::load(disk.as_ref(), &paths)
-        .map_err(io_error("read the durable point", paths.durable_point()))?;
     let is_ours = !matches!(durable, StoredPoint::Missing);
     let from = match (was_clean, flushed, has_sidecar) {
         (true, ..) => None,
@@ -301,22 +313,25 @@ fn open_locked(
         (false, None, true) => Some(queue_offsets.log_offset),
         (false, None, false) => is_ours.then_some(PhysicalOffset(0)),
     };
+    let log_begins = load_table(disk.as_ref(), &paths.commit_log, segment_size)?.min().unwrap_or_default();
+    let lacks_below = from.filter(|from| *from < log_begins).map(|_| log_begins);
     remove_deleted_topics(&queues, &queue_offsets, from)?;
     if let Some(complete) = from.filter(|_| flushed.is_some() || has_sidecar) {
-        // Behind it entries may be torn or missing; the log gives them again.
-        queues.truncate_all(complete)?;
+        // Behind it entries may be torn or missing; the log gives them again. What it no longer has at least tells how far its
+        // queue had come.
+        queues.truncate_all(complete.max(log_begins))?;
     }
     if flushed.is_some() {
         queues.owe_proof(queue_offsets.log_offset)?;
     }
     let known_below = if was_clean { queues.maximum_physical_end() } else { PhysicalOffset(0) };
-    let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from, known_below };
+    let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from, known_below, lacks_below };
     let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
     for message in &recovered.messages {
         tracing::warn!("{message}");
     }
     // What is written from here on is none of the past, whatever a barrier says that lies behind a cut, or was never given.
-    if queue_offsets.lower_barriers_to(recovered.end) {
+    if queue_offsets.lower_barriers_to(recovered.end) || has_yielded {
         // A lowered barrier no longer tells that files with entries behind the cut are old, should they come back.
         queues.sync_removals()?;
         queue_offsets.persist(disk.as_ref(), &paths)?;
@@ -345,8 +360,7 @@ fn open_locked(
     }
     let queue_flushed = QueueFlushedFile::open(disk.as_ref(), &paths, boot_id)
         .map_err(io_error("open queue-flushed", paths.queue_flushed()))?;
-    let was_marked = flushed.is_some();
-    if !was_marked {
+    if flushed.is_none() {
         // A note always means that the mark `abort`, which its process made, is durable.
         queue_flushed.distrust().map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
     }
@@ -386,7 +400,7 @@ fn open_locked(
         log_end: recovered.end,
     });
     let pid = std::process::id();
-    match was_marked {
+    match is_marked {
         true => lock.mark_running_again(disk.as_ref(), &paths, pid),
         false => lock.mark_running(disk.as_ref(), &paths, pid),
     }
@@ -480,7 +494,9 @@ pub fn note_queue_offsets(
     let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
     let mut next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>> = BTreeMap::new();
     for (topic, queue_id, _, offset) in queues.all_bounds() {
-        if offset.0 > 0 {
+        // Those of a topic whose deletion has begun count no more for whoever reads this, retired or not: made again, it begins at 0.
+        let is_ending = offsets.barriers.get(&*topic).is_some_and(|barrier| barrier.0 == u64::MAX);
+        if offset.0 > 0 && !is_ending {
             next.entry(topic.to_string()).or_default().insert(queue_id, offset);
         }
     }
@@ -568,7 +584,8 @@ mod tests {
             queues.load(FilesLeft::Written).unwrap();
             let offsets = QueueOffsets::default();
             let (from, known_below) = (Some(PhysicalOffset(0)), PhysicalOffset(0));
-            let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &offsets, from, known_below };
+            let mut sink =
+                Rebuild { queues: &queues, pool: &pool, offsets: &offsets, from, known_below, lacks_below: None };
             for (number, offset) in [57, 58, 59, 60, 61, 62, 0, 1, 2].into_iter().enumerate() {
                 let physical = PhysicalOffset(1_000 + 200 * number as u64);
                 let fields = RecordFields::plain("again", 0, b"body", b"");

@@ -5,6 +5,7 @@
 //! index that has lost the ring copies the whole log out of the files.
 
 use std::cell::RefCell;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,6 +85,21 @@ pub struct StoreAccess {
     memory_window_bytes: u64,
     boot_ms: u64,
     figures: Arc<StoreFigures>,
+    /// Whether there is to be an index.
+    has_index: bool,
+    query_trouble: Mutex<Trouble>,
+    failed_queries: AtomicU64,
+}
+
+/// Why nobody can know what there is under a key.
+#[derive(Debug, thiserror::Error)]
+enum QueryError {
+    #[error("the index could not be opened")]
+    NoIndex,
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("the log could not be read: {0}")]
+    Log(#[from] io::Error),
 }
 
 impl StoreAccess {
@@ -99,8 +115,28 @@ impl StoreAccess {
         boot_ms: u64,
         figures: Arc<StoreFigures>,
     ) -> Self {
-        let index = Mutex::new(None);
-        Self { view, segments, queues, index, disk, pin_slot, memory_window_bytes, boot_ms, figures }
+        Self {
+            view,
+            segments,
+            queues,
+            index: Mutex::new(None),
+            disk,
+            pin_slot,
+            memory_window_bytes,
+            boot_ms,
+            figures,
+            has_index: false,
+            query_trouble: Mutex::new(Trouble::new(
+                "queries by key are answered with an error",
+                "queries by key are answered again",
+            )),
+            failed_queries: AtomicU64::new(0),
+        }
+    }
+
+    /// The same for the thread that keeps the index: until it could be opened, queries are answered with an error.
+    pub fn with_index(self, has_index: bool) -> Self {
+        Self { has_index, ..self }
     }
 
     fn index(&self) -> MutexGuard<'_, Option<IndexService>> {
@@ -144,8 +180,13 @@ impl StoreAccess {
     /// Reads confirmed bytes of the log: from memory at and above the ring's floor, from the files below it. The page that the
     /// writer will write again is above. False when they are gone or not confirmed.
     pub fn read(&self, physical: u64, out: &mut [u8]) -> bool {
+        self.try_read(physical, out).unwrap_or(false)
+    }
+
+    /// As [`Self::read`], but an error when the disk fails.
+    fn try_read(&self, physical: u64, out: &mut [u8]) -> Result<bool, io::Error> {
         if physical + out.len() as u64 > self.view.confirmed() {
-            return false;
+            return Ok(false);
         }
         while !self.view.copy(self.pin_slot, physical, out) {
             let floor = self.view.floor();
@@ -156,19 +197,58 @@ impl StoreAccess {
                 return self.read_files(physical, below);
             }
         }
-        true
+        Ok(true)
     }
 
-    fn read_files(&self, physical: u64, out: &mut [u8]) -> bool {
+    fn read_files(&self, physical: u64, out: &mut [u8]) -> Result<bool, io::Error> {
         match self.segments.snapshot().read_at(PhysicalOffset(physical), out) {
-            Ok(length) => length == out.len(),
+            Ok(length) => Ok(length == out.len()),
             // Retention was faster.
-            Err(_) if physical < self.view.minimum() => false,
+            Err(_) if physical < self.view.minimum() => Ok(false),
             Err(error) => {
                 tracing::warn!(%error, physical, "the log could not be read");
-                false
+                Err(error)
             }
         }
+    }
+
+    /// [`StoreReader::record_at`], but an error when the disk fails.
+    fn try_record_at(&self, physical: u64) -> Result<Option<Vec<u8>>, io::Error> {
+        let mut length = [0; 4];
+        if physical < self.view.minimum() || !self.try_read(physical, &mut length)? {
+            return Ok(None);
+        }
+        let size = usize::try_from(i32::from_be_bytes(length)).ok().filter(|size| *size <= RECORD_BYTES_MAX);
+        let Some(mut record) = size.map(|size| vec![0; size]) else { return Ok(None) };
+        if !self.try_read(physical, &mut record)? {
+            return Ok(None);
+        }
+        let is_whole = RecordView::parse(&record, CrcCheck::Verify)
+            .is_ok_and(|view| u64::try_from(view.physical_offset()) == Ok(physical));
+        Ok(is_whole.then_some(record))
+    }
+
+    /// [`StoreReader::query`] with the errors as they are.
+    fn find(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> Result<QueryAnswer, QueryError> {
+        let index = self.index();
+        let Some(index) = index.as_ref() else {
+            return if self.has_index { Err(QueryError::NoIndex) } else { Ok(QueryAnswer::default()) };
+        };
+        let found = index.query(topic, key, usize::try_from(max).unwrap_or(0), begin, end)?;
+        let mut answer = QueryAnswer::default();
+        if let Some(last) = index.last() {
+            answer.index_last_timestamp = last.store_timestamp.0 as i64;
+            answer.index_last_physical = last.physical.0 as i64;
+        }
+        for physical in found {
+            if let Some(record) = self.try_record_at(physical.0)? {
+                if !answer.records.is_empty() && answer.records.len() + record.len() > QUERY_ANSWER_BYTES {
+                    break;
+                }
+                answer.records.extend_from_slice(&record);
+            }
+        }
+        Ok(answer)
     }
 
     fn record_bytes(&self, physical: u64, size: usize) -> Option<Vec<u8>> {
@@ -249,42 +329,22 @@ impl StoreReader for StoreAccess {
     }
 
     fn record_at(&self, physical: i64) -> Option<Vec<u8>> {
-        let physical = u64::try_from(physical).ok()?;
-        if physical < self.view.minimum() {
-            return None;
-        }
-        let mut length = [0; 4];
-        if !self.read(physical, &mut length) {
-            return None;
-        }
-        let size = usize::try_from(i32::from_be_bytes(length)).ok().filter(|size| *size <= RECORD_BYTES_MAX)?;
-        let record = self.record_bytes(physical, size)?;
-        let view = RecordView::parse(&record, CrcCheck::Verify).ok()?;
-        (view.physical_offset() == physical as i64).then_some(record)
+        self.try_record_at(u64::try_from(physical).ok()?).ok()?
     }
 
-    fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> QueryAnswer {
-        let index = self.index();
-        let Some(index) = index.as_ref() else { return QueryAnswer::default() };
-        let maximum = usize::try_from(max).unwrap_or(0);
-        let found = index.query(topic, key, maximum, begin, end).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the index could not be read");
-            Vec::new()
-        });
-        let mut answer = QueryAnswer::default();
-        if let Some(last) = index.last() {
-            answer.index_last_timestamp = last.store_timestamp.0 as i64;
-            answer.index_last_physical = last.physical.0 as i64;
-        }
-        for physical in found {
-            if let Some(record) = self.record_at(physical.0 as i64) {
-                if !answer.records.is_empty() && answer.records.len() + record.len() > QUERY_ANSWER_BYTES {
-                    break;
-                }
-                answer.records.extend_from_slice(&record);
+    fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> Result<QueryAnswer, String> {
+        let found = self.find(topic, key, max, begin, end);
+        let outcome = found.as_ref().map(|_| ());
+        self.query_trouble.lock().unwrap_or_else(PoisonError::into_inner).note(outcome);
+        // Paths and numbers of errors are for the log.
+        found.map_err(|error| {
+            self.failed_queries.fetch_add(1, Ordering::Relaxed);
+            match error {
+                QueryError::NoIndex => "the index cannot be opened; see the broker's log".to_owned(),
+                QueryError::Index(_) => "the index cannot be read; see the broker's log".to_owned(),
+                QueryError::Log(_) => "the log cannot be read; see the broker's log".to_owned(),
             }
-        }
-        answer
+        })
     }
 
     fn earliest_store_time(&self, topic: &str, queue_id: i32) -> Option<i64> {
@@ -393,7 +453,7 @@ impl StoreThread {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the index cannot be opened: queries by key find nothing until it can");
+                tracing::error!(%error, "the index cannot be opened: queries by key are refused until it can");
                 self.pause.replace(Some(IndexPause { until: Instant::now() + INDEX_RETRY_PERIOD, unsafe_files: None }));
             }
         }
@@ -457,6 +517,7 @@ impl StoreThread {
         };
         self.probe.count(Counter::StoreLookUps);
         let answer = look_up(self.access.as_ref());
+        self.probe.set(Counter::QueriesFailed, self.access.failed_queries.load(Ordering::Relaxed));
         self.deliver(connection, &answer, answers);
         self.shared.control.jobs_done.fetch_add(1, Ordering::Relaxed);
     }
@@ -672,3 +733,6 @@ fn sync_index(work: &Receiver<IndexSync>, done: &Sender<SyncOutcome>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

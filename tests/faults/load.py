@@ -152,7 +152,8 @@ class Consumer(Worker):
                                        for index, (number, physical) in enumerate(found)]
                         self.next[topic, queue] = offset + len(found)
                     else:
-                        check(header["code"] in (17, 19), f"pull of {topic}/{queue} at {offset}: {header}")
+                        is_end = header["code"] == 2 and "is stopping" in header.get("remark", "")
+                        check(is_end or header["code"] in (17, 19), f"pull of {topic}/{queue} at {offset}: {header}")
             if is_idle:
                 time.sleep(0.002)
 

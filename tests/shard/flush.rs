@@ -171,6 +171,27 @@ fn a_full_disk_is_told_of_once() {
     assert!(of_space.len() == 2 && of_space[0].contains("WARN") && of_space[1].contains("INFO"), "{text}");
 }
 
+/// Goal: too many open files do not end the process: the next segment is there soon after one may be opened again. Method: two attempts
+/// without a descriptor.
+#[test]
+fn too_many_open_files_are_waited_for() {
+    let (disk, life, _) = written();
+    let before = life.storage.segments.snapshot().segments().len();
+    let action = FaultAction::Fail(libc::EMFILE);
+    disk.inject(Fault { kind: OperationKind::Open, path_contains: String::new(), after: 0, times: 2, action });
+    let Rig { thread, requests, writer: _writer, .. } = flush_thread(life);
+    let (segments, lifecycle) = (Arc::clone(&thread.segments), Arc::clone(&thread.lifecycle));
+    let running = std::thread::spawn(move || thread.run());
+    while segments.snapshot().segments().len() == before && !running.is_finished() {
+        std::thread::yield_now();
+    }
+    assert!(!lifecycle.failed.load(std::sync::atomic::Ordering::Acquire), "nothing is lost");
+    let (done, finished) = channel();
+    requests.send(FlushRequest::Stop(done)).expect("it runs");
+    assert_eq!(finished.recv(), Ok(true));
+    running.join().expect("it ends");
+}
+
 /// What the note about queue files says to a start under the running kernel.
 fn trusted(disk: &SimDisk) -> Option<PhysicalOffset> {
     let boot_id = queue_flushed::boot_id(disk);

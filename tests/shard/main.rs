@@ -2,11 +2,13 @@
 //! comes out is compared with what that disk really holds.
 
 mod allocation;
+mod barriers;
 mod changes;
 mod clocks;
 mod crash;
 mod faults;
 mod flush;
+mod hands;
 mod held;
 mod images;
 mod input;

@@ -8,6 +8,7 @@ use crate::disk::{Disk, read_file};
 use crate::recovery::checkpoint::{CHECKPOINT_BYTES, Checkpoint};
 use crate::recovery::durable_point::{DurablePointFile, StoredPoint};
 use crate::recovery::paths::StorePaths;
+use crate::recovery::queue_flushed;
 use crate::recovery::queue_offsets::QueueOffsets;
 
 /// Reads what all other parts of the audit ask for.
@@ -36,7 +37,7 @@ pub(crate) fn scene<'a>(
         StoredPoint::Valid(_) => {}
     }
     let path = paths.queue_offsets();
-    let (barriers, noted_offset) = match QueueOffsets::load(&*disk, paths) {
+    let (mut barriers, noted_offset) = match QueueOffsets::load(&*disk, paths) {
         Ok(Some(loaded)) => {
             if let Some(problem) = loaded.backup_used {
                 audit.findings.note("queue offsets", &path, format!("the backup has to be used: {problem}"));
@@ -50,6 +51,11 @@ pub(crate) fn scene<'a>(
             (QueueOffsets::default(), None)
         }
     };
+    let boot_id = queue_flushed::boot_id(&*disk);
+    let flushed = queue_flushed::load(&*disk, paths, boot_id.as_deref())
+        .map_err(AuditError::io("read", &paths.queue_flushed()))?
+        .filter(|_| !was_clean);
+    barriers.heed_others(&*disk, paths, stored, flushed).map_err(AuditError::io("read", &paths.abort()))?;
     let durable = readable(stored);
     audit.figures.was_clean = was_clean;
     audit.figures.durable_point = durable.map(|point| point.offset.0);

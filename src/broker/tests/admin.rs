@@ -371,6 +371,9 @@ fn queries() {
     let answer = send(code::QUERY_MESSAGE, &late);
     assert_eq!(outcome(&answer), (22, "can not find message, maybe time range not correct"));
     assert_eq!(answer.ext("indexLastUpdateTimestamp"), Some("7"));
+    let mut unreadable = fields;
+    unreadable[1].1 = "unreadable";
+    assert_eq!(outcome(&send(code::QUERY_MESSAGE, &unreadable)), (1, "the index cannot be read"));
     let answer = send(code::VIEW_MESSAGE_BY_ID, &[("offset", "4096")]);
     assert_eq!((answer.code, text(&answer)), (0, "record"));
     let answer = send(code::VIEW_MESSAGE_BY_ID, &[("offset", "1")]);

@@ -84,10 +84,13 @@ impl StoreReader for FakeStore {
         self.records.get(&physical).cloned()
     }
 
-    fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> QueryAnswer {
+    fn query(&self, topic: &str, key: &str, max: i32, begin: i64, end: i64) -> Result<QueryAnswer, String> {
+        if key == "unreadable" {
+            return Err("the index cannot be read".to_owned());
+        }
         let found = topic == "T" && key == "K" && begin <= 1_000 && end >= 1_000;
         let records = if found { format!("{max}").into_bytes() } else { Vec::new() };
-        QueryAnswer { records, index_last_timestamp: 7, index_last_physical: 8 }
+        Ok(QueryAnswer { records, index_last_timestamp: 7, index_last_physical: 8 })
     }
 
     fn earliest_store_time(&self, topic: &str, queue_id: i32) -> Option<i64> {

@@ -91,7 +91,7 @@ impl OpenedBroker {
         let index_timestamp_ms = Arc::new(AtomicU64::new(u64::try_from(checkpoint.index_timestamp_ms).unwrap_or(0)));
         let figures = Arc::new(StoreFigures::new(Arc::clone(registry), Arc::clone(shared)));
         let access = |slot: usize| {
-            Arc::new(StoreAccess::new(
+            StoreAccess::new(
                 Arc::clone(&view),
                 Arc::clone(&segments),
                 Arc::clone(&queues),
@@ -100,9 +100,9 @@ impl OpenedBroker {
                 memory_window_bytes,
                 *boot_ms,
                 Arc::clone(&figures),
-            ))
+            )
         };
-        let store_access = access(limits::STORE_PIN_SLOT);
+        let store_access = Arc::new(access(limits::STORE_PIN_SLOT).with_index(index.is_some()));
         let indexed = Arc::new(AtomicU64::new(0));
         metrics::add_broker(registry, shared);
         let flush_queue = flush.0.clone();
@@ -164,7 +164,7 @@ impl OpenedBroker {
         let blocks = Arc::new(super::super::cold_blocks::ColdBlocks::default());
         let reader = |number: usize| Reader {
             pulls: Arc::clone(&cold),
-            access: access(limits::READER_PIN_SLOTS + number),
+            access: Arc::new(access(limits::READER_PIN_SLOTS + number)),
             shards: senders.clone(),
             shared: Arc::clone(shared),
             lifecycle: Arc::clone(lifecycle),

@@ -9,10 +9,11 @@
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
+use crate::server::deletion::Deletion;
 
 /// Deleted topics whose barrier is not on disk yet.
 pub(super) struct Unfenced {
-    topics: Vec<String>,
+    deletion: Deletion,
     stage: Stage,
 }
 
@@ -27,7 +28,7 @@ enum Stage {
 impl Unfenced {
     /// Their names.
     pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
-        self.topics.iter().map(String::as_str)
+        self.deletion.topics().iter().map(String::as_str)
     }
 }
 
@@ -44,58 +45,46 @@ impl ControlThread {
         for topic in &topics {
             self.topics.remove(topic.as_str());
         }
-        self.note_barriers(&topics, u64::MAX);
         let Some(broker) = &self.broker else { return };
-        broker.queues.begin_deletion();
+        let (deletion, queues) = Deletion::begin(topics, &broker.queues, &broker.queue_offsets);
         let (done, barrier) = channel();
-        let queues = topics.iter().flat_map(|topic| broker.queues.topic_queues(topic)).collect();
         if !self.shards.first().is_some_and(|writer| writer.send_blocking(ShardMessage::Retire(queues, done))) {
             return;
         }
-        self.go_on_with(Unfenced { topics, stage: Stage::Asked(barrier) }, BARRIER_PATIENCE);
+        self.go_on_with(Unfenced { deletion, stage: Stage::Asked(barrier) }, BARRIER_PATIENCE);
     }
 
     /// Takes a deletion as far as it goes; `patience` is for the writer.
-    fn go_on_with(&mut self, Unfenced { topics, stage }: Unfenced, patience: Duration) {
+    fn go_on_with(&mut self, Unfenced { deletion, stage }: Unfenced, patience: Duration) {
         if let Stage::Asked(barrier) = stage {
             match barrier.recv_timeout(patience) {
                 Ok(offset) => {
-                    self.note_barriers(&topics, offset);
-                    self.write_noted_barriers(&topics);
+                    if let Some(broker) = &self.broker {
+                        deletion.fence(&broker.queue_offsets, offset);
+                    }
+                    self.write_noted_barriers(deletion.topics());
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if !patience.is_zero() {
                         tracing::warn!(
-                            topic = topics[0],
-                            others = topics.len() - 1,
+                            topic = deletion.topics()[0],
+                            others = deletion.topics().len() - 1,
                             "the log is stuck: topics of these names are served again when their deletion is complete"
                         );
-                        self.write_noted_barriers(&topics);
+                        self.write_noted_barriers(deletion.topics());
                     }
-                    self.unfenced.push(Unfenced { topics, stage: Stage::Asked(barrier) });
+                    self.unfenced.push(Unfenced { deletion, stage: Stage::Asked(barrier) });
                     return;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
         if self.barrier_error.is_some() {
-            self.unfenced.push(Unfenced { topics, stage: Stage::Given });
+            self.unfenced.push(Unfenced { deletion, stage: Stage::Given });
             return;
         }
-        // From here on the flush thread removes their files: without the barrier on disk a crash would leave the topic
-        // without its messages, though its end was not confirmed.
         if let Some(broker) = &self.broker {
-            for topic in &topics {
-                broker.queues.remove_topic(topic);
-            }
-            broker.queues.end_deletion();
-        }
-    }
-
-    fn note_barriers(&self, topics: &[String], barrier: u64) {
-        let Some(broker) = &self.broker else { return };
-        for topic in topics {
-            storage::note_barrier(&broker.queue_offsets, topic, barrier);
+            deletion.end(&broker.queues);
         }
     }
 
