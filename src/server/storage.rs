@@ -321,6 +321,12 @@ fn open_locked(
         // queue had come.
         queues.truncate_all(complete.max(log_begins))?;
     }
+    if has_yielded {
+        // Before the durable point moves on: should this start be interrupted, the next one must not take for ours what lies
+        // between the point as we left it and the new one.
+        queues.sync_removals()?;
+        queue_offsets.persist(disk.as_ref(), &paths)?;
+    }
     if flushed.is_some() {
         queues.owe_proof(queue_offsets.log_offset)?;
     }
@@ -331,7 +337,7 @@ fn open_locked(
         tracing::warn!("{message}");
     }
     // What is written from here on is none of the past, whatever a barrier says that lies behind a cut, or was never given.
-    if queue_offsets.lower_barriers_to(recovered.end) || has_yielded {
+    if queue_offsets.lower_barriers_to(recovered.end) {
         // A lowered barrier no longer tells that files with entries behind the cut are old, should they come back.
         queues.sync_removals()?;
         queue_offsets.persist(disk.as_ref(), &paths)?;

@@ -100,6 +100,28 @@ fn check_served(life: &Life, past: &Past, from: u64) -> Result<usize, String> {
     Ok(past.records.range(from..).count())
 }
 
+/// Opens a store once for each change that this makes, up to there; then the process dies or the power goes, and the next start is
+/// looked at.
+fn check_interrupted_starts(left: &SimDisk, past: &Past, from: u64, context: &str) {
+    for changes in 0.. {
+        let halted = left.kill();
+        halted.halt_after(changes);
+        let is_whole = open(&halted, MODE, changes).is_ok();
+        for pattern in [None, Some(CrashPattern::KeepNone), Some(CrashPattern::SomeWrites)] {
+            let crashed = pattern.map_or_else(|| halted.kill(), |pattern| halted.crash(changes, pattern));
+            if pattern.is_some() {
+                power_on(&crashed, &mut SimRandom::new(changes ^ 0xaaaa));
+            }
+            let context = format!("{context}, a start that ended after {changes} changes, {pattern:?}");
+            let life = open(&crashed, MODE, changes).unwrap_or_else(|broken| panic!("{context}: {broken}"));
+            check_served(&life, past, from).unwrap_or_else(|broken| panic!("{context}: {broken}"));
+        }
+        if is_whole {
+            return;
+        }
+    }
+}
+
 fn append_some(life: &mut Life, past: &mut Past, topic: &'static str, records: usize) {
     let wanted = past.records.len() + records;
     while past.records.len() < wanted {
@@ -116,7 +138,7 @@ fn append_some(life: &mut Life, past: &mut Past, topic: &'static str, records: u
 
 /// Goal: what another broker stored in a topic that we had deleted and it made again is served, although the power took the end of
 /// our log right after the deletion, so that what is new lies below our barrier; and also if we died while the barrier had not been
-/// given. Method: each way in which either can end; deletions with the barrier and without.
+/// given. Our start may be interrupted anywhere. Method: each way in which either can end; deletions with the barrier and without.
 #[test]
 fn what_another_broker_stored_below_a_barrier_is_there() {
     for (seed, end) in (1..=4).flat_map(|seed| ENDS.map(|end| (seed, end))) {
@@ -148,6 +170,9 @@ fn what_another_broker_stored_below_a_barrier_is_there() {
                     0
                 });
                 let context = format!("seed {seed}, {end:?}, given {is_given}, cut {is_cut}");
+                if seed == 1 {
+                    check_interrupted_starts(&left, &again, begins, &context);
+                }
                 let life = open(&left, MODE, seed).unwrap_or_else(|broken| panic!("{context}: {broken}"));
                 let found = check_served(&life, &again, begins).unwrap_or_else(|broken| panic!("{context}: {broken}"));
                 assert!(found >= 2, "{context}");
