@@ -622,6 +622,8 @@ impl FlushThread {
         }
         // Entries of a topic whose deletion is not on disk are in no file, and the next start must look for them.
         let is_complete = !schedule.troubles.queues.lasts() && !self.queues.has_open_deletion();
-        is_synced && is_complete && schedule.queue_synced == self.view.confirmed()
+        // After a clean stop a start takes what the durable point does not cover for the work of another broker.
+        let is_pointed = !schedule.troubles.durable_point.lasts() && schedule.pointed == self.view.confirmed();
+        is_synced && is_complete && is_pointed && schedule.queue_synced == self.view.confirmed()
     }
 }
