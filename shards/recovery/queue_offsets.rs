@@ -14,9 +14,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::durable_point::StoredPoint;
+use super::durable_point::{DurablePointFile, StoredPoint};
 use super::paths::StorePaths;
 use super::process_lock::is_ours;
+use super::queue_flushed;
 use crate::disk::state_file::LoadedState;
 use crate::disk::{Disk, StateFile, StateFileError};
 use crate::planted::{PlantedMistake, is_planted};
@@ -121,6 +122,15 @@ impl QueueOffsets {
             changed = true;
         }
         Ok(changed)
+    }
+
+    /// As [`Self::heed_others`], with all that it asks for read from the disk: what a start at this moment would go by.
+    pub fn foresee_start(&mut self, disk: &dyn Disk, paths: &StorePaths) -> io::Result<bool> {
+        let flushed = match disk.exists(&paths.abort())? {
+            true => queue_flushed::load(disk, paths, queue_flushed::boot_id(disk).as_deref())?,
+            false => None,
+        };
+        self.heed_others(disk, paths, DurablePointFile::load(disk, paths)?, flushed)
     }
 
     /// Forgets barriers that lie below everything the log still holds.

@@ -8,7 +8,6 @@ use crate::disk::{Disk, read_file};
 use crate::recovery::checkpoint::{CHECKPOINT_BYTES, Checkpoint};
 use crate::recovery::durable_point::{DurablePointFile, StoredPoint};
 use crate::recovery::paths::StorePaths;
-use crate::recovery::queue_flushed;
 use crate::recovery::queue_offsets::QueueOffsets;
 
 /// Reads what all other parts of the audit ask for.
@@ -51,11 +50,7 @@ pub(crate) fn scene<'a>(
             (QueueOffsets::default(), None)
         }
     };
-    let boot_id = queue_flushed::boot_id(&*disk);
-    let flushed = queue_flushed::load(&*disk, paths, boot_id.as_deref())
-        .map_err(AuditError::io("read", &paths.queue_flushed()))?
-        .filter(|_| !was_clean);
-    barriers.heed_others(&*disk, paths, stored, flushed).map_err(AuditError::io("read", &paths.abort()))?;
+    barriers.foresee_start(&*disk, paths).map_err(AuditError::io("read what a start goes by in", &paths.root))?;
     let durable = readable(stored);
     audit.figures.was_clean = was_clean;
     audit.figures.durable_point = durable.map(|point| point.offset.0);

@@ -9,6 +9,7 @@ use ringmq_shards::clock::SystemClock;
 use ringmq_shards::disk::{Disk, ReadOnlyDisk};
 use ringmq_shards::index::{IndexService, LastStop};
 use ringmq_shards::log::segment_table::file_name;
+use ringmq_shards::recovery::StorePaths;
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::queue_place::queue_place;
@@ -192,7 +193,7 @@ fn record_facts(
                 }
                 None => facts.wrong("queue", format!("{name} has no entry in a queue file"), json!(name)),
             }
-            barrier_facts(store, place.topic, at, facts);
+            barrier_facts(&*store.disk, &store.paths, place.topic, at, facts);
             group_facts(store, place.topic, place.queue_id.0, place.offset.0, facts)?;
         }
     }
@@ -200,18 +201,24 @@ fn record_facts(
     Ok(())
 }
 
-fn barrier_facts(store: &Opened, topic: &str, at: PhysicalOffset, facts: &mut Facts) {
-    let loaded = match QueueOffsets::load(&*store.disk, &store.paths) {
-        Ok(loaded) => loaded,
+/// Whether the topic was deleted later, as the next start will see it.
+fn barrier_facts(disk: &dyn Disk, paths: &StorePaths, topic: &str, at: PhysicalOffset, facts: &mut Facts) {
+    let foreseen = QueueOffsets::load(disk, paths).map_err(|error| error.to_string()).and_then(|loaded| {
+        let mut offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+        offsets.foresee_start(disk, paths).map_err(|error| error.to_string())?;
+        Ok(offsets)
+    });
+    match foreseen {
+        Ok(offsets) => {
+            if let Some(barrier) = offsets.barriers.get(topic).filter(|barrier| at < **barrier) {
+                let line = format!("the topic was deleted later, at {barrier}: this record counts no more");
+                facts.tell("deleted", line, json!(barrier.0));
+            }
+        }
         Err(error) => {
             let line = format!("whether the topic was deleted later is not known: {error}");
-            return facts.wrong("deleted", line, Value::Null);
+            facts.wrong("deleted", line, Value::Null);
         }
-    };
-    let barrier = loaded.and_then(|loaded| loaded.value.barriers.get(topic).copied());
-    if let Some(barrier) = barrier.filter(|barrier| at < *barrier) {
-        let line = format!("the topic was deleted later, at {barrier}: this record counts no more");
-        facts.tell("deleted", line, json!(barrier.0));
     }
 }
 
@@ -270,4 +277,37 @@ fn index_facts(store: &Opened, view: &RecordView<'_>, at: PhysicalOffset, facts:
     let line =
         if keys.is_empty() { "the message has no keys".to_string() } else { told.collect::<Vec<_>>().join(", ") };
     facts.tell("index", line, Value::Object(keys));
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmq_shards::disk::create_directories_durably;
+    use ringmq_shards::recovery::durable_point::DurablePoint;
+    use ringmq_shards::recovery::process_lock::ProcessLock;
+    use ringmq_shards::sim::SimDisk;
+
+    use super::*;
+
+    /// Goal: a record is called deleted only if the next start takes it for deleted. Method: a barrier behind the durable point, which
+    /// counts for a store of ours that was killed, and beyond the point no more once another broker may have worked there.
+    #[test]
+    fn barriers_are_told_as_a_start_takes_them() {
+        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
+        create_directories_durably(&disk, &paths.own()).expect("created");
+        let mut offsets = QueueOffsets::default();
+        offsets.barriers.insert("t".to_owned(), PhysicalOffset(900));
+        offsets.persist(&disk, &paths).expect("written");
+        let mut point = DurablePointFile::open(&disk, &paths).expect("opened");
+        point.advance(DurablePoint { offset: PhysicalOffset(500), last_record: None }).expect("written");
+        let told = |at: u64| {
+            let mut facts = Facts::default();
+            barrier_facts(&disk, &paths, "t", PhysicalOffset(at), &mut facts);
+            facts.values.remove("deleted")
+        };
+        let lock = ProcessLock::acquire(&disk, &paths).expect("free");
+        lock.mark_running(&disk, &paths, 1).expect("marked");
+        assert_eq!([400, 600, 900].map(told), [Some(json!(900)), Some(json!(900)), None]);
+        lock.mark_clean(&disk, &paths).expect("unmarked");
+        assert_eq!([400, 600, 900].map(told), [Some(json!(500)), None, None]);
+    }
 }
