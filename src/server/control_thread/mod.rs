@@ -254,7 +254,7 @@ impl ControlThread {
 
     /// Unregisters and writes what is left; false if that failed. The name server may be this very thread, so requests are served
     /// meanwhile.
-    fn stop(mut self) -> bool {
+    fn stop(&mut self) -> bool {
         // Shards that wait no longer for this thread would take theirs along.
         self.collect_commits(monotonic_ns());
         self.held_answers.release_all();
@@ -279,6 +279,8 @@ impl ControlThread {
         {
             self.request(request);
         }
+        // Nobody looks after those either that were held meanwhile, and shards may leave as soon as this thread has ended.
+        self.held_answers.release_all();
         self.collect_commits(monotonic_ns());
         self.write_last()
     }

@@ -683,22 +683,48 @@ fn a_topic_without_queues_refuses_sends() {
     assert!(rig.is_served("beside") && !rig.is_served("a/b"));
 }
 
+/// A name server that takes connections and answers nothing.
+fn register_with_a_silent_one(rig: &mut Rig) -> std::net::TcpListener {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address").to_string();
+    let registrar = Registrar::start(address, Duration::from_secs(600)).expect("started");
+    rig.control.broker.as_mut().expect("a broker").registrars.push(registrar);
+    silent
+}
+
+/// The request that makes a topic.
+fn creation(topic: &str, opaque: i32) -> ControlRequest {
+    let fields = [("topic", topic), ("readQueueNums", "1"), ("writeQueueNums", "1"), ("perm", "6")];
+    let create = fields.iter().fold(Command::request(17), |command, (key, value)| command.with_ext(key, *value));
+    let create = Command { opaque, ..create.with_ext("topicFilterType", "SINGLE_TAG") };
+    let answers = Charge::default();
+    ControlRequest::Command { connection: CONNECTION, frame: create.encode(), answers, at_ns: 0 }
+}
+
+#[test]
+fn a_stop_keeps_no_answers() {
+    // Goal: what a stop still carries out is answered, although name servers are silent. Method: a topic made before it and one
+    // during it; the name server has answered neither when the control thread has ended.
+    let mut rig = Rig::new(false);
+    let _silent = register_with_a_silent_one(&mut rig);
+    let (requests, receiver) = sync_channel(4);
+    rig.control.requests = receiver;
+    rig.control.request(creation("before", 71));
+    requests.send(creation("during", 72)).expect("there is room");
+    assert!(rig.control.stop());
+    let answered: Vec<_> = (0..2).map(|_| rig.answers.recv_timeout(Duration::from_secs(30))).collect();
+    let answered: Vec<_> = answered.into_iter().map(|answer| answer.map(|answer| answer.opaque)).collect();
+    assert_eq!(answered, [Ok(71), Ok(72)]);
+}
+
 #[test]
 fn a_silent_name_server_holds_an_answer_for_a_while() {
     // Goal: a changed topic is answered when name servers have heard of it, and one that is silent holds neither that answer for
     // ever nor those to other requests. Method: one that takes connections and answers nothing; another request; then ticks.
     let mut rig = Rig::new(false);
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = silent.local_addr().expect("an address").to_string();
-    let registrar = Registrar::start(address, Duration::from_secs(600)).expect("started");
-    rig.control.broker.as_mut().expect("a broker").registrars.push(registrar);
-    let fields = [("topic", "t"), ("readQueueNums", "1"), ("writeQueueNums", "1"), ("perm", "6")];
-    let create = fields.iter().fold(Command::request(17), |command, (key, value)| command.with_ext(key, *value));
-    let create = Command { opaque: 71, ..create.with_ext("topicFilterType", "SINGLE_TAG") };
+    let _silent = register_with_a_silent_one(&mut rig);
     let asked_ms = rig.control.now().steady_ms;
-    let frame = create.encode();
-    let answers = Charge::default();
-    rig.control.request(ControlRequest::Command { connection: CONNECTION, frame, answers, at_ns: 0 });
+    rig.control.request(creation("t", 71));
     // An answer that was not held would come first.
     assert_eq!(rig.ask(351, &[("topic", "t")]).0, response::SUCCESS);
     let answer = loop {
