@@ -175,13 +175,19 @@ fn a_full_disk_is_told_of_once() {
 }
 
 /// Goal: too many open files do not end the process: the next segment is there soon after one may be opened again. Method: two attempts
-/// without a descriptor.
+/// without a descriptor, at each of the files that an attempt opens.
 #[test]
 fn too_many_open_files_are_waited_for() {
+    for after in 0..3 {
+        too_many_open_files_from(after);
+    }
+}
+
+fn too_many_open_files_from(after: u64) {
     let (disk, life, _) = written();
     let before = life.storage.segments.snapshot().segments().len();
     let action = FaultAction::Fail(libc::EMFILE);
-    disk.inject(Fault { kind: OperationKind::Open, path_contains: String::new(), after: 0, times: 2, action });
+    disk.inject(Fault { kind: OperationKind::Open, path_contains: String::new(), after, times: 2, action });
     let Rig { thread, requests, writer: _writer, .. } = flush_thread(life);
     let (segments, lifecycle) = (Arc::clone(&thread.segments), Arc::clone(&thread.lifecycle));
     let running = std::thread::spawn(move || thread.run());
