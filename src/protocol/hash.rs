@@ -35,9 +35,9 @@ fn hash_of_eight(bytes: [u8; 8]) -> u32 {
 /// The hash goes on over ASCII bytes, eight at a time.
 fn continue_ascii(start: i32, bytes: &[u8]) -> i32 {
     let (chunks, rest) = bytes.as_chunks::<8>();
-    let hash = chunks.iter().fold(start.cast_unsigned(), |hash, chunk| {
-        hash.wrapping_mul(EIGHTH_POWER).wrapping_add(hash_of_eight(*chunk))
-    });
+    let hash = chunks
+        .iter()
+        .fold(start.cast_unsigned(), |hash, chunk| hash.wrapping_mul(EIGHTH_POWER).wrapping_add(hash_of_eight(*chunk)));
     rest.iter().fold(hash.cast_signed(), |hash, byte| step(hash, i32::from(*byte)))
 }
 
