@@ -335,6 +335,9 @@ fn host_at(bytes: &[u8], at: usize, v6: bool) -> SocketAddr {
 /// How many records a scout is ahead of the reader: their lines arrive while those before them are read.
 const SCOUTED_RECORDS: usize = 4;
 
+/// How many records a scout looks beyond those that it has passed, for the next lengths to be there in time.
+const GUESSED_RECORDS: usize = 3;
+
 /// Bytes at the end of a record that a scout asks for at most. Properties are shorter, as a rule.
 const SCOUTED_TAIL_BYTES: usize = 512;
 
@@ -371,18 +374,19 @@ impl<'a> RecordScout<'a> {
         }
         self.at += length;
         let tail_bytes = tail_bytes.min(SCOUTED_TAIL_BYTES).min(length);
-        self.ask_for(self.at - tail_bytes, tail_bytes + SCOUTED_HEAD_BYTES);
-        // The length that is read next time: records are of one size, as a rule.
-        self.ask_for(self.at + length, 1);
+        let last = self.at + SCOUTED_HEAD_BYTES - 1;
+        for line in (self.at - tail_bytes..last).step_by(CACHE_LINE_BYTES) {
+            self.ask_for(line);
+        }
+        self.ask_for(last);
+        // A length that is read soon: records are of one size, as a rule.
+        self.ask_for(self.at + GUESSED_RECORDS * length);
     }
 
-    /// Asks for all lines of a range.
     #[inline]
-    fn ask_for(&self, from: usize, length: usize) {
-        for at in (0..length).step_by(CACHE_LINE_BYTES).chain([length - 1]) {
-            if let Some(byte) = self.bytes.get(from + at) {
-                prefetch(byte);
-            }
+    fn ask_for(&self, at: usize) {
+        if let Some(byte) = self.bytes.get(at) {
+            prefetch(byte);
         }
     }
 }
