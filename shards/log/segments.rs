@@ -54,8 +54,8 @@ pub struct SegmentOptions {
     pub size: SegmentSize,
     /// Which write path the log writer uses besides the page cache.
     pub write_path: WritePath,
-    /// How far to write zeros ahead of the writer, in bytes; 0 leaves blocks allocated but unwritten. Worth it for
-    /// synchronous writes only.
+    /// How far to write zeros ahead of writes around the page cache, in bytes; 0 leaves blocks allocated but unwritten. A write into
+    /// unwritten blocks waits for another thread to begin it and for a third to note that they are written (ext4).
     pub zero_ahead_bytes: u64,
 }
 
@@ -294,7 +294,9 @@ impl Segments {
         let size = self.options.size.bytes();
         remove_if_present(self.disk.as_ref(), temporary)?;
         let file = self.disk.open(temporary, OpenOptions { create: true, ..OpenOptions::default() })?;
-        let mut zeroed = self.options.zero_ahead_bytes.min(size);
+        // Synchronous writes would find nothing zeroed at their start; others begin in the page cache.
+        let is_sync = self.options.write_path == WritePath::DirectSync;
+        let mut zeroed = if is_sync { self.options.zero_ahead_bytes.min(size) } else { 0 };
         match file.allocate(size) {
             // File systems without fallocate: writing every byte is the way to own the blocks.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -442,7 +444,9 @@ fn write_zeros(file: &dyn DiskFile, from: u64, length: u64) -> io::Result<()> {
     if length == 0 {
         return Ok(());
     }
-    let zeros = AlignedBuffer::zeroed(length.min(ZERO_CHUNK_BYTES) as usize);
+    // Kept: making it takes longer than writing it.
+    static ZEROS: OnceLock<AlignedBuffer> = OnceLock::new();
+    let zeros = ZEROS.get_or_init(|| AlignedBuffer::zeroed(ZERO_CHUNK_BYTES as usize));
     let mut written = 0;
     while written < length {
         let count = (length - written).min(ZERO_CHUNK_BYTES);

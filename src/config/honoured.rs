@@ -215,7 +215,9 @@ honoured_keys! {
         /// Bytes after which the kernel is asked to start writing back the log. Smaller spreads the work, larger
         /// gathers it into stalls.
         write_back_bytes: u64 = "-", Ringmq, blocks(64 * KIB, GIB), "8388608", Restart;
-        /// How far ahead of the log's end a segment is zeroed in SYNC_FLUSH, so that a sync has no block to allocate.
+        /// How far ahead of the log's end a segment is zeroed while the log is written around the page cache, so that
+        /// such writes have no blocks to account for. It doubles what the disk is given to write; 0 for disks without
+        /// that to spare.
         zero_ahead_bytes: u64 = "-", Ringmq, blocks(0, 4 * GIB), "67108864", Restart;
     }
     "Store" {

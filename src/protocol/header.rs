@@ -136,6 +136,19 @@ impl<'a> Header<'a> {
         self.fields.iter().map(move |field| (field.key.of(source, text), field.value.of(source, text)))
     }
 
+    /// The ext fields whose key is a single ASCII character, in the order of the wire.
+    pub(crate) fn letter_fields(&self) -> impl Iterator<Item = (u8, &'a str)> + use<'a> {
+        let (source, text) = (self.source, self.text);
+        self.fields.iter().filter_map(move |field| {
+            let key = field.key;
+            if key.end - key.start != 1 {
+                return None;
+            }
+            let letter = (if key.in_text { text } else { source }).as_bytes().get(key.start as usize)?;
+            Some((*letter, field.value.of(source, text)))
+        })
+    }
+
     /// Value of an ext field. Linear in the number of fields: hot paths iterate once instead.
     pub fn get(&self, key: &str) -> Option<&'a str> {
         let field = self.fields.iter().rev().find(|field| field.key.of(self.source, self.text) == key)?;

@@ -26,34 +26,48 @@ pub enum MessageIdError {
     Port(u32),
 }
 
-/// What all offset ids of a broker begin with, in digits, and how long it is. IPv4 addresses inside IPv6 ones count as IPv4.
-pub(crate) fn message_id_prefix(store_host: SocketAddr) -> ([u8; MESSAGE_ID_V6_CHARACTERS], usize) {
-    let port = u32::from(store_host.port()).to_be_bytes();
-    let mut prefix = [0; MESSAGE_ID_V6_CHARACTERS];
-    let mut length = 0;
-    let mut put = |bytes: &[u8]| {
-        for byte in bytes {
-            prefix[length..length + 2].copy_from_slice(&hex_upper(*byte));
-            length += 2;
+/// What all offset ids of a broker begin with, in digits: made once, because every answer to a send has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageIdPrefix {
+    digits: [u8; MESSAGE_ID_V6_CHARACTERS],
+    length: usize,
+}
+
+impl MessageIdPrefix {
+    /// The prefix of a broker with this advertised address. IPv4 addresses inside IPv6 ones count as IPv4.
+    pub fn of(store_host: SocketAddr) -> MessageIdPrefix {
+        let port = u32::from(store_host.port()).to_be_bytes();
+        let mut digits = [0; MESSAGE_ID_V6_CHARACTERS];
+        let mut length = 0;
+        let mut put = |bytes: &[u8]| {
+            for byte in bytes {
+                digits[length..length + 2].copy_from_slice(&hex_upper(*byte));
+                length += 2;
+            }
+        };
+        match store_host.ip().to_canonical() {
+            IpAddr::V4(address) => put(&address.octets()),
+            IpAddr::V6(address) => put(&address.octets()),
         }
-    };
-    match store_host.ip().to_canonical() {
-        IpAddr::V4(address) => put(&address.octets()),
-        IpAddr::V6(address) => put(&address.octets()),
+        put(&port);
+        MessageIdPrefix { digits, length }
     }
-    put(&port);
-    (prefix, length)
+
+    /// Its digits.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.digits[..self.length]
+    }
 }
 
 /// Appends the offset ids of records, joined by commas.
-pub fn write_message_ids(out: &mut Vec<u8>, store_host: SocketAddr, physical_offsets: &[i64]) {
-    let (prefix, length) = message_id_prefix(store_host);
-    out.reserve(physical_offsets.len() * (length + 17));
+pub fn write_message_ids(out: &mut Vec<u8>, prefix: &MessageIdPrefix, physical_offsets: &[i64]) {
+    let prefix = prefix.as_bytes();
+    out.reserve(physical_offsets.len() * (prefix.len() + 17));
     for (index, offset) in physical_offsets.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&prefix[..length]);
+        out.extend_from_slice(prefix);
         out.extend_from_slice(&hex_upper_of(*offset));
     }
 }
@@ -61,7 +75,7 @@ pub fn write_message_ids(out: &mut Vec<u8>, store_host: SocketAddr, physical_off
 /// The offset id of one record.
 pub fn encode_message_id(store_host: SocketAddr, physical_offset: i64) -> String {
     let mut out = Vec::with_capacity(MESSAGE_ID_V6_CHARACTERS);
-    write_message_ids(&mut out, store_host, &[physical_offset]);
+    write_message_ids(&mut out, &MessageIdPrefix::of(store_host), &[physical_offset]);
     out.into_iter().map(char::from).collect()
 }
 
@@ -139,7 +153,7 @@ mod tests {
         assert_eq!(decode_message_id(&"G".repeat(32)), Err(MessageIdError::Digit));
         assert_eq!(decode_message_id(&"F".repeat(32)), Err(MessageIdError::Port(u32::MAX)));
         let mut joined = Vec::new();
-        write_message_ids(&mut joined, v4, &[4096, 1]);
+        write_message_ids(&mut joined, &MessageIdPrefix::of(v4), &[4096, 1]);
         assert_eq!(joined, b"7F00000100002A9F0000000000001000,7F00000100002A9F0000000000000001");
     }
 

@@ -1,13 +1,13 @@
 //! The send path's headers: the request in its long and its single-letter form (`SendMessageRequestHeader`,
 //! `SendMessageRequestHeaderV2`) and the response (`SendMessageResponseHeader`), all without allocation.
 
-use std::net::SocketAddr;
+use std::mem::MaybeUninit;
 
 use crate::codes::request::{SEND_MESSAGE, SEND_REPLY_MESSAGE};
 use crate::command::FieldError;
 use crate::frame::SerializeType;
 use crate::header::Header;
-use crate::message_id::{message_id_prefix, write_message_ids};
+use crate::message_id::{MessageIdPrefix, write_message_ids};
 use crate::text::{DECIMAL_CHARACTERS, decimal_at_end, hex_upper_of, parse_bool, parse_i32, parse_i64};
 use crate::writer::{FrameWriter, Head};
 
@@ -121,8 +121,7 @@ impl<'a> SendHeader<'a> {
     /// As [`SendHeader::decode`].
     pub fn decode_short(header: &Header<'a>) -> Result<SendHeader<'a>, FieldError> {
         let mut draft = Draft::default();
-        for (key, value) in header.fields() {
-            let [letter] = key.as_bytes() else { continue };
+        for (letter, value) in header.letter_fields() {
             let target = match letter {
                 b'a' => &mut draft.producer_group,
                 b'b' => &mut draft.topic,
@@ -171,8 +170,8 @@ impl<'a> Draft<'a> {
 /// The ids of what was stored: one physical offset for a single message, one per message for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageIds<'a> {
-    /// Advertised address of this broker, as in the records.
-    pub store_host: SocketAddr,
+    /// Of the advertised address of this broker, as in the records.
+    pub prefix: &'a MessageIdPrefix,
     /// Commit log positions, in the order of the batch.
     pub physical_offsets: &'a [i64],
 }
@@ -221,7 +220,7 @@ fn write_general_response(
     let ids = &result.message_ids;
     writer.text("MSG_REGION", result.region_id);
     writer.boolean("TRACE_ON", result.trace_on);
-    writer.field("msgId", |out| write_message_ids(out, ids.store_host, ids.physical_offsets));
+    writer.field("msgId", |out| write_message_ids(out, ids.prefix, ids.physical_offsets));
     writer.number("queueId", i64::from(result.queue_id));
     writer.number("queueOffset", result.queue_offset);
     if let Some(transaction_id) = result.transaction_id {
@@ -236,16 +235,16 @@ const PLAIN_RESPONSE_BYTES: usize = 512;
 /// Longest region and key that fit there.
 const PLAIN_TEXT_BYTES: usize = 64;
 
-/// Writes pieces one behind the other into space that is there already.
+/// Writes pieces one behind the other into space that is there already. Everything below `at` is initialised.
 struct Line<'a> {
-    space: &'a mut [u8],
+    space: &'a mut [MaybeUninit<u8>],
     at: usize,
 }
 
 impl Line<'_> {
     #[inline(always)]
     fn put(&mut self, piece: &[u8]) {
-        self.space[self.at..self.at + piece.len()].copy_from_slice(piece);
+        self.space[self.at..self.at + piece.len()].write_copy_of_slice(piece);
         self.at += piece.len();
     }
 
@@ -271,16 +270,17 @@ fn write_plain_response(out: &mut Vec<u8>, opaque: i32, code: i32, result: &Send
         return false;
     }
     let begin = out.len();
-    out.resize(begin + PLAIN_RESPONSE_BYTES, 0);
-    let mut line = Line { space: &mut out[begin..], at: 8 };
+    out.reserve(PLAIN_RESPONSE_BYTES);
+    let mut line = Line { space: out.spare_capacity_mut(), at: 0 };
+    // Both lengths, which are known at the end.
+    line.put(&[0; 8]);
     line.put(b"{\"code\":");
     line.number(i64::from(code));
     line.put(b",\"extFields\":{\"MSG_REGION\":\"");
     line.put(result.region_id.as_bytes());
     line.put(if result.trace_on { b"\",\"TRACE_ON\":\"true" } else { b"\",\"TRACE_ON\":\"false" });
     line.put(b"\",\"msgId\":\"");
-    let (prefix, length) = message_id_prefix(result.message_ids.store_host);
-    line.put(&prefix[..length]);
+    line.put(result.message_ids.prefix.as_bytes());
     line.put(&hex_upper_of(*physical_offset));
     line.put(b"\",\"queueId\":\"");
     line.number(i64::from(result.queue_id));
@@ -299,10 +299,11 @@ fn write_plain_response(out: &mut Vec<u8>, opaque: i32, code: i32, result: &Send
     line.number(i64::from(head.version));
     line.put(b"}");
     let length = line.at;
-    // Both lengths are below the size of the space; the upper byte of the second says JSON, which is 0.
-    line.space[..4].copy_from_slice(&(length as u32 - 4).to_be_bytes());
-    line.space[4..8].copy_from_slice(&(length as u32 - 8).to_be_bytes());
-    out.truncate(begin + length);
+    // SAFETY: `put` has filled the first `length` bytes behind the end, and has checked that they fit there.
+    unsafe { out.set_len(begin + length) };
+    // Both are below the size of the space; the upper byte of the second says JSON, which is 0.
+    out[begin..begin + 4].copy_from_slice(&(length as u32 - 4).to_be_bytes());
+    out[begin + 4..begin + 8].copy_from_slice(&(length as u32 - 8).to_be_bytes());
     true
 }
 
@@ -324,8 +325,8 @@ mod tests {
                 {
                     for value in [0, 7, 10, 99, 100, 12_345, i64::MAX, i64::MIN] {
                         let offsets = [value];
-                        let store_host = store_host.parse().expect("an address");
-                        let message_ids = MessageIds { store_host, physical_offsets: &offsets };
+                        let prefix = MessageIdPrefix::of(store_host.parse().expect("an address"));
+                        let message_ids = MessageIds { prefix: &prefix, physical_offsets: &offsets };
                         let queue_id = value as i32;
                         let result = SendResult {
                             message_ids,

@@ -8,7 +8,7 @@
 //! the log has a part that nobody has synced, so nothing behind it is synced or claimed either.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -117,6 +117,8 @@ pub struct FlushThread {
     pub segments: Arc<Segments>,
     /// Whether segments are zeroed ahead of the writer.
     pub zeroes_ahead: bool,
+    /// Set by the writer with each write around the page cache: without them nothing needs zeros.
+    pub wrote_directly: Arc<AtomicBool>,
     /// Queues.
     pub queues: Arc<QueueStore>,
     /// Where everything lies.
@@ -326,6 +328,7 @@ impl FlushThread {
             return false;
         }
         if self.zeroes_ahead
+            && self.wrote_directly.swap(false, Ordering::Relaxed)
             && let Err(error) = self.segments.zero_ahead(PhysicalOffset(self.end))
         {
             return self.fail("zero ahead in the log", &error);

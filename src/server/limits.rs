@@ -89,6 +89,10 @@ pub const fn descriptors_to_start(shards: usize) -> u64 {
     64 + 8 * shards as u64
 }
 
+/// Bytes of input that a turn takes before it writes and answers: with less, groups and sends get small; with more, the disk and the
+/// clients wait for the shard's parsing.
+pub const RECEIVED_BYTES_PER_TURN: usize = 256 << 10;
+
 /// Threads that serve cold pulls: with two, one long read from a slow disk does not hold up all others.
 pub const READERS: usize = 2;
 
@@ -109,6 +113,10 @@ pub const PIN_SLOTS: usize = READER_PIN_SLOTS + READERS;
 
 /// Niceness of these threads: beside a busy shard they get about a tenth of a processor, and all that is idle.
 pub const READER_NICENESS: i32 = 10;
+
+/// Niceness of the store thread, which reads each record again for the index: beside a busy shard it gets up to a quarter of a
+/// processor, several times what the index of a shard at its limit needs.
+pub const STORE_NICENESS: i32 = 5;
 
 /// Pipes of each reader thread. They refer to pages of the page cache and cost two descriptors each; when all are in use,
 /// reads are copied.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ringmq_shards::log::path_chooser::{PathChooser, Way};
@@ -40,6 +41,7 @@ pub struct LogShell {
     path: WritePath,
     chooser: Option<PathChooser>,
     zeroes_ahead: bool,
+    wrote_directly: Arc<AtomicBool>,
     write_token: Token,
     sync_token: Token,
     write_back_bytes: u64,
@@ -66,6 +68,8 @@ pub struct LogShellOptions {
     pub chooser: Option<PathChooser>,
     /// Whether the flush thread zeroes ahead, so that writes must ask the frontier.
     pub zeroes_ahead: bool,
+    /// Tells the flush thread that there are writes around the page cache.
+    pub wrote_directly: Arc<AtomicBool>,
     /// Bytes after which write-back is started; 0 leaves it to the kernel.
     pub write_back_bytes: u64,
     /// End of the log.
@@ -89,6 +93,7 @@ impl LogShell {
             path: options.path,
             chooser: options.chooser,
             zeroes_ahead: options.zeroes_ahead,
+            wrote_directly: options.wrote_directly,
             write_token: options.write_token,
             sync_token: options.sync_token,
             write_back_bytes: options.write_back_bytes,
@@ -157,7 +162,7 @@ impl LogShell {
             None if self.path == WritePath::PageCache => Way::PageCache,
             None => Way::Direct,
         };
-        if way == Way::PageCache {
+        if way == Way::PageCache && self.is_clear(&operation) {
             return self.write_inline(writer, &operation, started);
         }
         self.in_flight = Some((operation, started));
@@ -198,12 +203,18 @@ impl LogShell {
         self.awaits_zeroing
     }
 
+    /// Whether the zeroing thread is not in the way of a write, and never will be.
+    fn is_clear(&self, operation: &WriteOperation) -> bool {
+        let file_end = operation.file_offset + operation.length as u64;
+        let is_clear = |segment: &Arc<Segment>| segment.frontier().admit(file_end);
+        !self.zeroes_ahead || self.segment(operation.segment).is_some_and(is_clear)
+    }
+
     /// Hands a direct write to the ring, unless the zeroing thread is in its way just now.
     fn submit_direct(&mut self, writer: &Writer, ring: &mut Ring) -> Pushed {
         let Some((operation, _)) = self.in_flight else { return Pushed::Nothing };
-        let file_end = operation.file_offset + operation.length as u64;
-        let is_clear = |segment: &Arc<Segment>| segment.frontier().admit(file_end);
-        self.awaits_zeroing = self.zeroes_ahead && !self.segment(operation.segment).is_some_and(is_clear);
+        self.wrote_directly.store(true, Ordering::Relaxed);
+        self.awaits_zeroing = !self.is_clear(&operation);
         if self.awaits_zeroing {
             return Pushed::Nothing;
         }
@@ -238,12 +249,12 @@ impl LogShell {
         false
     }
 
-    /// Starts the sync that is due, if any (sync mode with separate syncs).
-    pub fn push_sync(&mut self, writer: &mut Writer, ring: &mut Ring) {
+    /// Starts the sync that is due, if any (sync mode with separate syncs). True when one was handed to the ring.
+    pub fn push_sync(&mut self, writer: &mut Writer, ring: &mut Ring) -> bool {
         if self.failure.is_some() || self.sync_in_flight.is_some() {
-            return;
+            return false;
         }
-        let Some(operation) = writer.next_sync() else { return };
+        let Some(operation) = writer.next_sync() else { return false };
         self.sync_started = Instant::now();
         self.sync_in_flight = Some(operation);
         let mut start = operation.from - operation.from % self.segment_bytes;
@@ -254,6 +265,7 @@ impl LogShell {
             }
             start += self.segment_bytes;
         }
+        self.syncs_in_flight > 0
     }
 
     /// The ring has finished a sync. True when the group may be settled.

@@ -1,5 +1,6 @@
 //! The servers: shards with their sockets, and the threads that may block.
 
+pub mod background;
 pub mod boot;
 pub mod cold;
 pub mod cold_blocks;

@@ -20,6 +20,7 @@ use ringmq_shards::queue::{QueueEntry, QueueError};
 use ringmq_shards::runtime::{FilledPipe, MailboxSender, PipePool};
 use ringmq_shards::types::{PhysicalOffset, QueueOffset};
 
+use super::background;
 use super::cold::{BufferPool, ColdAnswer, ColdBuffer, PipedBytes};
 use super::cold_blocks::{BlockRead, ColdBlocks};
 use super::connection::connection_slot;
@@ -80,7 +81,7 @@ struct Chosen {
 impl Reader {
     /// Runs until every shard is gone.
     pub fn run(self) {
-        step_back();
+        background::step_back(limits::READER_NICENESS);
         loop {
             self.shared.cold.wait_for_room(&self.lifecycle.stopping);
             // Whoever waits for a pull holds the lock; the other reader is reading meanwhile.
@@ -379,17 +380,6 @@ fn is_cached(segments: &SegmentList, range: &Range) -> bool {
         at += length;
     }
     true
-}
-
-/// Lets the shards of the same processors go first: otherwise readers of a backlog take their processor away in the middle of a
-/// turn, and tail readers wait. A refusal is harmless; it comes when the whole process stands back farther already.
-fn step_back() {
-    // SAFETY: no memory is involved. For the number of a thread, Linux changes that thread only.
-    let status =
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid().unsigned_abs(), limits::READER_NICENESS) };
-    if status != 0 {
-        tracing::debug!(error = %std::io::Error::last_os_error(), "a reader thread keeps its priority");
-    }
 }
 
 fn head_of(pull: &ColdPull, reading: &Reading) -> Vec<u8> {

@@ -22,9 +22,10 @@ use ringmq_shards::queue::{self, QueueEntry, QueueError, QueueStore};
 use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
+use super::background;
 use super::connection::connection_slot;
 use super::event_loop::Lifecycle;
-use super::limits::{QUERY_ANSWER_BYTES, RECORD_BYTES_MAX};
+use super::limits::{self, QUERY_ANSWER_BYTES, RECORD_BYTES_MAX};
 use super::messages::{Charge, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
 use super::shared::{Shared, monotonic_ns};
@@ -419,6 +420,7 @@ impl Default for IndexTroubles {
 impl StoreThread {
     /// Runs until nobody can send jobs any more.
     pub fn run(self) {
+        background::step_back(limits::STORE_NICENESS);
         self.open_index();
         std::thread::scope(|scope| {
             let (syncs, work) = channel();

@@ -36,12 +36,21 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// All that the server has: it zeroes ahead of `O_DSYNC` writes if at all, here half a segment.
+    /// All that the server has: it zeroes ahead of writes around the page cache if at all, here half a segment.
     fn all() -> impl Iterator<Item = Self> {
-        Mode::ALL.map(Self::from).into_iter().chain([Self::ZEROED])
+        Mode::ALL.map(Self::from).into_iter().chain(Self::ZEROED)
     }
 
-    pub(super) const ZEROED: Self = Self { mode: Mode::SyncDurable, zero_ahead_bytes: SEGMENT_BYTES / 2 };
+    pub(super) const ZEROED: [Self; 2] = [Self::zeroed(Mode::SyncDurable), Self::zeroed(Mode::AsyncDirect)];
+
+    const fn zeroed(mode: Mode) -> Self {
+        Self { mode, zero_ahead_bytes: SEGMENT_BYTES / 2 }
+    }
+
+    /// In ASYNC_FLUSH each group takes one way or the other.
+    fn chooses(self) -> bool {
+        self.mode == Mode::AsyncDirect && self.zero_ahead_bytes > 0
+    }
 }
 
 impl From<Mode> for Setting {
@@ -272,7 +281,11 @@ impl Life {
         while let Some(operation) = self.writer.next_write() {
             let list = self.storage.segments.snapshot();
             let (segment, _) = list.locate(PhysicalOffset(operation.segment)).expect("the segment is open");
-            let file = segment.file(write_path(self.setting.mode)).expect("it is opened for writing");
+            let way = match self.setting.chooses() && self.random.chance(1, 2) {
+                true => WritePath::PageCache,
+                false => write_path(self.setting.mode),
+            };
+            let file = segment.file(way).expect("it is opened for writing");
             if self.setting.zero_ahead_bytes > 0 && !self.ignores_frontier {
                 let is_clear = segment.frontier().admit(operation.file_offset + operation.length as u64);
                 assert!(is_clear, "nobody zeroes meanwhile");

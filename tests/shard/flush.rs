@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use ringmq::config::Layers;
 use ringmq::server::event_loop::Lifecycle;
@@ -44,6 +44,7 @@ fn flush_thread(life: Life) -> Rig {
         pin_slot: 0,
         segments: Arc::clone(&storage.segments),
         zeroes_ahead: false,
+        wrote_directly: Arc::default(),
         queues: Arc::clone(&storage.queues),
         paths: storage.paths.clone(),
         queue_offsets: Arc::clone(&storage.queue_offsets),
@@ -128,6 +129,21 @@ impl DiskFile for Watched {
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
+impl Lines {
+    /// Notes what `run` logs.
+    fn of(&self, run: impl FnOnce()) {
+        // While there is only one subscriber, a thread without it that comes to a line first has that line left out for all.
+        static OTHERS: Once = Once::new();
+        OTHERS.call_once(|| {
+            let nobody = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+            tracing::subscriber::set_global_default(nobody).expect("the only one of this program");
+        });
+        let lines = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish();
+        tracing::subscriber::with_default(subscriber, run);
+    }
+}
+
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().expect("unpoisoned").extend_from_slice(bytes);
@@ -160,11 +176,7 @@ fn a_full_disk_is_told_of_once() {
         requests.send(FlushRequest::Stop(done)).expect("it runs");
         (full, finished.recv().expect("it ends"))
     });
-    let subscriber = {
-        let lines = lines.clone();
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish()
-    };
-    tracing::subscriber::with_default(subscriber, || thread.run());
+    lines.of(|| thread.run());
     assert_eq!(stopping.join().expect("it ends"), (4, true));
     let text = String::from_utf8(lines.0.lock().expect("unpoisoned").clone()).expect("text");
     let of_space: Vec<_> = text.lines().filter(|line| line.contains("space for the next log segment")).collect();

@@ -89,5 +89,5 @@ fn a_sidecar_that_is_ignored_is_noticed() {
 /// Goal: zeros over bytes that were appended are noticed. Method: a writer that does not ask how far the log is zeroed.
 #[test]
 fn a_writer_that_ignores_the_zeroing_is_noticed() {
-    noticed(&[Setting::ZEROED], false, Mistake::IgnoreFrontier, &["promised", "has changed", "damaged", "synced"]);
+    noticed(&Setting::ZEROED, false, Mistake::IgnoreFrontier, &["promised", "has changed", "damaged", "synced"]);
 }

@@ -18,6 +18,7 @@ use ringmq_protocol::codes::response::SUCCESS;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
+use ringmq_protocol::message_id::MessageIdPrefix;
 use ringmq_protocol::send::{MessageIds, SendResult, write_send_response};
 
 pub use store::Fault;
@@ -137,6 +138,7 @@ struct Server {
     /// When something last came.
     last_ns: u64,
     sends: u64,
+    message_id_prefix: MessageIdPrefix,
     piece: Vec<u8>,
 }
 
@@ -153,6 +155,7 @@ impl Server {
             started_ns: monotonic_ns(),
             last_ns: 0,
             sends: 0,
+            message_id_prefix: MessageIdPrefix::of(([127, 0, 0, 1], 10911).into()),
             piece: vec![0; 1 << 18],
         }
     }
@@ -258,7 +261,7 @@ impl Server {
                 let offset = i64::try_from(self.sends).unwrap_or(0);
                 self.sends += 1;
                 let result = SendResult {
-                    message_ids: MessageIds { store_host: ([127, 0, 0, 1], 10911).into(), physical_offsets: &[offset] },
+                    message_ids: MessageIds { prefix: &self.message_id_prefix, physical_offsets: &[offset] },
                     queue_id: 0,
                     queue_offset: offset,
                     transaction_id: None,

@@ -47,7 +47,7 @@ fn prepared_segments_are_durable_and_readable() {
 #[test]
 fn no_space_is_retryable_and_leaves_nothing() {
     let disk = SimDisk::new();
-    let segments = open(&disk, WritePath::Direct, 8192);
+    let segments = open(&disk, WritePath::DirectSync, 8192);
     disk.set_capacity(Some(SIZE / 2));
     assert!(matches!(segments.prepare_next(PhysicalOffset(0)), Err(SegmentError::NoSpace { .. })));
     assert_eq!(disk.paths().len(), 3, "{:?}", disk.paths());
@@ -66,7 +66,7 @@ fn a_power_cut_while_preparing_is_harmless() {
     for pattern in CrashPattern::ALL {
         for cut in 0..14 {
             let disk = SimDisk::new();
-            let segments = open(&disk, WritePath::Direct, 8192);
+            let segments = open(&disk, WritePath::DirectSync, 8192);
             segments.prepare_next(PhysicalOffset(0)).unwrap();
             disk.halt_after(cut);
             let finished = segments.prepare_next(PhysicalOffset(0)).is_ok();
@@ -110,6 +110,21 @@ fn zeroing_stays_ahead_of_the_writer() {
     let mut byte = [0; 16385];
     list.read_at(PhysicalOffset(0), &mut byte).unwrap();
     assert!(byte[..16384].iter().all(|byte| *byte == 7) && byte[16384] == 0);
+}
+
+/// Goal: a segment of a log that is not synced with each write costs no zeros until such writes come. Method: make one in each way
+/// of writing, look how far it is zeroed, and have it zeroed.
+#[test]
+fn only_synchronous_writes_find_a_new_segment_zeroed() {
+    for (way, at_once, later) in [(WritePath::DirectSync, 8192, 0), (WritePath::Direct, 0, 8192)] {
+        let disk = SimDisk::new();
+        let segments = open(&disk, way, 8192);
+        let list = segments.prepare_next(PhysicalOffset(0)).unwrap();
+        assert_eq!(list.segments()[0].frontier().position(), at_once);
+        // Zeroing takes whole chunks, and a segment is smaller than one.
+        assert_eq!(segments.zero_ahead(PhysicalOffset(0)).unwrap() > 0, later > 0);
+        assert!(list.segments()[0].frontier().position() >= 8192);
+    }
 }
 
 /// Retention removes the oldest segment durably, keeps the last, and old snapshots can still read.

@@ -7,6 +7,7 @@ use ringmq_protocol::batch::BatchReader;
 use ringmq_protocol::command::{Command, SerializeType};
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
+use ringmq_protocol::message_id::MessageIdPrefix;
 use ringmq_protocol::properties::rewrite_properties;
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::record::{CrcCheck, RecordFields, RecordView, bind_record, encode_record, record_length};
@@ -85,7 +86,7 @@ fn serve(bytes: &[u8], scratch: &mut Scratch) {
     bind_record(record, 1, 4096, 1_700_000_000_000);
     assert!(RecordView::parse(record, CrcCheck::Verify).unwrap().tags_code() != 0);
     let result = SendResult {
-        message_ids: MessageIds { store_host: host, physical_offsets: &[4096, 5000] },
+        message_ids: MessageIds { prefix: &MessageIdPrefix::of(host), physical_offsets: &[4096, 5000] },
         queue_id: 0,
         queue_offset: 1,
         transaction_id: summary.unique_key.and_then(|range| range.text_of(&scratch.properties)),

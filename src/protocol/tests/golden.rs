@@ -10,7 +10,7 @@ use ringmq_protocol::command::{Command, SerializeType};
 use ringmq_protocol::frame::{Frame, MAX_FRAME_BYTES, Split, split_frame};
 use ringmq_protocol::hash::{index_key_hash, java_hash, tags_code};
 use ringmq_protocol::header::{Header, HeaderDecoder};
-use ringmq_protocol::message_id::{decode_message_id, encode_message_id};
+use ringmq_protocol::message_id::{MessageIdPrefix, decode_message_id, encode_message_id};
 use ringmq_protocol::properties::properties;
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::record::{
@@ -140,8 +140,9 @@ fn pull_header() {
 #[test]
 fn hot_path_responses() {
     for (form, serialize_type) in [("JSON", SerializeType::Json), ("ROCKETMQ", SerializeType::RocketMq)] {
+        let prefix = MessageIdPrefix::of("127.0.0.1:10911".parse().unwrap());
         let result = SendResult {
-            message_ids: MessageIds { store_host: "127.0.0.1:10911".parse().unwrap(), physical_offsets: &[4096] },
+            message_ids: MessageIds { prefix: &prefix, physical_offsets: &[4096] },
             queue_id: 3,
             queue_offset: 100,
             transaction_id: Some("7F0000010001AABBCCDD000000010000"),

@@ -78,7 +78,9 @@ impl OpenedBroker {
             queue_flushed,
             tail_page,
         } = storage;
+        let wrote_directly = Arc::new(AtomicBool::new(false));
         let last = LogEnd {
+            wrote_directly: &wrote_directly,
             view: &view,
             list: &segments.snapshot(),
             offset: recovered.end.0,
@@ -117,6 +119,7 @@ impl OpenedBroker {
             pin_slot: limits::FLUSH_PIN_SLOT,
             segments: Arc::clone(&segments),
             zeroes_ahead: way.zeroes_ahead,
+            wrote_directly: Arc::clone(&wrote_directly),
             queues: Arc::clone(&queues),
             paths: paths.clone(),
             queue_offsets: Arc::clone(&queue_offsets),
@@ -241,6 +244,7 @@ struct LogEnd<'a> {
     offset: u64,
     store_timestamp: u64,
     tail_page: &'a [u8],
+    wrote_directly: &'a Arc<AtomicBool>,
 }
 
 impl LogEnd<'_> {
@@ -276,6 +280,7 @@ fn make_writer(
         path: way.path,
         chooser: way.chooses.then(PathChooser::default),
         zeroes_ahead: way.zeroes_ahead,
+        wrote_directly: Arc::clone(last.wrote_directly),
         write_back_bytes: config.write_back_bytes,
         end,
         write_token: Token::new(kind::WRITE, 0, 0),

@@ -166,7 +166,7 @@ struct WriteWay {
     path: SegmentPath,
     /// Each group is decided by itself.
     chooses: bool,
-    /// The log is zeroed ahead of its writer.
+    /// The log is zeroed ahead of its writer while that writes around the page cache.
     zeroes_ahead: bool,
 }
 

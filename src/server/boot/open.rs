@@ -30,7 +30,7 @@ pub(super) fn open_broker(
     };
     // In ASYNC_FLUSH the page cache wins for all but large groups on memory that is dear: each group is decided by itself.
     let chooses = flush_mode == FlushMode::Async && wanted == WritePath::Auto && can_direct;
-    let zero_ahead_bytes = if path == SegmentPath::DirectSync { config.zero_ahead_bytes } else { 0 };
+    let zero_ahead_bytes = if path == SegmentPath::PageCache { 0 } else { config.zero_ahead_bytes };
     let index = config.message_index_enable.then(|| IndexGeometry {
         slots: u32::try_from(config.max_hash_slot_num).unwrap_or(u32::MAX),
         entries: u32::try_from(config.max_index_num).unwrap_or(u32::MAX),

@@ -10,6 +10,7 @@
 
 mod control;
 mod memory;
+mod pending;
 mod proxy;
 mod pulls;
 mod remote;
@@ -28,6 +29,7 @@ use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::FieldError;
 use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
+use ringmq_protocol::message_id::MessageIdPrefix;
 use ringmq_protocol::proxy::may_begin_with;
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
@@ -51,7 +53,7 @@ use super::slab::{Slab, SlotId};
 use crate::broker::pull::{self, PullCheck, Range, ReadLimits, Reading, Status, TransferLimits};
 use crate::broker::send::{self, Circumstances, NotNow, Refusal, SendState};
 
-use self::sends::PendingSend;
+use self::pending::PendingSends;
 use self::spare_inputs::SpareInputs;
 
 /// How the shard's records reach the writer.
@@ -160,7 +162,9 @@ pub struct ShardCore {
     /// On the writer's shard: the others, from shard 1 on.
     peers: Vec<WriterPeer>,
     connections: Slab<Connection>,
-    pending: Slab<PendingSend>,
+    pending: PendingSends,
+    /// Of the serving picture's store host.
+    message_id_prefix: MessageIdPrefix,
     held: HeldPulls,
     decoder: HeaderDecoder,
     send_state: SendState,
@@ -220,7 +224,8 @@ impl ShardCore {
     ) -> Self {
         Self {
             connections: Slab::new(limits::MAX_CONNECTIONS),
-            pending: Slab::new(limits::MAX_PENDING_SENDS),
+            pending: PendingSends::new(limits::MAX_PENDING_SENDS),
+            message_id_prefix: MessageIdPrefix::of(SocketAddr::from(([0; 4], 0))),
             held: HeldPulls::new(limits::MAX_HELD_PULLS),
             settings,
             shared,
@@ -659,6 +664,7 @@ impl ShardCore {
     /// A new serving picture.
     pub fn set_serving(&mut self, serving: Arc<Serving>) {
         self.transfer = serving.transfer;
+        self.message_id_prefix = MessageIdPrefix::of(serving.identity.store_host);
         if let LogPort::Local(writer) = &mut self.log {
             writer.set_sync_flush_timeout_ms(self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed));
         }

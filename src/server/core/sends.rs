@@ -2,39 +2,6 @@
 
 use super::*;
 
-/// Longest unique key that a pending send keeps in place; longer ones (none are known) are boxed.
-const KEY_BYTES: usize = 64;
-
-/// A message's unique key, kept for its answer.
-enum UniqueKey {
-    None,
-    Short([u8; KEY_BYTES], u8),
-    Long(Box<[u8]>),
-}
-
-impl UniqueKey {
-    fn new(key: &[u8]) -> Self {
-        if key.is_empty() {
-            return Self::None;
-        }
-        if key.len() > KEY_BYTES {
-            return Self::Long(key.into());
-        }
-        let mut bytes = [0; KEY_BYTES];
-        bytes[..key.len()].copy_from_slice(key);
-        Self::Short(bytes, key.len() as u8)
-    }
-
-    fn as_text(&self) -> Option<&str> {
-        let bytes = match self {
-            Self::None => return None,
-            Self::Short(bytes, length) => &bytes[..usize::from(*length)],
-            Self::Long(bytes) => bytes,
-        };
-        std::str::from_utf8(bytes).ok()
-    }
-}
-
 /// A send whose record is on its way.
 pub(super) struct PendingSend {
     connection: SlotId,
@@ -44,9 +11,29 @@ pub(super) struct PendingSend {
     request_bytes: usize,
     /// Clock of the turn that took the request.
     received_ns: u64,
-    unique_key: UniqueKey,
     /// Sizes of the records of a batch; empty for a single message.
     sizes: Vec<u32>,
+}
+
+impl PendingSend {
+    fn new(connection: SlotId, header: &Header<'_>, queue_id: u32, request_bytes: usize, received_ns: u64) -> Self {
+        Self {
+            connection,
+            opaque: header.opaque,
+            serialize_type: header.serialize_type,
+            queue_id: queue_id as i32,
+            request_bytes,
+            received_ns,
+            sizes: Vec::new(),
+        }
+    }
+
+    /// One of a connection, otherwise of no consequence.
+    #[cfg(test)]
+    pub(super) fn of_one(connection: SlotId, serialize_type: SerializeType) -> Self {
+        let (opaque, queue_id, request_bytes, received_ns, sizes) = (0, 0, 0, 0, Vec::new());
+        Self { connection, opaque, serialize_type, queue_id, request_bytes, received_ns, sizes }
+    }
 }
 
 impl ShardCore {
@@ -123,7 +110,7 @@ impl ShardCore {
                     let sizes = self.spare_sizes.pop().unwrap_or_default();
                     let summary = ringmq_protocol::properties::scan_properties(request.properties.as_bytes());
                     let key = summary.unique_key.map_or(&[][..], |range| range.of(request.properties.as_bytes()));
-                    let mut pending = self.pending_send(id, header, target.queue_id, whole.len(), key);
+                    let mut pending = PendingSend::new(id, header, target.queue_id, whole.len(), self.now_ns);
                     pending.sizes = sizes;
                     pending.sizes.extend(self.send_state.pieces().iter().map(|piece| piece.size));
                     let pieces = self.send_state.pieces();
@@ -139,6 +126,7 @@ impl ShardCore {
                             pieces,
                             wait: batch.wait,
                             pending: if header.is_oneway() { &mut none } else { &mut kept },
+                            unique_key: key,
                             now: self.now,
                         },
                         |out| batch.encode(out),
@@ -156,16 +144,7 @@ impl ShardCore {
             match prepared {
                 Ok(single) => {
                     queue.prefetch(PrefetchStep::Tail);
-                    let pending = PendingSend {
-                        connection: id,
-                        opaque: header.opaque,
-                        serialize_type: header.serialize_type,
-                        queue_id: target.queue_id as i32,
-                        request_bytes: whole.len(),
-                        received_ns: self.now_ns,
-                        unique_key: UniqueKey::new(single.unique_key()),
-                        sizes: Vec::new(),
-                    };
+                    let pending = PendingSend::new(id, header, target.queue_id, whole.len(), self.now_ns);
                     let piece = Piece { size: single.length as u32, tags_code: single.tags_code };
                     append(
                         &mut self.log,
@@ -178,6 +157,7 @@ impl ShardCore {
                             pieces: &[piece],
                             wait: single.wait,
                             pending: &mut (!header.is_oneway()).then_some(pending),
+                            unique_key: single.unique_key(),
                             now: self.now,
                         },
                         |out| single.encode(out),
@@ -203,26 +183,6 @@ impl ShardCore {
         }
     }
 
-    pub(super) fn pending_send(
-        &self,
-        connection: SlotId,
-        header: &Header<'_>,
-        queue_id: u32,
-        request_bytes: usize,
-        unique_key: &[u8],
-    ) -> PendingSend {
-        PendingSend {
-            connection,
-            opaque: header.opaque,
-            serialize_type: header.serialize_type,
-            queue_id: queue_id as i32,
-            request_bytes,
-            received_ns: self.now_ns,
-            unique_key: UniqueKey::new(unique_key),
-            sizes: Vec::new(),
-        }
-    }
-
     /// The log has failed: whoever waits for it is told so, and not what becomes known later.
     pub fn fail_sends(&mut self) {
         for slot in 0..self.pending.slots() {
@@ -233,8 +193,7 @@ impl ShardCore {
 
     /// A send of this shard has its verdict: encode the answer.
     pub fn settled(&mut self, settled: Settled) {
-        let Some(slot) = self.pending.id_of(settled.ticket.slot) else { return };
-        let Some(mut pending) = self.pending.remove(slot) else { return };
+        let Some((mut pending, unique_key)) = self.pending.take(settled.ticket.slot) else { return };
         let id = pending.connection;
         self.probe.record(Histogram::SendLatency, self.now_ns.saturating_sub(pending.received_ns));
         self.discharge(id, pending.request_bytes);
@@ -266,10 +225,10 @@ impl ShardCore {
                     Verdict::Stored | Verdict::Failed | Verdict::Refused(_) => (response::SUCCESS, None),
                 };
                 let result = SendResult {
-                    message_ids: MessageIds { store_host: identity.store_host, physical_offsets: &self.offsets },
+                    message_ids: MessageIds { prefix: &self.message_id_prefix, physical_offsets: &self.offsets },
                     queue_id: pending.queue_id,
                     queue_offset: settled.queue_offset as i64,
-                    transaction_id: pending.unique_key.as_text(),
+                    transaction_id: unique_key.as_text(),
                     region_id: &identity.region_id,
                     trace_on: identity.trace_on,
                 };
@@ -309,13 +268,15 @@ struct Append<'a> {
     wait: bool,
     /// Taken when the request is in the log; left where it is when not.
     pending: &'a mut Option<PendingSend>,
+    /// Of the message, for its answer.
+    unique_key: &'a [u8],
     now: Now,
 }
 
 /// Puts a prepared request into the log, here or on the writer's shard. Gives the number of messages.
 fn append(
     log: &mut LogPort,
-    pending: &mut Slab<PendingSend>,
+    pending: &mut PendingSends,
     counters: &mut ShardCounters,
     shard: usize,
     append: Append<'_>,
@@ -326,13 +287,13 @@ fn append(
         LogPort::Local(writer) => {
             let admission = writer.admit(append.length, messages, append.queue)?;
             encode(writer.slot(admission));
-            let ticket = take_ticket(pending, shard, append.pending)?;
+            let ticket = take_ticket(pending, shard, append.pending, append.unique_key)?;
             writer.bind(admission, append.queue, append.pieces, ticket, append.wait, append.now);
             Ok(messages)
         }
         LogPort::Remote(remote) => {
             remote.reserve(append.length)?;
-            let ticket = take_ticket(pending, shard, append.pending)?;
+            let ticket = take_ticket(pending, shard, append.pending, append.unique_key)?;
             let Append { length, pieces, queue, wait, .. } = append;
             remote.append(length, RemoteAppend { pieces, queue, ticket, wait }, encode);
             counters.remote_sends += 1;
@@ -345,14 +306,15 @@ fn append(
 
 /// Puts the request into the table of pending sends. The table's bound was checked before.
 fn take_ticket(
-    table: &mut Slab<PendingSend>,
+    table: &mut PendingSends,
     shard: usize,
     pending: &mut Option<PendingSend>,
+    unique_key: &[u8],
 ) -> Result<Option<Ticket>, AppendError> {
     if table.is_full() {
         return Err(AppendError::RingFull);
     }
     let Some(pending) = pending.take() else { return Ok(None) };
-    let id = table.insert(pending).ok_or(AppendError::RingFull)?;
-    Ok(Some(Ticket { shard: shard as u16, slot: id.slot }))
+    let slot = table.insert(pending, unique_key).ok_or(AppendError::RingFull)?;
+    Ok(Some(Ticket { shard: shard as u16, slot }))
 }

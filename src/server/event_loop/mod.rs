@@ -148,7 +148,10 @@ impl SettleSink for TurnSink {
 #[derive(Default)]
 struct Scratch {
     completions: Vec<Completion>,
+    /// Completions that came during the turn, or that are beyond its share.
     carried: Vec<Completion>,
+    /// Always empty between turns.
+    later: Vec<Completion>,
     dirty: Vec<SlotId>,
     gathers: Vec<Gather>,
     slices: Vec<libc::iovec>,
@@ -209,14 +212,7 @@ impl EventLoop {
         let mut completions = std::mem::take(&mut scratch.completions);
         self.ring.completions(&mut completions);
         self.core.begin_turn(self.clock.now_ms(), monotonic_ns());
-        let mut carried = std::mem::take(&mut scratch.carried);
-        for completion in carried.drain(..) {
-            self.complete(completion, scratch, sink)?;
-        }
-        for completion in completions.drain(..) {
-            self.complete(completion, scratch, sink)?;
-        }
-        scratch.carried = carried;
+        self.complete_all(&mut completions, scratch, sink)?;
         scratch.completions = completions;
         self.take_messages(scratch)?;
         let mut broken = std::mem::take(&mut scratch.closing);
@@ -242,6 +238,32 @@ impl EventLoop {
     }
 
     // ------------------------------------------------------------------------------------------ completions
+
+    /// Takes what an earlier turn left and what has come now. Input beyond a turn's share waits for the next turn: a write begins, and
+    /// the answers of the one before go out, before hundreds of connections have been heard.
+    fn complete_all(
+        &mut self,
+        completions: &mut Vec<Completion>,
+        scratch: &mut Scratch,
+        sink: &mut TurnSink,
+    ) -> io::Result<()> {
+        let mut carried = std::mem::take(&mut scratch.carried);
+        let mut later = std::mem::take(&mut scratch.later);
+        let mut input = 0;
+        for completion in carried.drain(..).chain(completions.drain(..)) {
+            if completion.token.kind == kind::RECEIVE {
+                if input >= limits::RECEIVED_BYTES_PER_TURN {
+                    later.push(completion);
+                    continue;
+                }
+                input += completion.outcome().unwrap_or(0);
+            }
+            self.complete(completion, scratch, sink)?;
+        }
+        scratch.later = carried;
+        scratch.carried = later;
+        Ok(())
+    }
 
     fn complete(&mut self, completion: Completion, scratch: &mut Scratch, sink: &mut TurnSink) -> io::Result<()> {
         let token = completion.token;
@@ -532,6 +554,7 @@ impl EventLoop {
         if self.has_failed() || self.shell.is_none() {
             return Ok(());
         }
+        let mut goes_to_disk = false;
         loop {
             let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut()) else { return Ok(()) };
             let segment_before = writer.needed_from() / shell.segment_bytes();
@@ -551,6 +574,7 @@ impl EventLoop {
                 self.core.probe().count(Counter::LogSegmentRolls);
                 self.ask_for_segments();
             }
+            goes_to_disk |= pushed == Pushed::InFlight;
             if pushed != Pushed::Written {
                 break;
             }
@@ -558,7 +582,12 @@ impl EventLoop {
         // Sync mode, and records that waited for room in a tail.
         self.settle(sink);
         if let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut()) {
-            shell.push_sync(writer, &mut self.ring);
+            goes_to_disk |= shell.push_sync(writer, &mut self.ring);
+        }
+        if goes_to_disk && self.core.has_dirty() {
+            // The kernel gives the disk what one call submits when all of it is submitted: behind answers that would be when
+            // the last of them has gone through the network. The disk works meanwhile.
+            self.ring.submit()?;
         }
         Ok(())
     }
