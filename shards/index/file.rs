@@ -19,6 +19,9 @@ use super::limits::{ENTRY_BUFFER, LINKS_BEHIND, PAGE_SLOTS, PAGES_PER_WRITE, REB
 use super::sync::FileSync;
 use crate::disk::{Disk, DiskFile, OpenOptions};
 
+/// Room for the slots of all entries that no slot leads to: one more than [`LINKS_BEHIND`] while an entry is added.
+const WAITING_SLOTS: usize = (LINKS_BEHIND as usize + 1).next_power_of_two();
+
 /// Where a query looks, and what it found.
 pub(crate) struct Search {
     pub(crate) hash: u32,
@@ -46,6 +49,8 @@ struct Live {
     pending: Vec<u8>,
     /// How many of the last pending entries no slot leads to yet: see [`IndexFile::put`].
     unlinked: u32,
+    /// The slots of those entries, each at the entry's number modulo the length.
+    waiting_slots: [u32; WAITING_SLOTS],
     /// Whether the header on disk is behind, and nobody is told to write it.
     dirty: bool,
 }
@@ -53,7 +58,14 @@ struct Live {
 impl Live {
     fn new(slots: Vec<u32>) -> Self {
         let pages = slots.len().div_ceil(PAGE_SLOTS);
-        Self { slots, dirty_pages: vec![false; pages], pending: Vec::new(), unlinked: 0, dirty: false }
+        Self {
+            slots,
+            dirty_pages: vec![false; pages],
+            pending: Vec::new(),
+            unlinked: 0,
+            waiting_slots: [0; WAITING_SLOTS],
+            dirty: false,
+        }
     }
 
     fn pending_entries(&self) -> u32 {
@@ -205,7 +217,9 @@ impl IndexFile {
         }
         let Some(live) = &mut self.live else { return Ok(false) };
         let header = &mut self.header;
-        prefetch(&live.slots[self.geometry.slot_of(hash) as usize]);
+        let slot = self.geometry.slot_of(hash);
+        prefetch(&live.slots[slot as usize]);
+        live.waiting_slots[header.next_entry as usize % WAITING_SLOTS] = slot;
         let seconds = header.seconds_since_begin(store_time);
         let entry = IndexEntry { hash, position, seconds, older: 0 };
         live.pending.extend_from_slice(&entry.to_bytes());
@@ -236,14 +250,14 @@ impl IndexFile {
             let index = live.pending_entries() - live.unlinked;
             live.unlinked -= 1;
             let Some(bytes) = live.pending.as_chunks_mut::<ENTRY_LENGTH>().0.get_mut(index as usize) else { return };
-            let entry = IndexEntry::from_bytes(bytes);
-            let slot = self.geometry.slot_of(entry.hash) as usize;
+            let slot = live.waiting_slots[number as usize % WAITING_SLOTS] as usize;
+            let newest = &mut live.slots[slot];
             // A slot that points past the last entry is left over from before a crash.
-            let newest = if live.slots[slot] >= number { 0 } else { live.slots[slot] };
-            *bytes = IndexEntry { older: newest.cast_signed(), ..entry }.to_bytes();
-            live.slots[slot] = number;
+            let older = if *newest >= number { 0 } else { *newest };
+            *newest = number;
+            IndexEntry::write_older(bytes, older.cast_signed());
             live.dirty_pages[slot / PAGE_SLOTS] = true;
-            header.used_slots += u32::from(newest == 0);
+            header.used_slots += u32::from(older == 0);
         }
     }
 

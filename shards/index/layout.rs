@@ -142,6 +142,11 @@ impl IndexEntry {
         Self { hash: int(0).cast_unsigned(), position, seconds: int(12), older: int(16) }
     }
 
+    /// Changes where the chain goes on in the bytes of an entry.
+    pub(crate) fn write_older(bytes: &mut [u8; ENTRY_LENGTH], older: i32) {
+        bytes[16..].copy_from_slice(&older.to_be_bytes());
+    }
+
     pub(crate) fn to_bytes(self) -> [u8; ENTRY_LENGTH] {
         let mut bytes = [0; ENTRY_LENGTH];
         bytes[..4].copy_from_slice(&self.hash.to_be_bytes());

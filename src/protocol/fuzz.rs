@@ -12,7 +12,9 @@ use crate::properties::{
 };
 use crate::proxy::{MAX_BINARY_BYTES, Start, may_begin_with, read_start};
 use crate::pull::PullHeader;
-use crate::record::{CrcCheck, RecordError, RecordFields, RecordView, bind_record, encode_record, record_length};
+use crate::record::{
+    CrcCheck, RecordError, RecordFields, RecordScout, RecordView, bind_record, encode_record, record_length,
+};
 use crate::send::SendHeader;
 
 /// One fuzz target: its name, which is its folder in the corpus, and its function.
@@ -113,6 +115,7 @@ pub fn header(data: &[u8]) {
 
 /// A record that parses lies inside its bytes, and the fields that it shows make an equal record.
 pub fn record(data: &[u8]) {
+    RecordScout::new(data).pass_record(data.len());
     let skipped = RecordView::parse(data, CrcCheck::Skip);
     let verified = RecordView::parse(data, CrcCheck::Verify);
     let view = match (skipped, verified) {

@@ -5,8 +5,9 @@
 //! Works on bytes, because batch entries are stored as they came.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use crate::scan::Separators;
+use crate::scan::{Separators, for_each_piece};
 
 /// Between a name and its value. Further ones belong to the value.
 pub const NAME_VALUE_SEPARATOR: u8 = 1;
@@ -260,17 +261,22 @@ pub fn find_property<'a>(input: &'a [u8], name: &str) -> Option<&'a [u8]> {
     properties(input).filter(|pair| pair.0 == name.as_bytes()).last().map(|pair| pair.1)
 }
 
-/// `UNIQ_KEY` and `KEYS`, which the index takes, in one pass.
+/// `UNIQ_KEY` and `KEYS`, which the index takes, in one pass. The last one of each counts.
 pub fn index_keys(input: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
-    let (mut unique_key, mut keys) = (None, None);
-    for (name, value) in properties(input) {
-        if name == names::UNIQ_KEY.as_bytes() {
-            unique_key = Some(value);
-        } else if name == names::KEYS.as_bytes() {
-            keys = Some(value);
+    // A name ends at its piece's first separator and has none in it: who begins with name and separator has that name.
+    const UNIQUE_KEY: &[u8; 9] = b"UNIQ_KEY\x01";
+    const KEYS: &[u8; 5] = b"KEYS\x01";
+    let (mut unique_key, mut keys) = (0..0, 0..0);
+    for_each_piece(input, PROPERTY_SEPARATOR, |start, end| {
+        let rest = input.get(start..).unwrap_or_default();
+        if rest.first_chunk() == Some(UNIQUE_KEY) && start + UNIQUE_KEY.len() < end {
+            unique_key = start + UNIQUE_KEY.len()..end;
+        } else if rest.first_chunk() == Some(KEYS) && start + KEYS.len() < end {
+            keys = start + KEYS.len()..end;
         }
-    }
-    (unique_key, keys)
+    });
+    let value = |range: Range<usize>| input.get(range).filter(|value| !value.is_empty());
+    (value(unique_key), value(keys))
 }
 
 /// The words of a `KEYS` value. Source: `MessageConst.KEY_SEPARATOR`; IndexService passes over empty words.
@@ -417,6 +423,19 @@ mod tests {
         assert_eq!(summary.keys.unwrap().text_of(&input), Some("k 1"));
         assert_eq!(summary.unique_key.unwrap().of(&input), b"u");
         assert_eq!(summary.wait, None);
+    }
+
+    /// Goal: the index finds the values that everybody finds. Method: all strings of up to six of some pieces, whole and odd ones,
+    /// compared with the general search.
+    #[test]
+    fn index_keys_are_the_last_values() {
+        let pieces = ["|", "KEYS^a|", "KEYS^b^c|", "KEYS^|", "UNIQ_KEY^u|", "UNIQ_KEY^", "KEYS", "XKEYS^n|"];
+        for number in 0..8_usize.pow(6) {
+            let text: String = (0..6).map(|digit| pieces[number >> (3 * digit) & 7]).collect();
+            let input = wire(&text);
+            let expected = (find_property(&input, names::UNIQ_KEY), find_property(&input, names::KEYS));
+            assert_eq!(index_keys(&input), expected, "{text}");
+        }
     }
 
     /// Goal: keys are split as RocketMQ's index splits them. Method: spaces at all places.

@@ -332,17 +332,60 @@ fn host_at(bytes: &[u8], at: usize, v6: bool) -> SocketAddr {
     SocketAddr::new(ip, u16::from_be_bytes([high, low]))
 }
 
-/// Bytes at the end of a record that hold its properties, as a rule.
-const TAIL_BYTES: usize = 256;
+/// How many records a scout is ahead of the reader: their lines arrive while those before them are read.
+const SCOUTED_RECORDS: usize = 4;
 
-/// Asks the processor for the lines that reading the record at `at` needs, if it is about `length` bytes long: its beginning
-/// and its end. Reading records one after the other waits for memory most of the time otherwise.
-#[inline]
-pub fn prefetch_record(bytes: &[u8], at: usize, length: usize) {
-    let tail = at + length.saturating_sub(TAIL_BYTES);
-    let lines = (0..TAIL_BYTES).step_by(CACHE_LINE_BYTES).map(|line| tail + line);
-    for line in [at, at + CACHE_LINE_BYTES].into_iter().chain(lines) {
-        if let Some(byte) = bytes.get(line) {
+/// How many records a scout looks beyond those that it has passed, for the next lengths to be there in time.
+const GUESSED_RECORDS: usize = 3;
+
+/// Bytes at the end of a record that a scout asks for at most. Properties are shorter, as a rule.
+const SCOUTED_TAIL_BYTES: usize = 512;
+
+/// Bytes at the beginning of a record that a scout asks for: all before the body, with IPv4 hosts.
+const SCOUTED_HEAD_BYTES: usize = 88;
+
+/// Runs ahead of who reads records that lie one behind the other, and asks the processor for the lines that reading them takes:
+/// their beginnings and their ends. Reading waits for memory most of the time otherwise. Reads lengths only, and believes none
+/// that leads out of the bytes.
+#[derive(Debug)]
+pub struct RecordScout<'a> {
+    bytes: &'a [u8],
+    /// Where the next record begins that was not scouted yet.
+    at: usize,
+}
+
+impl<'a> RecordScout<'a> {
+    /// Goes ahead from the start of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> RecordScout<'a> {
+        let mut scout = RecordScout { bytes, at: 0 };
+        for _ in 0..SCOUTED_RECORDS {
+            scout.pass_record(SCOUTED_TAIL_BYTES / 2);
+        }
+        scout
+    }
+
+    /// To be called for each record that was read: goes on by one. `tail_bytes` is how long everything behind the body was there.
+    #[inline]
+    pub fn pass_record(&mut self, tail_bytes: usize) {
+        let length = usize::try_from(i32_at(self.bytes, self.at)).unwrap_or(0);
+        if length < MIN_RECORD_BYTES || length > self.bytes.len().saturating_sub(self.at) {
+            self.at = self.bytes.len();
+            return;
+        }
+        self.at += length;
+        let tail_bytes = tail_bytes.min(SCOUTED_TAIL_BYTES).min(length);
+        let last = self.at + SCOUTED_HEAD_BYTES - 1;
+        for line in (self.at - tail_bytes..last).step_by(CACHE_LINE_BYTES) {
+            self.ask_for(line);
+        }
+        self.ask_for(last);
+        // A length that is read soon: records are of one size, as a rule.
+        self.ask_for(self.at + GUESSED_RECORDS * length);
+    }
+
+    #[inline]
+    fn ask_for(&self, at: usize) {
+        if let Some(byte) = self.bytes.get(at) {
             prefetch(byte);
         }
     }
@@ -422,6 +465,11 @@ impl<'a> RecordView<'a> {
         }
         let topic = std::str::from_utf8(topic).map_err(|_| Corruption::TopicNotUtf8)?;
         Ok(RecordView { bytes, store_timestamp_at, tail_at, body, topic, properties })
+    }
+
+    /// Bytes behind the body: topic and properties with their lengths.
+    pub fn tail_bytes(&self) -> usize {
+        self.bytes.len() - self.tail_at - 16 - self.body.len()
     }
 
     /// The whole record.
@@ -605,6 +653,35 @@ mod tests {
         let mut record = vec![0xee; record_length(fields)];
         encode_record(fields, &mut record);
         record
+    }
+
+    /// Goal: a scout keeps its distance and never leaves the bytes. Method: records of many lengths, whole and cut off anywhere,
+    /// and lengths that cannot be.
+    #[test]
+    fn scout_goes_from_record_to_record() {
+        let records: Vec<_> =
+            (0..20).map(|length| encode(&RecordFields { body: &[7; 20][..length], ..fields() })).collect();
+        let bytes = records.concat();
+        let mut ends = vec![0];
+        ends.extend(records.iter().scan(0, |end, record| {
+            *end += record.len();
+            Some(*end)
+        }));
+        for cut in [0, 1, 3, 4, 90, 91, 500, 1000, bytes.len()] {
+            let bytes = &bytes[..cut];
+            let mut scout = RecordScout::new(bytes);
+            for end in &ends[SCOUTED_RECORDS..] {
+                assert_eq!(scout.at, if *end <= cut { *end } else { cut }, "of {cut}");
+                scout.pass_record(40);
+            }
+        }
+        for length in [0, 4, 90, -1, i32::MAX] {
+            let mut bytes = bytes.clone();
+            bytes[..4].copy_from_slice(&length.to_be_bytes());
+            assert_eq!(RecordScout::new(&bytes).at, bytes.len(), "{length}");
+        }
+        let view = RecordView::parse(&bytes, CrcCheck::Verify).unwrap();
+        assert_eq!(view.tail_bytes(), 1 + view.topic().len() + 2 + view.properties().len());
     }
 
     /// Goal: bytes and accessors are Java's. Method: a record captured from Java is made, bound and read back.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringmq_protocol::command::Command;
-use ringmq_protocol::record::{CrcCheck, RecordError, RecordView, prefetch_record};
+use ringmq_protocol::record::{CrcCheck, RecordError, RecordScout, RecordView};
 use ringmq_shards::disk::Disk;
 use ringmq_shards::index::{IndexError, IndexService, IndexSync, Indexed};
 use ringmq_shards::log::LogView;
@@ -618,30 +618,29 @@ impl StoreThread {
 
     /// Indexes the whole records at the front of `bytes`, which lie at `at`; gives how far it came, and what ended it.
     fn index_records(&self, index: &mut IndexService, at: u64, bytes: &[u8]) -> (usize, IndexStop) {
-        let mut used = 0;
-        loop {
+        let (mut used, mut messages) = (0, 0);
+        let mut scout = RecordScout::new(bytes);
+        let stop = loop {
             let record = match RecordView::parse(&bytes[used..], CrcCheck::Skip) {
                 Ok(record) => record,
-                Err(error) => {
-                    index.link();
-                    if used > 0 {
-                        self.troubles.borrow_mut().putting.note(Ok::<_, IndexError>(()));
-                    }
-                    return (used, IndexStop::Log(error));
-                }
+                Err(error) => break IndexStop::Log(error),
             };
-            // The next record is as long as this one, as a rule.
-            prefetch_record(bytes, used + record.total_size(), record.total_size());
+            scout.pass_record(record.tail_bytes());
             let physical = PhysicalOffset(at + used as u64);
             let time = StoreTimestamp(u64::try_from(record.store_timestamp()).unwrap_or(0));
             if let Err(error) = index.gather_record(&record, physical, time) {
                 self.troubles.borrow_mut().putting.note(Err(error));
-                index.link();
-                return (used, IndexStop::Index);
+                break IndexStop::Index;
             }
-            self.probe.count(Counter::IndexMessages);
+            messages += 1;
             used += record.total_size();
+        };
+        index.link();
+        self.probe.add(Counter::IndexMessages, messages);
+        if used > 0 && matches!(stop, IndexStop::Log(_)) {
+            self.troubles.borrow_mut().putting.note(Ok::<_, IndexError>(()));
         }
+        (used, stop)
     }
 
     /// Puts what the log has confirmed into the index, at most `most_bytes` of it.
