@@ -78,7 +78,8 @@ impl OpenedBroker {
             queue_flushed,
             tail_page,
         } = storage;
-        let wrote_directly = Arc::new(AtomicBool::new(false));
+        // Where every write goes around the page cache, the first finds zeros too.
+        let wrote_directly = Arc::new(AtomicBool::new(way.path == SegmentPath::DirectSync));
         let last = LogEnd {
             wrote_directly: &wrote_directly,
             view: &view,
