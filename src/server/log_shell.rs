@@ -207,7 +207,8 @@ impl LogShell {
     fn is_clear(&self, operation: &WriteOperation) -> bool {
         let file_end = operation.file_offset + operation.length as u64;
         let is_clear = |segment: &Arc<Segment>| segment.frontier().admit(file_end);
-        !self.zeroes_ahead || self.segment(operation.segment).is_some_and(is_clear)
+        // Without the segment nothing waits: that the write then finds no file is the log's failure.
+        !self.zeroes_ahead || self.segment(operation.segment).is_none_or(is_clear)
     }
 
     /// Hands a direct write to the ring, unless the zeroing thread is in its way just now.

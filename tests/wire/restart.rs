@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringmq::client::{Message, PullStatus};
 use ringmq_protocol::bodies::{ConsumerData, HeartbeatData, SubscriptionData};
+use ringmq_protocol::message_id::decode_message_id;
 
 use super::broker::{Store, wait_for};
 
@@ -42,6 +43,9 @@ fn a_restart_keeps_everything() {
             let receipt =
                 client.send_to(&queue, &Message::new(format!("{round}-{number}").repeat(20))).expect("stored");
             assert_eq!(receipt.queue_offset, kept + number);
+            // The first picture of a start knows the topic already.
+            let (host, _) = decode_message_id(&receipt.message_id).expect("an offset id");
+            assert_eq!(host.to_string(), broker.address());
         }
         let mut all = Vec::new();
         while next < kept + 300 {

@@ -207,6 +207,11 @@ pub struct ShardCore {
     counters: ShardCounters,
 }
 
+/// What the ids of this broker's messages begin with; no message is stored before there is a picture.
+fn prefix_of(serving: Option<&Serving>) -> MessageIdPrefix {
+    MessageIdPrefix::of(serving.map_or(SocketAddr::from(([0; 4], 0)), |serving| serving.identity.store_host))
+}
+
 impl ShardCore {
     /// A shard without connections. `view` is the log's, `serving` comes later by message.
     #[allow(clippy::too_many_arguments, reason = "everything that a shard is wired to, once")]
@@ -225,7 +230,7 @@ impl ShardCore {
         Self {
             connections: Slab::new(limits::MAX_CONNECTIONS),
             pending: PendingSends::new(limits::MAX_PENDING_SENDS),
-            message_id_prefix: MessageIdPrefix::of(SocketAddr::from(([0; 4], 0))),
+            message_id_prefix: prefix_of(serving.as_deref()),
             held: HeldPulls::new(limits::MAX_HELD_PULLS),
             settings,
             shared,
@@ -664,7 +669,7 @@ impl ShardCore {
     /// A new serving picture.
     pub fn set_serving(&mut self, serving: Arc<Serving>) {
         self.transfer = serving.transfer;
-        self.message_id_prefix = MessageIdPrefix::of(serving.identity.store_host);
+        self.message_id_prefix = prefix_of(Some(&serving));
         if let LogPort::Local(writer) = &mut self.log {
             writer.set_sync_flush_timeout_ms(self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed));
         }
