@@ -194,6 +194,13 @@ fn equal(block: &[u8; BLOCK_BYTES], wanted: u8) -> u64 {
     block.iter().enumerate().map(|(index, byte)| u64::from(*byte == wanted) << index).sum()
 }
 
+/// Bit `n` is set if byte `n` equals `wanted`.
+#[inline(always)]
+fn equal_in_window(window: &[u8; WINDOW_BYTES], wanted: u8) -> u64 {
+    let blocks = window.as_chunks::<BLOCK_BYTES>().0.iter().enumerate();
+    blocks.fold(0, |found, (index, block)| found | equal(block, wanted) << (index * BLOCK_BYTES))
+}
+
 /// Bits of `mask` above `index`, which is below 64.
 #[inline(always)]
 fn above(mask: u64, index: u32) -> u64 {
@@ -221,11 +228,8 @@ impl<'a> Separators<'a> {
                 &last
             }
         };
-        (self.firsts, self.seconds) = (0, 0);
-        for (index, block) in window.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
-            self.firsts |= equal(block, self.first) << (index * BLOCK_BYTES);
-            self.seconds |= equal(block, self.second) << (index * BLOCK_BYTES);
-        }
+        self.firsts = equal_in_window(window, self.first);
+        self.seconds = equal_in_window(window, self.second);
     }
 
     /// Goes to the next window; false at the end of the text.
@@ -266,13 +270,6 @@ impl<'a> Separators<'a> {
         (self.firsts, self.seconds) = (above(self.firsts, index), above(self.seconds, index));
         Some(self.base + index as usize)
     }
-}
-
-/// Bit `n` is set if byte `n` equals `wanted`.
-#[inline(always)]
-fn equal_in_window(window: &[u8; WINDOW_BYTES], wanted: u8) -> u64 {
-    let blocks = window.as_chunks::<BLOCK_BYTES>().0.iter().enumerate();
-    blocks.fold(0, |found, (index, block)| found | equal(block, wanted) << (index * BLOCK_BYTES))
 }
 
 /// Calls `piece` with where each piece of `input` begins and ends, in order: what lies between its separators, and before the
@@ -353,21 +350,26 @@ mod tests {
         }
     }
 
+    /// Pseudo-random bytes, the same ones each time.
+    fn random_bytes() -> impl FnMut() -> u32 {
+        let mut state = 7_u32;
+        move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 24
+        }
+    }
+
     /// Goal: separators come in order and none is missed, whatever window they fall into. Method: texts of many lengths with
     /// separators at pseudo-random places, compared with a plain search, in both ways of asking.
     #[test]
     fn finds_all_separators() {
-        let mut state = 7_u32;
-        let mut random = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state >> 24
-        };
+        let mut random = random_bytes();
         for length in 0..300 {
             let text: Vec<u8> = (0..length).map(|_| if random() < 40 { (random() % 3) as u8 } else { b'x' }).collect();
             let mut separators = Separators::new(&text, 1, 2);
             let mut at = 0;
             loop {
-                let only_second = random() % 2 == 0;
+                let only_second = random().is_multiple_of(2);
                 let expected = text[at..].iter().position(|byte| *byte == 2 || *byte == 1 && !only_second);
                 let expected = expected.map(|index| (at + index, text[at + index] == 2));
                 let found = if only_second {
@@ -386,11 +388,7 @@ mod tests {
     /// places, at each end, everywhere and nowhere.
     #[test]
     fn pieces_are_those_of_a_split() {
-        let mut state = 7_u32;
-        let mut random = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state >> 24
-        };
+        let mut random = random_bytes();
         for length in 0..300 {
             for share in [0, 20, 128, 256] {
                 let text: Vec<u8> = (0..length).map(|_| if random() < share { 2 } else { b'x' }).collect();

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringmq_protocol::message_id::MessageIdPrefix;
 use ringmq_shards::queue::Queue;
 
 use crate::broker::FastMap;
@@ -19,8 +20,17 @@ pub struct ServingIdentity {
     pub region_id: String,
     /// `traceOn`, property `TRACE_ON`.
     pub trace_on: bool,
-    /// Advertised address: the store host of records and message ids.
+    /// Advertised address: the store host of records.
     pub store_host: SocketAddr,
+    /// What message ids with this store host begin with.
+    pub message_id_prefix: MessageIdPrefix,
+}
+
+impl ServingIdentity {
+    /// The identity that these settings make.
+    pub fn new(cluster_name: String, region_id: String, trace_on: bool, store_host: SocketAddr) -> Self {
+        Self { cluster_name, region_id, trace_on, store_host, message_id_prefix: MessageIdPrefix::of(store_host) }
+    }
 }
 
 /// A topic with its queues.

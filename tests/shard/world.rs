@@ -176,12 +176,12 @@ pub fn serving(queues: &[Arc<Queue>]) -> Arc<Serving> {
             locked_until_ms: Arc::new(AtomicU64::new(0)),
         })
     };
-    let identity = ServingIdentity {
-        cluster_name: "DefaultCluster".to_owned(),
-        region_id: "DefaultRegion".to_owned(),
-        trace_on: true,
-        store_host: "127.0.0.1:10911".parse().unwrap(),
-    };
+    let identity = ServingIdentity::new(
+        "DefaultCluster".to_owned(),
+        "DefaultRegion".to_owned(),
+        true,
+        "127.0.0.1:10911".parse().unwrap(),
+    );
     Arc::new(Serving {
         identity: Arc::new(identity),
         topics: FastMap::from_iter([(Arc::from("T"), topic)]),

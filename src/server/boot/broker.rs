@@ -81,7 +81,6 @@ impl OpenedBroker {
         // Where every write goes around the page cache, the first finds zeros too.
         let wrote_directly = Arc::new(AtomicBool::new(way.path == SegmentPath::DirectSync));
         let last = LogEnd {
-            wrote_directly: &wrote_directly,
             view: &view,
             list: &segments.snapshot(),
             offset: recovered.end.0,
@@ -89,7 +88,7 @@ impl OpenedBroker {
             tail_page: &tail_page,
         };
         let ready_end = last.ready_end();
-        let writer = make_writer(wiring, way, &last, pool, flush.0.clone());
+        let writer = make_writer(wiring, way, &last, pool, flush.0.clone(), Arc::clone(&wrote_directly));
         let end = recovered.end.0;
         let index_timestamp_ms = Arc::new(AtomicU64::new(u64::try_from(checkpoint.index_timestamp_ms).unwrap_or(0)));
         let figures = Arc::new(StoreFigures::new(Arc::clone(registry), Arc::clone(shared)));
@@ -245,7 +244,6 @@ struct LogEnd<'a> {
     offset: u64,
     store_timestamp: u64,
     tail_page: &'a [u8],
-    wrote_directly: &'a Arc<AtomicBool>,
 }
 
 impl LogEnd<'_> {
@@ -262,6 +260,7 @@ fn make_writer(
     last: &LogEnd<'_>,
     pool: ChunkPool,
     flush: CountedSender<FlushRequest>,
+    wrote_directly: Arc<AtomicBool>,
 ) -> WriterSide {
     let config = &wiring.config;
     let segment_bytes = config.mapped_file_size_commit_log;
@@ -281,7 +280,7 @@ fn make_writer(
         path: way.path,
         chooser: way.chooses.then(PathChooser::default),
         zeroes_ahead: way.zeroes_ahead,
-        wrote_directly: Arc::clone(last.wrote_directly),
+        wrote_directly,
         write_back_bytes: config.write_back_bytes,
         end,
         write_token: Token::new(kind::WRITE, 0, 0),

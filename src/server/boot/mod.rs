@@ -225,7 +225,6 @@ impl Running {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let boot_ms = clock.now_ms();
-        let registry = Arc::new(Registry::new());
         let listeners = bind(&config, roles)?;
         // From here on threads run that end in order only; before, nothing does.
         let guard = signals::StartGuard::arm(leave_start).map_err(system("listen to signals"))?;
@@ -235,19 +234,27 @@ impl Running {
         };
         guard.disarm();
         let channels = Channels::new(shard_count).map_err(system("make the channels between threads"))?;
-        launch(Launch {
+        let memory_bytes = config.memory_budget_bytes(machine::memory_bytes());
+        let ring = if broker.is_some() { ring_bytes(&config) as u64 } else { 0 };
+        let tails = if broker.is_some() { tail_bytes(&config) } else { 0 };
+        let shared = Shared::new(&config, shard_count, memory_bytes, ring, tails);
+        let shared = Arc::new(Shared { descriptors, ..shared });
+        let lifecycle = Arc::new(Lifecycle::default());
+        let senders = channels.mailboxes.iter().map(|(sender, ..)| sender.clone()).collect();
+        let (word, last_words) = channel();
+        let wiring = Wiring {
             roles,
             config,
             disk,
             clock,
             boot_ms,
-            registry,
-            listeners,
-            broker,
-            cores,
-            channels,
-            descriptors,
-        })
+            registry: Arc::new(Registry::new()),
+            lifecycle,
+            senders,
+            shared,
+            last_words: word,
+        };
+        launch(wiring, Launch { listeners, broker, cores, channels, last_words })
     }
 
     /// Waits for a signal or a failure, then takes everything down.
@@ -334,6 +341,7 @@ fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
     }
     result
 }
+
 /// What every part of the process is made from.
 struct Wiring {
     roles: Roles,
@@ -350,39 +358,25 @@ struct Wiring {
     last_words: Sender<Infallible>,
 }
 
+/// What is made of it besides.
 struct Launch {
-    roles: Roles,
-    config: Config,
-    disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
-    boot_ms: u64,
-    registry: Arc<Registry>,
     listeners: Vec<ListenerSlot>,
     broker: Option<BrokerStart>,
     cores: Vec<usize>,
     channels: Channels,
-    descriptors: u64,
+    /// The other side of [`Wiring::last_words`].
+    last_words: Receiver<Infallible>,
 }
 
 /// Opens what is left to open, and only then starts the threads.
-fn launch(launch: Launch) -> Result<Running, BootError> {
-    let Launch { roles, config, disk, clock, boot_ms, registry, listeners, broker, cores, channels, descriptors } =
-        launch;
+fn launch(wiring: Wiring, launch: Launch) -> Result<Running, BootError> {
+    let Launch { listeners, broker, cores, channels, last_words } = launch;
     let Channels { control, cold, flush, jobs, mailboxes } = channels;
-    let senders: Vec<_> = mailboxes.iter().map(|(sender, ..)| sender.clone()).collect();
-    let memory_bytes = config.memory_budget_bytes(machine::memory_bytes());
-    let ring = if broker.is_some() { ring_bytes(&config) as u64 } else { 0 };
-    let tails = if broker.is_some() { tail_bytes(&config) } else { 0 };
-    let shared = Shared::new(&config, senders.len(), memory_bytes, ring, tails);
-    let shared = Arc::new(Shared { descriptors, ..shared });
-    let lifecycle = Arc::new(Lifecycle::default());
-    let (last_words, last_words_heard) = channel();
-    let wiring = Wiring { roles, config, disk, clock, boot_ms, registry, lifecycle, senders, shared, last_words };
     wiring.add_metrics();
 
     let channels = BrokerChannels { flush: (flush.0.clone(), flush.1), jobs, cold: cold.1 };
     let opened = broker.map(|broker| OpenedBroker::open(broker, &wiring, channels)).transpose()?;
-    let namesrv = if roles.namesrv { Some(open_namesrv(&wiring.config, &wiring.disk)?) } else { None };
+    let namesrv = if wiring.roles.namesrv { Some(open_namesrv(&wiring.config, &wiring.disk)?) } else { None };
     let started = opened.map(|opened| opened.start(&wiring)).transpose()?;
     let (serves, broker_parts, store) = match started {
         Some(StartedBroker { serves, parts, store }) => (Some(serves), Some(parts), Some(store)),
@@ -438,9 +432,9 @@ fn launch(launch: Launch) -> Result<Running, BootError> {
     let own = own_namesrv.map(|address| (address, register_timeout));
     let is_over = || lifecycle.failed.load(Ordering::Acquire) || signals::is_stop_pending();
     registrar::await_outcomes(&registered, expected, own, REGISTRATION_PATIENCE, is_over);
-    announce(config, roles);
+    announce(config, wiring.roles);
     let Wiring { lifecycle, senders, .. } = wiring;
-    Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store, last_words: last_words_heard })
+    Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store, last_words })
 }
 
 impl Wiring {

@@ -51,12 +51,12 @@ pub(super) fn open_broker(
     };
     let storage = storage::open(disk, clock, &options)?;
     let advertise = adopt_identity(config, disk)?;
-    let identity = Arc::new(ServingIdentity {
-        cluster_name: config.broker_cluster_name.clone(),
-        region_id: config.region_id.clone(),
-        trace_on: config.trace_on,
-        store_host: SocketAddr::new(advertise, config.broker_port),
-    });
+    let identity = Arc::new(ServingIdentity::new(
+        config.broker_cluster_name.clone(),
+        config.region_id.clone(),
+        config.trace_on,
+        SocketAddr::new(advertise, config.broker_port),
+    ));
     let ring = LogRing::new(ring_bytes(config)).map_err(system("map the log ring"))?;
     let recovered = &storage.recovered;
     let view =

@@ -74,12 +74,12 @@ impl Rig {
             queues: Arc::new(queues),
             reserve: Reserve::new(paths.reserve()),
             queue_offsets: Arc::new(Mutex::new(QueueOffsets::default())),
-            identity: Arc::new(ServingIdentity {
-                cluster_name: "c".to_owned(),
-                region_id: "r".to_owned(),
-                trace_on: true,
-                store_host: SocketAddr::from(([127, 0, 0, 1], 10_911)),
-            }),
+            identity: Arc::new(ServingIdentity::new(
+                "c".to_owned(),
+                "r".to_owned(),
+                true,
+                SocketAddr::from(([127, 0, 0, 1], 10_911)),
+            )),
             pictured: Pictured::from(&config),
             register_timeout: Duration::from_secs(1),
             own_namesrv: None,

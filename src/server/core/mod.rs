@@ -29,7 +29,6 @@ use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::FieldError;
 use ringmq_protocol::frame::{Frame, SerializeType, Split, split_frame};
 use ringmq_protocol::header::{Header, HeaderDecoder};
-use ringmq_protocol::message_id::MessageIdPrefix;
 use ringmq_protocol::proxy::may_begin_with;
 use ringmq_protocol::pull::{PullHeader, PullResult, write_pull_response_head};
 use ringmq_protocol::response::write_error;
@@ -163,8 +162,6 @@ pub struct ShardCore {
     peers: Vec<WriterPeer>,
     connections: Slab<Connection>,
     pending: PendingSends,
-    /// Of the serving picture's store host.
-    message_id_prefix: MessageIdPrefix,
     held: HeldPulls,
     decoder: HeaderDecoder,
     send_state: SendState,
@@ -207,11 +204,6 @@ pub struct ShardCore {
     counters: ShardCounters,
 }
 
-/// What the ids of this broker's messages begin with; no message is stored before there is a picture.
-fn prefix_of(serving: Option<&Serving>) -> MessageIdPrefix {
-    MessageIdPrefix::of(serving.map_or(SocketAddr::from(([0; 4], 0)), |serving| serving.identity.store_host))
-}
-
 impl ShardCore {
     /// A shard without connections. `view` is the log's, `serving` comes later by message.
     #[allow(clippy::too_many_arguments, reason = "everything that a shard is wired to, once")]
@@ -230,7 +222,6 @@ impl ShardCore {
         Self {
             connections: Slab::new(limits::MAX_CONNECTIONS),
             pending: PendingSends::new(limits::MAX_PENDING_SENDS),
-            message_id_prefix: prefix_of(serving.as_deref()),
             held: HeldPulls::new(limits::MAX_HELD_PULLS),
             settings,
             shared,
@@ -669,7 +660,6 @@ impl ShardCore {
     /// A new serving picture.
     pub fn set_serving(&mut self, serving: Arc<Serving>) {
         self.transfer = serving.transfer;
-        self.message_id_prefix = prefix_of(Some(&serving));
         if let LogPort::Local(writer) = &mut self.log {
             writer.set_sync_flush_timeout_ms(self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed));
         }

@@ -225,7 +225,7 @@ impl ShardCore {
                     Verdict::Stored | Verdict::Failed | Verdict::Refused(_) => (response::SUCCESS, None),
                 };
                 let result = SendResult {
-                    message_ids: MessageIds { prefix: &self.message_id_prefix, physical_offsets: &self.offsets },
+                    message_ids: MessageIds { prefix: &identity.message_id_prefix, physical_offsets: &self.offsets },
                     queue_id: pending.queue_id,
                     queue_offset: settled.queue_offset as i64,
                     transaction_id: unique_key.as_text(),

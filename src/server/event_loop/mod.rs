@@ -466,20 +466,14 @@ impl EventLoop {
             ShardMessage::Frame { connection, frame, answers } => {
                 let (_, id) = connection_slot(connection);
                 let bytes = frame.len() as u64;
-                let (view, slot) = (self.view.clone(), self.core.index());
-                let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
-                    output::copy_ring(view.as_deref(), slot, physical, length, out);
-                };
+                let copy = self.ring_copier();
                 self.core.deliver(id, frame, answers, copy);
                 self.core.shared().buffers.publish(bytes, 0);
             }
             ShardMessage::ColdAnswer { connection, answer, answers } => {
                 let (_, id) = connection_slot(connection);
                 let bytes = answer.frame.len() as u64;
-                let (view, slot) = (self.view.clone(), self.core.index());
-                let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
-                    output::copy_ring(view.as_deref(), slot, physical, length, out);
-                };
+                let copy = self.ring_copier();
                 self.core.deliver_cold(id, answer, answers, copy);
                 self.core.shared().cold.release(bytes);
             }

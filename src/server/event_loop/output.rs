@@ -8,10 +8,7 @@ impl EventLoop {
         scratch.gathers.clear();
         scratch.slices.clear();
         let view = self.view.clone();
-        let slot = self.core.index();
-        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
-            copy_ring(view.as_deref(), slot, physical, length, out);
-        };
+        let copy = self.ring_copier();
         let mut dirty = std::mem::take(&mut scratch.dirty);
         for id in dirty.drain(..) {
             self.core.account(id);
@@ -22,7 +19,7 @@ impl EventLoop {
             let outbox = &mut connection.outbox;
             if outbox.has_ring_parts() {
                 if outbox.is_in_flight() || outbox.has_waiting() || outbox.gather().0.len() > limits::GATHERED_SLICES {
-                    outbox.materialize(copy);
+                    outbox.materialize(&copy);
                 } else {
                     let first_slice = scratch.slices.len();
                     let (parts, bytes) = outbox.gather();
@@ -153,11 +150,7 @@ impl EventLoop {
 
     pub(super) fn gathered(&mut self, completion: Completion, scratch: &mut Scratch) -> io::Result<()> {
         let id = SlotId { slot: completion.token.slot, generation: completion.token.generation };
-        let view = self.view.clone();
-        let slot = self.core.index();
-        let copy = |physical: u64, length: usize, out: &mut Vec<u8>| {
-            copy_ring(view.as_deref(), slot, physical, length, out);
-        };
+        let copy = self.ring_copier();
         let now_ms = self.core.steady_ms();
         let Some(connection) = self.core.connection_mut(id) else { return Ok(()) };
         connection.last_active_ms = now_ms;
@@ -177,11 +170,14 @@ impl EventLoop {
         self.core.account(id);
         Ok(())
     }
-}
 
-/// Copies ring memory that this turn has pinned for the shard `slot` (see `ShardCore::execute_pull`).
-pub(super) fn copy_ring(view: Option<&LogView>, slot: usize, physical: u64, length: usize, out: &mut Vec<u8>) {
-    if let Some(view) = view {
-        view.append_pinned(slot, physical, length, out);
+    /// Copies ring memory that this turn has pinned (see `ShardCore::execute_pull`).
+    pub(super) fn ring_copier(&self) -> impl Fn(u64, usize, &mut Vec<u8>) + use<> {
+        let (view, slot) = (self.view.clone(), self.core.index());
+        move |physical, length, out| {
+            if let Some(view) = &view {
+                view.append_pinned(slot, physical, length, out);
+            }
+        }
     }
 }
