@@ -71,7 +71,8 @@ struct Entry {
     kind: Kind,
     path: Option<String>,
     counterpart: Option<String>,
-    moves: Option<String>,
+    #[serde(default)]
+    moves: Vec<String>,
     setting: Option<CardSetting>,
     inquiry: Option<Inquiry>,
     parameter: Option<String>,
@@ -161,7 +162,7 @@ impl Catalogue {
             }
         }
         for (index, tunable) in self.tunables.iter().enumerate() {
-            let is_moved = |earlier: &&Tunable| Some(&earlier.path) == tunable.moves.as_ref();
+            let is_moved = |earlier: &&Tunable| tunable.moves.contains(&earlier.path);
             if let Some(earlier) = self.tunables[..=index].iter().find(is_moved) {
                 problems.push(format!("{}: it moves {}, which must come behind it", tunable.id, earlier.id));
             }
@@ -281,7 +282,7 @@ fn entry_problems(tunable: &Tunable) -> Vec<String> {
     require(tunable.kind != Kind::Sysctl || tunable.path.starts_with("/proc/sys/"), "a sysctl outside of /proc/sys");
     require(tunable.path.split('/').all(|part| part != ".."), "path goes up");
     let is_moved = |path: &String| path.starts_with("/proc/") || path.starts_with("/sys/");
-    require(tunable.moves.as_ref().is_none_or(|path| has_file && is_moved(path)), "moves what is no setting");
+    require(tunable.moves.iter().all(|path| has_file && is_moved(path)), "moves what is no setting");
     let paths = tunable.path.split('{').skip(1).chain(tunable.moves.iter().flat_map(|path| path.split('{').skip(1)));
     for placeholder in paths.map(|rest| rest.split('}').next().unwrap_or_default()) {
         require(PLACEHOLDERS.contains(&placeholder), "path has an unknown placeholder");
@@ -378,9 +379,9 @@ mod tests {
             (good.replace("\"sysctl\"", "\"sysfs\""), "path and kind disagree"),
             (good.replace("class", "path = \"/proc/sys/{disc}\"\nclass"), "unknown placeholder"),
             (good.replace("class", "path = \"/proc/sys/../../etc\"\nclass"), "path goes up"),
-            (good.replace("class", "moves = \"/etc/passwd\"\nclass"), "moves what is no setting"),
-            (good.replace("class", "moves = \"/sys/{disc}\"\nclass"), "unknown placeholder"),
-            (good.replace("class", "moves = \"/proc/sys/vm/swappiness\"\nclass"), "which must come behind it"),
+            (good.replace("class", "moves = [\"/etc/passwd\"]\nclass"), "moves what is no setting"),
+            (good.replace("class", "moves = [\"/sys/{disc}\"]\nclass"), "unknown placeholder"),
+            (good.replace("class", "moves = [\"/proc/sys/vm/swappiness\"]\nclass"), "which must come behind it"),
             (good.replace("Keeps pages in memory.", "because"), "why is not a sentence"),
             (good.replace("= 1 ", "= \"$(reboot)\" "), "characters that no setting has"),
         ] {

@@ -285,8 +285,9 @@ pub struct Tunable {
     pub path: String,
     /// The file that the kernel sets to zero when this one is written, and the other way round.
     pub counterpart: Option<String>,
-    /// A file that the kernel sets to a value of its own when this one is written, with the same places to be filled in.
-    pub moves: Option<String>,
+    /// Files that the kernel sets to values of its own, or takes away, when this one is written, with the same places to be filled
+    /// in. With `/*` at the end: all files of a folder.
+    pub moves: Vec<String>,
     /// For [`Kind::Ethtool`].
     pub setting: Option<CardSetting>,
     /// For [`Kind::Inquiry`] and [`Kind::Limit`].

@@ -25,7 +25,7 @@ pub fn apply(system: &dyn System, plan: &Plan) -> Result<Vec<Step>, JournalError
     // All old values before the first write: one write may move another value, and the plan may be older than the lock.
     let mut pending: Vec<Pending> = plan.changes().map(|change| Pending::of(system, change)).collect();
     // What a write may move although the plan leaves it alone comes last, and gets the value that it has.
-    for target in plan.changes().filter_map(|change| change.moves.as_ref()) {
+    for target in plan.changes().flat_map(|change| &change.moves) {
         if pending.iter().all(|other| other.change.target != *target) {
             pending.extend(Pending::keeping(system, target));
         }
@@ -78,7 +78,7 @@ impl Pending {
         let old = target.read(system).ok()?;
         let undo = Undo { target: target.clone(), value: old.clone() };
         let (name, new, target) = (target.name(), old.clone(), target.clone());
-        let change = Change { name, target, counterpart: None, moves: None, old, new, undo };
+        let change = Change { name, target, counterpart: None, moves: Vec::new(), old, new, undo };
         Some(Pending { change, is_recorded: false, is_keeping: true })
     }
 
@@ -138,8 +138,10 @@ fn apply_one(
     if is_recorded && is_there {
         return step(Outcome::Done);
     }
-    if let Some(moved) = later.iter_mut().find(|other| Some(&other.change.target) == moves.as_ref()) {
-        moved.record(system, recorder)?;
+    for target in &moves {
+        if let Some(moved) = later.iter_mut().find(|other| other.change.target == *target) {
+            moved.record(system, recorder)?;
+        }
     }
     this.record(system, recorder)?;
     if let Err(error) = target.write(system, &new) {

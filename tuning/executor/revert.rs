@@ -71,12 +71,23 @@ pub fn revert(system: &dyn System, boot_id: &str, told: &Reverting) -> Result<Ve
                 let undo = (undo_target, undo_value.as_str());
                 let change = Past { name, target, old, new, undo, ending: &ending, seen: at_start.as_deref() };
                 let step = bring_back(system, &change, told.force);
+                let is_kept_value = old == new;
+                if is_kept_value && step.outcome == Outcome::Gone && goes_with(system, target, &kept) {
+                    keep(&mut kept, entry, target, new, ending);
+                    continue;
+                }
                 match &step.outcome {
                     Outcome::Conflict(value) => staying.push((target, value.clone())),
                     _ if step.is_good() => {
                         seen.iter_mut().filter(|(place, _)| *place == target).for_each(|one| one.1.clone_from(old))
                     }
                     _ => {}
+                }
+                if is_kept_value && !told.keep.is_empty() {
+                    // What stays by now may move it once more when it comes back.
+                    keep(&mut kept, entry, target, new, ending);
+                    steps.extend(Some(step).filter(|step| step.outcome == Outcome::Done));
+                    continue;
                 }
                 if !step.is_good() {
                     keep(&mut kept, entry, target, new, ending);
@@ -124,6 +135,18 @@ fn keep(kept: &mut Vec<Entry>, entry: &Entry, target: &Target, new: &str, ending
         None => Entry::Failed { target },
     }));
     kept.push(entry.clone());
+}
+
+/// Whether a place that is gone went with a value that stays, as a scheduler's settings do: it may come back with it.
+fn goes_with(system: &dyn System, gone: &Target, kept: &[Entry]) -> bool {
+    let Target::File(gone) = gone else { return false };
+    kept.iter().any(|entry| match entry {
+        Entry::Set { target: Target::File(path), .. } => {
+            let inside = path.rsplit_once('/').and_then(|(folder, _)| gone.strip_prefix(folder)?.strip_prefix('/'));
+            inside.is_some_and(|rest| rest.contains('/')) && system.exists(path)
+        }
+        _ => false,
+    })
 }
 
 /// Every target of the journal with the value that it has.

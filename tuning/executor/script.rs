@@ -21,7 +21,7 @@ pub fn script(plan: &Plan, root: &Path) -> String {
         changes += &commented(&format!("{}{proof} Now: {}", line.why, change.old.replace('\t', " ")), "  ");
         let counterpart = change.counterpart.as_ref().map(Target::name).unwrap_or_default();
         let new = change.new.replace('\t', "\\t");
-        let moved = change.moves.as_ref().map(Target::name);
+        let moved = change.moves.iter().map(Target::name);
         let words = [change.name.clone(), change.target.name(), new, counterpart].into_iter().chain(moved);
         changes += &call("change", words);
     }
@@ -33,7 +33,7 @@ pub fn script(plan: &Plan, root: &Path) -> String {
             _ => "  :\n",
         });
     } else {
-        let moved: Vec<&Target> = plan.changes().filter_map(|change| change.moves.as_ref()).collect();
+        let moved: Vec<&Target> = plan.changes().flat_map(|change| &change.moves).collect();
         let may_move = |change: &&Change| moved.contains(&&change.target);
         let look = |change: &Change| format!("  look {}\n", quote(&change.target.name()));
         let mut looks = format!("  lock\n{}", plan.changes().map(look).collect::<String>());
@@ -289,7 +289,7 @@ keep() { # TARGET
 # Where the kernel refuses, it has no meaning beside the new value of the other.
 settle() { # TARGET
   local now new=${news[$1]-}
-  [ -n "${noted[$1]-}" ] && now=$(value_of "$1") || return 0
+  [ -n "${noted[$1]-}" ] && now=$(value_of "$1" 2> /dev/null) || return 0
   same "$1" "$now" "$new" || { write_value "$1" "$new" || true; } 2> /dev/null
   note "done$tab$1$tab$new$tab$(value_of "$1")"
 }
@@ -310,8 +310,8 @@ is_known() { # TARGET NEW NOW
   is_of_this_boot && grep -qxF -- "done$tab$1$tab$2$tab$3" "$journal"
 }
 
-change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]
-  local old now moved=${5-} is_noted=${noted[$2]-}
+change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES ...]
+  local old now moved is_noted=${noted[$2]-}
   if ! now=$(value_of "$2"); then say "$1: cannot be read"; not_as_wanted=1; return 0; fi
   old=${before[$2]-$now}
   if [ -z "$is_noted" ] && same "$2" "$old" "$3" && same "$2" "$now" "$3"; then return 0; fi
@@ -321,10 +321,11 @@ change() { # NAME TARGET NEW COUNTERPART [WHAT IT MOVES]
     return 0
   fi
   if [ -n "$is_noted" ] && same "$2" "$now" "$3"; then note "done$tab$2$tab$3$tab$now"; return 0; fi
-  if [ -n "$moved" ] && [ -n "${names[$moved]-}" ] && [ -n "${before[$moved]+known}" ]; then
+  for moved in "${@:5}"; do
+    [ -n "${names[$moved]-}" ] && [ -n "${before[$moved]+known}" ] || continue
     note_set "${names[$moved]}" "$moved" "${before[$moved]}" "${news[$moved]}" \
       "${counterparts[$moved]}"
-  fi
+  done
   note_set "$1" "$2" "$old" "$3" "$4"
   if ! write_value "$2" "$3"; then
     note "failed$tab$2"; say "$1: the kernel refused $3"; not_as_wanted=1; return 0
@@ -340,6 +341,18 @@ apply() {
 
 bring_back() { # TARGET OLD UNDO-TARGET UNDO-VALUE
   write_value "$3" "$4" && same "$1" "$(value_of "$1")" "$2"
+}
+
+# Whether a place that is gone went with a value that stays: it may come back with it.
+goes_with_kept() { # TARGET
+  local line kind name target
+  for line in "${kept[@]}"; do
+    IFS=$tab read -r kind name target _ <<< "$line"
+    if [ "$kind" = set ] && [ -e "$root$target" ]; then
+      case $1 in "${target%/*}"/*/*) return 0 ;; esac
+    fi
+  done
+  return 1
 }
 
 revert() {
@@ -379,7 +392,9 @@ revert() {
               ending=${ended[place]}; unset 'ended[place]'; break ;;
           esac
         done
-        if is_gone "$target"; then
+        if is_gone "$target" && [ "$old" = "$new" ] && goes_with_kept "$target"; then
+          :
+        elif is_gone "$target"; then
           say "$name: gone"; continue
         elif ! now=$(value_of "$target"); then
           say "$name: cannot be read"

@@ -92,8 +92,8 @@ pub struct Change {
     pub target: Target,
     /// The file that the kernel sets to zero with it.
     pub counterpart: Option<Target>,
-    /// What the kernel sets to a value of its own with it.
-    pub moves: Option<Target>,
+    /// What the kernel sets to values of its own, or takes away, with it.
+    pub moves: Vec<Target>,
     /// The value now.
     pub old: String,
     /// The value to write.
@@ -272,8 +272,10 @@ fn left_behind(system: &dyn System, plan: &Plan) -> Vec<Undo> {
     let other = journal.filter(|journal| journal.profile().is_some_and(|name| name != plan.profile));
     let mut found: Vec<Undo> = Vec::new();
     for entry in other.iter().flat_map(|journal| &journal.entries) {
-        if let Entry::Set { target, old, .. } = entry
+        if let Entry::Set { target, old, new, .. } = entry
             && plan.targets().all(|own| own != target)
+            // What was only kept beside another value is no setting of the profile.
+            && old != new
             && found.iter().all(|undo| undo.target != *target)
         {
             found.push(Undo { target: target.clone(), value: old.clone() });
@@ -528,11 +530,23 @@ fn assess_one(
     }
     line.state = State::Drift;
     let counterpart = tunable.counterpart.clone().map(Target::File);
-    let moves = tunable.moves.as_ref().map(|path| Target::File(fill(path, place)));
+    let moves = moved_by(system, tunable, place);
     let undo = undo_of(system, &target, &line.have, counterpart.as_ref());
     let (name, old) = (line.name(), line.have.clone());
     line.change = Some(Change { name, target, counterpart, moves, old, new, undo });
     line
+}
+
+/// What a write of this entry moves, as far as it is there.
+fn moved_by(system: &dyn System, tunable: &Tunable, place: &Place<'_>) -> Vec<Target> {
+    let files = |path: &String| {
+        let path = fill(path, place);
+        match path.strip_suffix("/*") {
+            Some(folder) => system.list(folder).into_iter().map(|name| format!("{folder}/{name}")).collect(),
+            None => vec![path],
+        }
+    };
+    tunable.moves.iter().flat_map(files).map(Target::File).collect()
 }
 
 /// Whether the value follows from queues whose number is about to change.

@@ -361,7 +361,7 @@ fn by_hand_at(system: &dyn System, id: &str, target: Target, new: &str) -> Resul
         why: "The files are tried.".into(),
         target: Some(target.clone()),
         to_write: Some(new.into()),
-        change: Some(Change { name, target, counterpart: None, moves: None, old, new: new.into(), undo }),
+        change: Some(Change { name, target, counterpart: None, moves: Vec::new(), old, new: new.into(), undo }),
     })
 }
 

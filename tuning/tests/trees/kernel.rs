@@ -21,6 +21,9 @@ pub enum Rule {
     Moves(String, String),
     /// Sets another file to this value, and shows all words with the chosen one in brackets.
     MovesBesides(String, String, Vec<String>),
+    /// The scheduler of the disk with this queue, one of these words: with another one the depth is the default again, and
+    /// only mq-deadline has settings of its own, which begin with their defaults.
+    Scheduler(String, Vec<String>),
     /// Takes this number at most.
     AtMost(u64),
     /// Keeps this value.
@@ -132,6 +135,20 @@ impl System for FakeKernel<'_> {
                 self.inner.write(other, moved)?;
                 self.inner.write(path, &chosen(words, value))
             }
+            Some(Rule::Scheduler(queue, words)) => {
+                let shown = chosen(words, value);
+                if self.inner.read(path)?.trim() != shown {
+                    let own = format!("{queue}/iosched");
+                    for name in self.inner.list(&own) {
+                        self.inner.remove(&format!("{own}/{name}"))?;
+                    }
+                    for (name, default) in MQ_DEADLINE.iter().filter(|_| value == "mq-deadline") {
+                        self.inner.replace_synced(&format!("{own}/{name}"), &format!("{default}\n"))?;
+                    }
+                    self.inner.write(&format!("{queue}/nr_requests"), "256")?;
+                }
+                self.inner.write(path, &shown)
+            }
             Some(Rule::ZeroesOther(other)) => {
                 self.inner.write(other, "0")?;
                 self.inner.write(path, value)
@@ -189,6 +206,9 @@ impl System for FakeKernel<'_> {
     }
 }
 
+/// Settings of this scheduler with their defaults.
+pub const MQ_DEADLINE: [(&str, u32); 2] = [("fifo_batch", 16), ("read_expire", 500)];
+
 /// All words, the chosen one in brackets.
 fn chosen(words: &[String], value: &str) -> String {
     let show = |word: &String| if word == value { format!("[{word}]") } else { word.clone() };
@@ -213,6 +233,18 @@ pub fn bash_kernel(root: &Path, rules: &BTreeMap<String, Rule>) -> String {
         let body = match rule {
             Rule::Choice(words) => choose(words),
             Rule::MovesBesides(other, moved, words) => format!("echo {moved} > '{}'; {}", below(other), choose(words)),
+            // By now the file is empty: what it was is known by the settings.
+            Rule::Scheduler(queue, words) => {
+                let (own, name) = (below(&format!("{queue}/iosched")), MQ_DEADLINE[0].0);
+                let make = MQ_DEADLINE.map(|(name, default)| format!("echo {default} > '{own}/{name}'")).join("; ");
+                format!(
+                    "if [ \"$value\" = mq-deadline ] && [ ! -e '{own}/{name}' ]; then {make}; echo 256 > '{}'; fi; \
+                     if [ \"$value\" = none ] && [ -e '{own}/{name}' ]; then rm '{own}'/*; echo 256 > '{}'; fi; {}",
+                    below(&format!("{queue}/nr_requests")),
+                    below(&format!("{queue}/nr_requests")),
+                    choose(words)
+                )
+            }
             Rule::ZeroesOther(other) => {
                 format!("echo 0 > '{}'; echo \"$value\"", root.join(other.trim_start_matches('/')).display())
             }

@@ -97,6 +97,106 @@ fn what_a_scheduler_takes_with_it_comes_back() {
     assert!(apply(&resetting(true), "throughput").iter().all(Step::is_good));
 }
 
+/// A disk under mq-deadline with settings of somebody's own, of the queue and of the scheduler.
+fn scheduled() -> Machine {
+    let mut machine = Machine::small_virtual();
+    let queue = "/sys/block/vda/queue";
+    let words = ["none", "mq-deadline", "kyber", "bfq"].map(String::from).to_vec();
+    machine.rules.insert(format!("{queue}/scheduler"), Rule::Scheduler(queue.into(), words));
+    for (file, value) in [("iosched/fifo_batch", "4"), ("iosched/read_expire", "500"), ("nr_requests", "1024")] {
+        machine.put(&format!("{queue}/{file}"), value);
+    }
+    machine
+}
+
+#[test]
+fn settings_of_a_scheduler_come_back_with_it() {
+    // Goal: a revert brings back what a change of the scheduler took away. Method: such a kernel; both executors, with the whole
+    // profile and with one entry; each undoes the other; a second apply after somebody set the scheduler back.
+    for only in [vec![], vec!["block.scheduler".to_string()]] {
+        let (direct, scripted) = (scheduled(), scheduled());
+        let before = direct.snapshot();
+        let choices = Choices { only: only.clone(), ..settled() };
+        let (kernel, other) = (system(&direct), system(&scripted));
+        let plan = plan_of(&direct, &kernel, "latency", &choices);
+        assert!(executor::apply(&kernel, &plan).expect("applies").iter().all(Step::is_good));
+        assert!(!kernel.exists("/sys/block/vda/queue/iosched/fifo_batch"));
+        let script = executor::script(&plan_of(&scripted, &other, "latency", &choices), scripted.root());
+        let output = run_script(&scripted, &script, "apply");
+        assert!(output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("No such"), "{output:?}");
+        assert_eq!(scripted.snapshot(), direct.snapshot());
+        for (file, value) in [("scheduler", "mq-deadline"), ("nr_requests", "1024")] {
+            kernel.write(&format!("/sys/block/vda/queue/{file}"), value).expect("writes");
+        }
+        let again = plan_of(&direct, &kernel, "latency", &choices);
+        assert_eq!(executor::apply(&kernel, &again).expect("applies").len(), 1);
+        let script = script.replace(&crate::root_of(&scripted), &crate::root_of(&direct));
+        assert!(run_script(&direct, &script, "revert").status.success());
+        assert!(revert(&scripted).iter().all(Step::is_good));
+        assert_eq!((direct.snapshot(), scripted.snapshot()), (before.clone(), before));
+    }
+}
+
+#[test]
+fn a_crash_beside_a_scheduler_loses_nothing() {
+    // Goal: T15 holds for what a scheduler takes away. Method: die at each change of an apply, then revert by either executor.
+    let machine = scheduled();
+    let before = machine.snapshot();
+    let choices = Choices { only: vec!["block.scheduler".into()], ..settled() };
+    let plan = plan_of(&machine, &system(&machine), "latency", &choices);
+    let script = executor::script(&plan, machine.root());
+    let counted = system(&machine);
+    executor::apply(&counted, &plan).expect("applies");
+    revert(&machine);
+    let total = counted.changes.get();
+    assert!(total > 5, "{total}");
+    for (dies_at, by_script) in (0..total).flat_map(|at| [(at, false), (at, true)]) {
+        let mut dying = system(&machine);
+        dying.dies_at = Some(dies_at);
+        assert!(executor::apply(&dying, &plan).is_err(), "at {dies_at}");
+        if by_script {
+            assert!(run_script(&machine, &script, "revert").status.success(), "at {dies_at}");
+        } else {
+            assert!(revert(&machine).iter().all(Step::is_good), "at {dies_at}");
+        }
+        assert_eq!(machine.snapshot(), before, "at {dies_at} of {total}");
+    }
+}
+
+#[test]
+fn a_scheduler_that_stays_keeps_what_goes_with_it() {
+    // Goal: where a scheduler does not come back at once, its settings still do when it does. Method: another profile that wants
+    // the same scheduler, then a revert; a scheduler that somebody else chose since, which stays, then a revert by force.
+    let machine = scheduled();
+    let before = machine.snapshot();
+    let kernel = system(&machine);
+    apply(&machine, "latency");
+    let plan = plan_of(&machine, &kernel, "throughput", &settled());
+    assert!(!plan.left_behind.iter().any(|undo| undo.target.name().contains("/queue/iosched/")), "{plan:?}");
+    assert!(executor::leave(&kernel, &plan).expect("reverts").iter().all(Step::is_good));
+    assert_eq!(plan_of(&machine, &kernel, "throughput", &settled()).left_behind, []);
+    apply(&machine, "throughput");
+    assert!(revert(&machine).iter().all(Step::is_good));
+    assert_eq!(machine.snapshot(), before);
+    for by_script in [false, true] {
+        apply(&machine, "latency");
+        let script = executor::script(&plan_of(&machine, &kernel, "latency", &settled()), machine.root());
+        kernel.write("/sys/block/vda/queue/scheduler", "kyber").expect("writes");
+        if by_script {
+            assert_eq!(run_script(&machine, &script, "revert").status.code(), Some(1));
+        } else {
+            let bad: Vec<String> =
+                revert(&machine).into_iter().filter(|step| !step.is_good()).map(|step| step.name).collect();
+            assert_eq!(bad, ["block.scheduler[vda]", "/sys/block/vda/queue/nr_requests"], "the depth moved with it");
+        }
+        assert!(machine.text("/sys/block/vda/queue/scheduler").contains("[kyber]"));
+        let force = Reverting { force: true, ..Reverting::default() };
+        let steps = executor::revert(&kernel, &boot_id(&kernel), &force).expect("reverts");
+        assert!(steps.iter().all(Step::is_good), "{steps:?}");
+        assert_eq!(machine.snapshot(), before, "by script: {by_script}");
+    }
+}
+
 #[test]
 fn a_device_that_is_gone_ends_a_revert() {
     // Goal: what was taken away since leaves no journal that nobody can empty. Method: an interrupt with another number, a
