@@ -3,7 +3,8 @@
 //! - `rounds N`: applies the safe part of `latency` and reverts it, N times; all values equal afterwards.
 //! - `kill`: kills the applying process (SIGKILL) before every one of its changes; `revert` restores all values.
 //! - `namespace`: network settings, RPS, XPS and a card's switches on a veth pair, in a network namespace of its own.
-//! - `all`: all three, with 100 rounds.
+//! - `disk`: the settings of a disk and of each of its schedulers, with values of its own, on a loop device in a mount namespace.
+//! - `all`: all four, with 100 rounds.
 //!
 //! It changes the machine while it runs, and nothing afterwards: what fails is reverted before it is reported. After a signal
 //! `ringmq tune revert` does it. It refuses to run where a profile is applied.
@@ -120,20 +121,26 @@ fn snapshot(system: &dyn System, nics: Option<Vec<String>>) -> Result<BTreeMap<S
             values.insert(line.name(), line.have);
         }
     }
-    let mut others: Vec<String> =
-        ["dirty_ratio", "dirty_background_ratio", "min_free_kbytes"].map(|name| format!("/proc/sys/vm/{name}")).into();
-    for disk in system.list("/sys/block") {
-        others.extend(["nr_requests", "read_ahead_kb"].map(|name| format!("/sys/block/{disk}/queue/{name}")));
+    for name in ["dirty_ratio", "dirty_background_ratio", "min_free_kbytes"] {
+        let path = format!("/proc/sys/vm/{name}");
+        let value = system.read(&path)?;
+        values.insert(path, value);
     }
-    for path in others {
-        if let Ok(value) = system.read(&path) {
-            values.insert(path, value);
-        }
+    for disk in system.list("/sys/block") {
+        values.extend(queue_of(system, &disk));
     }
     // What is counted, not set, differs from moment to moment; so do the brokers that others run here, and their limits.
     let counted = ["fs.free_space", "memory.map_count", "limit.", "cgroup."];
     values.retain(|name, _| !counted.iter().any(|prefix| name.starts_with(prefix)));
     Ok(values)
+}
+
+/// All that there is of a disk's queue, its scheduler's settings included.
+fn queue_of(system: &dyn System, disk: &str) -> BTreeMap<String, String> {
+    let below = |folder: String| system.list(&folder).into_iter().map(move |name| format!("{folder}/{name}"));
+    let queue = format!("/sys/block/{disk}/queue");
+    let paths = below(queue.clone()).chain(below(format!("{queue}/iosched")));
+    paths.filter_map(|path| system.read(&path).ok().map(|value| (path, value))).collect()
 }
 
 fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
@@ -203,6 +210,11 @@ fn rounds(count: usize) -> Result<(), Failure> {
 
 fn apply_and_revert(system: &RootSystem, count: usize) -> Result<(), Failure> {
     let before = snapshot(system, None)?;
+    let steps = executor::apply(system, &plan_of(system, "dev-vm", None, &Choices::default())?)?;
+    if !steps.is_empty() || system.exists(journal::PATH) {
+        return Err(format!("dev-vm is to change nothing: {steps:?}").into());
+    }
+    expect_equal(&before, system, "after dev-vm")?;
     let mut written = 0;
     let mut excused = Vec::new();
     for round in 1..=count {
@@ -226,6 +238,7 @@ fn apply_and_revert(system: &RootSystem, count: usize) -> Result<(), Failure> {
         expect_good(&back, &format!("revert of round {round}"))?;
         expect_equal(&before, system, &format!("after round {round}"))?;
     }
+    println!("rounds: dev-vm changed nothing");
     println!("rounds: {count} times {written} settings applied and reverted, {} values equal", before.len());
     let names = if excused.is_empty() { "none".into() } else { excused.join(", ") };
     println!("rounds: not taken by this kernel, as may be: {names}");
@@ -275,19 +288,27 @@ fn shell(text: &str) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(format!("{text}: {status}").into()) }
 }
 
-/// Starts this program again in a network and mount namespace of its own.
-fn namespace() -> Result<(), Failure> {
+/// Starts this program again in namespaces of its own.
+fn namespace(part: &str, kinds: libc::c_int) -> Result<(), Failure> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("inside-namespace");
+    command.arg(part);
     // SAFETY: unshare changes the new process only, which has one thread.
     unsafe {
-        command.pre_exec(|| match libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) {
+        command.pre_exec(move || match libc::unshare(kinds) {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         });
     }
     let status = command.status()?;
     if status.success() { Ok(()) } else { Err(format!("inside the namespace: {status}").into()) }
+}
+
+fn network() -> Result<(), Failure> {
+    namespace("inside-namespace", libc::CLONE_NEWNET | libc::CLONE_NEWNS)
+}
+
+fn disk() -> Result<(), Failure> {
+    namespace("inside-disk", libc::CLONE_NEWNS)
 }
 
 fn inside_namespace() -> Result<(), Failure> {
@@ -340,6 +361,86 @@ fn apply_to_the_pair(system: &RootSystem) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Values of somebody's own for each scheduler that a disk may have.
+const SCHEDULERS: [(&str, &[(&str, &str)]); 3] = [
+    ("mq-deadline", &[("fifo_batch", "4"), ("read_expire", "250"), ("async_depth", "40")]),
+    ("kyber", &[("read_lat_nsec", "1000000")]),
+    ("bfq", &[("slice_idle", "3"), ("low_latency", "0")]),
+];
+
+fn inside_disk() -> Result<(), Failure> {
+    // The device goes with its mount, and that with this namespace. The journal is one that the host does not see.
+    shell(
+        "mount --make-rprivate / && mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/ringmq && \
+         truncate -s 64M /var/lib/image && mkfs.ext4 -q /var/lib/image && mount -o loop /var/lib/image /var/lib/ringmq",
+    )?;
+    let system = live()?;
+    let plan = plan_of(&system, "latency", None, &Choices::default())?;
+    let disks: Vec<&str> =
+        plan.lines.iter().filter(|line| line.id == "block.scheduler").map(|line| line.device.as_str()).collect();
+    let [disk] = disks.as_slice() else { return Err(format!("one loop device was expected, not {disks:?}").into()) };
+    if !disk.starts_with("loop") {
+        return Err(format!("a loop device was expected, not {disk}").into());
+    }
+    let first = queue_of(&system, disk);
+    let result = reverted_at_the_end(&system, || apply_to_the_disk(&system, disk));
+    let queue = format!("/sys/block/{disk}/queue");
+    for name in ["scheduler", "nr_requests", "read_ahead_kb"] {
+        let path = format!("{queue}/{name}");
+        Target::File(path.clone()).write(&system, &chosen_word(&first[&path]))?;
+    }
+    result?;
+    match differences(&first, &queue_of(&system, disk)) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("the loop device is not as it was: {}", left.join("; ")).into()),
+    }
+}
+
+/// The word in brackets, or the only one.
+fn chosen_word(text: &str) -> String {
+    let bare = |(_, rest): (&str, &str)| rest.split(']').next().unwrap_or_default().to_string();
+    text.split_once('[').map_or_else(|| text.trim().into(), bare)
+}
+
+fn apply_to_the_disk(system: &RootSystem, disk: &str) -> Result<(), Failure> {
+    let queue = format!("/sys/block/{disk}/queue");
+    let offered = system.read(&format!("{queue}/scheduler"))?;
+    let mut shown = Vec::new();
+    for (scheduler, own) in SCHEDULERS.iter().filter(|(name, _)| offered.contains(name)) {
+        system.write(&format!("{queue}/scheduler"), scheduler)?;
+        for (name, value) in [("nr_requests", "64"), ("read_ahead_kb", "4096")] {
+            system.write(&format!("{queue}/{name}"), value)?;
+        }
+        for (name, value) in *own {
+            system.write(&format!("{queue}/iosched/{name}"), value)?;
+        }
+        let before = queue_of(system, disk);
+        for profile in ["latency", "throughput"] {
+            let mut plan = plan_of(system, profile, None, &Choices::default())?;
+            plan.lines.retain(|line| line.id.starts_with("block."));
+            let steps = executor::apply(system, &plan)?;
+            expect_taken(&steps, &format!("apply of {profile} to {disk} under {scheduler}"))?;
+            for id in ["block.scheduler", "block.read_ahead_kb"] {
+                if !steps.iter().any(|step| step.name.starts_with(id)) {
+                    return Err(format!("{profile}: {id} was not tried").into());
+                }
+            }
+            let back = executor::revert(system, &boot_id(system), &Reverting::default())?;
+            expect_good(&back, &format!("revert of {profile} under {scheduler}"))?;
+            let found = differences(&before, &queue_of(system, disk));
+            if !found.is_empty() {
+                return Err(format!("{profile} under {scheduler}: {}", found.join("; ")).into());
+            }
+        }
+        shown.push(format!("{scheduler} ({} values equal)", before.len()));
+    }
+    if shown.is_empty() {
+        return Err("this kernel has no scheduler for disks: nothing can be shown on it".into());
+    }
+    println!("disk: both profiles on a loop device applied and reverted under {}", shown.join(", "));
+    Ok(())
+}
+
 fn by_hand(system: &dyn System, id: &str, path: &str, new: &str) -> Result<Line, Failure> {
     by_hand_at(system, id, Target::File(path.into()), new)
 }
@@ -375,14 +476,16 @@ fn main() -> ExitCode {
     }
     let number = |text: &str| text.parse::<usize>().map_err(Failure::from);
     let result = match words.as_slice() {
-        ["all"] => rounds(100).and_then(|()| kill()).and_then(|()| namespace()),
+        ["all"] => rounds(100).and_then(|()| kill()).and_then(|()| network()).and_then(|()| disk()),
         ["rounds", count] => number(count).and_then(rounds),
         ["kill"] => kill(),
-        ["namespace"] => namespace(),
+        ["namespace"] => network(),
+        ["disk"] => disk(),
+        ["inside-disk"] => inside_disk(),
         ["apply-and-die", changes] => number(changes).and_then(apply_and_die),
         ["inside-namespace"] => inside_namespace(),
         _ => {
-            eprintln!("usage: real-machine all | rounds N | kill | namespace");
+            eprintln!("usage: real-machine all | rounds N | kill | namespace | disk");
             return ExitCode::from(2);
         }
     };
