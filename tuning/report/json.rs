@@ -7,7 +7,7 @@ use super::totals;
 use crate::catalogue::{Catalogue, Evidence, Tunable};
 use crate::executor::{Outcome, Step};
 use crate::placement::Placement;
-use crate::plan::{Line, Plan};
+use crate::plan::{Line, Plan, Target};
 
 /// A check or plan.
 pub fn plan_json(plan: &Plan) -> Value {
@@ -31,6 +31,7 @@ fn line_json(line: &Line) -> Value {
             "old": change.old,
             "new": change.new,
             "undo": { "target": change.undo.target.name(), "value": change.undo.value },
+            "moves": change.moves.iter().map(Target::name).collect::<Vec<_>>(),
         })
     });
     json!({
