@@ -121,7 +121,7 @@ pub struct Line {
     pub note: String,
     /// How much can go wrong.
     pub class: Class,
-    /// Whether nobody has measured it.
+    /// Whether the rule writes and no measurement speaks for it, also where the host is as wanted.
     pub unproven: bool,
     /// Why the entry exists.
     pub why: String,
@@ -483,7 +483,6 @@ fn assess_one(
     };
     if satisfied {
         line.state = State::Ok;
-        line.unproven = false;
         return line;
     }
     let (Some(new), Some(target), true) = (new, target, rule.writes()) else {
@@ -511,7 +510,7 @@ fn assess_one(
     }
     if choices.proven_only && line.unproven {
         line.state = State::Advice;
-        line.note = "unproven: left out by --proven-only".into();
+        line.note = "left out by --proven-only".into();
         return line;
     }
     match target.access(system) {

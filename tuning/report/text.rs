@@ -113,7 +113,7 @@ pub fn check_text(plan: &Plan, style: Style) -> String {
         );
         let state = style.state(&format!("{:<6}", line.state.name()), line.state, line.is_fatal());
         let mut notes: Vec<&str> = Vec::new();
-        if line.change.is_some() && line.unproven {
+        if line.unproven {
             notes.push("unproven");
         }
         if !line.note.is_empty() {
@@ -210,16 +210,21 @@ pub fn steps_text(steps: &[Step], style: Style) -> String {
 /// The table of `list`.
 pub fn list_text(catalogue: &Catalogue, style: Style) -> String {
     let names: Vec<&str> = catalogue.profiles().iter().map(|profile| profile.name.as_str()).collect();
-    let mut title = format!("{:<34}  {:<9}", "TUNABLE", "CLASS");
+    let mut title = format!("{:<34}  {:<9}  {:<8}", "TUNABLE", "CLASS", "PROOF");
     for name in &names {
-        let _ = write!(title, "  {:<16}", name.to_uppercase());
+        let _ = write!(title, "  {:<13}", name.to_uppercase());
     }
     let mut text = style.bold(title.trim_end()) + "\n";
     for tunable in catalogue.tunables() {
-        let mut row = format!("{:<34}  {:<9}", tunable.id, tunable.class.name());
+        let proof = match &tunable.evidence {
+            Evidence::Measured { .. } => "proven",
+            Evidence::Unproven | Evidence::NoGain { .. } => "unproven",
+            Evidence::NothingToProve => "-",
+        };
+        let mut row = format!("{:<34}  {:<9}  {proof:<8}", tunable.id, tunable.class.name());
         for name in &names {
             let value = value_of(catalogue, tunable, name).unwrap_or_else(|| "-".into());
-            let _ = write!(row, "  {:<16}", cut(&value, 16));
+            let _ = write!(row, "  {:<13}", cut(&value, 13));
         }
         text += row.trim_end();
         text.push('\n');

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use ringmq_tuning::catalogue::Catalogue;
 use ringmq_tuning::export::{self, Exporting, Service};
-use ringmq_tuning::plan::Choices;
+use ringmq_tuning::plan::{Choices, State};
 use ringmq_tuning::report;
+
+use crate::machine::Machine;
 
 /// Compares a file of the crate with its text; with `RINGMQ_TUNING_WRITE=1` writes it instead.
 pub fn compare(path: &str, text: &str) {
@@ -60,6 +62,43 @@ fn evidence_decides_what_is_proven() {
         let is_sound = result["repeated_runs"].is_object() && result["seconds"].as_f64() >= Some(3.0);
         let is_proven = is_sound && is_proven(&result["metrics"]);
         assert_eq!(is_proven, tunable.evidence.is_proven(), "{}: {file}", tunable.id);
+    }
+}
+
+#[test]
+fn what_nobody_proved_says_so_everywhere() {
+    // Goal: an entry that writes and is not proven is called unproven by list, check, plan and explain, before and after apply
+    // (T13). Method: each entry's row; all of them short enough; the proven one is not called so.
+    let (catalogue, style) = (Catalogue::embedded().expect("sound"), report::Style { colour: false });
+    let machine = Machine::small_virtual();
+    let list = report::list_text(&catalogue, style);
+    assert!(list.lines().all(|line| line.chars().count() <= 100), "{list}");
+    let row = |text: &str, id: &str| {
+        let is_row = |line: &&str| line.split([' ', '[']).next() == Some(id);
+        text.lines().find(is_row).unwrap_or_default().to_string()
+    };
+    for applied in [false, true] {
+        if applied {
+            crate::apply(&machine, "latency");
+        }
+        let plan = crate::plan_of(&machine, &crate::system(&machine), "latency", &crate::settled());
+        let (check, planned) = (report::check_text(&plan, style), report::plan_text(&plan, style));
+        assert_eq!(plan.changes().next().is_none(), applied);
+        for tunable in catalogue.tunables() {
+            let id = tunable.id.as_str();
+            let writes = tunable.values.values().any(ringmq_tuning::catalogue::Rule::writes);
+            let is_unproven = !tunable.evidence.is_proven();
+            if writes {
+                assert_eq!(row(&list, id).contains("unproven"), is_unproven, "{list}");
+                assert_eq!(report::explain_text(&catalogue, tunable, style).contains("unproven"), is_unproven, "{id}");
+            }
+            let is_written = |line: &&ringmq_tuning::plan::Line| line.id == id && line.target.is_some();
+            if plan.lines.iter().find(is_written).is_some_and(|line| line.state == State::Ok || line.change.is_some()) {
+                assert_eq!(row(&check, id).contains("unproven"), is_unproven, "{check}");
+            }
+            let shown = row(&planned, id);
+            assert!(shown.is_empty() || shown.contains("(unproven)") == is_unproven, "{planned}");
+        }
     }
 }
 
