@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Options of a listening socket; accepted ones inherit the buffer sizes.
+/// Options of a listening socket; accepted ones inherit the buffer sizes, and how a dead peer is found.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenOptions {
     /// Connections that may wait to be accepted (RocketMQ `serverSocketBacklog`); the system caps it.
@@ -25,6 +25,13 @@ impl Default for ListenOptions {
 /// How long a bind is tried again while the address is in use: after a crash the kernel takes up to some 25 ms to tear
 /// down the io_uring that still holds the old listener.
 const BIND_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Silence after which a peer is asked whether it is still there, time between questions, and how many of them stay without an
+/// answer, in seconds: a client whose machine is gone holds no slot for the two hours that are the kernel's default.
+const KEEPALIVE: [(i32, i32); 3] = [(libc::TCP_KEEPIDLE, 30), (libc::TCP_KEEPINTVL, 10), (libc::TCP_KEEPCNT, 3)];
+
+/// How long sent bytes may stay unacknowledged, or a peer take none, before the connection is closed.
+const USER_TIMEOUT_MS: i32 = 30_000;
 
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -56,6 +63,10 @@ fn listen_once(address: SocketAddr, options: ListenOptions) -> io::Result<TcpLis
     let sizes = [(libc::SO_SNDBUF, options.send_buffer_bytes), (libc::SO_RCVBUF, options.receive_buffer_bytes)];
     for (name, bytes) in sizes.into_iter().filter(|(_, bytes)| *bytes > 0) {
         set_option(socket, libc::SOL_SOCKET, name, i32::try_from(bytes).unwrap_or(i32::MAX))?;
+    }
+    set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    for (name, value) in KEEPALIVE.into_iter().chain([(libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MS)]) {
+        set_option(socket, libc::IPPROTO_TCP, name, value)?;
     }
     let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
     // SAFETY: an open socket and a plain integer.
@@ -100,4 +111,37 @@ pub fn send_now(socket: RawFd, bytes: &[u8], more: bool) -> io::Result<usize> {
 pub fn shut_down(socket: RawFd) {
     // SAFETY: an open socket; an error means that it is already closed, which is what we want.
     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    use super::*;
+
+    fn option(socket: RawFd, level: i32, name: i32) -> i32 {
+        let (mut value, mut length) = (0i32, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: value and length outlive the call, and the length is that of the value.
+        let result = unsafe { libc::getsockopt(socket, level, name, (&raw mut value).cast(), &raw mut length) };
+        check(result).expect("an option of TCP");
+        value
+    }
+
+    #[test]
+    fn accepted_sockets_notice_dead_peers() {
+        // Goal: every connection has what the catalogue of tunables says that the broker sets. Method: accept one, ask the kernel.
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), ListenOptions::default()).expect("listens");
+        let _client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connects");
+        let accepted = listener.accept().expect("accepts").0.into_raw_fd();
+        // SAFETY: just accepted, and owned by nobody else.
+        let (socket, _) = unsafe { adopt(accepted) }.expect("adopts");
+        let tcp = |name: i32| option(socket.as_raw_fd(), libc::IPPROTO_TCP, name);
+        assert_eq!(option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        assert_eq!(
+            [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_USER_TIMEOUT].map(tcp),
+            [30, 10, 3, 30_000]
+        );
+        assert_ne!(tcp(libc::TCP_NODELAY), 0);
+    }
 }
