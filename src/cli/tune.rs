@@ -143,7 +143,7 @@ pub enum Format {
 pub enum Allowed {
     /// What interrupts the network or the clock for a moment
     Jitter,
-    /// What takes effect after a reboot: taken, and nothing of it is ever written
+    /// What takes effect after a reboot: export adds a file for GRUB; apply writes nothing of it
     Reboot,
 }
 
@@ -277,7 +277,14 @@ fn carry_out(command: TuneCommand) -> Result<TuneStatus, Failure> {
         }
         TuneCommand::Plan(arguments) => show_plan(&session(&arguments)?, &arguments, style),
         TuneCommand::Apply { host, dry_run: true, .. } => show_plan(&session(&host)?, &host, style),
-        TuneCommand::Apply { host, persist, .. } => apply(&session(&host)?, &host, persist, style),
+        TuneCommand::Apply { host, persist, .. } => {
+            let session = session(&host)?;
+            if session.choices.allow.contains(&Class::Reboot) {
+                let text = "of class reboot apply writes nothing: export does, into a file for the boot loader";
+                super::complain(&report::wrapped(text, COMPLAINT_MARK.len()));
+            }
+            apply(&session, &host, persist, style)
+        }
         TuneCommand::Revert { force, keep_files, root, format } => {
             let system = open_root(&root)?;
             let boot_id = system.read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -409,11 +416,6 @@ fn look(
         })
         .collect();
     let proven_only = arguments.proven_only;
-    if allow.contains(&Class::Reboot) {
-        super::complain(
-            &"--allow reboot writes nothing: the kernel's command line is for a person to edit, as check says",
-        );
-    }
     let choices = Choices { only: arguments.only.clone(), allow, proven_only, ..Choices::default() };
     let plan = plan::make(&system, &catalogue, &host, &profile, &choices).map_err(usage)?;
     Ok(Session { system, catalogue, profile, host, plan, selection, choices, data_dir })

@@ -61,6 +61,26 @@ fn safe<'all>(exporting: &Exporting<'all>, kind: Kind) -> Vec<(&'all Tunable, &'
     chosen
 }
 
+/// The words of the kernel's command line that the profile wants, for GRUB; `None` unless class reboot is allowed and there are any.
+pub fn boot_line(exporting: &Exporting<'_>) -> Option<String> {
+    let Exporting { catalogue, profile, choices, .. } = *exporting;
+    let mut chosen = catalogue.chosen(profile);
+    let is_allowed = |tunable: &Tunable| choices.allow.contains(&Class::Reboot) && choices.includes(tunable);
+    chosen.retain(|(tunable, rule)| {
+        matches!(rule, Rule::Check(_)) && tunable.class == Class::Reboot && is_allowed(tunable)
+    });
+    let words: Vec<&str> = chosen.iter().filter_map(|(tunable, _)| tunable.parameter.as_deref()).collect();
+    if words.is_empty() {
+        return None;
+    }
+    let comments: String = chosen.iter().map(|(tunable, _)| comment(tunable)).collect();
+    let words = words.join(" ");
+    Some(format!(
+        "# Read by update-grub; in force after a reboot.\n\
+         {comments}GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT {words}\"\n"
+    ))
+}
+
 fn comment(tunable: &Tunable) -> String {
     let proof = if tunable.evidence.is_proven() { "" } else { " (unproven)" };
     format!("# {}{proof}\n", tunable.why)

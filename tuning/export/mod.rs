@@ -28,7 +28,8 @@ pub struct Exporting<'all> {
     pub catalogue: &'all Catalogue,
     /// The profile.
     pub profile: &'all Profile,
-    /// Which of its entries. Classes do not matter: files act before anybody is connected.
+    /// Which of its entries. Of the classes only reboot matters, which adds a file for the boot loader: the others act before
+    /// anybody is connected.
     pub choices: &'all Choices,
     /// The host that the files are for; `None`: any.
     pub on: Option<(&'all Host, &'all Plan)>,
@@ -48,6 +49,7 @@ pub fn files(exporting: &Exporting<'_>) -> Vec<ExportedFile> {
         file("security/limits.d/60-ringmq.conf", files::limits()),
         file("udev/rules.d/60-ringmq.rules", files::udev(exporting)),
     ];
+    all.extend(files::boot_line(exporting).map(|text| file("default/grub.d/60-ringmq.cfg", text)));
     all.extend(files::links(exporting).into_iter().map(|(path, text)| file(&path, text)));
     all.push(file("systemd/system/ringmq.service", broker_unit(catalogue, placement, service)));
     all.push(file("systemd/system/ringmq-tune.service", tune_unit(&profile.name, service)));

@@ -114,6 +114,24 @@ fn files_hold_what_was_chosen() {
 }
 
 #[test]
+fn the_boot_line_is_written_where_it_is_allowed() {
+    // Goal: what needs a reboot is a file of its own, and only by choice. Method: without and with the class, and in the profile
+    // that wants nothing of it; bash reads the file as update-grub does.
+    let with = Choices { allow: [ringmq_tuning::catalogue::Class::Reboot].into(), ..Choices::default() };
+    assert!(!files("latency", None, &Choices::default()).contains("grub.d"));
+    assert!(!files("throughput", None, &with).contains("grub.d"));
+    assert!(
+        !files("latency", None, &Choices { only: vec!["vm.swappiness".into()], ..with.clone() }).contains("grub.d")
+    );
+    let all = files("latency", Some(&Machine::small_virtual()), &with);
+    let text =
+        all.split("[[default/grub.d/60-ringmq.cfg]]\n").nth(1).expect("a file").split("[[").next().expect("text");
+    let script = format!("GRUB_CMDLINE_LINUX_DEFAULT=quiet\n{text}printf '%s' \"$GRUB_CMDLINE_LINUX_DEFAULT\"");
+    let output = std::process::Command::new("bash").args(["-euc", &script]).output().expect("bash runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "quiet skew_tick=1", "{text}");
+}
+
+#[test]
 fn units_are_for_the_directory_that_was_named() {
     // Goal: the broker starts on the data that was tuned for, whatever its path holds, and its user comes into being. Method:
     // a directory with a blank in its name.
