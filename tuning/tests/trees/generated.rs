@@ -48,7 +48,8 @@ fn generated_exports_are_fresh() {
 
 #[test]
 fn evidence_decides_what_is_proven() {
-    // Goal: rule T13 is computed and not claimed. Method: judge the runs of each file that an entry names, again.
+    // Goal: rule T13 is computed and not claimed, and a profile writes nothing that was found to be worse. Method: judge the runs
+    // of each file that an entry names, again.
     for tunable in Catalogue::embedded().expect("sound").tunables() {
         use ringmq_tuning::catalogue::Evidence::{Measured, NoGain};
         let (Measured { file, .. } | NoGain { file, .. }) = &tunable.evidence else { continue };
@@ -62,6 +63,10 @@ fn evidence_decides_what_is_proven() {
         let is_sound = result["repeated_runs"].is_object() && result["seconds"].as_f64() >= Some(3.0);
         let is_proven = is_sound && is_proven(&result["metrics"]);
         assert_eq!(is_proven, tunable.evidence.is_proven(), "{}: {file}", tunable.id);
+        // Nor is written what was measured to be worse.
+        let profile = result["values_of"].as_str().and_then(|name| tunable.values.get(name));
+        let writes = profile.is_some_and(ringmq_tuning::catalogue::Rule::writes);
+        assert!(!(writes && is_sound && result["verdict"] == "worse"), "{}: {file} says that it is worse", tunable.id);
     }
 }
 
