@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -140,6 +141,21 @@ fn a_taken_port_is_told() {
     };
     assert_eq!(refused.status.code(), Some(7), "{}", refused.log);
     refused.assert_reason(&broker.address());
+}
+
+#[test]
+fn a_taken_port_of_the_metrics_is_told() {
+    // Goal: who says where metrics are to be served gets them there, or no start. Method: the port of somebody else.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let mut store = Store::new();
+    let Err(refused) = store.try_start(&[&format!("metrics_listen={address}")]) else {
+        panic!("a broker said that it is ready, and its metrics are nowhere")
+    };
+    assert_eq!(refused.status.code(), Some(7), "{}", refused.log);
+    refused.assert_reason(&format!("cannot listen on {address}"));
+    refused.assert_reason("choose another with metrics_listen");
+    assert_eq!(store.start(&[]).stop(&[]).code(), Some(0));
 }
 
 #[test]
