@@ -448,8 +448,14 @@ mod tests {
     fn all_mistakes_are_told_at_once_with_their_lines() {
         // Goal: a configuration with several mistakes is mended in one go. Method: mistakes in every source, then a single one.
         let layers = Layers {
-            config_file: Some(("a.toml".into(), "# first\nbroker_prt = 1\n\nfoo.bar = 2\nlisten = 3\nlisten = 3".into())),
-            broker_conf: Some(("b.conf".into(), "\n# two\nmapedFileSizeCommitLog=1\nbrokerRole=\\\n SLAVE\nlistenPort=x".into())),
+            config_file: Some((
+                "a.toml".into(),
+                "# first\nbroker_prt = 1\n\nfoo.bar = 2\nlisten = 3\nlisten = 3".into(),
+            )),
+            broker_conf: Some((
+                "b.conf".into(),
+                "\n# two\nmapedFileSizeCommitLog=1\nbrokerRole=\\\n SLAVE\nlistenPort=x".into(),
+            )),
             sets: vec!["cors=1".into(), "=1".into(), "max_topics".into()],
             options: vec![("shards", "65".into())],
             ..Layers::default()
