@@ -347,6 +347,16 @@ fn the_durable_point_follows_a_busy_log() {
     load_and_kill(running, 0, Producers::ManyAndOne, follow, &ends, &mut Promises::default());
 }
 
+/// Goal: more shards than processors lose nothing either, and none of them starves. Method: three on one processor.
+#[test]
+fn more_shards_than_processors() {
+    let processor = ringmq::config::machine::processor_numbers().first().copied().unwrap_or(0);
+    kill_repeatedly(
+        "more_shards_than_processors",
+        &["flushDiskType=SYNC_FLUSH", "shards=3", &format!("cores={processor}")],
+    );
+}
+
 macro_rules! kill_tests {
     ($($name:ident: $($set:literal),+;)+) => {$(
         #[test]
