@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration, in sentences that say what to change.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// Where a value came from, weakest first.
@@ -43,7 +44,7 @@ pub struct Place {
     /// Which layer.
     pub source: Source,
     /// Line from 1.
-    pub line: Option<usize>,
+    pub line: Option<NonZeroU32>,
 }
 
 impl From<&Source> for Place {
@@ -53,9 +54,9 @@ impl From<&Source> for Place {
 }
 
 impl Place {
-    /// A line of a source.
+    /// A line, from 1, of a source.
     pub fn at(source: &Source, line: usize) -> Place {
-        Place { source: source.clone(), line: Some(line) }
+        Place { source: source.clone(), line: u32::try_from(line).ok().and_then(NonZeroU32::new) }
     }
 }
 
