@@ -38,7 +38,7 @@ pub const CPUS_FILE: &str = "cpus.toml";
 /// Texts of all layers above the defaults, weakest first. Building from them is pure.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
-    /// Whose `listenPort` a properties file speaks of.
+    /// Whose `listenPort` a properties file and `--set` speak of.
     pub service: Service,
     /// Value of the environment variable `NAMESRV_ADDR`, which RocketMQ obeys too.
     pub namesrv_addr_variable: Option<String>,
@@ -92,7 +92,7 @@ impl Layers {
                 problem: format!("\"{pair}\" is not KEY=VALUE"),
             });
             if let Some((key, value)) = mistakes.note(parts) {
-                mistakes.note(settings.set(Service::Broker, key, value, &Source::Set));
+                mistakes.note(settings.set(self.service, key, value, &Source::Set));
             }
         }
         for (key, value) in &self.options {
@@ -105,7 +105,7 @@ impl Layers {
 /// Where a start finds its configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// Whose `listenPort` a properties file speaks of.
+    /// Whose `listenPort` a properties file and `--set` speak of.
     pub service: Service,
     /// `--config`.
     pub config_file: Option<PathBuf>,
@@ -369,10 +369,16 @@ mod tests {
 
     #[test]
     fn namesrv_conf_sets_the_name_servers_port() {
-        // Goal: a properties file given to a lone name server means its port. Method: `listenPort` for that service.
+        // Goal: RocketMQ's spelling given to a lone name server means its port. Method: `listenPort` for that service, in a file and
+        // on the command line.
+        let service = Service::Namesrv;
         let broker_conf = Some(("namesrv.conf".into(), "listenPort=9999".into()));
-        let config = Layers { service: Service::Namesrv, broker_conf, ..Layers::default() }.build().expect("valid");
-        assert_eq!((config.namesrv_port, config.broker_port), (9999, 10_911));
+        let of_file = Layers { service, broker_conf, ..Layers::default() };
+        let of_set = Layers { service, sets: vec!["listenPort=9999".into()], ..Layers::default() };
+        for layers in [of_file, of_set] {
+            let config = layers.build().expect("valid");
+            assert_eq!((config.namesrv_port, config.broker_port), (9999, 10_911));
+        }
     }
 
     #[test]
