@@ -10,7 +10,7 @@ use std::path::Path;
 use super::distances::{distances, read_causes, unused};
 use super::goals::{CATCHUP_WITHOUT_BACKLOG, STRICT_P99_NS, WITHOUT_IDLE_CONNECTIONS, goals};
 use super::options::{Common, PublishOptions, read_slo};
-use super::rounds::{Side, counting, half, knee, timed, turn};
+use super::rounds::{Side, counting, half, in_turn, knee, timed, turn};
 use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
 use super::{CliError, floors};
@@ -152,7 +152,7 @@ fn measure(session: &mut Session<'_>, scope: &Scope, slo: &Slo) -> Result<(), Cl
     floors::echo(session, &[trip.clone(), saturating, floor(steady.clone()), receipt])?;
     floors::append(session, &trip)?;
     let settings = session.common.settings(&steady)?;
-    for &flush in scope.flushes {
+    for (number, &flush) in (1..).zip(scope.flushes) {
         let side = |peer| Side {
             peer,
             flush,
@@ -163,7 +163,7 @@ fn measure(session: &mut Session<'_>, scope: &Scope, slo: &Slo) -> Result<(), Cl
         let plan = SweepPlan { from: FIRST_STEP_PER_S, precision: PRECISION, confirm: 1, slo };
         let step = timed(&steady, scope.step_s, scope.step_warm_up_s);
         let mut knees = BTreeMap::new();
-        for peer in [Peer::RingMq, Peer::Java] {
+        for peer in in_turn([Peer::RingMq, Peer::Java], number) {
             if let Some(knee) = knee(session, &side(peer), &step, &plan)? {
                 knees.insert(peer.name(), knee);
             }
@@ -181,7 +181,7 @@ fn measure(session: &mut Session<'_>, scope: &Scope, slo: &Slo) -> Result<(), Cl
         }
         shapes.push(scope.shape(session, "end-to-end", None)?);
         for round in 1..=scope.rounds {
-            for peer in [Peer::RingMq, Peer::Java] {
+            for peer in in_turn([Peer::RingMq, Peer::Java], round) {
                 let mut counted = Vec::new();
                 if round == scope.rounds {
                     let knee = knees.get(peer.name()).map(|knee| {

@@ -54,6 +54,15 @@ pub fn half(slower_knee_per_s: f64) -> f64 {
     round(slower_knee_per_s / 2.0)
 }
 
+/// Who goes first in a round: each in turn, for what a disk, a cache or a host's budget keeps of the one before is not the same for the
+/// second.
+pub fn in_turn<const N: usize>(mut peers: [Peer; N], round: u32) -> [Peer; N] {
+    if round.is_multiple_of(2) {
+        peers.reverse();
+    }
+    peers
+}
+
 /// The shapes of runs that count system calls: nothing is read back, for their times are in no figure.
 pub fn counting(shapes: &[Workload]) -> Vec<Workload> {
     let counting = |shape: &Workload| {
@@ -155,6 +164,15 @@ pub fn knee(
 mod tests {
     use super::*;
     use crate::result::example;
+
+    /// Goal: neither of two brokers always goes first, and both have each round. Method: four rounds.
+    #[test]
+    fn brokers_go_first_in_turn() {
+        let peers = [Peer::RingMq, Peer::Java];
+        let first: Vec<Peer> = (1..=4).map(|round| in_turn(peers, round)[0]).collect();
+        assert_eq!(first, [Peer::RingMq, Peer::Java, Peer::RingMq, Peer::Java]);
+        assert!((1..=4).all(|round| peers.iter().all(|peer| in_turn(peers, round).contains(peer))));
+    }
 
     /// Goal: a plan that is resumed takes a curve only for its own workload, class and conditions. Method: the example's curve asked
     /// for with one thing changed at a time.
