@@ -6,8 +6,10 @@ use super::CliError;
 use super::search::round;
 use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
+use crate::judge::target_failures;
 use crate::peers::{Flush, Peer};
-use crate::result::{Curve, Durability, ResultSet, RunRole, Slo};
+use crate::report::groups::is_usable;
+use crate::result::{Curve, Durability, ResultSet, RunRecord, RunRole, Slo};
 use crate::workload::Workload;
 
 /// Load before measuring for a broker without a compiler at run time: pages and caches, no more.
@@ -73,6 +75,11 @@ pub fn counting(shapes: &[Workload]) -> Vec<Workload> {
     shapes.iter().map(counting).collect()
 }
 
+/// Whether a run does not count for what the broker did not do.
+pub fn is_spoiled_by_host(run: &RunRecord) -> bool {
+    !is_usable(run) && target_failures(run).is_empty()
+}
+
 fn is_done(session: &Session<'_>, side: &Side<'_>, (number, role): (u32, RunRole), shape: &Workload) -> bool {
     let rate = shape.load.rate_per_s;
     session.set.runs.iter().any(|run| {
@@ -86,8 +93,9 @@ fn is_done(session: &Session<'_>, side: &Side<'_>, (number, role): (u32, RunRole
     })
 }
 
-/// One broker on a fresh store under each shape that the set does not have yet; after those, under the ones for which its system calls
-/// are counted: that slows them down, so it is no part of a measured run.
+/// One broker on a fresh store under each shape that the set does not have yet; then once more under those whose runs the host spoiled, as
+/// long as the session has second tries; after those, under the ones for which its system calls are counted: that slows them down, so
+/// it is no part of a measured run.
 ///
 /// # Errors
 /// It does not start, or a run never began.
@@ -111,9 +119,22 @@ pub fn turn(
             ..Request::of_broker(broker, side.peer, side.flush, first, RunRole::Measured)
         };
         session.condition(&base, side.conditioning_s())?;
-        for (shape, role) in missing {
+        let (measured, counted): (Vec<_>, Vec<_>) = missing.iter().partition(|(_, role)| *role == RunRole::Measured);
+        let mut spoiled = Vec::new();
+        for &(shape, role) in &measured {
             if session.is_stopped() {
-                break;
+                return Ok(());
+            }
+            let run = session.run(&Request { workload: shape, role, target: base.target.clone(), ..base })?;
+            if is_spoiled_by_host(run) {
+                spoiled.push((shape, role));
+            }
+        }
+        spoiled.truncate(session.second_tries);
+        session.second_tries -= spoiled.len();
+        for (shape, role) in spoiled.into_iter().chain(counted) {
+            if session.is_stopped() {
+                return Ok(());
             }
             session.run(&Request { workload: shape, role, target: base.target.clone(), ..base })?;
         }
@@ -164,6 +185,24 @@ pub fn knee(
 mod tests {
     use super::*;
     use crate::result::example;
+
+    /// Goal: what is made again is what the host spoiled, and only that: a broker gets no second try. Method: a sound run,
+    /// one with steal, one that missed its rate, one that lost a message.
+    #[test]
+    fn only_the_host_gets_a_second_try() {
+        let run = |change: fn(&mut RunRecord)| {
+            let mut run = example::run("ringmq", 1, RunRole::Measured, 50_000.0, 60_000);
+            run.hiccups.clear();
+            change(&mut run);
+            crate::judge::judge(&mut run, None);
+            is_spoiled_by_host(&run)
+        };
+        assert!(!run(|_| ()));
+        assert!(run(|run| run.steal_share = Some(0.02)));
+        assert!(!run(|run| run.achieved_rate_per_s = 40_000.0));
+        assert!(!run(|run| run.integrity.lost = 1));
+        assert!(!run(|run| (run.steal_share, run.achieved_rate_per_s) = (Some(0.02), 40_000.0)));
+    }
 
     /// Goal: neither of two brokers always goes first, and both have each round. Method: four rounds.
     #[test]

@@ -4,7 +4,7 @@ use super::CliError;
 use super::options::{Common, NamedTarget, SweepOptions, parse_address, parse_target, read_slo};
 use super::search::{Search, round};
 use super::session::{Request, Session};
-use super::single::{check_served, describe};
+use super::single::{check_served, check_there, describe};
 use crate::judge::{check_slo, is_merely_pessimistic};
 use crate::result::{Curve, CurvePoint, LoopKind, RunRecord, RunRole, SetKind, Slo};
 use crate::workload::Workload;
@@ -121,6 +121,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
     check_served(&workload, &target)?;
     let slo = read_slo(&options.slo, &workload)?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
+    check_there(&target)?;
     let starts = matches!(target, NamedTarget::Start(_));
     let mut session = Session::begin(common, SetKind::Sweep, &format!("sweep-{}", workload.name), starts)?;
     session.set.slo = Some(slo.clone());

@@ -245,7 +245,7 @@ fn busy_at_knee(set: &ResultSet, curve: &Curve) -> Markup {
     let is_spent =
         set.used_share_at_knee(curve).or(set.busy_share_at_knee(curve)).is_some_and(|share| share > MOST_BUSY_SHARE);
     html! {
-        (share_at_knee(set, curve))
+        (share_at_knee(set, curve)) "; with a quarter of its core free held " (unhurried(set, curve))
         @if is_spent { " " span.flag { "its limit, perhaps not the broker's" } }
     }
 }
@@ -255,6 +255,12 @@ pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
     let Some(busy) = set.busy_share_at_knee(curve) else { return "–".to_owned() };
     let used = set.used_share_at_knee(curve).map(|used| format!(", at {} of its limit", units::percent(used)));
     format!("{} busy{}", units::percent(busy), used.unwrap_or_default())
+}
+
+/// The highest rate that held while the generator had a quarter of its core to spare.
+pub fn unhurried(set: &ResultSet, curve: &Curve) -> String {
+    let rate = set.rate_with_busy_share(curve, MOST_BUSY_SHARE);
+    rate.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)))
 }
 
 /// Systems against each other inside one set: the first that is no floor against the others.
