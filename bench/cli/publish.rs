@@ -371,11 +371,11 @@ mod tests {
     use super::*;
     use crate::result::example;
 
-    /// Goal: the plan stays within its promises of 31, 27 and 9 minutes. Method: adds up its parts, with what starting, stopping and
+    /// Goal: the plan stays within its promises of 31, 27 and 10 minutes. Method: adds up its parts, with what starting, stopping and
     /// reading back take on a machine of two cores.
     #[test]
     fn is_bounded() {
-        for (is_quick, scale, limit_s) in [(false, 1.0, 1860.0), (false, 0.8, 1575.0), (true, 1.0, 540.0)] {
+        for (is_quick, scale, limit_s) in [(false, 1.0, 1860.0), (false, 0.8, 1575.0), (true, 1.0, 600.0)] {
             let options = PublishOptions {
                 quick: is_quick,
                 scale,
@@ -404,10 +404,6 @@ mod tests {
             let extras = if scope.has_extras { 9.0 * run_s + 20.0 + 10.0 * fast_step_s } else { 0.0 };
             #[expect(clippy::cast_precision_loss, reason = "a few")]
             let again = SECOND_TRIES as f64 * run_s;
-            println!(
-                "{is_quick} {scale}: {:.0} s, of which {again:.0} s are second tries",
-                floors + extras + again + scope.flushes.len() as f64 * (turns + knees)
-            );
             let all_s = floors + again + scope.flushes.len() as f64 * (turns + knees) + extras;
             assert!(all_s < limit_s, "{is_quick} {scale}: {all_s}");
         }

@@ -174,7 +174,7 @@ fn table(text: &mut String, set: &ResultSet, groups: &[Group<'_>], class: Durabi
     line(
         text,
         "| workload | rate/s | system | messages/s | errors | p50 | p99 | p99.9 | CPU per message | system calls per message | memory | \
-         rounds that count |",
+         runs that count |",
     );
     line(text, "|---|---|---|---|---|---|---|---|---|---|---|---|");
     for peers in rows.chunk_by(|left, right| is_same_load(left, right)) {
