@@ -127,7 +127,7 @@ fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
             (duration_cell(group.figure(|run| run.cost.cpu_ns_per_message)))
             @match syscalls(set, &group.key, &group.runs) {
                 Ok(figure) => (cell(Some(figure), units::significant)),
-                Err(reason) => { td { "–" br; small { (reason) } } },
+                Err(reason) => { td.prose { "–" br; small { (reason) } } },
             }
             (cell(switches, units::significant))
             (cell(group.figure(|run| run.cost.write_amplification), units::significant))
@@ -185,13 +185,13 @@ pub fn distances(set: &ResultSet) -> Markup {
             caption { "One row per load and class, its worst figure of p50 and p99; the largest first" }
             thead { tr { th { "load, class, figure" } th { "goal" } th { "wanted" } th { "measured" } th { "floor" } th { "distance" } th { "known cause" } } }
             tbody { @for distance in &set.distances { tr {
-                th scope="row" { (distance.row) }
+                th.prose scope="row" { (distance.row) }
                 td { (if distance.goal.is_empty() { "–" } else { distance.goal.as_str() }) }
                 td { (distance.wanted.map_or_else(|| "–".to_owned(), |wanted| quantity(wanted, &distance.unit))) }
                 td { (quantity(distance.measured, &distance.unit)) }
                 td { (quantity(distance.floor, &distance.unit)) br; small { (distance.floor_is) } }
                 td { (units::ratio(distance.ratio)) }
-                td { (cause(distance)) }
+                td.prose { (cause(distance)) }
             } } }
         } }
     }
@@ -222,10 +222,10 @@ pub fn curves(set: &ResultSet) -> Markup {
                         td { (class_name(curve.durability)) }
                         td { (title(set, &curve.system)) }
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
-                        td { (super::section::confirmation(set, curve)) }
-                        td { (busy_at_knee(set, curve)) }
-                        td { (slo_text(&curve.slo)) }
-                        td { (reason) }
+                        td.prose { (super::section::confirmation(set, curve)) }
+                        td.prose { (busy_at_knee(set, curve)) }
+                        td.prose { (slo_text(&curve.slo)) }
+                        td.prose { (reason) }
                     }
                 } }
             } }
