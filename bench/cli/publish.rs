@@ -10,10 +10,11 @@ use std::path::Path;
 use super::distances::{distances, read_causes, unused};
 use super::goals::{CATCHUP_WITHOUT_BACKLOG, READING, STRICT_P99_NS, WITHOUT_IDLE_CONNECTIONS, goals, half_load};
 use super::options::{Common, PublishOptions, read_slo};
-use super::rounds::{Side, counting, half, in_turn, is_spoiled_by_host, knee, timed, turn};
+use super::rounds::{Side, counting, half, in_turn, knee, timed, turn};
 use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
 use super::{CliError, floors};
+use crate::judge::is_spoiled_by_host;
 use crate::peers::{Flush, Peer};
 use crate::report::section;
 use crate::result::{

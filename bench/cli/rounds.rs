@@ -6,9 +6,8 @@ use super::CliError;
 use super::search::round;
 use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
-use crate::judge::target_failures;
+use crate::judge::is_spoiled_by_host;
 use crate::peers::{Flush, Peer};
-use crate::report::groups::is_usable;
 use crate::result::{Curve, Durability, ResultSet, RunRecord, RunRole, Slo};
 use crate::workload::Workload;
 
@@ -73,11 +72,6 @@ pub fn counting(shapes: &[Workload]) -> Vec<Workload> {
         shape
     };
     shapes.iter().map(counting).collect()
-}
-
-/// Whether a run does not count for what the broker did not do.
-pub fn is_spoiled_by_host(run: &RunRecord) -> bool {
-    !is_usable(run) && target_failures(run).is_empty()
 }
 
 fn is_done(session: &Session<'_>, side: &Side<'_>, (number, role): (u32, RunRole), shape: &Workload) -> bool {

@@ -5,7 +5,7 @@ use super::options::{Common, NamedTarget, SweepOptions, parse_address, parse_tar
 use super::search::{Search, round};
 use super::session::{Request, Session};
 use super::single::{check_served, check_there, describe};
-use crate::judge::{check_slo, is_merely_pessimistic};
+use crate::judge::{check_slo, is_merely_pessimistic, is_spoiled_by_host};
 use crate::result::{Curve, CurvePoint, LoopKind, RunRecord, RunRole, SetKind, Slo};
 use crate::workload::Workload;
 
@@ -98,7 +98,9 @@ fn try_rate(
     for _ in 0..TRIES {
         let run = session.run(&Request { workload: &workload, role, target: request.target.clone(), ..*request })?;
         let (held, reason) = verdict(run, slo);
-        let is_clear = held || !check_slo(run, slo).is_empty();
+        // A search ends where the conditions are missed, whoever is to blame; a repeat that the host spoiled says nothing.
+        let is_repeat = role != RunRole::SweepStep;
+        let is_clear = held || !check_slo(run, slo).is_empty() && !(is_repeat && is_spoiled_by_host(run));
         curve.points.push(CurvePoint { rate_per_s: rate, run: run.id.clone(), held, reason });
         if is_clear || session.is_stopped() {
             return Ok(held);
