@@ -8,7 +8,7 @@ use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
 use crate::judge::is_spoiled_by_host;
 use crate::peers::{Flush, Peer};
-use crate::result::{Curve, Durability, ResultSet, RunRecord, RunRole, Slo};
+use crate::result::{Curve, Durability, ResultSet, RunRole, Slo};
 use crate::workload::Workload;
 
 /// Load before measuring for a broker without a compiler at run time: pages and caches, no more.
@@ -178,7 +178,7 @@ pub fn knee(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::example;
+    use crate::result::{RunRecord, example};
 
     /// Goal: what is made again is what the host spoiled, and only that: a broker gets no second try. Method: a sound run,
     /// one with steal, one that missed its rate, one that lost a message.

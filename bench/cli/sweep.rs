@@ -99,8 +99,8 @@ fn try_rate(
         let run = session.run(&Request { workload: &workload, role, target: request.target.clone(), ..*request })?;
         let (held, reason) = verdict(run, slo);
         // A search ends where the conditions are missed, whoever is to blame; a repeat that the host spoiled says nothing.
-        let is_repeat = role != RunRole::SweepStep;
-        let is_clear = held || !check_slo(run, slo).is_empty() && !(is_repeat && is_spoiled_by_host(run));
+        let says_nothing = role != RunRole::SweepStep && is_spoiled_by_host(run);
+        let is_clear = held || !(says_nothing || check_slo(run, slo).is_empty());
         curve.points.push(CurvePoint { rate_per_s: rate, run: run.id.clone(), held, reason });
         if is_clear || session.is_stopped() {
             return Ok(held);
