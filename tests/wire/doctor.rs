@@ -200,7 +200,10 @@ fn a_damaged_log_is_served_only_when_told() {
     let data = store.path();
     let harmed = places[HARMED].physical;
     let file = segment(&data, harmed >> 16);
-    assert!(harmed >> 16 >= 2 && places[MESSAGES - 1].physical >> 16 == harmed >> 16, "in the last file, and not last there");
+    assert!(
+        harmed >> 16 >= 2 && places[MESSAGES - 1].physical >> 16 == harmed >> 16,
+        "in the last file, and not last there"
+    );
     flip(&file, harmed % (1 << 16) + 100);
     let behind = fs::read(&file).expect("read").split_off((harmed % (1 << 16)) as usize);
 
