@@ -347,7 +347,8 @@ fn open_locked(
             lost.report(&queues)?;
             LostQueues::default()
         }
-        (None, None, Ok(recovered)) if recovered.end == queue_offsets.log_offset => {
+        // At 0 a start was interrupted that had found some.
+        (None, None, Ok(recovered)) if [recovered.end, PhysicalOffset(0)].contains(&queue_offsets.log_offset) => {
             suspected.of_known_topics(disk.as_ref(), &paths, recovered.end)
         }
         (None, None, Err(error)) if lost_queues::is_gap(error) => {
