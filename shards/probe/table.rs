@@ -97,6 +97,7 @@ metrics! {
     LogSynced, "ringmq_log_synced_offset_bytes", "bytes", "End of what is known to survive a power cut.";
     IndexLag, "ringmq_index_lag_bytes", "bytes", "Confirmed bytes of the log that are not in the index yet.";
     QueueLag, "ringmq_queue_unflushed_percent", "percent", "Fullest queue tail that waits for the flush thread.";
+    LogRingHuge, "ringmq_log_ring_huge_bytes", "bytes", "Part of the log ring that lies on huge pages.";
     DiskAvailable, "ringmq_disk_available_bytes", "bytes", "Room left on a file system of the store.";
     DiskUsed, "ringmq_disk_used_percent", "percent", "Used part of the fullest file system of the store, as retention counts it.";
     DiskFull, "ringmq_disk_full", "flag", "1 while sends are refused for want of space.";

@@ -163,9 +163,12 @@ honoured_keys! {
         /// Budget for ring, buffers, caches and requests in flight. `auto`: half of what machine and container allow;
         /// the other half is for the page cache.
         memory: Option<u64> = "-", Ringmq, Kind::AutoSize { min: 64 * MIB }, "auto", Restart;
-        /// Memory for the newest part of the commit log; consumers that keep up are served from it. It is touched at
-        /// start, so a large one makes the start slow.
+        /// Memory for the newest part of the commit log; consumers that keep up are served from it. It is taken as the
+        /// log grows after a start.
         log_ring_bytes: u64 = "-", Ringmq, blocks(16 * MIB, 64 * GIB), "67108864", Restart;
+        /// Whether the kernel is asked to keep `log_ring_bytes` on huge pages, once there is traffic: fewer page faults and
+        /// walks through page tables for the writer. It does so without any setting for transparent huge pages.
+        log_ring_huge_pages: bool = "-", Ringmq, BOOL, "true", Restart;
         /// Memory for reads of messages that are neither in the ring nor in the page cache. More lets a backlog drain
         /// faster and disturb other clients more.
         cold_read_bytes: u64 = "-", Ringmq, bytes(MIB, 64 * GIB), "67108864", Restart;

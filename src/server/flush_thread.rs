@@ -18,6 +18,7 @@ use ringmq_protocol::record::{CrcCheck, RecordView};
 use ringmq_shards::disk::state_file::{StateFile, StateFileError};
 use ringmq_shards::disk::{Disk, io_causes};
 use ringmq_shards::log::LogView;
+use ringmq_shards::log::huge_pages::HugePages;
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
@@ -119,6 +120,8 @@ pub struct FlushThread {
     pub zeroes_ahead: bool,
     /// Set by the writer with each write around the page cache: without them nothing needs zeros.
     pub wrote_directly: Arc<AtomicBool>,
+    /// Which parts of the log ring are on huge pages.
+    pub huge_pages: HugePages,
     /// Queues.
     pub queues: Arc<QueueStore>,
     /// Where everything lies.
@@ -333,6 +336,7 @@ impl FlushThread {
         {
             return self.fail("zero ahead in the log", &error);
         }
+        self.use_huge_pages();
         if now >= schedule.next_sync {
             schedule.next_sync = now + self.sync_period();
             if schedule.catching_up.is_none() && !self.sync_log(schedule) {
@@ -366,6 +370,18 @@ impl FlushThread {
             self.write_points(schedule);
         }
         true
+    }
+
+    /// Lets the kernel move a few pieces of the log ring to huge pages, if any are due.
+    fn use_huge_pages(&mut self) {
+        let before = self.huge_pages.bytes();
+        if let Err(error) = self.huge_pages.advance(&self.view, self.end) {
+            tracing::info!(%error, "the kernel gives no huge pages for the log ring: it stays on small ones");
+        }
+        let bytes = self.huge_pages.bytes();
+        if bytes != before {
+            self.shared.control.log_ring_huge_bytes.store(bytes, Ordering::Relaxed);
+        }
     }
 
     fn fail(&self, action: &str, error: &dyn std::fmt::Display) -> bool {

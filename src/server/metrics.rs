@@ -151,6 +151,7 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
     );
     registry.gauge(Gauge::DiskUsed, &[], of(|shared| shared.retention.used_percent()));
     registry.gauge(Gauge::DiskFull, &[], of(|shared| shared.retention.is_full().into()));
+    registry.gauge(Gauge::LogRingHuge, &[], of(|shared| shared.control.log_ring_huge_bytes.load(Ordering::Relaxed)));
     registry.gauge(Gauge::DiskAvailable, &[], of(|shared| shared.control.disk_available.load(Ordering::Relaxed)));
 }
 

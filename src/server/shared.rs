@@ -253,6 +253,8 @@ pub struct ControlFigures {
     pub namesrv_keys: Figure,
     /// Bytes available on the file system of the log.
     pub disk_available: AtomicU64,
+    /// Bytes of the log ring on huge pages; written by the flush thread.
+    pub log_ring_huge_bytes: AtomicU64,
 }
 
 /// Everything shared.

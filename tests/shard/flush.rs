@@ -12,6 +12,7 @@ use ringmq::server::flush_thread::{FlushRequest, FlushThread};
 use ringmq::server::messages::{SegmentNews, ShardMessage};
 use ringmq::server::shared::Shared;
 use ringmq_shards::disk::{DiskFile, LockOutcome, OpenOptions};
+use ringmq_shards::log::huge_pages::HugePages;
 use ringmq_shards::probe::Registry;
 use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::{StorePaths, queue_offsets::QueueOffsets};
@@ -45,6 +46,7 @@ fn flush_thread(life: Life) -> Rig {
         segments: Arc::clone(&storage.segments),
         zeroes_ahead: false,
         wrote_directly: Arc::default(),
+        huge_pages: HugePages::none(),
         queues: Arc::clone(&storage.queues),
         paths: storage.paths.clone(),
         queue_offsets: Arc::clone(&storage.queue_offsets),

@@ -1,5 +1,6 @@
 //! The threads of a broker that own the store: all of them are made, and all that may fail is opened, before one runs.
 
+use ringmq_shards::log::huge_pages::HugePages;
 use ringmq_shards::log::segments::SegmentList;
 use ringmq_shards::queue::ChunkPool;
 
@@ -120,6 +121,7 @@ impl OpenedBroker {
             segments: Arc::clone(&segments),
             zeroes_ahead: way.zeroes_ahead,
             wrote_directly: Arc::clone(&wrote_directly),
+            huge_pages: if config.log_ring_huge_pages { HugePages::new(&view) } else { HugePages::none() },
             queues: Arc::clone(&queues),
             paths: paths.clone(),
             queue_offsets: Arc::clone(&queue_offsets),

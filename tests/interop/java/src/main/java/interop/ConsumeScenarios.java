@@ -1,6 +1,7 @@
 package interop;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -201,7 +202,9 @@ final class ConsumeScenarios {
         scope.send(topic, 0, "Aa", "end");
         expected.add("end");
         expectedBoth.add("end");
-        Check.await("filtered messages", 10_000, () -> wanted.bodies.contains("end") && both.bodies.contains("end"));
+        // Several threads of a consumer hand over messages, so the newest may come before an older one.
+        Check.await("filtered messages", 10_000, () -> wanted.bodies.contains("end") && both.bodies.contains("end")
+            && wanted.bodies.size() >= expected.size() && both.bodies.size() >= expectedBoth.size());
         sameBodies(expected, wanted.bodies, "Aa || TagX");
         sameBodies(expectedBoth, both.bodies, "Aa||BB");
 
@@ -324,37 +327,43 @@ final class ConsumeScenarios {
         sameBodies(later, poll(next, later.size()), "second consumer");
     }
 
-    /** An assigned lite pull consumer seeks to the begin, the end and a position, and commits where it is. */
+    /**
+     * An assigned lite pull consumer seeks to the begin, the end and a position, and commits where it is. Client 5.3.3 forgets
+     * a seek that meets its own pull task between two pulls (the cancelled task takes the new offset away, and its successor
+     * goes on where the old one was), so each seek here comes before the first pull or while a pull is held.
+     */
     private static void litePullAssignSeek(Scope scope) throws Exception {
         String topic = scope.topic(2);
         String group = scope.name("group");
         List<String> sent = scope.fill(topic, 1, 40, "s");
         DefaultLitePullConsumer consumer = scope.litePullConsumer(group);
         consumer.setAutoCommit(false);
-        consumer.start();
         MessageQueue queue = scope.queue(topic, 0);
-        Check.equal(Set.of(queue, scope.queue(topic, 1)), new HashSet<>(consumer.fetchMessageQueues(topic)), "queues");
         consumer.assign(List.of(queue));
+        consumer.pause(List.of(queue));
+        consumer.start();
+        Check.equal(Set.of(queue, scope.queue(topic, 1)), new HashSet<>(consumer.fetchMessageQueues(topic)), "queues");
         consumer.seekToBegin(queue);
-        sameBodies(sent, pollDistinct(consumer, sent.get(39)), "after seekToBegin");
+        consumer.resume(List.of(queue));
+        sameBodies(sent, poll(consumer, 40), "after seekToBegin");
+        awaitHeldPull(group);
         consumer.seek(queue, 30);
-        sameBodies(sent.subList(30, 40), pollDistinct(consumer, sent.get(39)), "after seek to 30");
+        sameBodies(sent.subList(30, 40), poll(consumer, 10), "after seek to 30");
+        awaitHeldPull(group);
         consumer.seekToEnd(queue);
         scope.send(topic, 0, null, "fresh");
-        sameBodies(List.of("fresh"), pollDistinct(consumer, "fresh"), "after seekToEnd and a send");
+        sameBodies(List.of("fresh"), poll(consumer, 1), "after seekToEnd and a send");
         consumer.commit(Set.of(queue), true);
         Check.await("committed offset 41", 5_000, () -> OffsetScenarios.committed(scope, group, topic, 0) == 41);
         Check.equal(41L, consumer.committed(queue), "committed() of the client");
     }
 
-    /** Polls until `last` has come. A pull that was under way during a seek may bring messages twice, so repeats are dropped. */
-    private static Set<String> pollDistinct(DefaultLitePullConsumer consumer, String last) throws Exception {
-        Set<String> bodies = new TreeSet<>();
-        Check.await("polled message " + last, 10_000, () -> {
-            consumer.poll(200).forEach(message -> bodies.add(Scope.text(message.getBody())));
-            return bodies.contains(last);
-        });
-        return bodies;
+    /** Waits until the group's pull thread waits for the broker. Meant for when it has delivered all there is. */
+    private static void awaitHeldPull(String group) throws Exception {
+        Check.await("a held pull of " + group, 10_000, () -> Thread.getAllStackTraces().entrySet().stream().anyMatch(
+            thread -> thread.getKey().getName().startsWith("PullMsgThread-" + group)
+                && Set.of(Thread.State.WAITING, Thread.State.TIMED_WAITING).contains(thread.getKey().getState())
+                && Arrays.stream(thread.getValue()).anyMatch(frame -> frame.getMethodName().equals("pullMessageSync"))));
     }
 
     private static List<String> poll(DefaultLitePullConsumer consumer, int count) throws Exception {
@@ -420,8 +429,11 @@ final class ConsumeScenarios {
             "CONSUME_FROM_TIMESTAMP", names("mid", "new"));
         for (var entry : broadcasting.entrySet()) {
             Collection<String> bodies = entry.getValue().bodies;
-            Check.await("new messages for " + entry.getKey(), 10_000, () -> bodies.contains("new-0-4"));
-            sameBodies(expected.get(entry.getKey()), bodies, "broadcasting " + entry.getKey());
+            List<String> wanted = expected.get(entry.getKey());
+            // Several threads of a consumer hand over messages, so the newest may come before an older one.
+            Check.await("new messages for " + entry.getKey(), 10_000,
+                () -> bodies.contains("new-0-4") && bodies.size() >= wanted.size());
+            sameBodies(wanted, bodies, "broadcasting " + entry.getKey());
         }
         for (var entry : clustering.entrySet()) {
             Collection<String> bodies = entry.getValue().bodies;
