@@ -20,5 +20,6 @@ pub mod plan;
 pub mod report;
 pub mod result;
 pub mod runner;
+pub mod text;
 pub mod units;
 pub mod workload;

@@ -1,6 +1,7 @@
 //! Reads the source tree and fails when it breaks a rule that the compiler does not know: sizes, the direction of
 //! dependencies, leftovers, and bounds without a reason. The rules are those of ARCHITECTURE.md.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -264,4 +265,58 @@ fn the_readme_names_metrics_that_exist() {
         .map(|name| format!("README.md: {name}"))
         .collect();
     report("metrics that do not exist", &unknown);
+}
+
+/// Numbers of a text; `A to B` are all from A to B.
+fn numbers(text: &str) -> BTreeSet<i32> {
+    let mut found = BTreeSet::new();
+    let (mut last, mut is_range) = (None, false);
+    for word in text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_') {
+        if let Ok(number) = word.parse::<i32>() {
+            let first = last.filter(|_| is_range).unwrap_or(number);
+            found.extend(first..=number);
+            (last, is_range) = (Some(number), false);
+        } else if !word.is_empty() {
+            is_range = word == "to";
+        }
+    }
+    found
+}
+
+#[test]
+fn the_readme_says_which_requests_are_served() {
+    // Goal: each request of RocketMQ is in the README's table of what is served or in that of what is not, as the tables of handlers
+    // have it. Method: the numbers of both tables against the names in the sources; what RocketMQ's servers do not handle is in none.
+    const OF_SHARDS: [&str; 5] =
+        ["SEND_MESSAGE", "SEND_MESSAGE_V2", "SEND_BATCH_MESSAGE", "PULL_MESSAGE", "LITE_PULL_MESSAGE"];
+    let nobodys = numbers("13, 22, 23, 27, 47, 209 to 214, 301, 302");
+    let to_clients = numbers("39, 40, 220, 221, 326");
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("it is there");
+    let codes = read("src/protocol/codes.rs");
+    let requests = codes.split("pub const ALL").next().expect("a part");
+    let code = |line: &str| -> Option<(String, i32)> {
+        let (name, number) = line.trim().strip_prefix("pub const ")?.strip_suffix(';')?.split_once(": i32 = ")?;
+        Some((name.to_owned(), number.parse().ok()?))
+    };
+    let all: BTreeMap<String, i32> = requests.lines().filter_map(code).collect();
+    let named = |path: &str, prefix: &str, end: &str| -> BTreeSet<i32> {
+        let text = read(path);
+        let name = |line: &str| line.trim().strip_prefix(prefix)?.split_once(end).map(|(name, _)| name.to_owned());
+        text.lines().filter_map(name).map(|name| all[&name]).collect()
+    };
+    let mut handled: BTreeSet<i32> = OF_SHARDS.iter().map(|name| all[*name]).collect();
+    handled.extend(named("src/broker/dispatch.rs", "(request::", ","));
+    handled.extend(named("src/namesrv/mod.rs", "codes::", " =>"));
+
+    let readme = read("README.md");
+    let table = |title: &str| -> BTreeSet<i32> {
+        let section = readme.split(&format!("\n## {title}\n")).nth(1).expect("a section");
+        let section = section.split("\n## ").next().expect("its text");
+        section.lines().filter(|line| line.starts_with('|')).flat_map(numbers).collect()
+    };
+    let (served, missing) = (table("What is served"), table("Not served yet"));
+    assert_eq!(served, handled, "what is served");
+    assert!(served.is_disjoint(&missing), "{:?}", served.intersection(&missing));
+    let expected: BTreeSet<i32> = served.union(&missing).chain(&nobodys).chain(&to_clients).copied().collect();
+    assert_eq!(expected, all.values().copied().collect::<BTreeSet<i32>>(), "every request");
 }

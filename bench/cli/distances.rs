@@ -160,7 +160,9 @@ fn of_load(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Option<Dist
     let load = load_name(group);
     let figures = QUANTILES.into_iter().flat_map(|(name, quantile)| {
         let floor = floor(all, group, quantile);
-        [(name.to_owned(), response(group, quantile)), (format!("receipt {name}"), receipt(group, quantile))]
+        // A group that begins behind a backlog receives late: that is the load, and no distance.
+        let received = receipt(group, quantile).filter(|_| group.key.workload != "catchup");
+        [(name.to_owned(), response(group, quantile)), (format!("receipt {name}"), received)]
             .into_iter()
             .filter_map(move |(name, measured)| Some((name, measured?, floor.filter(|(floor, _)| *floor > 0.0)?)))
     });
@@ -287,6 +289,23 @@ mod tests {
             run.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
         }
         assert_eq!(distances(&set, &[]).len(), 1, "the rate alone");
+    }
+
+    /// Goal: what a backlog makes of receipts is no distance of the broker's; what it makes of sends is one. Method: a group that catches
+    /// up and receives after seconds, beside the same load without a backlog.
+    #[test]
+    fn backlogs_are_no_distance() {
+        let mut set = example();
+        for (name, median_ns) in [("catchup", 90_000), (CATCHUP_WITHOUT_BACKLOG, 60_000)] {
+            let mut run = example::run("ringmq", 1, RunRole::Measured, 20_000.0, median_ns);
+            name.clone_into(&mut run.workload);
+            let receipts = &mut run.end_to_end.as_mut().unwrap().distribution;
+            (receipts.p50_ns, receipts.p99_ns) = (5_000_000_000, 9_000_000_000);
+            set.runs.push(run);
+        }
+        let found = distances(&set, &[]);
+        let catchup = found.iter().find(|distance| distance.row.starts_with("catchup at")).unwrap();
+        assert!(catchup.ratio < 10.0 && !catchup.row.contains("receipt"), "{catchup:?}");
     }
 
     /// Goal: a distance names the goal that judges its figure, the hardest of several, and no goal of another rate, class or figure. Method:

@@ -76,11 +76,23 @@ pub fn append(session: &mut Session<'_>, shape: &Workload) -> Result<(), CliErro
     Ok(())
 }
 
-/// Name and title of an append.
+/// Reading back from the page cache in pieces.
+///
+/// # Errors
+/// A run never began.
+pub fn read(session: &mut Session<'_>, shape: &Workload) -> Result<(), CliError> {
+    let (name, title) = names(AppendMode::Read);
+    session.add_plain_system(name, title, None);
+    let target = Target::File(session.common.store_folder(), AppendMode::Read);
+    measure(session, &Request::of_floor(name, target, shape, None))
+}
+
+/// Name and title of an append, or of reading.
 pub fn names(mode: AppendMode) -> (&'static str, &'static str) {
     match mode {
         AppendMode::PageCache => ("file", "append floor, page cache"),
         AppendMode::Fdatasync => ("file-fdatasync", "append floor, fdatasync"),
+        AppendMode::Read => ("file-read", "reading floor, page cache"),
         AppendMode::DirectSync => ("file-direct", "append floor, O_DIRECT and O_DSYNC"),
     }
 }

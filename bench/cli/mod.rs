@@ -17,8 +17,8 @@ mod versus;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
 use thiserror::Error;
 
 use crate::compare::{LEAST_RUNS, Thresholds, compare, differences};
@@ -28,6 +28,7 @@ use crate::peers::PeerError;
 use crate::plan::PlanError;
 use crate::result::{EnvironmentRecord, ResultDirectory, ResultError, ResultSet};
 use crate::runner::RunError;
+use crate::text::wrapped;
 use crate::workload::{CATALOGUE, Workload, WorkloadError};
 use options::{Arguments, CommandLine};
 
@@ -68,9 +69,30 @@ impl CliError {
     }
 }
 
+/// Commands that measure nothing, with those options of all commands that mean something to them.
+const LOOKING: [(&str, &[&str]); 5] = [
+    ("compare", &["json"]),
+    ("report", &["json"]),
+    ("env", &["json", "broker_binary"]),
+    ("list", &["json"]),
+    ("explain", &["json"]),
+];
+
+/// The command line of this process. Options of all commands are taken by each, but help shows them only where they mean something.
+fn parse() -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command();
+    let common: Vec<clap::Arg> = command.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
+    for (name, shown) in LOOKING {
+        let hidden = common.iter().filter(|option| !shown.contains(&option.get_id().as_str()));
+        let hidden: Vec<clap::Arg> = hidden.map(|option| option.clone().hide(true)).collect();
+        command = command.mut_subcommand(name, |command| command.args(hidden));
+    }
+    Arguments::from_arg_matches(&command.try_get_matches()?)
+}
+
 /// Carries out the command of this process.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // If the terminal is gone there is nobody to tell.
@@ -120,7 +142,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
             Ok(comparison.exit_code())
         }
         Some(CommandLine::Report { directory }) => {
-            let page = crate::report::write(&ResultDirectory::open(directory))?;
+            let page = crate::report::write(&existing(directory)?)?;
             if common.json {
                 println!("{}", serde_json::json!({ "report": page }));
             } else {
@@ -136,7 +158,10 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
                 for fact in &environment.facts {
                     let value = fact.value.as_deref().unwrap_or("-");
                     let note = if fact.note.is_empty() { String::new() } else { format!("  ({})", fact.note) };
-                    println!("{:<10} {:<40} {value}{note}", fact.section, fact.name);
+                    println!(
+                        "{}",
+                        wrapped(&format!("{:<10} {:<40} ", fact.section, fact.name), &format!("{value}{note}"))
+                    );
                 }
             }
             Ok(0)
@@ -144,6 +169,14 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
         Some(CommandLine::List) => list(common.json),
         Some(CommandLine::Explain { workload }) => explain(workload, common.json),
     }
+}
+
+/// A result directory that is there.
+fn existing(path: &std::path::Path) -> Result<ResultDirectory, CliError> {
+    if path.join("result.json").is_file() {
+        return Ok(ResultDirectory::open(path));
+    }
+    Err(CliError::Usage(format!("{} is no result directory: there is no result.json in it", path.display())))
 }
 
 /// One result directory, or a folder of several, with their machines.
@@ -181,9 +214,14 @@ fn list(is_json: bool) -> Result<u8, CliError> {
     for workload in &workloads {
         let lacks = workload.lacks_in_ringmq();
         let note = lacks.map(|lacks| format!(" [RingMQ does not serve {lacks} yet]")).unwrap_or_default();
-        println!("{:<18} {}{note}", workload.name, workload.models);
+        println!("{}", wrapped(&format!("{:<18} ", workload.name), &format!("{}{note}", workload.models)));
     }
     Ok(0)
+}
+
+/// Whether a text that begins on this line of TOML goes on behind it.
+fn is_open(line: &str) -> bool {
+    line.matches("\"\"\"").count() == 1
 }
 
 fn explain(name: &str, is_json: bool) -> Result<u8, CliError> {
@@ -193,8 +231,8 @@ fn explain(name: &str, is_json: bool) -> Result<u8, CliError> {
         return Ok(0);
     }
     println!("{}\n", workload.name);
-    println!("models: {}", workload.models);
-    println!("hides:  {}", workload.hides);
+    println!("{}", wrapped("models: ", &workload.models));
+    println!("{}", wrapped("hides:  ", &workload.hides));
     if let Some(lacks) = workload.lacks_in_ringmq() {
         println!("note:   RingMQ does not serve {lacks} yet; against RingMQ this workload is refused");
     }
@@ -202,7 +240,10 @@ fn explain(name: &str, is_json: bool) -> Result<u8, CliError> {
     let (generator, broker) = pinning::default_layout(&cores);
     let generator = generator.map_or_else(|| "any core".to_owned(), |core| format!("core {core}"));
     println!("here:   generator on {generator}, brokers that it starts on cores {}\n", pinning::format_cores(&broker));
-    println!("{}\n", text.trim_end());
+    // What it models and hides was said, in shorter lines.
+    let is_said =
+        |line: &&str| ["name = ", "models = ", "hides = "].iter().any(|key| line.starts_with(key)) && !is_open(line);
+    println!("{}\n", text.lines().filter(|line| !is_said(line)).collect::<Vec<_>>().join("\n").trim());
     println!("{SLO_GRAMMAR}");
     if workload.consumers.is_none() {
         println!("This workload has no consumers: conditions with e2e. are refused.");

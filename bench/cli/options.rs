@@ -119,7 +119,7 @@ impl From<HeaderForm> for SerializeType {
 #[derive(Debug, Args)]
 pub struct TargetOptions {
     /// remoting://HOST:PORT of a running broker; ringmq or java to start one; null for an echo server that
-    /// spins for a moment before it sleeps, null:sleep, null:spin;  file, file-fdatasync or file-direct for appends
+    /// spins for a moment before it sleeps, null:sleep, null:spin; file, file-fdatasync or file-direct for appends, file-read
     #[arg(long, value_name = "TARGET")]
     pub target: String,
     /// When a broker that is started acknowledges; for a running one, what to call it
@@ -223,7 +223,7 @@ pub struct VersusOptions {
 
 #[derive(Debug, Args)]
 pub struct PublishOptions {
-    /// Below 9 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
+    /// Below 10 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
     #[arg(long)]
     pub quick: bool,
     /// Factor for the length of all runs
@@ -258,7 +258,7 @@ pub enum CommandLine {
     /// Compare two brokers that are started in turn on fresh stores
     #[command(after_help = SLO_GRAMMAR)]
     Versus(VersusOptions),
-    /// Measure RingMQ beside Apache RocketMQ and the floors (below 30 minutes), keep the result in the source tree, and write
+    /// Measure RingMQ beside Apache RocketMQ and the floors (below 31 minutes), keep the result in the source tree, and write
     /// the README's section on performance from it
     #[command(after_help = SLO_GRAMMAR)]
     Publish(PublishOptions),
@@ -437,6 +437,7 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
         "file" => file(AppendMode::PageCache),
         "file-fdatasync" => file(AppendMode::Fdatasync),
         "file-direct" => file(AppendMode::DirectSync),
+        "file-read" => file(AppendMode::Read),
         "null:keep" => keep(Fault::None),
         "null:loss" => keep(Fault::Loss),
         "null:duplicate" => keep(Fault::Duplicate),
@@ -449,7 +450,8 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
             null(Behaviour { delay_ns: 1_000_000, stall: Some((10_000_000_000, 100_000_000)), ..Behaviour::default() })
         }
         _ => Err(CliError::Usage(format!(
-            "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, null:sleep, null:spin, file, file-fdatasync, file-direct"
+            "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, null:sleep, null:spin, file, file-fdatasync, file-direct, \
+             file-read"
         ))),
     }
 }

@@ -6,6 +6,7 @@ use super::CliError;
 use super::search::round;
 use super::session::{Request, Session};
 use super::sweep::{SweepPlan, sweep};
+use crate::judge::is_spoiled_by_host;
 use crate::peers::{Flush, Peer};
 use crate::result::{Curve, Durability, ResultSet, RunRole, Slo};
 use crate::workload::Workload;
@@ -54,6 +55,15 @@ pub fn half(slower_knee_per_s: f64) -> f64 {
     round(slower_knee_per_s / 2.0)
 }
 
+/// Who goes first in a round: each in turn, for what a disk, a cache or a host's budget keeps of the one before is not the same for the
+/// second.
+pub fn in_turn<const N: usize>(mut peers: [Peer; N], round: u32) -> [Peer; N] {
+    if round.is_multiple_of(2) {
+        peers.reverse();
+    }
+    peers
+}
+
 /// The shapes of runs that count system calls: nothing is read back, for their times are in no figure.
 pub fn counting(shapes: &[Workload]) -> Vec<Workload> {
     let counting = |shape: &Workload| {
@@ -77,8 +87,9 @@ fn is_done(session: &Session<'_>, side: &Side<'_>, (number, role): (u32, RunRole
     })
 }
 
-/// One broker on a fresh store under each shape that the set does not have yet; after those, under the ones for which its system calls
-/// are counted: that slows them down, so it is no part of a measured run.
+/// One broker on a fresh store under each shape that the set does not have yet; then once more under those whose runs the host spoiled, as
+/// long as the session has second tries; after those, under the ones for which its system calls are counted: that slows them down, so
+/// it is no part of a measured run.
 ///
 /// # Errors
 /// It does not start, or a run never began.
@@ -102,9 +113,22 @@ pub fn turn(
             ..Request::of_broker(broker, side.peer, side.flush, first, RunRole::Measured)
         };
         session.condition(&base, side.conditioning_s())?;
-        for (shape, role) in missing {
+        let (measured, counted): (Vec<_>, Vec<_>) = missing.iter().partition(|(_, role)| *role == RunRole::Measured);
+        let mut spoiled = Vec::new();
+        for &(shape, role) in &measured {
             if session.is_stopped() {
-                break;
+                return Ok(());
+            }
+            let run = session.run(&Request { workload: shape, role, target: base.target.clone(), ..base })?;
+            if is_spoiled_by_host(run) {
+                spoiled.push((shape, role));
+            }
+        }
+        spoiled.truncate(session.second_tries);
+        session.second_tries -= spoiled.len();
+        for (shape, role) in spoiled.into_iter().chain(counted) {
+            if session.is_stopped() {
+                return Ok(());
             }
             session.run(&Request { workload: shape, role, target: base.target.clone(), ..base })?;
         }
@@ -154,7 +178,34 @@ pub fn knee(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::example;
+    use crate::result::{RunRecord, example};
+
+    /// Goal: what is made again is what the host spoiled, and only that: a broker gets no second try. Method: a sound run,
+    /// one with steal, one that missed its rate, one that lost a message.
+    #[test]
+    fn only_the_host_gets_a_second_try() {
+        let run = |change: fn(&mut RunRecord)| {
+            let mut run = example::run("ringmq", 1, RunRole::Measured, 50_000.0, 60_000);
+            run.hiccups.clear();
+            change(&mut run);
+            crate::judge::judge(&mut run, None);
+            is_spoiled_by_host(&run)
+        };
+        assert!(!run(|_| ()));
+        assert!(run(|run| run.steal_share = Some(0.02)));
+        assert!(!run(|run| run.achieved_rate_per_s = 40_000.0));
+        assert!(!run(|run| run.integrity.lost = 1));
+        assert!(!run(|run| (run.steal_share, run.achieved_rate_per_s) = (Some(0.02), 40_000.0)));
+    }
+
+    /// Goal: neither of two brokers always goes first, and both have each round. Method: four rounds.
+    #[test]
+    fn brokers_go_first_in_turn() {
+        let peers = [Peer::RingMq, Peer::Java];
+        let first: Vec<Peer> = (1..=4).map(|round| in_turn(peers, round)[0]).collect();
+        assert_eq!(first, [Peer::RingMq, Peer::Java, Peer::RingMq, Peer::Java]);
+        assert!((1..=4).all(|round| peers.iter().all(|peer| in_turn(peers, round).contains(peer))));
+    }
 
     /// Goal: a plan that is resumed takes a curve only for its own workload, class and conditions. Method: the example's curve asked
     /// for with one thing changed at a time.

@@ -34,6 +34,8 @@ pub struct Session<'a> {
     pub stop: &'static AtomicBool,
     pub progress: ProgressLine,
     pub layout: Layout,
+    /// How many runs that the host spoiled may be made once more.
+    pub second_tries: usize,
 }
 
 /// The command line, with the program's name alone: results are handed on.
@@ -156,7 +158,7 @@ impl<'a> Session<'a> {
         signals::catch();
         raise_open_files();
         let layout = common.layout(true)?;
-        let directory = ResultDirectory::open(path);
+        let directory = super::existing(&path)?;
         let mut set = directory.read_result()?;
         set.status = SetStatus::Partial { reason: "it has not come to its end".to_owned() };
         // What is added has the members of this program.
@@ -176,7 +178,7 @@ impl<'a> Session<'a> {
             progress.say("note: this is a debug build; its figures say little");
         }
         directory.write_result(&set)?;
-        Ok(Session { common, directory, set, stop: signals::catch(), progress, layout })
+        Ok(Session { common, directory, set, stop: signals::catch(), progress, layout, second_tries: 0 })
     }
 
     /// Whether the user has given up.

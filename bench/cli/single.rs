@@ -7,11 +7,12 @@ use super::session::{Request, Session};
 use super::{CliError, floors};
 use crate::drivers::file::AppendMode;
 use crate::drivers::null::Idle;
+use crate::drivers::remoting::connect;
 use crate::host::pinning;
 use crate::host::process::listener_of;
 use crate::peers::Peer;
 use crate::result::{Durability, RunRole, SetKind};
-use crate::runner::Target;
+use crate::runner::{RunError, Target};
 use crate::workload::Workload;
 
 /// Refuses what the target cannot do.
@@ -25,6 +26,17 @@ pub fn check_served(workload: &Workload, target: &NamedTarget) -> Result<(), Cli
     if workload.requires.iter().any(|needed| needed == "delay-level") {
         let name = &workload.name;
         return Err(CliError::Usage(format!("{name} needs delay levels, which this harness does not send yet")));
+    }
+    Ok(())
+}
+
+/// Refuses a running broker that nobody can connect to, before anything is made for its result.
+///
+/// # Errors
+/// Nobody listens there.
+pub fn check_there(target: &NamedTarget) -> Result<(), CliError> {
+    if let NamedTarget::Ready(Target::Broker(address)) = target {
+        connect(*address).map_err(RunError::from)?;
     }
     Ok(())
 }
@@ -68,6 +80,7 @@ fn describe_unnamed(session: &mut Session<'_>, target: &Target, options: &Target
             Ready { system: "null".to_owned(), title: "echo floor".to_owned(), durability: None, pid: None }
         }
         Target::File(_, mode @ AppendMode::PageCache) => append(*mode, Durability::D1),
+        Target::File(_, mode @ AppendMode::Read) => Ready { durability: None, ..append(*mode, Durability::D1) },
         Target::File(_, mode) => append(*mode, Durability::D2),
         Target::Broker(address) => {
             let is_local = is_local(address.ip());
@@ -112,6 +125,7 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
     check_served(&workload, &target)?;
     let slo = options.slo.as_deref().map(|slo| read_slo(slo, &workload)).transpose()?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
+    check_there(&target)?;
     let starts = matches!(target, NamedTarget::Start(_) | NamedTarget::Ready(Target::Null(_)));
     let mut session = Session::begin(common, SetKind::Run, &format!("run-{}", workload.name), starts)?;
     session.set.slo = slo;

@@ -4,8 +4,8 @@ use super::CliError;
 use super::options::{Common, NamedTarget, SweepOptions, parse_address, parse_target, read_slo};
 use super::search::{Search, round};
 use super::session::{Request, Session};
-use super::single::{check_served, describe};
-use crate::judge::{check_slo, is_merely_pessimistic};
+use super::single::{check_served, check_there, describe};
+use crate::judge::{check_slo, is_merely_pessimistic, is_spoiled_by_host};
 use crate::result::{Curve, CurvePoint, LoopKind, RunRecord, RunRole, SetKind, Slo};
 use crate::workload::Workload;
 
@@ -98,7 +98,9 @@ fn try_rate(
     for _ in 0..TRIES {
         let run = session.run(&Request { workload: &workload, role, target: request.target.clone(), ..*request })?;
         let (held, reason) = verdict(run, slo);
-        let is_clear = held || !check_slo(run, slo).is_empty();
+        // A search ends where the conditions are missed, whoever is to blame; a repeat that the host spoiled says nothing.
+        let says_nothing = role != RunRole::SweepStep && is_spoiled_by_host(run);
+        let is_clear = held || !(says_nothing || check_slo(run, slo).is_empty());
         curve.points.push(CurvePoint { rate_per_s: rate, run: run.id.clone(), held, reason });
         if is_clear || session.is_stopped() {
             return Ok(held);
@@ -121,6 +123,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
     check_served(&workload, &target)?;
     let slo = read_slo(&options.slo, &workload)?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
+    check_there(&target)?;
     let starts = matches!(target, NamedTarget::Start(_));
     let mut session = Session::begin(common, SetKind::Sweep, &format!("sweep-{}", workload.name), starts)?;
     session.set.slo = Some(slo.clone());

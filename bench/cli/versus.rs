@@ -1,9 +1,9 @@
-//! `versus`: two brokers in turn, A B A B, each on a fresh store, under the same load from the same generator.
+//! `versus`: two brokers in turn, A B B A, each on a fresh store, under the same load from the same generator.
 
 use std::collections::BTreeMap;
 
 use super::options::{Common, HeaderForm, PlanKind, VersusOptions, read_slo};
-use super::rounds::{Side, counting, knee, timed, turn};
+use super::rounds::{Side, counting, in_turn, knee, timed, turn};
 use super::search::round;
 use super::session::Session;
 use super::sweep::SweepPlan;
@@ -79,6 +79,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
         .iter()
         .map(|name| Peer::of(name).ok_or_else(|| CliError::Usage(format!("{name:?} is neither ringmq nor java"))))
         .collect::<Result<_, _>>()?;
+    let peers = [peers[0], peers[1]];
     if peers[0] == peers[1] {
         return Err(CliError::Usage("versus compares two different brokers".to_owned()));
     }
@@ -99,7 +100,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     let settings = common.settings(&workload)?;
     let failure = (|| {
         measure_floors(&mut session, &workload, options, &scope)?;
-        for &flush in scope.flushes {
+        for (number, &flush) in (1..).zip(scope.flushes) {
             let side = |peer| Side {
                 peer,
                 flush,
@@ -111,7 +112,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
             let plan =
                 SweepPlan { from: FIRST_STEP_PER_S, precision: scope.precision, confirm: scope.confirm, slo: &slo };
             let mut knees = BTreeMap::new();
-            for &peer in &peers {
+            for peer in in_turn(peers, number) {
                 if let Some(knee) = knee(&mut session, &side(peer), &step, &plan)? {
                     knees.insert(peer.name(), knee);
                 }
@@ -129,7 +130,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
             shapes.iter_mut().zip(&rates).for_each(|(shape, rate)| shape.load.rate_per_s = *rate);
             for pair in 1..=scope.pairs {
                 let counted = if pair == scope.pairs { counting(&shapes) } else { Vec::new() };
-                for &peer in &peers {
+                for peer in in_turn(peers, pair) {
                     turn(&mut session, &side(peer), pair, &shapes, &counted)?;
                 }
             }

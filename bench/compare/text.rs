@@ -2,6 +2,7 @@
 
 use super::{Comparison, Verdict};
 use crate::report::class_name;
+use crate::text::wrapped;
 use crate::units;
 
 /// Column widths follow their contents; columns are two blanks apart.
@@ -54,20 +55,16 @@ pub fn table(comparison: &Comparison) -> String {
             "intervals are made for 95 %; with {fewest} runs on a side they hold in {hold} of cases\n"
         ));
     }
-    for failure in &comparison.failures {
-        text.push_str(&format!("FAILED: {failure}\n"));
-    }
-    for violation in &comparison.violations {
-        text.push_str(&format!("INTEGRITY: {violation}\n"));
-    }
-    for error in &comparison.errors {
-        text.push_str(&format!("errors: {error}\n"));
-    }
-    for note in &comparison.notes {
-        text.push_str(&format!("other machine: {note}\n"));
-    }
-    for reason in &comparison.skipped {
-        text.push_str(&format!("not compared: {reason}\n"));
+    let remarks = [
+        ("FAILED: ", &comparison.failures),
+        ("INTEGRITY: ", &comparison.violations),
+        ("errors: ", &comparison.errors),
+        ("other machine: ", &comparison.notes),
+        ("not compared: ", &comparison.skipped),
+    ];
+    for (head, remark) in remarks.into_iter().flat_map(|(head, all)| all.iter().map(move |remark| (head, remark))) {
+        text.push_str(&wrapped(head, remark));
+        text.push('\n');
     }
     text
 }
@@ -84,7 +81,8 @@ mod tests {
         let mut set = example::result_set();
         set.runs.iter_mut().find(|run| run.system == "ringmq").unwrap().operations[0].errors = 3;
         let text = table(&inside(&set)[0]);
-        assert!(text.contains("0 of 60000 operations of java and 3 of 60000 of ringmq failed"), "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("0 of 60000 operations of java and 3 of 60000 of ringmq failed"), "{text}");
     }
 
     /// Goal: the table is the committed one. Method: the example set's systems against each other.

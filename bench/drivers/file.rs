@@ -28,6 +28,8 @@ pub enum AppendMode {
     Fdatasync,
     /// Past the page cache with `O_DIRECT` and `O_DSYNC`: D2.
     DirectSync,
+    /// No append at all: reads what is there, in order, from the page cache. The floor of whoever catches up.
+    Read,
 }
 
 /// A file that is there only as long as this value.
@@ -74,7 +76,7 @@ impl FileAppend {
         let zeros = vec![0; 1 << 20];
         let mut options = OpenOptions::new();
         // Only a new file: the folder may be everybody's, and what is there already belongs to somebody else.
-        options.write(true).create_new(true);
+        options.read(true).write(true).create_new(true);
         let plain = options.open(&path).map_err(failed("create the file of the append floor"))?;
         let path = Temporary(path);
         for piece in 0..file_bytes >> 20 {
@@ -98,8 +100,12 @@ impl FileAppend {
         if self.at + self.append_bytes as u64 > self.file_bytes {
             self.at = 0;
         }
-        let bytes = &self.buffer[self.buffer_start..self.buffer_start + self.append_bytes];
-        self.file.write_all_at(bytes, self.at)?;
+        let bytes = &mut self.buffer[self.buffer_start..self.buffer_start + self.append_bytes];
+        if self.mode == AppendMode::Read {
+            self.file.read_exact_at(bytes, self.at)?;
+        } else {
+            self.file.write_all_at(bytes, self.at)?;
+        }
         self.at += self.append_bytes as u64;
         if self.mode == AppendMode::Fdatasync {
             // SAFETY: the descriptor is open; no memory is passed.
@@ -114,7 +120,7 @@ impl FileAppend {
 
 impl Driver for FileAppend {
     fn operation(&self) -> &'static str {
-        "append"
+        if self.mode == AppendMode::Read { "read" } else { "append" }
     }
 
     fn start(&mut self, intended_ns: u64, books: &mut Books) -> Result<bool, DriverError> {
@@ -168,6 +174,11 @@ mod tests {
         drop(first);
         assert_eq!((files(), std::fs::read_to_string(&precious).unwrap().as_str()), (2, "kept"));
         // The proc file system takes no new files, and shared memory no direct writes on many kernels.
+        let mut reading = open(folder.path(), AppendMode::Read).unwrap();
+        reading.append().unwrap();
+        let start = reading.buffer_start;
+        assert!(reading.buffer[start..start + 1024].iter().all(|byte| *byte == 0), "what was zeroed is read");
+        drop(reading);
         assert!(open(Path::new("/proc"), AppendMode::PageCache).is_err());
         let memory = Path::new("/dev/shm");
         let own = format!("append-floor-{}-", std::process::id());

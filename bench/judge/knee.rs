@@ -1,7 +1,7 @@
 //! Which rate of a curve its confirming runs bear out.
 
 use super::{check_slo, target_failures};
-use crate::result::{Curve, CurvePoint, ResultSet, RunRecord, RunRole};
+use crate::result::{Curve, CurvePoint, ResultSet, RunRecord, RunRole, RunStatus};
 
 /// The confirming runs of one role, in the order in which they were made.
 fn confirming<'a>(set: &'a ResultSet, curve: &'a Curve, role: RunRole) -> Vec<(&'a CurvePoint, &'a RunRecord)> {
@@ -9,13 +9,23 @@ fn confirming<'a>(set: &'a ResultSet, curve: &'a Curve, role: RunRole) -> Vec<(&
     points.filter(|(_, run)| run.role == role).collect()
 }
 
-/// Whether all of them held. A run that met the conditions but is invalid may be made up for by the one made in its place.
+/// Whether a run does not count for what host, generator or user did to it.
+pub fn is_spoiled_by_host(run: &RunRecord) -> bool {
+    let is_usable =
+        run.status == RunStatus::Complete && run.validity.invalid.is_empty() && !run.integrity.is_violated();
+    !is_usable && target_failures(run).is_empty()
+}
+
+/// Whether all of them held. A run that met the conditions but is invalid, or that the host spoiled, may be made up for by the one made
+/// in its place.
 fn held(set: &ResultSet, curve: &Curve, role: RunRole) -> bool {
     let points = confirming(set, curve, role);
     let mut rest = points.iter();
     while let Some((point, run)) = rest.next() {
-        let is_made_up_for =
-            || check_slo(run, &curve.slo).is_empty() && rest.clone().next().is_some_and(|(next, _)| next.held);
+        let is_made_up_for = || {
+            let is_open = check_slo(run, &curve.slo).is_empty() || is_spoiled_by_host(run);
+            is_open && rest.clone().next().is_some_and(|(next, _)| next.held)
+        };
         if !point.held && !is_made_up_for() {
             return false;
         }
@@ -44,7 +54,7 @@ pub fn doubts(set: &ResultSet, curve: &Curve) -> Vec<String> {
 /// Whether the target itself did not bear its knee out: it held no rate, or a confirming run missed the conditions.
 pub fn is_refuted(set: &ResultSet, curve: &Curve) -> bool {
     let failed = |(_, run): &(&CurvePoint, &RunRecord)| {
-        !check_slo(run, &curve.slo).is_empty() || !target_failures(run).is_empty()
+        !check_slo(run, &curve.slo).is_empty() && !is_spoiled_by_host(run) || !target_failures(run).is_empty()
     };
     let roles = [RunRole::ConfirmFull, RunRole::ConfirmEighty];
     curve.knee_rate_per_s.is_none() || roles.iter().flat_map(|role| confirming(set, curve, *role)).any(|at| failed(&at))
@@ -80,5 +90,17 @@ mod tests {
         assert_eq!(add(RunRole::ConfirmEighty, 64_000.0, 50_000, false, 3).0, None, "only the host spoiled it, so far");
         assert_eq!(add(RunRole::ConfirmEighty, 64_000.0, 50_000, true, 4).0, Some(64_000.0), "it was made up for");
         assert_eq!(add(RunRole::ConfirmEighty, 64_000.0, 900_000, false, 5).0, None, "one of them failed");
+        assert!(is_refuted(&set, &set.curves[0]));
+        // The host spoiled the two that missed the conditions; what was made in place of the last one held.
+        let is_slow = |run: &&mut RunRecord| !check_slo(run, &set.curves[0].slo).is_empty();
+        let is_repeat = |run: &&mut RunRecord| matches!(run.role, RunRole::ConfirmFull | RunRole::ConfirmEighty);
+        for run in set.runs.iter_mut().filter(is_repeat).filter(is_slow) {
+            run.validity.invalid.push("the hypervisor took 2.0 % of the CPU time".to_owned());
+        }
+        assert_eq!(confirmed_rate(&set, &set.curves[0]), None, "nothing was made in its place");
+        assert!(!is_refuted(&set, &set.curves[0]));
+        let again = set.curves[0].points.iter().rev().find(|point| point.held).cloned();
+        set.curves[0].points.extend(again);
+        assert_eq!(confirmed_rate(&set, &set.curves[0]), Some(64_000.0));
     }
 }

@@ -8,13 +8,15 @@ use crate::units::nanoseconds;
 
 /// How conditions are written, for people.
 pub const SLO_GRAMMAR: &str = "\
-Conditions, with commas or line ends between them; # begins a comment, and a file of them serves as well:
-  NAME<=TIME       response time, from the planned start to the answer: p50, p99, p999 (or p99.9), p9999 (or p99.99), max
-  e2e.NAME<=TIME   the same names, from the planned start of the send to the receipt by a consumer; for workloads with
-                   consumers
+Conditions, with commas or line ends between them; # begins a comment; a file serves as well:
+  NAME<=TIME       response time, from the planned start to the answer:
+                   p50, p99, p999 (or p99.9), p9999 (or p99.99), max
+  e2e.NAME<=TIME   the same names, from the planned start of the send to the receipt by a consumer;
+                   for workloads with consumers
   backlog<=TIME    how long answers and receipts may be behind the plan at its end
   errors<=N        operations that are refused or given up; without it none may be
-TIME is a number with ns, us, ms or s. = means <=. Example: p99<=1ms,p999<=5ms,e2e.p99<=2ms,errors=0,backlog<=1s";
+TIME is a number with ns, us, ms or s. = means <=.
+Example: p99<=1ms,p999<=5ms,e2e.p99<=2ms,errors=0,backlog<=1s";
 
 /// What may stand before `<=`.
 const NAMES: &str = "p50, p99, p999, p9999, max, each of them with e2e. before it, backlog, errors";

@@ -435,6 +435,8 @@ impl Recorder {
             let at = |histogram: &Histogram<u32>, quantile: f64| {
                 if histogram.is_empty() { 0 } else { histogram.value_at_quantile(quantile).min(histogram.max()) }
             };
+            // The longest of none would be the first step of the scale.
+            let longest = |histogram: &Histogram<u32>| if histogram.is_empty() { 0 } else { histogram.max() };
             points.push(SecondPoint {
                 second,
                 acknowledged: interval.response.len(),
@@ -442,10 +444,10 @@ impl Recorder {
                 received: interval.received,
                 response_p50_ns: at(&interval.response, 0.5),
                 response_p99_ns: at(&interval.response, 0.99),
-                response_max_ns: interval.response.max(),
-                lag_max_ns: interval.lag.max(),
+                response_max_ns: longest(&interval.response),
+                lag_max_ns: longest(&interval.lag),
                 end_to_end_p99_ns: at(&interval.end_to_end, 0.99),
-                end_to_end_max_ns: interval.end_to_end.max(),
+                end_to_end_max_ns: longest(&interval.end_to_end),
             });
         }
         while points.last().is_some_and(|point| point.acknowledged + point.errors + point.received == 0) {
@@ -621,7 +623,8 @@ mod tests {
         recorder.receive(SECOND_NS + 500, SECOND_NS + 3 * MS);
         recorder.receive(SECOND_NS + 500, SECOND_NS + 400);
         assert_eq!((recorder.end_to_end().count, recorder.negative()), (1, 1));
-        assert_eq!(recorder.series()[0].received, 2);
+        let second = &recorder.series()[0];
+        assert_eq!((second.received, second.response_max_ns), (2, 0), "nothing was answered");
     }
 
     /// Goal: warm-up ends when latency stands still, not before ten windows, and five windows are judged as one. Method: falling, then

@@ -11,6 +11,8 @@ use super::axis::{Axis, Quantity};
 
 /// Width of the drawing.
 const WIDTH: f64 = 760.0;
+/// A note that has less than this at its right stands at the left of its line.
+const NOTE_ROOM: f64 = 60.0;
 /// Height of the drawing.
 const HEIGHT: f64 = 410.0;
 const LEFT: f64 = 66.0;
@@ -117,7 +119,12 @@ impl Chart {
                     @let x = self.x(note.x);
                     line class="note" x1=(fixed(x)) x2=(fixed(x)) y1=(TOP) y2=(bottom) {}
                     // Neighbours are written at different heights so that they stay readable.
-                    text class="note" x=(fixed(x + 3.0)) y=(fixed(TOP + 11.0 + 12.0 * (index % 4) as f64)) { (note.text) }
+                    @let height = fixed(TOP + 11.0 + 12.0 * (index % 4) as f64);
+                    @if x > WIDTH - RIGHT - NOTE_ROOM {
+                        text class="note" text-anchor="end" x=(fixed(x - 3.0)) y=(height) { (note.text) }
+                    } @else {
+                        text class="note" x=(fixed(x + 3.0)) y=(height) { (note.text) }
+                    }
                 }
                 @for line in &self.lines {
                     path class={ "line " (line.class) } d=(self.path(&line.points)) {}
@@ -165,7 +172,7 @@ mod tests {
     use super::*;
 
     /// Goal: a chart is drawn inside its frame, text is escaped, and the file carries its style. Method: one line with
-    /// values beyond the axes and a title with special characters.
+    /// values beyond the axes, a note in the middle and one at the end, and a title with special characters.
     #[test]
     fn drawing() {
         let chart = Chart {
@@ -184,11 +191,16 @@ mod tests {
                 hollow: vec![(50.0, 1e4)],
                 filled: Vec::new(),
             }],
-            notes: vec![Note { x: 3.0, text: "roll".to_owned() }],
+            notes: vec![Note { x: 3.0, text: "roll".to_owned() }, Note { x: 100.0, text: "late".to_owned() }],
         };
         let text = chart.file();
         assert!(text.contains("a &lt; b &amp; c"));
         assert!(text.contains(&format!("M{LEFT:.1} {:.1}L{:.1} {TOP:.1}", HEIGHT - BOTTOM, WIDTH - RIGHT)), "{text}");
+        let is_anchored = |note: &str| {
+            let (before, _) = text.split_once(&format!(">{note}<")).unwrap();
+            before[before.rfind("<text").unwrap()..].contains("text-anchor=\"end\"")
+        };
+        assert!(is_anchored("late") && !is_anchored("roll"), "notes at the right end stay inside: {text}");
         assert!(text.contains("<style>") && text.contains("…"));
     }
 }

@@ -87,15 +87,17 @@ fn summary(set: &ResultSet) -> Markup {
 fn goals(set: &ResultSet) -> Markup {
     html! {
         div.wide { table {
-            thead { tr { th { "goal" } th { "rule" } th { "wanted" } th { "measured" } th { "" } } }
+            thead { tr { th { "goal" } th { "" } th { "rule" } th { "wanted" } th { "measured" } } }
             tbody { @for goal in &set.goals { tr {
-                th scope="row" { (goal.id) } td { (goal.rule) }
-                td { (units::significant(goal.wanted)) " " (goal.unit) }
-                td { @match goal.measured { Some(measured) => { (units::significant(measured)) " " (goal.unit) }, None => "–" } }
-                td {
+                th scope="row" { (goal.id) }
+                // First, where a narrow screen shows it.
+                td.prose {
                     @if goal.is_met() { span.good { "reached" } } @else { span.bad { "missed" } }
                     @if !goal.failure.is_empty() { br; small { (goal.failure) } }
                 }
+                td.prose { (goal.rule) }
+                td { (tables::quantity(goal.wanted, &goal.unit)) }
+                td { @match goal.measured { Some(measured) => (tables::quantity(measured, &goal.unit)), None => "–" } }
             } } }
         } }
     }

@@ -159,8 +159,9 @@ fn time_series(set: &ResultSet, cell: &[&Group<'_>], class: &str, place: &str, n
     let has_broker = runs.iter().any(|run| run.role != RunRole::Floor);
     let runs: Vec<&RunRecord> = runs.into_iter().filter(|run| !has_broker || run.role != RunRole::Floor).collect();
     let points = || runs.iter().flat_map(|run| run.series.iter());
+    let answered = || points().filter(|point| point.acknowledged > 0);
     let y_axis = Axis::logarithmic(
-        points().flat_map(|point| [point.response_p50_ns, point.response_max_ns].map(|value| value as f64)),
+        answered().flat_map(|point| [point.response_p50_ns, point.response_max_ns].map(|value| value as f64)),
     );
     let x_axis = Axis::from_zero(points().map(|point| f64::from(point.second)));
     let chart = |run: &&RunRecord| {
@@ -172,7 +173,7 @@ fn time_series(set: &ResultSet, cell: &[&Group<'_>], class: &str, place: &str, n
             points: run
                 .series
                 .iter()
-                .filter(|point| value(point) > 0)
+                .filter(|point| point.acknowledged > 0 && value(point) > 0)
                 .map(|point| (f64::from(point.second), value(point) as f64))
                 .collect(),
             hollow: Vec::new(),

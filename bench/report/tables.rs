@@ -127,7 +127,7 @@ fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
             (duration_cell(group.figure(|run| run.cost.cpu_ns_per_message)))
             @match syscalls(set, &group.key, &group.runs) {
                 Ok(figure) => (cell(Some(figure), units::significant)),
-                Err(reason) => { td { "–" br; small { (reason) } } },
+                Err(reason) => { td.prose { "–" br; small { (reason) } } },
             }
             (cell(switches, units::significant))
             (cell(group.figure(|run| run.cost.write_amplification), units::significant))
@@ -185,13 +185,13 @@ pub fn distances(set: &ResultSet) -> Markup {
             caption { "One row per load and class, its worst figure of p50 and p99; the largest first" }
             thead { tr { th { "load, class, figure" } th { "goal" } th { "wanted" } th { "measured" } th { "floor" } th { "distance" } th { "known cause" } } }
             tbody { @for distance in &set.distances { tr {
-                th scope="row" { (distance.row) }
+                th.prose scope="row" { (distance.row) }
                 td { (if distance.goal.is_empty() { "–" } else { distance.goal.as_str() }) }
                 td { (distance.wanted.map_or_else(|| "–".to_owned(), |wanted| quantity(wanted, &distance.unit))) }
                 td { (quantity(distance.measured, &distance.unit)) }
                 td { (quantity(distance.floor, &distance.unit)) br; small { (distance.floor_is) } }
                 td { (units::ratio(distance.ratio)) }
-                td { (cause(distance)) }
+                td.prose { (cause(distance)) }
             } } }
         } }
     }
@@ -222,10 +222,10 @@ pub fn curves(set: &ResultSet) -> Markup {
                         td { (class_name(curve.durability)) }
                         td { (title(set, &curve.system)) }
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
-                        td { (super::section::confirmation(set, curve)) }
-                        td { (busy_at_knee(set, curve)) }
-                        td { (slo_text(&curve.slo)) }
-                        td { (reason) }
+                        td.prose { (super::section::confirmation(set, curve)) }
+                        td.prose { (busy_at_knee(set, curve)) }
+                        td.prose { (slo_text(&curve.slo)) }
+                        td.prose { (reason) }
                     }
                 } }
             } }
@@ -245,7 +245,7 @@ fn busy_at_knee(set: &ResultSet, curve: &Curve) -> Markup {
     let is_spent =
         set.used_share_at_knee(curve).or(set.busy_share_at_knee(curve)).is_some_and(|share| share > MOST_BUSY_SHARE);
     html! {
-        (share_at_knee(set, curve))
+        (share_at_knee(set, curve)) "; with a quarter of its core free held " (unhurried(set, curve))
         @if is_spent { " " span.flag { "its limit, perhaps not the broker's" } }
     }
 }
@@ -255,6 +255,12 @@ pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
     let Some(busy) = set.busy_share_at_knee(curve) else { return "–".to_owned() };
     let used = set.used_share_at_knee(curve).map(|used| format!(", at {} of its limit", units::percent(used)));
     format!("{} busy{}", units::percent(busy), used.unwrap_or_default())
+}
+
+/// The highest rate that held while the generator had a quarter of its core to spare.
+pub fn unhurried(set: &ResultSet, curve: &Curve) -> String {
+    let rate = set.rate_with_busy_share(curve, MOST_BUSY_SHARE);
+    rate.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)))
 }
 
 /// Systems against each other inside one set: the first that is no floor against the others.

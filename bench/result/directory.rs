@@ -102,7 +102,11 @@ impl ResultDirectory {
         let mut draft = path.clone().into_os_string();
         draft.push(".new");
         let draft = PathBuf::from(draft);
-        fs::write(&draft, content).map_err(io("write", &draft))?;
+        fs::write(&draft, content).map_err(|error| {
+            // A draft that did not fit takes room from what did.
+            let _ = fs::remove_file(&draft);
+            io("write", &draft)(error)
+        })?;
         fs::rename(&draft, &path).map_err(io("replace", &path))
     }
 

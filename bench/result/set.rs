@@ -308,6 +308,13 @@ impl ResultSet {
         at_knee.filter_map(|point| Some(self.run(&point.run)?.generator.busy_share)).reduce(f64::max)
     }
 
+    /// The highest rate of a curve that held in a run in which the generator had work in at most `most` of its time.
+    pub fn rate_with_busy_share(&self, curve: &Curve, most: f64) -> Option<f64> {
+        let is_free = |run: &RunRecord| run.generator.busy_share <= most;
+        let held = curve.points.iter().filter(|point| point.held && self.run(&point.run).is_some_and(is_free));
+        held.map(|point| point.rate_per_s).reduce(f64::max)
+    }
+
     /// Notes what the set needed from the generator.
     pub fn note_used_rates(&mut self) {
         let is_single = |run: &&RunRecord| {
@@ -371,6 +378,25 @@ mod tests {
         (set.runs, set.curves) = (Vec::new(), Vec::new());
         set.note_used_rates();
         assert_eq!(set.headroom[0].uses().count(), 0);
+    }
+
+    /// Goal: a rate that took the generator's whole core is none that leaves it free, and one that failed is none either. Method: the
+    /// example's curve, its knee made busy, then all of it.
+    #[test]
+    fn rates_that_leave_the_generator_free() {
+        let mut set = example::result_set();
+        set.runs.iter_mut().for_each(|run| run.generator.busy_share = 0.5);
+        let curve = set.curves[0].clone();
+        let knee = curve.knee_rate_per_s.unwrap();
+        assert_eq!(set.rate_with_busy_share(&curve, 0.75), Some(knee));
+        let at = |rate: f64| curve.points.iter().filter(move |point| point.rate_per_s == rate);
+        for point in at(knee) {
+            set.runs.iter_mut().filter(|run| run.id == point.run).for_each(|run| run.generator.busy_share = 0.9);
+        }
+        let free = set.rate_with_busy_share(&curve, 0.75).unwrap();
+        assert!(free < knee && at(free).any(|point| point.held), "{free}");
+        set.runs.iter_mut().for_each(|run| run.generator.busy_share = 1.0);
+        assert_eq!(set.rate_with_busy_share(&curve, 0.75), None);
     }
 
     /// Goal: one start that ended badly is enough. Method: exits in order, and one more.

@@ -86,7 +86,7 @@ pub(super) fn make(
             idle_connections: load.idle_connections,
             preload_bytes: load.preload_bytes,
             header: match (finished.operation, spec.header) {
-                ("append", _) => "none",
+                ("append" | "read", _) => "none",
                 (_, SerializeType::Json) => "json",
                 (_, SerializeType::RocketMq) => "rocketmq",
             }

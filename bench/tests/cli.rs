@@ -164,7 +164,7 @@ fn an_interrupt_leaves_a_marked_result() {
 fn wrong_use_is_explained() {
     // Goal: exit code 2 and a sentence that helps. Method: a list of mistakes.
     let folder = tempfile::tempdir().unwrap();
-    let mistakes: [(&[&str], &str); 11] = [
+    let mistakes: [(&[&str], &str); 14] = [
         (&["run", "rtt-1k", "--target", "null", "--scale", "0.5"], "rtt-1k has neither"),
         (&["run", "rtt-2k", "--target", "null"], "there is no workload"),
         (&["run", "rtt-1k", "--target", "nothing"], "none of remoting://HOST:PORT"),
@@ -174,6 +174,9 @@ fn wrong_use_is_explained() {
         (&["run", "rtt-1k", "--target", "null", "--broker-cores", "1000"], "there is no core 1000"),
         (&["sweep", "steady-1k-1k", "--target", "null", "--slo", "p99<=1ms", "--from", "0"], "no rate above 0"),
         (&["run", "rtt-1k", "--target", "null", "--slo", "p98<=1ms"], "p98<=1ms"),
+        (&["report", "/nowhere"], "/nowhere is no result directory"),
+        (&["publish", "--from", "/nowhere"], "/nowhere is no result directory"),
+        (&["versus", "ringmq", "java", "--resume", "/nowhere"], "/nowhere is no result directory"),
         (&["versus", "ringmq", "kafka"], "neither ringmq nor java"),
         (&["run", "delay-level", "--target", "ringmq"], "does not serve yet"),
     ];
@@ -198,14 +201,23 @@ fn exit_codes_do_not_depend_on_the_form() {
 
 #[test]
 fn a_missing_broker_is_named() {
-    // Goal: the address and what to look at are in the message. Method: a port that nobody listens on any more.
+    // Goal: the address and what to look at are in the message, whether or not cores may be shared, and nothing is said of topics or
+    // left as a result. Method: a port that nobody listens on any more.
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let target = format!("remoting://127.0.0.1:{port}");
-    let output = bench(&["run", "rtt-1k", "--target", &target], folder.path());
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(code(&output), 3, "{text}");
-    assert!(text.contains(&format!("127.0.0.1:{port}")) && text.contains("is the broker running"), "{text}");
+    let out = folder.path().join("out");
+    for arguments in [
+        &["run", "rtt-1k", "--target", &target, "--allow-shared-cores", "--out", out.to_str().unwrap()][..],
+        &["run", "rtt-1k", "--target", &target, "--out", out.to_str().unwrap()],
+        &["sweep", "steady-1k-1k", "--target", &target, "--slo", "p99<=1ms", "--out", out.to_str().unwrap()],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmq-bench")).args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(&output), 3, "{text}");
+        assert!(text.contains(&format!("127.0.0.1:{port}")) && text.contains("is the broker running"), "{text}");
+        assert!(!text.contains("topics") && !out.exists(), "{text}");
+    }
 }
 
 #[test]
@@ -246,6 +258,27 @@ fn floors_connections_and_lists() {
     for arguments in [&["list"][..], &["explain", "catchup"], &["env"], &["list", "--json"]] {
         let output = bench(arguments, folder.path());
         assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn texts_fit_a_terminal() {
+    // Goal: what people read ends within 100 columns, and help of commands that measure nothing has no options for measuring, which are
+    // taken all the same. Method: the texts that are made of sentences; help of each such command.
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["list"][..], &["explain", "catchup"], &["explain", "retention"]] {
+        let output = bench(arguments, folder.path());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{arguments:?}: {text}");
+    }
+    for command in ["compare", "report", "env", "list", "explain", "run"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmq-bench")).args([command, "--help"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let is_measuring = command == "run";
+        assert!(text.contains("--json"), "{command}: {text}");
+        for option in ["--java-heap", "--broker-cores", "--generator-core", "--count-syscalls"] {
+            assert_eq!(text.contains(option), is_measuring, "{command}: {text}");
+        }
     }
 }
 

@@ -106,6 +106,8 @@ impl ProcessLock {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, Read};
+    use std::os::fd::AsRawFd;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -137,27 +139,45 @@ mod tests {
         assert!(lock.was_clean(&stopped, &paths).unwrap() && !is_ours(&stopped, &paths).unwrap());
     }
 
-    /// On the host the lock is a POSIX record lock: a child process that holds it is named, and excludes us while it
-    /// lives. The child is Python; any program with fcntl would do.
+    /// Where the helper process below finds the file to lock.
+    const FILE_TO_HOLD: &str = "RINGMQ_TEST_LOCK_TO_HOLD";
+
+    /// On the host the lock is a POSIX record lock, as Java's: a process that holds it is named, and excludes us while it lives. The
+    /// process is this program again, running the helper below.
     #[test]
     fn the_holder_is_named_on_the_host() {
         let directory = tempfile::tempdir().unwrap();
         let paths = StorePaths::new(directory.path());
         std::fs::write(paths.lock(), b"lock").unwrap();
-        let script = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX,1,0); print(flush=True); sys.stdin.read()";
-        let child = Command::new("python3")
-            .args(["-c", script])
-            .arg(paths.lock())
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["recovery::process_lock::tests::holds_a_lock", "--exact", "--ignored", "--nocapture"])
+            .env(FILE_TO_HOLD, paths.lock())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn();
-        let mut child = child.expect("the tests need python3");
-        let mut ready = [0];
-        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("the lock is held")));
         let error = ProcessLock::acquire(&RealDisk, &paths).unwrap_err();
         assert!(error.to_string().contains(&format!("process {}", child.id())), "{error}");
         drop(child.stdin.take());
-        child.wait().unwrap();
+        assert!(child.wait().unwrap().success());
         ProcessLock::acquire(&RealDisk, &paths).unwrap();
+    }
+
+    /// Locks the first byte of a file by the system's own call until its input ends.
+    #[test]
+    #[ignore = "a helper process of the test above"]
+    fn holds_a_lock() {
+        let Some(path) = std::env::var_os(FILE_TO_HOLD) else { return };
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        // SAFETY: a structure of numbers; all zeros is one.
+        let mut request: libc::flock = unsafe { std::mem::zeroed() };
+        request.l_type = libc::F_WRLCK as i16;
+        request.l_len = 1;
+        // SAFETY: an open file, and a structure that outlives the call.
+        assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const request) }, 0);
+        println!("the lock is held");
+        io::stdin().read_to_end(&mut Vec::new()).unwrap();
     }
 }

@@ -103,9 +103,10 @@ pub struct Ring {
 pub(super) fn build(entries: u32) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(COMPLETION_ENTRIES).setup_clamp().setup_submit_all();
-    builder.setup_taskrun_flag();
+    // Linux 6.0 has SINGLE_ISSUER and multishot receives, 5.19 neither: there it must fail now, not at the first connection.
+    builder.setup_taskrun_flag().setup_single_issuer();
     let mut best = builder.clone();
-    match best.setup_single_issuer().setup_defer_taskrun().build(entries) {
+    match best.setup_defer_taskrun().build(entries) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.setup_coop_taskrun().build(entries),
         result => result,
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 
 use super::tune::TuneArguments;
 use crate::broker::names::{NameError, check_group};
@@ -26,8 +26,10 @@ pub enum Command {
     /// Run a name server and a broker in one process: all that clients need
     Start(ServerArguments),
     /// Run a broker
+    #[command(mut_args(as_broker_shows_it))]
     Broker(ServerArguments),
     /// Run a name server
+    #[command(mut_args(as_namesrv_shows_it))]
     Namesrv(ServerArguments),
     /// Send messages
     Produce(ProduceOptions),
@@ -83,6 +85,26 @@ pub struct ServerArguments {
     /// Start although the log is damaged: save what is behind the damage aside and cut it off
     #[arg(long)]
     pub salvage: bool,
+}
+
+/// All servers take all options, so that one list of arguments serves any of them; the help of one names what it uses.
+fn as_broker_shows_it(argument: Arg) -> Arg {
+    match argument.get_id().as_str() {
+        "namesrv_port" => argument.hide(true),
+        "namesrv" => argument.help("Name servers to register with"),
+        _ => argument,
+    }
+}
+
+fn as_namesrv_shows_it(argument: Arg) -> Arg {
+    match argument.get_id().as_str() {
+        "broker_port" | "namesrv" | "salvage" => argument.hide(true),
+        "broker_conf" => argument.help("Java properties file as RocketMQ's name servers read it"),
+        "data" => {
+            argument.help("Data directory; KV configuration and settings are kept there [default: ./ringmq-data]")
+        }
+        _ => argument,
+    }
 }
 
 impl ServerArguments {

@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration, in sentences that say what to change.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// Where a value came from, weakest first.
@@ -37,6 +38,37 @@ impl std::fmt::Display for Source {
     }
 }
 
+/// A source, and where in it if it is a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Which layer.
+    pub source: Source,
+    /// Line from 1.
+    pub line: Option<NonZeroU32>,
+}
+
+impl From<&Source> for Place {
+    fn from(source: &Source) -> Place {
+        Place { source: source.clone(), line: None }
+    }
+}
+
+impl Place {
+    /// A line, from 1, of a source.
+    pub fn at(source: &Source, line: usize) -> Place {
+        Place { source: source.clone(), line: u32::try_from(line).ok().and_then(NonZeroU32::new) }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            Some(line) => write!(formatter, "{}, line {line}", self.source),
+            None => write!(formatter, "{}", self.source),
+        }
+    }
+}
+
 /// Why a configuration, or a change of it, is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -48,7 +80,7 @@ pub enum ConfigError {
         /// A known name.
         nearest: &'static str,
         /// Where it was written.
-        origin: Source,
+        origin: Place,
     },
     /// The value does not fit the key.
     #[error("{key} = \"{value}\" in {origin}: {problem}")]
@@ -58,7 +90,7 @@ pub enum ConfigError {
         /// As it was written.
         value: String,
         /// Where it was written.
-        origin: Source,
+        origin: Place,
         /// What is expected.
         problem: String,
     },
@@ -70,7 +102,7 @@ pub enum ConfigError {
         /// As it was written.
         value: String,
         /// Where it was written.
-        origin: Source,
+        origin: Place,
         /// Why.
         reason: &'static str,
         /// Values that are accepted.
@@ -83,7 +115,7 @@ pub enum ConfigError {
     #[error("cannot read {origin}: {problem}")]
     Syntax {
         /// Where.
-        origin: Source,
+        origin: Place,
         /// What.
         problem: String,
     },
@@ -107,4 +139,32 @@ pub enum ConfigError {
         /// RocketMQ's name or ours.
         key: &'static str,
     },
+    /// More than one of these, so that nobody has to start again for each.
+    #[error("{} mistakes in the configuration:{}", .0.len(), .0.iter().map(|mistake| format!("\n  {mistake}")).collect::<String>())]
+    Several(Vec<ConfigError>),
+}
+
+/// Mistakes as they are met: reading goes on behind them.
+#[derive(Debug, Default)]
+pub(super) struct Mistakes(Vec<ConfigError>);
+
+impl Mistakes {
+    /// The value, or nothing and a mistake more.
+    pub(super) fn note<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        match result {
+            Ok(value) => return Some(value),
+            Err(ConfigError::Several(mistakes)) => self.0.extend(mistakes),
+            Err(mistake) => self.0.push(mistake),
+        }
+        None
+    }
+
+    /// `value`, if there was no mistake.
+    pub(super) fn unless_any<T>(mut self, value: T) -> Result<T, ConfigError> {
+        match self.0.len() {
+            0 => Ok(value),
+            1 => Err(self.0.remove(0)),
+            _ => Err(ConfigError::Several(self.0)),
+        }
+    }
 }

@@ -49,12 +49,12 @@ impl Config {
     pub fn apply_live_to(&mut self, service: Service, text: &str) -> Result<Vec<AppliedChange>, ConfigError> {
         let pairs = settings::parse_properties(text, &Source::Live)?;
         let black_list = self.black_list(service);
-        if let Some((key, _)) = pairs.iter().find(|(key, _)| black_list.contains(&folded(service, key))) {
-            return Err(ConfigError::NoPermission { key: key.clone() });
+        if let Some(pair) = pairs.iter().find(|pair| black_list.contains(&folded(service, &pair.key))) {
+            return Err(ConfigError::NoPermission { key: pair.key.clone() });
         }
         let mut next = self.settings.clone();
         let mut changes = Vec::new();
-        for (name, value) in &pairs {
+        for properties::Pair { key: name, value, .. } in &pairs {
             let Some(entry) = keys::find(service, name) else { continue };
             let old = current(&next, entry);
             let mut trial = next.clone();

@@ -21,7 +21,8 @@ mod values;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-pub use error::{ConfigError, Source};
+use error::Mistakes;
+pub use error::{ConfigError, Place, Source};
 pub use honoured::Config;
 pub use keys::Service;
 pub use live::{AppliedChange, Effect};
@@ -37,7 +38,7 @@ pub const CPUS_FILE: &str = "cpus.toml";
 /// Texts of all layers above the defaults, weakest first. Building from them is pure.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
-    /// Whose `listenPort` a properties file speaks of.
+    /// Whose `listenPort` a properties file and `--set` speak of.
     pub service: Service,
     /// Value of the environment variable `NAMESRV_ADDR`, which RocketMQ obeys too.
     pub namesrv_addr_variable: Option<String>,
@@ -74,33 +75,37 @@ impl Layers {
     /// All layers but the live changes, whose place they name.
     fn start_settings(&self) -> Result<Settings, ConfigError> {
         let mut settings = Settings::default();
+        let mut mistakes = Mistakes::default();
         if let Some(value) = &self.namesrv_addr_variable {
-            settings.set(self.service, "namesrv_addr", value, &Source::Environment)?;
+            mistakes.note(settings.set(self.service, "namesrv_addr", value, &Source::Environment));
         }
         if let Some((path, text)) = &self.config_file {
-            settings.set_toml(text, &Source::File(path.clone()))?;
+            mistakes.note(settings.set_toml(text, &Source::File(path.clone())));
         }
         if let Some((path, text)) = &self.broker_conf {
-            settings.set_properties(self.service, text, &Source::BrokerConf(path.clone()))?;
+            mistakes.note(settings.set_properties(self.service, text, &Source::BrokerConf(path.clone())));
         }
         for pair in &self.sets {
-            let (key, value) = pair.split_once('=').ok_or_else(|| ConfigError::Syntax {
-                origin: Source::Set,
+            let split = pair.split_once('=').filter(|(key, _)| !key.trim().is_empty());
+            let parts = split.ok_or_else(|| ConfigError::Syntax {
+                origin: Place::from(&Source::Set),
                 problem: format!("\"{pair}\" is not KEY=VALUE"),
-            })?;
-            settings.set(Service::Broker, key, value, &Source::Set)?;
+            });
+            if let Some((key, value)) = mistakes.note(parts) {
+                mistakes.note(settings.set(self.service, key, value, &Source::Set));
+            }
         }
         for (key, value) in &self.options {
-            settings.set(Service::Broker, key, value, &Source::Option)?;
+            mistakes.note(settings.set(Service::Broker, key, value, &Source::Option));
         }
-        Ok(settings)
+        mistakes.unless_any(settings)
     }
 }
 
 /// Where a start finds its configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// Whose `listenPort` a properties file speaks of.
+    /// Whose `listenPort` a properties file and `--set` speak of.
     pub service: Service,
     /// `--config`.
     pub config_file: Option<PathBuf>,
@@ -114,7 +119,7 @@ pub struct Sources {
 
 /// The list of `shards` in the file that `ringmq tune cpus` writes.
 fn chosen_cores(text: &str, source: &Source) -> Result<String, ConfigError> {
-    let syntax = |problem: String| ConfigError::Syntax { origin: source.clone(), problem };
+    let syntax = |problem: String| ConfigError::Syntax { origin: Place::from(source), problem };
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(error.to_string()))?;
     match table.get("shards").and_then(toml::Value::as_str) {
         Some(list) if !list.is_empty() => Ok(list.into()),
@@ -364,10 +369,16 @@ mod tests {
 
     #[test]
     fn namesrv_conf_sets_the_name_servers_port() {
-        // Goal: a properties file given to a lone name server means its port. Method: `listenPort` for that service.
+        // Goal: RocketMQ's spelling given to a lone name server means its port. Method: `listenPort` for that service, in a file and
+        // on the command line.
+        let service = Service::Namesrv;
         let broker_conf = Some(("namesrv.conf".into(), "listenPort=9999".into()));
-        let config = Layers { service: Service::Namesrv, broker_conf, ..Layers::default() }.build().expect("valid");
-        assert_eq!((config.namesrv_port, config.broker_port), (9999, 10_911));
+        let of_file = Layers { service, broker_conf, ..Layers::default() };
+        let of_set = Layers { service, sets: vec!["listenPort=9999".into()], ..Layers::default() };
+        for layers in [of_file, of_set] {
+            let config = layers.build().expect("valid");
+            assert_eq!((config.namesrv_port, config.broker_port), (9999, 10_911));
+        }
     }
 
     #[test]
@@ -437,6 +448,48 @@ mod tests {
         assert_eq!(config.shard_count(8), 3);
         assert_eq!(config.commit_log_dir(), Path::new("/log"));
         assert_eq!(config.memory_budget_bytes(0), 1 << 30);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_with_their_lines() {
+        // Goal: a configuration with several mistakes is mended in one go. Method: mistakes in every source, then a single one.
+        let layers = Layers {
+            config_file: Some((
+                "a.toml".into(),
+                "# first\nbroker_prt = 1\n\nfoo.bar = 2\nlisten = 3\nlisten = 3".into(),
+            )),
+            broker_conf: Some((
+                "b.conf".into(),
+                "\n# two\nmapedFileSizeCommitLog=1\nbrokerRole=\\\n SLAVE\nlistenPort=x".into(),
+            )),
+            sets: vec!["cors=1".into(), "=1".into(), "max_topics".into()],
+            options: vec![("shards", "65".into())],
+            ..Layers::default()
+        };
+        let told = |layers: &Layers| layers.build().expect_err("refused").to_string();
+        assert!(told(&layers).contains("a.toml"), "a key that is there twice is no TOML: {}", told(&layers));
+        let mut layers = layers;
+        if let Some((_, text)) = &mut layers.config_file {
+            text.truncate(text.len() - "\nlisten = 3".len());
+        }
+        let lines: Vec<String> = told(&layers).lines().map(str::to_owned).collect();
+        assert_eq!(lines[0], "10 mistakes in the configuration:");
+        for (line, parts) in lines[1..].iter().zip([
+            &["\"broker_prt\" in a.toml, line 2;", "\"broker_port\""][..],
+            &["a.toml, line 4", "without [sections]"],
+            &["listen = \"3\" in a.toml, line 5:"],
+            &["in b.conf, line 3;", "\"mappedFileSizeCommitLog\""],
+            &["brokerRole = \"SLAVE\" in b.conf, line 4 "],
+            &["listenPort = \"x\" in b.conf, line 6:"],
+            &["\"cors\" in --set;", "\"cores\""],
+            &["\"=1\" is not KEY=VALUE"],
+            &["\"max_topics\" is not KEY=VALUE"],
+            &["shards = \"65\" in the command line"],
+        ]) {
+            assert!(parts.iter().all(|part| line.contains(part)), "{line}: {parts:?}");
+        }
+        let single = Layers { sets: vec!["=1".into()], ..Layers::default() };
+        assert_eq!(told(&single), "cannot read --set: \"=1\" is not KEY=VALUE");
     }
 
     #[test]

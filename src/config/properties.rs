@@ -11,8 +11,24 @@ pub struct PropertiesError {
     pub problem: &'static str,
 }
 
-/// Reads pairs in the order of the text. A key without a separator has an empty value. Repeated keys are all returned.
+/// A key with its value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Line number from 1: where the (possibly continued) line begins.
+    pub line: usize,
+    /// Unescaped.
+    pub key: String,
+    /// Unescaped; empty without a separator.
+    pub value: String,
+}
+
+/// As [`parse_lines`], without the places.
 pub fn parse(text: &str) -> Result<Vec<(String, String)>, PropertiesError> {
+    Ok(parse_lines(text)?.into_iter().map(|pair| (pair.key, pair.value)).collect())
+}
+
+/// Reads pairs in the order of the text. Repeated keys are all returned.
+pub fn parse_lines(text: &str) -> Result<Vec<Pair>, PropertiesError> {
     let mut pairs = Vec::new();
     let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate();
     while let Some((index, line)) = lines.next() {
@@ -26,7 +42,9 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, PropertiesError> {
             let Some((_, next)) = lines.next() else { break };
             logical.push_str(next.trim_start_matches(is_blank));
         }
-        pairs.push(split(&logical).map_err(|problem| PropertiesError { line: index + 1, problem })?);
+        let line = index + 1;
+        let (key, value) = split(&logical).map_err(|problem| PropertiesError { line, problem })?;
+        pairs.push(Pair { line, key, value });
     }
     Ok(pairs)
 }

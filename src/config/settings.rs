@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{ConfigError, Source};
+use toml::de::DeTable;
+
+use super::error::{ConfigError, Mistakes, Place, Source};
 use super::keys::{self, Entry, JavaKey, Key, Service};
 use super::properties;
 use super::values::Kind;
@@ -55,29 +57,33 @@ impl Settings {
 
     /// Sets one key by either spelling.
     pub fn set(&mut self, service: Service, name: &str, value: &str, source: &Source) -> Result<Entry, ConfigError> {
+        self.set_at(service, name, value, &Place::from(source))
+    }
+
+    fn set_at(&mut self, service: Service, name: &str, value: &str, place: &Place) -> Result<Entry, ConfigError> {
         let name = name.trim();
         let unknown =
-            || ConfigError::UnknownKey { key: name.into(), nearest: keys::nearest(name), origin: source.clone() };
+            || ConfigError::UnknownKey { key: name.into(), nearest: keys::nearest(name), origin: place.clone() };
         let entry = keys::find(service, name).ok_or_else(unknown)?;
         match entry {
             Entry::Used(key) => {
                 let text = key.kind.canonical(value).map_err(|problem| ConfigError::BadValue {
                     key: name.into(),
                     value: value.into(),
-                    origin: source.clone(),
+                    origin: place.clone(),
                     problem,
                 })?;
-                self.set_used(key, text, source.clone());
+                self.set_used(key, text, place.source.clone());
             }
             Entry::Ignored(key) => {
                 let value = Kind::Text.canonical(value).map_err(|problem| ConfigError::BadValue {
                     key: name.into(),
                     value: value.into(),
-                    origin: source.clone(),
+                    origin: place.clone(),
                     problem,
                 })?;
-                check_guard(key, &value, source)?;
-                self.ignored.insert(key.java, Setting { text: value, source: source.clone() });
+                check_guard(key, &value, place)?;
+                self.ignored.insert(key.java, Setting { text: value, source: place.source.clone() });
             }
         }
         Ok(entry)
@@ -90,39 +96,60 @@ impl Settings {
 
     /// Sets every pair of a Java properties text. The last of repeated keys counts, as in Java.
     pub fn set_properties(&mut self, service: Service, text: &str, source: &Source) -> Result<(), ConfigError> {
-        for (key, value) in parse_properties(text, source)? {
-            self.set(service, &key, &value, source)?;
+        let mut mistakes = Mistakes::default();
+        for pair in parse_properties(text, source)? {
+            mistakes.note(self.set_at(service, &pair.key, &pair.value, &Place::at(source, pair.line)));
         }
-        Ok(())
+        mistakes.unless_any(())
     }
 
     /// Sets every key of a TOML text. A key that appears in both spellings is refused: one of them would be lost.
     pub fn set_toml(&mut self, text: &str, source: &Source) -> Result<(), ConfigError> {
-        let syntax = |problem: String| ConfigError::Syntax { origin: source.clone(), problem };
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(error.to_string()))?;
+        let syntax = |origin: Place, problem: String| ConfigError::Syntax { origin, problem };
+        let unreadable = |error: toml::de::Error| syntax(Place::from(source), error.to_string());
+        let mut table: toml::Table = text.parse().map_err(unreadable)?;
+        // The same text again, for what a table of values has lost: the places of its keys.
+        let mut keys: Vec<(usize, String)> = DeTable::parse(text)
+            .map_err(unreadable)?
+            .into_inner()
+            .into_iter()
+            .map(|(key, _)| (line_of(text, key.span().start), key.into_inner().into_owned()))
+            .collect();
+        keys.sort_unstable();
         let mut seen: BTreeMap<&'static str, String> = BTreeMap::new();
-        for (name, value) in table {
-            let value = toml_text(&value).ok_or_else(|| {
-                syntax(format!("\"{name}\" is not a key with a plain value; keys are flat, without [sections]"))
-            })?;
-            let entry = self.set(Service::Broker, &name, &value, source)?;
-            if let Some(first) = seen.insert(entry.public_name(), name.clone()) {
-                return Err(syntax(format!("{first} and {name} are the same key")));
+        let mut mistakes = Mistakes::default();
+        for (line, name) in keys {
+            let place = Place::at(source, line);
+            let value = table.remove(&name).as_ref().and_then(toml_text).ok_or_else(|| {
+                let problem = format!("\"{name}\" is not a key with a plain value; keys are flat, without [sections]");
+                syntax(place.clone(), problem)
+            });
+            let entry = value.and_then(|value| self.set_at(Service::Broker, &name, &value, &place));
+            if let Some(entry) = mistakes.note(entry)
+                && let Some(first) = seen.insert(entry.public_name(), name.clone())
+            {
+                mistakes.note::<()>(Err(syntax(place, format!("{first} and {name} are the same key"))));
             }
         }
-        Ok(())
+        mistakes.unless_any(())
     }
 }
 
+/// The line, from 1, of a byte of a text.
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
 /// Reads a properties text and says which source it came from when it cannot.
-pub(super) fn parse_properties(text: &str, source: &Source) -> Result<Vec<(String, String)>, ConfigError> {
-    let syntax =
-        |error: properties::PropertiesError| ConfigError::Syntax { origin: source.clone(), problem: error.to_string() };
-    properties::parse(text).map_err(syntax)
+pub(super) fn parse_properties(text: &str, source: &Source) -> Result<Vec<properties::Pair>, ConfigError> {
+    properties::parse_lines(text).map_err(|error| ConfigError::Syntax {
+        origin: Place::at(source, error.line),
+        problem: error.problem.to_owned(),
+    })
 }
 
 /// Refuses a value that asks for something RingMQ does not do.
-fn check_guard(key: &'static JavaKey, value: &str, source: &Source) -> Result<(), ConfigError> {
+fn check_guard(key: &'static JavaKey, value: &str, place: &Place) -> Result<(), ConfigError> {
     let Some(only) = key.only else { return Ok(()) };
     if only.iter().any(|allowed| allowed.eq_ignore_ascii_case(value.trim())) {
         return Ok(());
@@ -130,7 +157,7 @@ fn check_guard(key: &'static JavaKey, value: &str, source: &Source) -> Result<()
     Err(ConfigError::Unserved {
         key: key.java,
         value: value.into(),
-        origin: source.clone(),
+        origin: place.clone(),
         reason: key.reason.text(),
         allowed: only.iter().map(|word| if word.is_empty() { "empty" } else { word }).collect::<Vec<_>>().join(", "),
     })

@@ -1,14 +1,14 @@
 //! The metrics endpoint: one thread, Prometheus text over HTTP, on a port of its own.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use ringmq_shards::probe::Registry;
 
 /// Serves `/metrics` until the process ends.
-pub fn start(address: SocketAddr, registry: Arc<Registry>) -> io::Result<()> {
-    let server = tiny_http::Server::http(address).map_err(io::Error::other)?;
+pub fn start(listener: TcpListener, registry: Arc<Registry>) -> io::Result<()> {
+    let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
     std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
         for request in server.incoming_requests() {
             let response = if request.url() == "/metrics" || request.url().starts_with("/metrics?") {

@@ -2,8 +2,10 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ringmq::client::{Message, PullStatus};
@@ -109,8 +111,8 @@ fn is_in_use(store: &Path) -> bool {
 
 #[test]
 fn a_store_has_one_broker() {
-    // Goal: two processes never write one store. Method: a second start on it is refused with its own code while the
-    // first goes on; after a stop it may start.
+    // Goal: two processes never write one store. Method: a second start on it, and every tool that looks at stores, is refused with
+    // its own code while the first goes on; after a stop it may start.
     let mut store = Store::new();
     let broker = store.start(&[]);
     let refused = match store.try_start_second(&[]) {
@@ -119,9 +121,25 @@ fn a_store_has_one_broker() {
     };
     assert_eq!(refused.status.code(), Some(3), "{}", refused.log);
     refused.assert_reason("is locked by");
+    let directory = store.path().display().to_string();
+    let tool = |line: &str| {
+        let arguments = line.split(' ').map(|word| if word == "DIR" { directory.as_str() } else { word });
+        Command::new(env!("CARGO_BIN_EXE_ringmq")).args(arguments).output().expect("it runs").status.code()
+    };
+    let tools = [
+        "store verify --data DIR",
+        "store dump --data DIR",
+        "store explain --data DIR 0",
+        "store repair --write --data DIR",
+        "store adopt --check DIR",
+    ];
+    for line in tools {
+        assert_eq!(tool(line), Some(3), "{line}");
+    }
     broker.topic("alone", 1);
     broker.client().send_to(&broker.queue("alone", 0), &Message::new("still serving")).expect("stored");
     broker.stop(&[]);
+    assert_eq!(tool(tools[0]), Some(0));
     let again = store.start(&[]);
     assert_eq!(again.client().max_offset(&again.queue("alone", 0)).expect("an answer"), 1);
 }
@@ -140,6 +158,21 @@ fn a_taken_port_is_told() {
     };
     assert_eq!(refused.status.code(), Some(7), "{}", refused.log);
     refused.assert_reason(&broker.address());
+}
+
+#[test]
+fn a_taken_port_of_the_metrics_is_told() {
+    // Goal: who says where metrics are to be served gets them there, or no start. Method: the port of somebody else.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let mut store = Store::new();
+    let Err(refused) = store.try_start(&[&format!("metrics_listen={address}")]) else {
+        panic!("a broker said that it is ready, and its metrics are nowhere")
+    };
+    assert_eq!(refused.status.code(), Some(7), "{}", refused.log);
+    refused.assert_reason(&format!("cannot listen on {address}"));
+    refused.assert_reason("choose another with metrics_listen");
+    assert_eq!(store.start(&[]).stop(&[]).code(), Some(0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use ringmq_shards::disk::{Disk, OpenOptions, RealDisk};
+use ringmq_shards::disk::{Disk, RealDisk};
 
 use super::explain::Place;
 use crate::cli::run;
@@ -62,27 +62,6 @@ fn exit_codes_of_an_empty_a_foreign_and_a_damaged_store() {
     let no_such_place = ExitCode::from(ExitStatus::Failure);
     assert_eq!(code("ringmq store explain --data DIR T/0/5", path), no_such_place);
     assert_eq!(code("ringmq store explain --data DIR 99999999", path), no_such_place);
-}
-
-#[test]
-fn nothing_is_done_while_a_broker_runs() {
-    // Goal: the lock is respected. Method: another process holds it: Python; any program with fcntl would do.
-    let room = tempfile::tempdir().expect("a directory");
-    let lock = room.path().join("lock");
-    RealDisk.open(&lock, OpenOptions { create: true, ..OpenOptions::default() }).expect("made");
-    let script = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX,1,0); print(flush=True); sys.stdin.read()";
-    let mut python = std::process::Command::new("python3");
-    python.args(["-c", script]).arg(&lock).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let mut child = python.spawn().expect("the tests need python3");
-    let mut ready = [0];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready).expect("it has the lock");
-    for command in ["verify --data DIR", "explain --data DIR 0", "repair --write --data DIR", "adopt --check DIR"] {
-        let locked = ExitCode::from(ExitStatus::StoreLocked);
-        assert_eq!(code(&format!("ringmq store {command}"), room.path()), locked, "{command}");
-    }
-    drop(child.stdin.take());
-    child.wait().expect("it ends");
-    assert_eq!(code("ringmq store verify --data DIR", room.path()), ExitCode::SUCCESS);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -62,7 +62,8 @@ use crate::process::{ExitStatus, logging, signals};
 use self::broker::{BrokerChannels, OpenedBroker, StartedBroker, StoreSide, WriterSide};
 use self::gauges::add_gauges;
 use self::open::{
-    NAMESRV_SETTINGS_FILE, bind, open_broker, open_control, open_namesrv, ring_bytes, spin_limit, tail_bytes,
+    NAMESRV_SETTINGS_FILE, bind, bind_metrics, open_broker, open_control, open_namesrv, ring_bytes, spin_limit,
+    tail_bytes,
 };
 use self::shards::{ShardStart, start_shards};
 use self::watchdog::Watchdog;
@@ -226,6 +227,7 @@ impl Running {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let boot_ms = clock.now_ms();
         let listeners = bind(&config, roles)?;
+        let metrics = bind_metrics(&config)?;
         // From here on threads run that end in order only; before, nothing does.
         let guard = signals::StartGuard::arm(leave_start).map_err(system("listen to signals"))?;
         let broker = match roles.broker {
@@ -254,7 +256,7 @@ impl Running {
             shared,
             last_words: word,
         };
-        launch(wiring, Launch { listeners, broker, cores, channels, last_words })
+        launch(wiring, Launch { listeners, metrics, broker, cores, channels, last_words })
     }
 
     /// Waits for a signal or a failure, then takes everything down.
@@ -361,6 +363,7 @@ struct Wiring {
 /// What is made of it besides.
 struct Launch {
     listeners: Vec<ListenerSlot>,
+    metrics: Option<TcpListener>,
     broker: Option<BrokerStart>,
     cores: Vec<usize>,
     channels: Channels,
@@ -370,7 +373,7 @@ struct Launch {
 
 /// Opens what is left to open, and only then starts the threads.
 fn launch(wiring: Wiring, launch: Launch) -> Result<Running, BootError> {
-    let Launch { listeners, broker, cores, channels, last_words } = launch;
+    let Launch { listeners, metrics, broker, cores, channels, last_words } = launch;
     let Channels { control, cold, flush, jobs, mailboxes } = channels;
     wiring.add_metrics();
 
@@ -423,10 +426,8 @@ fn launch(wiring: Wiring, launch: Launch) -> Result<Running, BootError> {
         .name("control".to_owned())
         .spawn(move || control_thread.run())
         .map_err(system("start the control thread"))?;
-    if let Some(address) = config.metrics_listen
-        && let Err(error) = metrics_page::start(address, Arc::clone(registry))
-    {
-        tracing::warn!(%address, %error, "metrics are not served: choose another metrics_listen");
+    if let Some(listener) = metrics {
+        metrics_page::start(listener, Arc::clone(registry)).map_err(system("serve the metrics"))?;
     }
     let register_timeout = Duration::from_millis(config.register_broker_timeout_mills);
     let own = own_namesrv.map(|address| (address, register_timeout));

@@ -6,6 +6,7 @@ use ringmq_shards::disk::LoadedState;
 use ringmq_shards::queue::limits::ENTRY_BYTES;
 
 use super::*;
+use crate::config::Source;
 
 /// What request 318 has changed, in the name server's folder.
 pub(super) const NAMESRV_SETTINGS_FILE: &str = "namesrv.properties";
@@ -156,6 +157,20 @@ pub(super) fn bind(config: &Config, roles: Roles) -> Result<Vec<ListenerSlot>, B
         }
     };
     wanted.into_iter().map(bind_one).collect()
+}
+
+/// The port of the metrics page. One that nobody asked for may be missing: the second broker of a host finds the default taken.
+pub(super) fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, BootError> {
+    const KEY: &str = "metrics_listen";
+    let Some(address) = config.metrics_listen else { return Ok(None) };
+    match TcpListener::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if *config.settings().source(KEY) == Source::Default => {
+            tracing::warn!(%address, %error, "metrics are not served: choose another {KEY}");
+            Ok(None)
+        }
+        Err(source) => Err(BootError::Listen { address, key: KEY, source }),
+    }
 }
 
 pub(super) fn open_namesrv(config: &Config, disk: &Arc<dyn Disk>) -> Result<NameServer, BootError> {

@@ -80,14 +80,6 @@ fn a_loss_within_the_scatter_speaks_against_a_gain() {
     assert!(!is_proven(&json!({"seconds": gain})), "nor is how long a run took");
 }
 
-#[test]
-fn the_programs_around_hold_their_promises() {
-    // Goal: what measures and what checks a machine brings everything back and uses no invalid run. Method: their own tests.
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
-    let output = std::process::Command::new("python3").arg(&program).output().expect("python3 runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// At least five pairs, a gain of more than 3 % with intervals of 95 % that do not overlap, and no mean that is worse by more
 /// than 3 %.
 fn is_proven(metrics: &Value) -> bool {

@@ -36,7 +36,7 @@ final class SendScenarios {
         registry.addCore("send-async", SendScenarios::sendAsync);
         registry.addCore("send-oneway", SendScenarios::sendOneway);
         registry.addCore("send-batch-1000", SendScenarios::sendBatch);
-        registry.add("send-compressed-3mib", SendScenarios::sendCompressed);
+        registry.addCore("send-compressed-3mib", SendScenarios::sendCompressed);
         registry.add("send-body-limit", SendScenarios::sendBodyLimit);
         registry.add("send-names", SendScenarios::sendNames);
         registry.addCore("send-properties", SendScenarios::sendProperties);
