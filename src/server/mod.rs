@@ -14,6 +14,7 @@ pub mod held_answers;
 pub mod hold;
 pub mod limits;
 pub mod log_shell;
+pub mod lost_queues;
 pub mod messages;
 pub mod metrics;
 pub mod metrics_page;

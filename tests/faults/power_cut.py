@@ -86,8 +86,16 @@ class Trial:
         """The power goes. Gives the time."""
         at = self.image.cut(command, patience)
         self.broker.kill(self.image)
+        self.check_log()
         self.cuts += 1
         return at
+
+    def check_log(self):
+        """What the processes of this round have logged until now."""
+        with open(self.log) as file:
+            lines = [line for line in file if " WARN " in line or " ERROR " in line or "panicked" in line]
+        odd = [line for line in lines if not any(known in line for known in AFTER_A_CUT)]
+        check(not odd, f"unexpected lines in the log: {odd[:3]}")
 
     def restore(self):
         kept, writes = self.image.close_after_cut()
@@ -114,10 +122,7 @@ class Trial:
             self.oldest = max(self.oldest, oldest)
             self.lost += len(lost)
         self.promises = {place: (number, 0, physical) for place, (number, physical) in survivors.items()}
-        with open(self.log) as file:
-            lines = [line for line in file if " WARN " in line or " ERROR " in line]
-        odd = [line for line in lines if not any(known in line for known in AFTER_A_CUT)]
-        check(not odd, f"unexpected lines in the log: {odd[:3]}")
+        self.check_log()
 
     def one_cut(self, kind):
         window = self.chance.choice([1, 8, 32])
@@ -140,6 +145,7 @@ class Trial:
             time.sleep(self.chance.uniform(0.03, 1.0))
             if kind == "killed before":
                 self.broker.kill()
+                self.check_log()
                 self.image.command("ok")
                 self.harvest(workers)
                 self.kills += 1
@@ -174,6 +180,7 @@ class Trial:
                 except Failed as failure:
                     raise Failed(f"cut {self.cuts} ({kind}): {failure}")
             check(self.broker.stop() == 0, "a clean stop")
+            self.check_log()
             self.audit()
         finally:
             self.close()

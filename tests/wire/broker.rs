@@ -48,6 +48,8 @@ pub struct Store {
     starts: u32,
     /// For the next start.
     prepare: Option<Prepare>,
+    /// Words of the command line for the next start, besides the usual ones.
+    words: &'static [&'static str],
 }
 
 /// What a process does before it becomes a broker. Runs between fork and exec, so it may only make system calls.
@@ -83,7 +85,7 @@ impl Store {
     /// A fresh directory and free ports.
     pub fn new() -> Store {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        Store { directory, port: free_ports(), starts: 0, prepare: None }
+        Store { directory, port: free_ports(), starts: 0, prepare: None, words: &[] }
     }
 
     /// The data directory.
@@ -137,6 +139,12 @@ impl Store {
         self.try_start_on(self.port, sets)
     }
 
+    /// Starts a broker with further words on its command line and waits until it is ready or has ended.
+    pub fn try_start_with(&mut self, words: &'static [&'static str], sets: &[&str]) -> Result<Broker, NotStarted> {
+        self.words = words;
+        self.try_start_on(self.port, sets)
+    }
+
     /// Starts a broker and waits for nothing.
     pub fn spawn(&mut self, sets: &[&str]) -> Broker {
         self.spawn_on(self.port, sets)
@@ -158,6 +166,7 @@ impl Store {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
         command.arg("start").arg("--data").arg(self.path());
         command.args(["--broker-port", &port.to_string(), "--namesrv-port", &(port + 2).to_string()]);
+        command.args(std::mem::take(&mut self.words));
         for set in SMALL.iter().chain(sets) {
             command.args(["--set", set]);
         }

@@ -7,6 +7,7 @@ mod broker;
 mod calls;
 mod cold;
 mod consumers;
+mod doctor;
 mod order;
 mod preflight;
 mod proxies;

@@ -235,11 +235,7 @@ impl ControlThread {
     pub fn run(mut self) -> bool {
         let mut next_tick_ms = 0;
         loop {
-            match self.requests.recv_timeout(TICK) {
-                Ok(request) => self.request(request),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+            // At once when it begins: a start waits for the first registration.
             let now = self.now();
             if now.steady_ms >= next_tick_ms {
                 next_tick_ms = now.steady_ms + TICK.as_millis() as u64;
@@ -247,6 +243,11 @@ impl ControlThread {
             }
             if self.stopping.load(Ordering::Acquire) {
                 break;
+            }
+            match self.requests.recv_timeout(TICK) {
+                Ok(request) => self.request(request),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.stop()
