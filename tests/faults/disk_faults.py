@@ -1,5 +1,6 @@
 """Disks that are full, fail, are slow, hang, or turn read-only."""
 import os, subprocess, threading, time
+from datetime import datetime, timezone
 
 from rig import AFTER_A_KILL, DISK_FAILED, NO_SPACE, Broker, Client, Failed, Image, check, fill, run, send_many, until, verify
 
@@ -69,11 +70,13 @@ def failing(binary, folder, fault, flush, *sets):
                     failed_at = number
         except (ConnectionError, OSError):
             pass
-        status = broker.end(30)
+        status, ended = broker.end(30), datetime.now(timezone.utc)
         check(status == 5, f"exit code {status} instead of 5: {broker.text()[-1500:]}")
         errors = [line for line in broker.text().splitlines() if " ERROR " in line and "failed" in line]
         check(errors and "the process ends" in errors[0], f"the reason: {broker.text()[-1500:]}")
-        print(f"  {len(stored) - on_disk} more stored, then: {errors[0][:200]}")
+        failed = datetime.fromisoformat(next(word for word in errors[0].split() if word.endswith("Z")))
+        milliseconds = (ended - failed).total_seconds() * 1000
+        print(f"  {len(stored) - on_disk} more stored, then: {errors[0][:200]}; the end {milliseconds:.0f} ms later")
         image.close()
         image = Image(folder)
         data = os.path.join(image.point, "data")

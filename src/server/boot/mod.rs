@@ -72,8 +72,12 @@ use self::watchdog::Watchdog;
 const WATCH: Duration = Duration::from_millis(250);
 
 /// How long a process whose log has failed waits for its shards, which tell their clients, and for the flush thread, which
-/// sees to it that the next start asks the disk. On a disk that hangs the latter may never come back.
-const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(1);
+/// sees to it that the next start asks the disk. On a disk that hangs the latter may never come back. With [`WATCH`] before
+/// and [`LAST_LINES_PATIENCE`] behind, the process ends within a second of the failure.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the output of the log may take then.
+const LAST_LINES_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long the log output may take when a start is stopped.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -283,7 +287,7 @@ impl Running {
                     "some thread hangs: clients may not have been told, or the next start trust the page cache"
                 );
             }
-            logging::flush(Duration::from_millis(200));
+            logging::flush(LAST_LINES_PATIENCE);
             std::process::exit(ExitStatus::LogWriteFailed as i32);
         }
         let watchdog = Watchdog::of_stop();
