@@ -18,7 +18,7 @@ const DISTANCE: usize = 2;
 /// Moves per call, so that the calling thread is soon back at its other work. One takes some 100 microseconds.
 const MOVES_PER_CALL: usize = 4;
 
-/// After so many failed moves no more are tried: this machine has no huge pages to give.
+/// After so many failed moves in a row no more are tried: this machine has no huge pages to give.
 const FAILURES_MAX: u32 = 64;
 
 /// What has been moved so far.
@@ -49,14 +49,17 @@ impl HugePages {
         (self.is_moved.iter().filter(|moved| **moved).count() * HUGE_PAGE_BYTES) as u64
     }
 
-    /// The piece to move while the log ends at `end`: the nearest ahead of the writer, up to half a ring away.
+    /// The piece to move while the log ends at `end`: the nearest ahead of the writer, up to half a ring away, and no further than
+    /// the log has grown, so that memory is taken as it is needed.
     fn next(&self, end: u64) -> Option<usize> {
         let pieces = self.is_moved.len();
-        if self.failures >= FAILURES_MAX || end.saturating_sub(self.start) < HUGE_PAGE_BYTES as u64 {
+        let grown = usize::try_from(end.saturating_sub(self.start) / HUGE_PAGE_BYTES as u64).unwrap_or(usize::MAX);
+        if self.failures >= FAILURES_MAX || grown == 0 {
             return None;
         }
+        let reach = (DISTANCE + grown).min(pieces / 2);
         let current = usize::try_from(end / HUGE_PAGE_BYTES as u64 % pieces.max(1) as u64).unwrap_or(0);
-        (DISTANCE..=pieces / 2).map(|ahead| (current + ahead) % pieces).find(|piece| !self.is_moved[*piece])
+        (DISTANCE..=reach).map(|ahead| (current + ahead) % pieces).find(|piece| !self.is_moved[*piece])
     }
 
     /// Moves a few pieces, if any are due while the log ends at `end`. Errors: the kernel's, told once it has refused for
@@ -69,7 +72,10 @@ impl HugePages {
         for _ in 0..MOVES_PER_CALL {
             let Some(piece) = self.next(end) else { return Ok(()) };
             match ring.use_huge_page(piece * HUGE_PAGE_BYTES) {
-                Ok(()) => self.is_moved[piece] = true,
+                Ok(()) => {
+                    self.is_moved[piece] = true;
+                    self.failures = 0;
+                }
                 Err(error) => {
                     // No memory, or pages in use just now: these pass. The rest does not.
                     let passes = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
@@ -89,8 +95,8 @@ mod tests {
     const PIECES: usize = 8;
     const PIECE: u64 = HUGE_PAGE_BYTES as u64;
 
-    /// Nothing is moved before there is traffic, then only what is well ahead of the writer, also across the ring's end: the
-    /// choice is asked for along two laps.
+    /// Nothing is moved before there is traffic, then only what is well ahead of the writer, no further than the log has grown, also
+    /// across the ring's end: the choice is asked for along two laps.
     #[test]
     fn moves_only_what_is_well_ahead() {
         let start = 5 * PIECE + 100;
@@ -100,7 +106,9 @@ mod tests {
             while let Some(piece) = pages.next(end) {
                 let writing = (end / PIECE) as usize % PIECES;
                 let ahead = (piece + PIECES - writing) % PIECES;
-                assert!((DISTANCE..=PIECES / 2).contains(&ahead), "piece {piece} while piece {writing} is written");
+                let grown = ((end - start) / PIECE) as usize;
+                let reach = (DISTANCE + grown).min(PIECES / 2);
+                assert!((DISTANCE..=reach).contains(&ahead), "piece {piece} while piece {writing} is written");
                 pages.is_moved[piece] = true;
             }
         }

@@ -9,7 +9,7 @@
 //!
 //! Format: the line `ringmq-queue-offsets 1 <CRC-32 of the JSON, 8 hex digits> <length of the JSON>`, then JSON.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,6 @@ pub struct QueueOffsets {
     pub log_offset: PhysicalOffset,
     /// Next offset by topic and queue.
     pub next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>>,
-    /// Those of `next` of which the log has no message any more, so that they need no file.
-    pub empty: BTreeMap<String, BTreeSet<QueueId>>,
     /// By deleted topic: its records below this offset count no more.
     pub barriers: BTreeMap<String, PhysicalOffset>,
 }
@@ -43,8 +41,6 @@ pub struct QueueOffsets {
 struct Stored {
     log_offset: u64,
     next: BTreeMap<String, BTreeMap<u32, u64>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    empty: BTreeMap<String, BTreeSet<u32>>,
     barriers: BTreeMap<String, u64>,
 }
 
@@ -55,7 +51,6 @@ impl QueueOffsets {
         let stored = Stored {
             log_offset: self.log_offset.0,
             next: self.next.iter().map(|(topic, map)| (topic.clone(), queues(map))).collect(),
-            empty: self.empty.iter().map(|(topic, ids)| (topic.clone(), ids.iter().map(|id| id.0).collect())).collect(),
             barriers: self.barriers.iter().map(|(topic, offset)| (topic.clone(), offset.0)).collect(),
         };
         let json = serde_json::to_string(&stored).expect("maps with string and integer keys are JSON");
@@ -76,22 +71,7 @@ impl QueueOffsets {
         Ok(Self {
             log_offset: PhysicalOffset(stored.log_offset),
             next: stored.next.into_iter().map(|(topic, map)| (topic, queues(map))).collect(),
-            empty: stored
-                .empty
-                .into_iter()
-                .map(|(topic, ids)| (topic, ids.into_iter().map(QueueId).collect()))
-                .collect(),
             barriers: stored.barriers.into_iter().map(|(topic, offset)| (topic, PhysicalOffset(offset))).collect(),
-        })
-    }
-
-    /// Queues that have messages and so must have files, with the next offset of each.
-    pub fn filled(&self) -> impl Iterator<Item = (&str, QueueId, QueueOffset)> {
-        self.next.iter().flat_map(|(topic, queues)| {
-            let empty = self.empty.get(topic);
-            let filled =
-                queues.iter().filter(move |(id, next)| next.0 > 0 && empty.is_none_or(|ids| !ids.contains(id)));
-            filled.map(move |(id, next)| (topic.as_str(), *id, *next))
         })
     }
 
@@ -183,8 +163,6 @@ mod tests {
     fn sample() -> QueueOffsets {
         let mut offsets = QueueOffsets { log_offset: PhysicalOffset(900), ..QueueOffsets::default() };
         offsets.next.entry("orders".into()).or_default().insert(QueueId(3), QueueOffset(17));
-        offsets.next.entry("orders".into()).or_default().insert(QueueId(4), QueueOffset(9));
-        offsets.empty.entry("orders".into()).or_default().insert(QueueId(4));
         offsets.barriers.insert("gone \"quoted\"".into(), PhysicalOffset(500));
         offsets
     }
@@ -198,7 +176,6 @@ mod tests {
         sample().persist(&disk, &paths).unwrap();
         let mut loaded = QueueOffsets::load(&disk, &paths).unwrap().unwrap().value;
         assert_eq!(loaded, sample());
-        assert_eq!(loaded.filled().collect::<Vec<_>>(), [("orders", QueueId(3), QueueOffset(17))]);
         assert!(!loaded.counts("gone \"quoted\"", PhysicalOffset(499)));
         assert!(loaded.counts("gone \"quoted\"", PhysicalOffset(500)) && loaded.counts("orders", PhysicalOffset(0)));
         loaded.forget_barriers_below(PhysicalOffset(500));

@@ -27,11 +27,10 @@ impl Default for ListenOptions {
 const BIND_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Silence after which a peer is asked whether it is still there, time between questions, and how many of them stay without an
-/// answer, in seconds: a client whose machine is gone holds no slot for the two hours that are the kernel's default.
+/// answer, in seconds: a client whose machine is gone holds no slot for the two hours that are the kernel's default. There is no
+/// `TCP_USER_TIMEOUT` beside it: that would make one lost question the end, and cut off clients that take nothing for a while, whom
+/// `serverChannelMaxIdleTimeSeconds` is for.
 const KEEPALIVE: [(i32, i32); 3] = [(libc::TCP_KEEPIDLE, 30), (libc::TCP_KEEPINTVL, 10), (libc::TCP_KEEPCNT, 3)];
-
-/// How long sent bytes may stay unacknowledged, or a peer take none, before the connection is closed.
-const USER_TIMEOUT_MS: i32 = 30_000;
 
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -65,7 +64,7 @@ fn listen_once(address: SocketAddr, options: ListenOptions) -> io::Result<TcpLis
         set_option(socket, libc::SOL_SOCKET, name, i32::try_from(bytes).unwrap_or(i32::MAX))?;
     }
     set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-    for (name, value) in KEEPALIVE.into_iter().chain([(libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MS)]) {
+    for (name, value) in KEEPALIVE {
         set_option(socket, libc::IPPROTO_TCP, name, value)?;
     }
     let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
@@ -140,7 +139,7 @@ mod tests {
         assert_eq!(option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
         assert_eq!(
             [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_USER_TIMEOUT].map(tcp),
-            [30, 10, 3, 30_000]
+            [30, 10, 3, 0]
         );
         assert_ne!(tcp(libc::TCP_NODELAY), 0);
     }

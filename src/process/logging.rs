@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tracing_subscriber::filter::LevelFilter;
@@ -109,10 +109,11 @@ fn filter_of(level: LogLevel) -> LevelFilter {
 }
 
 fn flush_through(sender: &Sender<Item>, patience: Duration) {
+    let deadline = Instant::now() + patience;
     let (done, finished) = bounded(1);
-    if sender.send_timeout(Item::Flush(done), patience).is_ok() {
+    if sender.send_deadline(Item::Flush(done), deadline).is_ok() {
         // A timeout is the answer too: the target is stuck and the end of the process does not wait for it.
-        let _ = finished.recv_timeout(patience);
+        let _ = finished.recv_deadline(deadline);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opens the store: lock, queues, recovery, segments, index. Everything here runs before the first connection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ use ringmq_shards::recovery::{
 };
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
-use super::lost_queues::{self, LostQueues};
+use super::lost_queues;
 
 /// How the store is opened.
 #[derive(Debug, Clone)]
@@ -215,7 +215,7 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         create_directories_durably(disk.as_ref(), &directory).map_err(io_error("create directories", directory))?;
     }
     let lock = ProcessLock::acquire(disk.as_ref(), &paths)?;
-    let opened = open_locked(disk, clock, options, paths.clone(), lock, None);
+    let opened = open_locked(disk, clock, options, paths.clone(), lock);
     if let Err(error) = &opened
         && is_disk_error(error)
         && let Err(error) = queue_flushed::distrust(disk.as_ref(), &paths)
@@ -237,7 +237,6 @@ fn open_locked(
     options: &StorageOptions,
     paths: StorePaths,
     lock: ProcessLock,
-    lost: Option<LostQueues>,
 ) -> Result<Storage, StorageError> {
     let io_error = |action, path: PathBuf| move |source| StorageError::Io { action, path, source };
     let blockers = adopt::blockers(disk.as_ref(), &paths).map_err(io_error("look at what is", paths.root.clone()))?;
@@ -284,11 +283,11 @@ fn open_locked(
     }
     let has_sidecar = loaded.is_some();
     let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
+    let lacking = if was_clean { lost_queues::lacking(&queues, &queue_offsets) } else { Vec::new() };
     let durable = DurablePointFile::load(disk.as_ref(), &paths)
         .map_err(io_error("read the durable point", paths.durable_point()))?;
-    let bears_sign = is_ours(disk.as_ref(), &paths).map_err(io_error("read abort", paths.abort()))?;
-    let is_marked = flushed.is_some() && bears_sign;
-    let suspected = LostQueues::suspected(&queues, &queue_offsets, was_clean);
+    let is_marked =
+        flushed.is_some() && is_ours(disk.as_ref(), &paths).map_err(io_error("read abort", paths.abort()))?;
     let has_yielded = queue_offsets
         .heed_others(disk.as_ref(), &paths, durable, flushed)
         .map_err(io_error("read abort", paths.abort()))?;
@@ -311,9 +310,7 @@ fn open_locked(
     // comes from Java, whose checkpoint recovery follows, or lost it, and then the whole log is read.
     let is_ours = !matches!(durable, StoredPoint::Missing);
     let from = match (was_clean, flushed, has_sidecar) {
-        (true, _, true) => None,
-        // Files of all queues may be gone.
-        (true, _, false) => Some(queues.maximum_physical_end()),
+        (true, ..) => None,
         // What was synced was also written. Never cut below that: the entries may be lost again before they are rewritten.
         (false, Some(flushed), _) => Some(flushed.max(queue_offsets.log_offset)),
         (false, None, true) => Some(queue_offsets.log_offset),
@@ -338,33 +335,11 @@ fn open_locked(
     }
     let known_below = if was_clean { queues.maximum_physical_end() } else { PhysicalOffset(0) };
     let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from, known_below, lacks_below };
-    let outcome = recover(disk.as_ref(), &paths, &recovery_options, &mut sink);
-    for message in outcome.iter().flat_map(|recovered| &recovered.messages) {
+    let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
+    for message in &recovered.messages {
         tracing::warn!("{message}");
     }
-    let newly_lost = match (&lost, from, &outcome) {
-        (Some(lost), _, _) => {
-            lost.report(&queues)?;
-            LostQueues::default()
-        }
-        // At 0 a start was interrupted that had found some.
-        (None, None, Ok(recovered)) if [recovered.end, PhysicalOffset(0)].contains(&queue_offsets.log_offset) => {
-            suspected.of_known_topics(disk.as_ref(), &paths, recovered.end)
-        }
-        (None, None, Err(error)) if lost_queues::is_gap(error) => {
-            suspected.of_known_topics(disk.as_ref(), &paths, queue_offsets.log_offset)
-        }
-        (None, Some(from), Ok(_)) if has_sidecar && bears_sign && from > log_begins => {
-            suspected.without_new(&queues, from)
-        }
-        // Another broker worked here since, or the log was cut.
-        (None, _, _) => LostQueues::default(),
-    };
-    if !newly_lost.is_empty() {
-        newly_lost.distrust_files(disk.as_ref(), &paths, &lock, was_clean, &queue_offsets)?;
-        return open_locked(disk, clock, options, paths, lock, Some(newly_lost));
-    }
-    let recovered = outcome?;
+    lost_queues::warn(&lacking, disk.as_ref(), &paths, &queue_offsets, recovered.end);
     // What is written from here on is none of the past, whatever a barrier says that lies behind a cut, or was never given.
     if queue_offsets.lower_barriers_to(recovered.end) {
         // A lowered barrier no longer tells that files with entries behind the cut are old, should they come back.
@@ -528,19 +503,15 @@ pub fn note_queue_offsets(
 ) -> Result<(), StateFileError> {
     let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
     let mut next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>> = BTreeMap::new();
-    let mut empty: BTreeMap<String, BTreeSet<QueueId>> = BTreeMap::new();
-    for (topic, queue_id, minimum, offset) in queues.all_bounds() {
+    for (topic, queue_id, _, offset) in queues.all_bounds() {
         // Those of a topic whose deletion has begun count no more for whoever reads this, retired or not: made again, it begins at 0.
         let is_ending = offsets.barriers.get(&*topic).is_some_and(|barrier| barrier.0 == u64::MAX);
         if offset.0 > 0 && !is_ending {
             next.entry(topic.to_string()).or_default().insert(queue_id, offset);
-            if minimum == offset {
-                empty.entry(topic.to_string()).or_default().insert(queue_id);
-            }
         }
     }
     let barriers = offsets.barriers.clone();
-    let mut noted = QueueOffsets { log_offset: PhysicalOffset(log_offset), next, empty, barriers };
+    let mut noted = QueueOffsets { log_offset: PhysicalOffset(log_offset), next, barriers };
     noted.forget_barriers_below(PhysicalOffset(log_minimum));
     noted.persist(disk, paths)?;
     *offsets = noted;

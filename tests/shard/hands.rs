@@ -87,7 +87,7 @@ fn visited(disk: &SimDisk, end: End, seed: u64, work: impl FnOnce(&mut Life) -> 
 }
 
 /// Looks for each record at or behind a byte of the log in its queue; says how many there are.
-pub(super) fn check_served(life: &Life, past: &Past, from: u64) -> Result<usize, String> {
+fn check_served(life: &Life, past: &Past, from: u64) -> Result<usize, String> {
     for (at, record) in past.records.range(from..) {
         let queue = life.storage.queues.get(record.topic, QueueId(record.queue)).ok_or(format!("no queue for {at}"))?;
         let mut entry = [QueueEntry::default()];
@@ -102,7 +102,7 @@ pub(super) fn check_served(life: &Life, past: &Past, from: u64) -> Result<usize,
 
 /// Opens a store once for each change that this makes, up to there; then the process dies or the power goes, and the next start is
 /// looked at.
-pub(super) fn check_interrupted_starts(left: &SimDisk, past: &Past, from: u64, context: &str) {
+fn check_interrupted_starts(left: &SimDisk, past: &Past, from: u64, context: &str) {
     for changes in 0.. {
         let halted = left.kill();
         halted.halt_after(changes);
@@ -122,7 +122,7 @@ pub(super) fn check_interrupted_starts(left: &SimDisk, past: &Past, from: u64, c
     }
 }
 
-pub(super) fn append_some(life: &mut Life, past: &mut Past, topic: &'static str, records: usize) {
+fn append_some(life: &mut Life, past: &mut Past, topic: &'static str, records: usize) {
     let wanted = past.records.len() + records;
     while past.records.len() < wanted {
         let (ready, end) = (life.writer.ready_end(), life.writer.end());

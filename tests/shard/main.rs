@@ -12,7 +12,6 @@ mod hands;
 mod held;
 mod images;
 mod input;
-mod lost;
 mod output;
 mod pair;
 mod planted;
