@@ -1,4 +1,8 @@
-//! Open queue files: a bounded cache, least recently used first out.
+//! Open queue files: a bounded cache, least recently used first out, unless all of them are in use.
+//!
+//! A flush round writes to every queue that got messages. With more of them than the cache holds, "least recently used" would close
+//! each file shortly before its turn comes. So a file stays while it is used now and then, and what finds no place is opened for one
+//! use: then as large a part as fits stays open.
 //!
 //! Shared by the threads that may block (flush, store, recovery). A handle that somebody still uses stays open after its
 //! eviction until the last reference goes, so reads in flight keep their descriptor.
@@ -12,6 +16,10 @@ use crate::disk::{Disk, DiskFile, OpenOptions};
 
 /// Identity of the queue and first byte of the file.
 pub(crate) type FileKey = (u64, u64);
+
+/// A file stays until so many uses of other files per place in the cache have passed it by. With more files in turn than that the
+/// cache would hold hardly any of them, whichever stay.
+const USES_PER_PLACE: u64 = 4;
 
 pub(crate) struct HandleCache {
     capacity: usize,
@@ -64,12 +72,18 @@ impl HandleCache {
         if let Some(present) = state.touch(key) {
             return present;
         }
-        while state.files.len() >= self.capacity {
-            let Some((_, oldest)) = state.by_use.pop_first() else { break };
-            state.files.remove(&oldest);
-        }
         state.tick += 1;
         let tick = state.tick;
+        if state.files.len() >= self.capacity {
+            let kept_since = tick.saturating_sub(USES_PER_PLACE * self.capacity as u64);
+            match state.by_use.first_key_value() {
+                Some((used, _)) if *used >= kept_since => return file,
+                _ => {}
+            }
+            if let Some((_, oldest)) = state.by_use.pop_first() {
+                state.files.remove(&oldest);
+            }
+        }
         state.by_use.insert(tick, key);
         state.files.insert(key, (tick, Arc::clone(&file)));
         file
@@ -93,5 +107,39 @@ impl HandleCache {
     /// Files that are open now.
     pub(crate) fn open_count(&self) -> usize {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).files.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    const CAPACITY: usize = 8;
+
+    fn used(cache: &HandleCache, disk: &SimDisk, number: u64) -> bool {
+        let was_open = cache.state.lock().expect("sound").files.contains_key(&(number, 0));
+        let path = Path::new("/").join(number.to_string());
+        let create = OpenOptions { create: true, ..OpenOptions::default() };
+        drop(disk.open(&path, create).expect("made"));
+        cache.open(disk, (number, 0), &path).expect("opened");
+        was_open
+    }
+
+    /// Goal: of more files in turn than have a place as many stay open as have one, and files that nobody uses any more give theirs
+    /// to others. Method: rounds over twice the capacity, then over as many other files as have a place.
+    #[test]
+    fn a_round_over_more_files_than_fit_keeps_those_that_fit() {
+        let (cache, disk) = (HandleCache::new(CAPACITY), SimDisk::new());
+        for round in 0..10 {
+            let open = (0..2 * CAPACITY as u64).filter(|number| used(&cache, &disk, *number)).count();
+            assert_eq!(open, if round == 0 { 0 } else { CAPACITY });
+            assert_eq!(cache.open_count(), CAPACITY);
+        }
+        let others = 100..100 + CAPACITY as u64;
+        let rounds =
+            (0..100).find(|_| others.clone().filter(|number| used(&cache, &disk, *number)).count() == CAPACITY);
+        assert!(rounds.is_some_and(|rounds| rounds <= 2 * USES_PER_PLACE as usize), "{rounds:?}");
+        assert_eq!(cache.open_count(), CAPACITY);
     }
 }
