@@ -1,6 +1,6 @@
 //! Bounds of the server, each in one place with its reason. Those with a configuration key are defaults.
 
-use ringmq_shards::queue::limits::MAXIMUM_SHARDS;
+use ringmq_shards::queue::limits::{MAXIMUM_OPEN_FILES, MAXIMUM_SHARDS};
 
 /// Connections that a shard has slots for, whatever `max_connections` says: the largest value of that key.
 pub const MAX_CONNECTIONS: usize = 1_000_000;
@@ -87,6 +87,29 @@ pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// of listeners and of the first connections. A shard that finds none left while it starts could only panic.
 pub const fn descriptors_to_start(shards: usize) -> u64 {
     64 + 8 * shards as u64
+}
+
+/// Descriptors that neither connections nor queue files get: the log's segments, pipes, state files and what a start needs. A
+/// process that may open fewer than four times as many keeps back a quarter.
+const DESCRIPTORS_KEPT_BACK: u64 = 4_096;
+
+/// Queue files that stay open: a quarter of the descriptors, with a bound of its own.
+pub const fn descriptors_for_queue_files(descriptors: u64) -> usize {
+    let quarter = descriptors / 4;
+    if quarter == 0 {
+        1
+    } else if quarter < MAXIMUM_OPEN_FILES as u64 {
+        quarter as usize
+    } else {
+        MAXIMUM_OPEN_FILES
+    }
+}
+
+/// The descriptors that connections may have: what queue files and the log leave, half at least.
+pub const fn descriptors_for_connections(descriptors: u64) -> u64 {
+    let quarter = descriptors / 4;
+    let kept_back = if quarter < DESCRIPTORS_KEPT_BACK { quarter } else { DESCRIPTORS_KEPT_BACK };
+    descriptors.saturating_sub(descriptors_for_queue_files(descriptors) as u64 + kept_back)
 }
 
 /// Bytes of input that a turn takes before it writes and answers: with less, groups and sends get small; with more, the disk and the

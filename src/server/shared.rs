@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::limits::{COLD_BLOCK_BYTES, COLD_BLOCKS};
+use super::limits::{self, COLD_BLOCK_BYTES, COLD_BLOCKS};
 use super::retention::RetentionState;
 use crate::config::Config;
 
@@ -319,11 +319,11 @@ impl Shared {
 
     /// Whether one connection more is allowed, with this descriptor; then it is counted.
     ///
-    /// A new descriptor has the lowest free number, so a high one tells that as many are in use. Connections get the lower half:
+    /// A new descriptor has the lowest free number, so a high one tells that as many are in use. Connections get the lower ones:
     /// files of log and queues must always be had, or the broker could not go on.
     pub fn admit_connection(&self, descriptor: u64) -> bool {
         let most = self.live.max_connections.load(Ordering::Relaxed);
-        let is_there_room = descriptor < self.descriptors / 2;
+        let is_there_room = descriptor < limits::descriptors_for_connections(self.descriptors);
         let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < most && is_there_room;
         if !admitted {
             self.forget_connection();
@@ -418,11 +418,14 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_files() {
-        // Goal: half of the descriptors stay free of connections, and a refused one is not counted. Method: ask at the border.
-        let mut shared = shared(&[]);
-        shared.descriptors = 1_024;
-        assert!(shared.admit_connection(511) && !shared.admit_connection(512));
-        assert_eq!(shared.connections.load(Ordering::Relaxed), 1);
+        // Goal: what log and queues need stays free of connections, and a refused one is not counted. Method: ask at the border of a
+        // small process, and of one that is to take 10,000 connections.
+        for (descriptors, connections) in [(1_024, 512), (20_000, 10_904), (1 << 20, (1 << 20) - 16_384 - 4_096)] {
+            let mut shared = shared(&[]);
+            shared.descriptors = descriptors;
+            assert!(shared.admit_connection(connections - 1) && !shared.admit_connection(connections));
+            assert_eq!(shared.connections.load(Ordering::Relaxed), 1);
+        }
     }
 
     #[test]

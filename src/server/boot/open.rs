@@ -41,7 +41,7 @@ pub(super) fn open_broker(
         commit_log: config.commit_log_dir(),
         segment_bytes: config.mapped_file_size_commit_log,
         queue_file_entries: config.mapped_file_size_consume_queue / ENTRY_BYTES,
-        queue_open_files: queue_open_files(descriptors),
+        queue_open_files: limits::descriptors_for_queue_files(descriptors),
         tail_bytes: tail_bytes(config),
         write_path: path,
         zero_ahead_bytes,
@@ -95,12 +95,6 @@ pub(super) fn supports_direct(config: &Config, disk: &Arc<dyn Disk>) -> Result<b
 pub(super) fn ring_bytes(config: &Config) -> usize {
     let wanted = usize::try_from(config.log_ring_bytes).unwrap_or(usize::MAX / 2);
     wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
-}
-
-/// Queue files that stay open: a quarter of what the process may open. Connections get half, log and pipes the rest.
-fn queue_open_files(descriptors: u64) -> usize {
-    let quarter = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
-    quarter.clamp(1, ringmq_shards::queue::limits::MAXIMUM_OPEN_FILES)
 }
 
 /// Memory of all queue tails: 64 MiB, but no more than a quarter of the budget.
