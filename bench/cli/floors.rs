@@ -4,7 +4,7 @@ use super::CliError;
 use super::session::{Request, Session};
 use crate::drivers::file::AppendMode;
 use crate::drivers::null::{Behaviour, Idle};
-use crate::report::groups::is_usable;
+use crate::judge::is_usable;
 use crate::result::{Durability, LoopKind, ResultSet, RunRole, SetKind};
 use crate::runner::Target;
 use crate::workload::Workload;

@@ -1,7 +1,7 @@
 //! What the terminal shows: one line per run while they come, ten lines at the end.
 
-use crate::judge::confirmed_rate;
-use crate::report::groups::{Figure, Group, errors_text, groups, is_usable};
+use crate::judge::{confirmed_rate, is_usable};
+use crate::report::groups::{Figure, Group, errors_text, groups};
 use crate::report::share_at_knee;
 use crate::result::{Distribution, Durability, LoopKind, ResultSet, RunRecord, RunRole, RunStatus, SetStatus};
 use crate::units;

@@ -1,7 +1,8 @@
 //! Which rate of a curve its confirming runs bear out.
 
+use super::validity::is_usable;
 use super::{check_slo, target_failures};
-use crate::result::{Curve, CurvePoint, ResultSet, RunRecord, RunRole, RunStatus};
+use crate::result::{Curve, CurvePoint, ResultSet, RunRecord, RunRole};
 
 /// The confirming runs of one role, in the order in which they were made.
 fn confirming<'a>(set: &'a ResultSet, curve: &'a Curve, role: RunRole) -> Vec<(&'a CurvePoint, &'a RunRecord)> {
@@ -11,9 +12,7 @@ fn confirming<'a>(set: &'a ResultSet, curve: &'a Curve, role: RunRole) -> Vec<(&
 
 /// Whether a run does not count for what host, generator or user did to it.
 pub fn is_spoiled_by_host(run: &RunRecord) -> bool {
-    let is_usable =
-        run.status == RunStatus::Complete && run.validity.invalid.is_empty() && !run.integrity.is_violated();
-    !is_usable && target_failures(run).is_empty()
+    !is_usable(run) && target_failures(run).is_empty()
 }
 
 /// Whether all of them held. A run that met the conditions but is invalid, or that the host spoiled, may be made up for by the one made

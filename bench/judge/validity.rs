@@ -5,6 +5,11 @@ use super::slo::check_slo;
 use crate::result::{Curve, LoopKind, ResultSet, RunRecord, RunRole, RunStatus, SetKind, SetStatus, Slo, Validity};
 use crate::units::nanoseconds;
 
+/// Whether the figures of a run may be used.
+pub fn is_usable(run: &RunRecord) -> bool {
+    run.status == RunStatus::Complete && run.validity.invalid.is_empty() && !run.integrity.is_violated()
+}
+
 /// Least share of the target rate.
 const LEAST_RATE_SHARE: f64 = 0.999;
 /// Lag that is always accepted.

@@ -3,7 +3,7 @@
 //! Invariants: a group has one durability class; invalid and unfinished runs are counted and named but are in no figure;
 //! a figure is a median over runs with its smallest and largest value, never the best run.
 
-use crate::judge::target_failures;
+use crate::judge::{is_usable, target_failures};
 use crate::result::{Durability, OperationRecord, ResultSet, RunRecord, RunRole, RunStatus};
 use crate::units::{count, percent};
 
@@ -59,11 +59,6 @@ pub fn median(sorted: &[f64]) -> Option<f64> {
     } else {
         sorted.get(middle).copied()
     }
-}
-
-/// Whether the figures of a run may be used.
-pub fn is_usable(run: &RunRecord) -> bool {
-    run.status == RunStatus::Complete && run.validity.invalid.is_empty() && !run.integrity.is_violated()
 }
 
 /// What is wrong with a run, one sentence each; empty if nothing is.

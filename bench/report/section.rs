@@ -4,10 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::groups::{Figure, Group, errors_text, groups, is_usable, key, syscalls};
+use super::groups::{Figure, Group, errors_text, groups, key, syscalls};
 use super::tables::{cause, quantity};
 use crate::environment::HALT_POLL_FACT;
-use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts, slo_text};
+use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts, is_usable, slo_text};
 use crate::result::{
     Curve, Distribution, Durability, EnvironmentRecord, Goal, Headroom, LoopKind, ResultSet, RunRecord, RunRole,
     RunStatus,

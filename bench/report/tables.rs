@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::groups::{Figure, Group, complaints, errors_text, groups, is_usable, syscalls};
+use super::groups::{Figure, Group, complaints, errors_text, groups, syscalls};
 use super::plots::{class_name, title};
 use crate::compare::{self, Comparison, Verdict};
-use crate::judge::{MOST_BUSY_SHARE, slo_text};
+use crate::judge::{MOST_BUSY_SHARE, is_usable, slo_text};
 use crate::result::{Curve, Distance, Durability, ResultSet, RunRecord, RunRole};
 use crate::units;
 

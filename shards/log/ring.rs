@@ -49,7 +49,7 @@ impl LogRing {
             return Err(io::Error::last_os_error());
         }
         // Huge pages of the file can be mapped as such only where addresses are as round as they are.
-        let length = size * 2 + if size < HUGE_PAGE_BYTES { 0 } else { HUGE_PAGE_BYTES };
+        let length = size * 2 + HUGE_PAGE_BYTES;
         // SAFETY: an anonymous reservation at an address of the kernel's choice touches no existing mapping.
         let reserved = unsafe {
             libc::mmap(ptr::null_mut(), length, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
@@ -57,7 +57,7 @@ impl LogRing {
         if reserved == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let shift = if size < HUGE_PAGE_BYTES { 0 } else { reserved.cast::<u8>().align_offset(HUGE_PAGE_BYTES) };
+        let shift = reserved.cast::<u8>().align_offset(HUGE_PAGE_BYTES);
         // SAFETY: less than a huge page further, so both mappings are inside the reservation.
         let base = unsafe { reserved.byte_add(shift) };
         for half in 0..2 {

@@ -374,14 +374,10 @@ impl FlushThread {
 
     /// Lets the kernel move a few pieces of the log ring to huge pages, if any are due.
     fn use_huge_pages(&mut self) {
-        let before = self.huge_pages.bytes();
         if let Err(error) = self.huge_pages.advance(&self.view, self.end) {
             tracing::info!(%error, "the kernel gives no huge pages for the log ring: it stays on small ones");
         }
-        let bytes = self.huge_pages.bytes();
-        if bytes != before {
-            self.shared.control.log_ring_huge_bytes.store(bytes, Ordering::Relaxed);
-        }
+        self.shared.control.log_ring_huge_bytes.store(self.huge_pages.bytes(), Ordering::Relaxed);
     }
 
     fn fail(&self, action: &str, error: &dyn std::fmt::Display) -> bool {

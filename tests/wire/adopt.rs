@@ -6,15 +6,8 @@ use std::process::Command;
 
 use ringmq::client::Message;
 
-use super::broker::{Store, copy_tree};
+use super::broker::{SMALL_FILES, Store, copy_tree};
 
-const SETS: [&str; 5] = [
-    "mappedFileSizeConsumeQueue=1000",
-    "maxHashSlotNum=100",
-    "maxIndexNum=300",
-    "mappedFileSizeCommitLog=64 KiB",
-    "maxMessageSize=8 KiB",
-];
 /// Three files of fifty entries.
 const MESSAGES: u64 = 140;
 
@@ -78,7 +71,7 @@ fn the_check_says_what_the_start_does() {
         ("an index file cut", |data| set_length(&index_file(data), 1000), true),
     ];
     let mut base = Store::new();
-    let broker = base.start(&SETS);
+    let broker = base.start(&SMALL_FILES);
     broker.topic("T", 1);
     let (mut client, queue) = (broker.client(), broker.queue("T", 0));
     for number in 0..MESSAGES {
@@ -91,9 +84,9 @@ fn the_check_says_what_the_start_does() {
         let mut store = Store::new();
         copy_tree(&base.path(), &store.path());
         harm(&store.path());
-        let (is_adoptable, text) = check(&store.path(), &SETS);
+        let (is_adoptable, text) = check(&store.path(), &SMALL_FILES);
         assert_eq!(is_adoptable, is_fit, "{name}: {text}");
-        match store.try_start(&SETS) {
+        match store.try_start(&SMALL_FILES) {
             Ok(broker) => {
                 assert!(is_fit, "{name}: it starts; {text}");
                 broker.kill(&["belongs to no queue", "index files were set aside", "was not stopped in order"]);
@@ -105,11 +98,11 @@ fn the_check_says_what_the_start_does() {
     }
 
     // Files of another size than the configured one are a matter of the configuration, which the check names.
-    let other: Vec<&str> = SETS[1..].to_vec();
+    let other: Vec<&str> = SMALL_FILES[1..].to_vec();
     let (is_adoptable, text) = check(&base.path(), &other);
     assert!(!is_adoptable && text.contains("look again with --set mappedFileSizeConsumeQueue=1000"), "{text}");
     let refused = base.try_start(&other).err().expect("refused");
     assert_eq!(refused.status.code(), Some(6), "{}", refused.log);
-    let (_, text) = check(&base.path(), &SETS);
+    let (_, text) = check(&base.path(), &SMALL_FILES);
     assert!(text.contains("start it with mappedFileSizeCommitLog=65536 and mappedFileSizeConsumeQueue=1000"), "{text}");
 }

@@ -31,6 +31,15 @@ const PORTS_PER_STORE: u16 = 5;
 /// Lines of the log that a failed test shows.
 const SHOWN_LINES: usize = 40;
 
+/// Small files, so that a few hundred messages fill several of each kind.
+pub const SMALL_FILES: [&str; 5] = [
+    "mappedFileSizeConsumeQueue=1000",
+    "maxHashSlotNum=100",
+    "maxIndexNum=300",
+    "mappedFileSizeCommitLog=64 KiB",
+    "maxMessageSize=8 KiB",
+];
+
 /// Settings that make a broker small: the tests run many at once.
 const SMALL: [&str; 5] = [
     "mappedFileSizeCommitLog=16 MiB",

@@ -10,15 +10,8 @@ use std::process::Command;
 use ringmq::client::{Client, Message, PullStatus, Queue};
 use serde_json::Value;
 
-use super::broker::{Store, copy_tree};
+use super::broker::{SMALL_FILES, Store, copy_tree};
 
-const SETS: [&str; 5] = [
-    "mappedFileSizeConsumeQueue=1000",
-    "maxHashSlotNum=100",
-    "maxIndexNum=300",
-    "mappedFileSizeCommitLog=64 KiB",
-    "maxMessageSize=8 KiB",
-];
 const MESSAGES: usize = 230;
 /// The log has three files, and this message lies in the last.
 const HARMED: usize = 210;
@@ -37,7 +30,7 @@ fn body(number: usize) -> String {
 /// A store that was stopped in order, and where its messages lie.
 fn filled() -> (Store, Vec<Place>) {
     let mut store = Store::new();
-    let broker = store.start(&SETS);
+    let broker = store.start(&SMALL_FILES);
     broker.topic("T", 1);
     let (mut client, queue) = (broker.client(), broker.queue("T", 0));
     for number in 0..MESSAGES {
@@ -71,7 +64,7 @@ fn served(client: &mut Client, queue: &Queue) -> Vec<Place> {
 fn store_command(data: &Path, words: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
     command.arg("store").args(words).arg("--data").arg(data);
-    SETS.iter().for_each(|set| _ = command.args(["--set", set]));
+    SMALL_FILES.iter().for_each(|set| _ = command.args(["--set", set]));
     let output = command.output().expect("the binary runs");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(!complaint.contains("panicked"), "{complaint}");
@@ -185,7 +178,7 @@ fn what_follows_from_the_log_is_made_anew() {
     }
     assert_eq!(store_command(&data, &["verify"]).0, Some(0));
 
-    let broker = store.start(&SETS);
+    let broker = store.start(&SMALL_FILES);
     let (mut client, queue) = (broker.client(), broker.queue("T", 0));
     assert_eq!(served(&mut client, &queue).len(), MESSAGES);
     drop(client);
@@ -207,7 +200,7 @@ fn a_damaged_log_is_served_only_when_told() {
     flip(&file, harmed % (1 << 16) + 100);
     let behind = fs::read(&file).expect("read").split_off((harmed % (1 << 16)) as usize);
 
-    let refused = store.try_start(&SETS).err().expect("the start is refused");
+    let refused = store.try_start(&SMALL_FILES).err().expect("the start is refused");
     assert_eq!(refused.status.code(), Some(6));
     let position = harmed % (1 << 16);
     refused.assert_reason(&format!("{} is damaged at byte {position} (log offset {harmed}", file.display()));
@@ -228,11 +221,11 @@ fn a_damaged_log_is_served_only_when_told() {
         let mut expected = vec![];
         let broker = if is_salvaged {
             expected.extend(["salvage: ", "cut the log at", "cut queue entries", "index files anew"]);
-            copy.try_start_with(&["--salvage"], &SETS).unwrap_or_else(|ended| panic!("{}", ended.log))
+            copy.try_start_with(&["--salvage"], &SMALL_FILES).unwrap_or_else(|ended| panic!("{}", ended.log))
         } else {
             let (code, repaired) = store_json(&copy.path(), &["repair", "--write", "--cut-log"]);
             assert_eq!((code, &repaired["cut"]["offset"]), (Some(0), &harmed.into()), "{repaired}");
-            copy.start(&SETS)
+            copy.start(&SMALL_FILES)
         };
         let (mut client, queue) = (broker.client(), broker.queue("T", 0));
         assert_eq!(served(&mut client, &queue).len(), HARMED, "everything in front of the damage");
@@ -266,7 +259,7 @@ fn lost_queue_files_are_named_and_made_anew() {
         let mut store = Store::new();
         copy_tree(&stopped.path(), &store.path());
         harm(&store.path());
-        match store.try_start(&SETS) {
+        match store.try_start(&SMALL_FILES) {
             Ok(broker) => {
                 assert!(is_served && broker.log_text().contains(NAMED), "{name}: {}", broker.log_text());
                 assert_eq!(broker.stop(&[NAMED]).code(), Some(0), "{name}");
@@ -278,7 +271,7 @@ fn lost_queue_files_are_named_and_made_anew() {
         }
         let (code, told) = store_command(&store.path(), &["repair", "--write"]);
         assert_eq!(code, Some(0), "{name}: {told}");
-        let broker = store.start(&SETS);
+        let broker = store.start(&SMALL_FILES);
         let (mut client, queue) = (broker.client(), broker.queue("T", 0));
         assert_eq!(served(&mut client, &queue).len(), MESSAGES, "{name}: {}", broker.log_text());
         let receipt = client.send_to(&queue, &Message::new(body(MESSAGES))).expect("stored");

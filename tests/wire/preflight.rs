@@ -33,34 +33,19 @@ fn may_raise_limits() -> bool {
     u64::from_str_radix(mask.trim(), 16).expect("a mask") & 1 << CAP_SYS_RESOURCE != 0
 }
 
-/// Refuses every ring with this error.
-fn refuse_all_rings(errno: libc::c_int) -> Prepare {
-    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    filter_calls([
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
-        step(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
-        step(libc::BPF_RET, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ])
-}
-
-/// Refuses, with `EPERM`, to make rings whose entries are compared with `entries` by this jump and found so.
-fn refuse_rings(compare: u32, entries: u32) -> Prepare {
+/// Refuses, with this error, to make rings whose entries are compared with `entries` by this jump and found so.
+fn refuse_rings(errno: libc::c_int, compare: u32, entries: u32) -> Prepare {
     let (load, jump, answer) = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP, libc::BPF_RET);
     let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     // `struct seccomp_data`: the number of the call at 0, its first argument, little end first, at 16.
-    filter_calls([
+    let filter = [
         step(load, 0, 0, 0),
         step(jump | libc::BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 3),
         step(load, 16, 0, 0),
         step(jump | compare, entries, 0, 1),
-        step(answer, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0),
+        step(answer, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
         step(answer, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ])
-}
-
-/// A filter of system calls for what is started.
-fn filter_calls<const LENGTH: usize>(filter: [libc::sock_filter; LENGTH]) -> Prepare {
+    ];
     Box::new(move || {
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
         // SAFETY: the kernel copies the program, which outlives the call.
@@ -140,7 +125,7 @@ fn a_host_without_io_uring_is_told() {
         (libc::ENOMEM, "ulimit -l 8192"),
     ] {
         let mut store = Store::new();
-        let refused = refused(&mut store, refuse_all_rings(errno));
+        let refused = refused(&mut store, refuse_rings(errno, libc::BPF_JGE, 0));
         assert_eq!(refused.status.code(), Some(4), "{}", refused.log);
         refused.assert_reason(cure);
         assert!(!store.path().exists(), "the data directory");
@@ -153,7 +138,7 @@ fn a_shard_that_cannot_start_ends_the_start() {
     // filter of system calls that lets the look before the start pass, and refuses the rings of shards.
     for (compare, entries, code) in [(libc::BPF_JEQ, SHARD_ENTRIES, 4), (libc::BPF_JGT, PREFLIGHT_ENTRIES, 1)] {
         let mut store = Store::new();
-        let refused = refused(&mut store, refuse_rings(compare, entries));
+        let refused = refused(&mut store, refuse_rings(libc::EPERM, compare, entries));
         assert_eq!(refused.status.code(), Some(code), "{}", refused.log);
         refused.assert_reason("Operation not permitted");
         let broker = store.start(&["shards=2"]);
