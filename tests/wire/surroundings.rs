@@ -1,7 +1,9 @@
 //! What lies around a store: files of others, a directory that cannot be written, another name and address of the broker.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use ringmq::client::{Message, PullStatus};
@@ -85,6 +87,58 @@ fn a_directory_that_cannot_be_written_is_told() {
     assert!(output.status.code().is_some_and(|code| code != 0), "{text}");
     assert!(text.contains("cannot create") || text.contains("cannot lock"), "{text}");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("changed");
+}
+
+/// Makes a process, also one of root, obey the rights of files.
+fn obey_rights() -> io::Result<()> {
+    const OVERRIDES: [libc::c_ulong; 2] = [1, 2];
+    for capability in OVERRIDES {
+        // SAFETY: plain system calls.
+        let is_dropped =
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 || libc::geteuid() != 0 };
+        if !is_dropped {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Sets the rights of a folder, of all folders in it, and of all files.
+fn set_rights(path: &Path, of_folders: u32, of_files: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("changed");
+    for entry in fs::read_dir(path).expect("listed") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            set_rights(&path, of_folders, of_files);
+        } else {
+            fs::set_permissions(&path, fs::Permissions::from_mode(of_files)).expect("changed");
+        }
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(of_folders)).expect("changed");
+}
+
+#[test]
+fn a_store_of_somebody_else_is_told_and_not_touched() {
+    // Goal: a start by a user who may not read the store, or not write it, ends with a message that says what it may not, and
+    // changes nothing. Method: a store with a message whose rights are taken away; both, then with its rights again.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("mine", 1);
+    broker.client().send_to(&broker.queue("mine", 0), &Message::new("kept")).expect("stored");
+    assert_eq!(broker.stop(&[]).code(), Some(0));
+    for (of_folders, of_files) in [(0o000, 0o000), (0o555, 0o444)] {
+        set_rights(&store.path(), of_folders, of_files);
+        let started = store.try_start_prepared(Box::new(obey_rights), &[]);
+        set_rights(&store.path(), 0o700, 0o600);
+        let refused = started.err().expect("a broker started on a store that is not its own");
+        assert!(refused.status.code().is_some_and(|code| code != 0), "{}", refused.log);
+        let names_it = refused.log.contains(&store.path().display().to_string());
+        assert!(names_it && refused.log.contains("Permission denied"), "{}", refused.log);
+        assert!(!store.path().join("abort").exists(), "it was not opened");
+    }
+    let broker = store.start(&[]);
+    assert_eq!(broker.client().max_offset(&broker.queue("mine", 0)).expect("an answer"), 1);
+    assert_eq!(broker.stop(&[]).code(), Some(0));
 }
 
 #[test]

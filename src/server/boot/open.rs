@@ -71,16 +71,14 @@ pub(super) fn open_broker(
 /// Whether the file system of the log can be written around the page cache.
 pub(super) fn supports_direct(config: &Config, disk: &Arc<dyn Disk>) -> Result<bool, BootError> {
     let directory = config.commit_log_dir();
-    // Here a start finds out that it has no place to write to: the path belongs to the message.
-    let create = |directory: &Path| {
-        let made = create_directories_durably(disk.as_ref(), directory);
-        made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
-    };
+    // Here a start finds out that it has no place to write to, or one of somebody else: the path belongs to the message.
+    let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let create = |path: &Path| create_directories_durably(disk.as_ref(), path).map_err(|error| named(path, error));
     create(&directory).map_err(system("create the directory of the log"))?;
     let path = config.own_dir().join("direct-probe");
     create(&config.own_dir()).map_err(system("create the folder ringmq"))?;
-    let create = OpenOptions { create: true, ..OpenOptions::default() };
-    disk.open(&path, create).map_err(system("create a file in the folder ringmq"))?;
+    let probe = disk.open(&path, OpenOptions { create: true, ..OpenOptions::default() });
+    probe.map_err(|error| named(&path, error)).map_err(system("create a file in the folder ringmq"))?;
     let direct = OpenOptions { write: true, direct: true, ..OpenOptions::default() };
     let result = match disk.open(&path, direct) {
         Ok(_) => Ok(true),
