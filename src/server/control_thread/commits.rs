@@ -35,16 +35,25 @@ impl ControlThread {
     /// Takes what all shards carry, unless everything carried before `asked_ns` was taken already: so requests that have
     /// gathered are served by one look at the shards.
     pub(super) fn collect_commits(&mut self, asked_ns: u64) {
-        if asked_ns <= self.carried.collected_ns {
-            return;
+        if asked_ns > self.carried.collected_ns {
+            self.collect(false);
         }
+    }
+
+    /// Takes what all shards carry, for the last time. Each is asked, also one that seems to carry nothing: it may be taking an offset
+    /// from a pull at this moment. What it takes before it knows of the stop it hands over, because it is asked after that.
+    pub(super) fn collect_last_commits(&mut self) {
+        self.collect(true);
+    }
+
+    fn collect(&mut self, asks_all: bool) {
         let begun_ns = monotonic_ns();
         let mut taken = self.take_late_commits();
         let mut asked = Vec::new();
         for (index, shard) in self.shards.iter().enumerate() {
             let carries =
                 self.shared.shards.get(index).is_some_and(|figures| figures.carries_commits.load(Ordering::Acquire));
-            if !carries || self.carried.late.iter().any(|(late, _)| *late == index) {
+            if !(carries || asks_all) || self.carried.late.iter().any(|(late, _)| *late == index) {
                 continue;
             }
             let (hand_over, commits) = channel();

@@ -282,7 +282,7 @@ impl ControlThread {
         }
         // Nobody looks after those either that were held meanwhile, and shards may leave as soon as this thread has ended.
         self.held_answers.release_all();
-        self.collect_commits(monotonic_ns());
+        self.collect_last_commits();
         self.write_last()
     }
 

@@ -29,12 +29,19 @@ struct Rig {
     held: Receiver<Sender<u64>>,
     /// What the flush thread would be asked.
     flush: CountedReceiver<FlushRequest>,
+    /// What the shard carries.
+    carried: Arc<Mutex<Vec<CarriedCommit>>>,
     shard: Option<JoinHandle<()>>,
     opaque: i32,
 }
 
 /// What shard 0 does with messages. Barriers are given at once, or handed to the test.
-fn shard(mailbox: &Mailbox<ShardMessage>, answers: &Sender<Command>, held: Option<&Sender<Sender<u64>>>) {
+fn shard(
+    mailbox: &Mailbox<ShardMessage>,
+    answers: &Sender<Command>,
+    held: Option<&Sender<Sender<u64>>>,
+    carried: &Mutex<Vec<CarriedCommit>>,
+) {
     loop {
         match mailbox.receive() {
             Some(ShardMessage::Frame { frame, .. }) => {
@@ -47,6 +54,10 @@ fn shard(mailbox: &Mailbox<ShardMessage>, answers: &Sender<Command>, held: Optio
                     Some(held) => held.send(done).expect("the test waits"),
                     None => done.send(BARRIER).expect("the control thread waits"),
                 }
+            }
+            Some(ShardMessage::HandOver(taken)) => {
+                let commits = std::mem::take(&mut *carried.lock().expect("no panic"));
+                taken.send(commits).expect("the control thread waits");
             }
             Some(ShardMessage::Stop) => return,
             Some(_) => {}
@@ -93,7 +104,11 @@ impl Rig {
         let (sender, mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
         let (answer, answers) = channel();
         let (hold, held) = channel();
-        let shard = thread::spawn(move || shard(&mailbox, &answer, holds_barriers.then_some(&hold)));
+        let carried = Arc::new(Mutex::new(Vec::new()));
+        let shard = thread::spawn({
+            let carried = Arc::clone(&carried);
+            move || shard(&mailbox, &answer, holds_barriers.then_some(&hold), &carried)
+        });
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_000_000));
         let mut control = ControlThread::new(
             sync_channel(4).1,
@@ -111,7 +126,7 @@ impl Rig {
         assert!(control.first_serving().is_some());
         let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
         control.request(ControlRequest::Opened { connection: CONNECTION, listener: Listener::Broker, peer });
-        Rig { control, disk, answers, held, flush: flushes, shard: Some(shard), opaque: 0 }
+        Rig { control, disk, answers, held, flush: flushes, carried, shard: Some(shard), opaque: 0 }
     }
 
     /// Asks; gives the code and the remark.
@@ -737,4 +752,18 @@ fn a_silent_name_server_holds_an_answer_for_a_while() {
     assert_eq!((answer.opaque, answer.code), (71, response::SUCCESS));
     // `register_timeout` of the rig.
     assert!(rig.control.now().steady_ms - asked_ms >= 1_000);
+}
+
+/// Goal: a stop keeps an offset that a shard takes from a pull while the control thread asks what it carries. Method: a shard that has
+/// one and has not said so yet, a stop, the file.
+#[test]
+fn a_stop_asks_every_shard_what_it_carries() {
+    let mut rig = Rig::new(false);
+    rig.create("T");
+    rig.make_group();
+    let queue = Arc::clone(&rig.control.topics["T"].1.queues[0]);
+    let carried = CarriedCommit { group: "g".into(), queue, commit: Some(7), pulled: 7, at_ns: monotonic_ns() };
+    rig.carried.lock().expect("no panic").push(carried);
+    assert!(rig.control.stop());
+    assert_eq!(rig.offset_on_disk(), Some(7));
 }
