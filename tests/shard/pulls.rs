@@ -1,5 +1,7 @@
 //! Pulls take no more memory and no more of a turn than they may, however many are held, and whatever they ask for.
 
+use ringmq::server::cold::{BufferPool, ColdAnswer};
+use ringmq::server::connection::connection_slot;
 use ringmq::server::limits;
 use ringmq::server::shared::PUBLISH_STEP_BYTES;
 use ringmq::server::slab::SlotId;
@@ -370,4 +372,41 @@ fn a_deep_pipeline_does_not_take_all_room() {
         world.turn();
     }
     assert_eq!(before + world.answers(deep).len(), 100);
+}
+
+/// Goal: a shard knows while readers work for it, because it must not look for work on their processor then, and knows that they are
+/// done also when nobody takes the answers any more. Method: pulls of messages that the ring has and has not, answered by the
+/// test in place of a reader, one of them after its connection has gone.
+#[test]
+fn a_shard_knows_whether_readers_work_for_it() {
+    let mut world =
+        World::new(Shape { ring_bytes: 64 << 10, segment_bytes: 32 << 10, ..Shape::new(Mode::AsyncPageCache) });
+    let (producer, consumer, leaving) = (world.connect(), world.connect(), world.connect());
+    for number in 0..100 {
+        world.request(producer, &send(number, 0, &[1; 3_000], ""));
+        world.run();
+    }
+    world.request(consumer, &pull(1, "g", 0, 99, 0));
+    world.turn();
+    assert_eq!(opaques(&world.answers(consumer)), [1]);
+    assert!(!world.core.awaits_readers(), "the ring has the last message");
+    for (connection, number) in [(consumer, 2), (leaving, 3)] {
+        world.request(connection, &pull(number, "g", 0, 0, 0));
+    }
+    world.turn();
+    world.close(leaving);
+    let buffers = BufferPool::default();
+    for expected in [2, 3] {
+        assert!(world.core.awaits_readers(), "before {expected}");
+        let cold = world.cold.try_recv().expect("a pull for the readers");
+        assert_eq!(cold.opaque, expected);
+        let bytes = Command::response(response::PULL_NOT_FOUND, cold.opaque).encode();
+        let mut frame = buffers.take(bytes.len());
+        frame.bytes_mut().copy_from_slice(&bytes);
+        let (_, id) = connection_slot(cold.connection);
+        world.core.deliver_cold(id, ColdAnswer { frame, pipes: Vec::new() }, cold.answers, |_, _, _| ());
+    }
+    assert!(!world.core.awaits_readers());
+    world.turn();
+    assert_eq!(opaques(&world.answers(consumer)), [2]);
 }

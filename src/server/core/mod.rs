@@ -158,6 +158,8 @@ pub struct ShardCore {
     log: LogPort,
     control: SyncSender<ControlRequest>,
     cold: SyncSender<ColdPull>,
+    /// Pulls that the readers have not answered yet.
+    reads_awaited: u64,
     /// On the writer's shard: the others, from shard 1 on.
     peers: Vec<WriterPeer>,
     connections: Slab<Connection>,
@@ -233,6 +235,7 @@ impl ShardCore {
             log,
             control,
             cold,
+            reads_awaited: 0,
             peers,
             decoder: HeaderDecoder::new(),
             send_state,
@@ -676,6 +679,7 @@ impl ShardCore {
         answers: usize,
         copy_ring: impl FnMut(u64, usize, &mut Vec<u8>),
     ) {
+        self.reads_awaited = self.reads_awaited.saturating_sub(1);
         self.discharge(id, answers);
         let now_ms = self.steady_ms();
         if let Some(connection) = self.connections.get_mut(id)

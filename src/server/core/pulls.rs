@@ -285,6 +285,7 @@ impl ShardCore {
         };
         if self.cold.try_send(cold).is_ok() {
             self.counters.pulls_cold += 1;
+            self.reads_awaited += 1;
             self.charge(job.connection, self.transfer.memory_bytes);
             if let Some(connection) = self.connections.get_mut(job.connection) {
                 connection.cold_pulls += 1;
@@ -292,6 +293,11 @@ impl ShardCore {
         } else {
             self.refuse_busy(job, "too many reads from disk are waiting (cold reads); try again");
         }
+    }
+
+    /// Whether reader threads work for this shard.
+    pub fn awaits_readers(&self) -> bool {
+        self.reads_awaited > 0
     }
 
     /// A queue with pulls of this shard has new messages.

@@ -694,7 +694,9 @@ impl EventLoop {
         if timeout == Some(Duration::ZERO) {
             return self.ring.wait(timeout);
         }
-        if !self.spin.is_on() {
+        // Readers share the shards' processors and stand back for them: looking for work would take a reader's time from the very
+        // pulls that wait for it, whose answers wake this shard up.
+        if !self.spin.is_on() || self.core.awaits_readers() {
             return self.rest(timeout, scratch);
         }
         let started = Instant::now();
