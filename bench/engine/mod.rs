@@ -334,10 +334,12 @@ impl<D: Driver, C: Clock> Engine<'_, D, C> {
         state.grid.see(now_ns);
         if did {
             state.busy_ns += now_ns.saturating_sub(state.turn_began_ns);
+            state.turn_began_ns = now_ns;
         } else {
             self.clock.idle();
+            // What others made of the core meanwhile is no work of the turn that follows.
+            state.turn_began_ns = self.clock.now_ns();
         }
-        state.turn_began_ns = now_ns;
         if now_ns >= state.next_progress_ns {
             state.next_progress_ns = now_ns + PROGRESS_NS;
             let (_, answered, failed) = self.books.recorder.counts();

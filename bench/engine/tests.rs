@@ -24,6 +24,19 @@ impl Clock for SimulatedClock {
     }
 }
 
+/// The same on a core that others take for so long whenever it is given away.
+struct SharedClock(SimulatedClock, u64);
+
+impl Clock for SharedClock {
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
+    }
+
+    fn idle(&self) {
+        self.0.0.set(self.0.0.get() + self.1);
+    }
+}
+
 /// Answers in 1 ms, and stands still during the last `stall_ns` of each `every_ns`.
 struct StallServer {
     clock: SimulatedClock,
@@ -101,6 +114,11 @@ fn simulate(schedule: Schedule, places: usize, measure_ns: u64) -> (Books, Outco
 }
 
 fn simulate_with_room(schedule: Schedule, places: usize, measure_ns: u64, room: u64) -> (Books, Outcome) {
+    simulate_on(0, schedule, places, measure_ns, room)
+}
+
+/// On a core that others take for `given_ns` in each turn without work.
+fn simulate_on(given_ns: u64, schedule: Schedule, places: usize, measure_ns: u64, room: u64) -> (Books, Outcome) {
     let clock = SimulatedClock(Rc::new(Cell::new(SECOND_NS)));
     let origin = Rc::new(Cell::new(0));
     let mut server = StallServer {
@@ -122,8 +140,10 @@ fn simulate_with_room(schedule: Schedule, places: usize, measure_ns: u64, room: 
         verifies: false,
     };
     let (stop, progress) = (AtomicBool::new(false), Progress::default());
-    let mut engine = Engine { driver: &mut server, books: &mut books, clock: &clock, stop: &stop, progress: &progress };
-    let outcome = engine.run(&mut settings, &mut AlignStalls(origin, clock.clone()));
+    let shared = SharedClock(clock.clone(), given_ns);
+    let mut engine =
+        Engine { driver: &mut server, books: &mut books, clock: &shared, stop: &stop, progress: &progress };
+    let outcome = engine.run(&mut settings, &mut AlignStalls(origin, clock));
     (books, outcome)
 }
 
@@ -187,6 +207,20 @@ fn full_books_end_a_closed_loop() {
     assert!(planned == answered && failed == 0 && answered > 100_000, "{planned} {answered} {failed}");
     assert!(outcome.measure_end_ns - outcome.measure_start_ns < 9 * SECOND_NS);
     assert!(books.ledger.room() < LEAST_ROOM + 100);
+}
+
+/// Goal: the share of the core on which the generator had work is its own work. Method: the same load on a core of its own and on one that
+/// others take for 20 µs in every turn without work: turns with work are as long, and their share of the time is as large.
+#[test]
+fn what_others_do_with_the_core_is_no_work() {
+    let share = |given_ns| {
+        // An answer takes 1 ms: it never comes in the turn in which another operation is due.
+        let (books, outcome) = simulate_on(given_ns, open(700.0, 10 * SECOND_NS), 100, 10 * SECOND_NS, 100_000);
+        assert_eq!(books.recorder.counts(), (7_000, 7_000, 0));
+        outcome.busy_share
+    };
+    let (alone, shared) = (share(0), share(20_000));
+    assert!(alone > 0.001 && (shared / alone - 1.0).abs() < 0.2, "{alone} {shared}");
 }
 
 /// A server that never answers after a while.
