@@ -128,6 +128,9 @@ pub struct Remoting {
     templates: Vec<SendTemplate>,
     batch: Option<BatchTemplate>,
     filler: Filler,
+    /// Connections with output, and whether each connection is among them: asking all of a thousand takes longer than a send.
+    unsent: Vec<usize>,
+    is_unsent: Vec<bool>,
     places: Vec<Place>,
     free: Vec<Vec<u32>>,
     turn: usize,
@@ -189,6 +192,8 @@ impl Remoting {
             templates,
             batch,
             filler,
+            unsent: Vec::with_capacity(connections.len() + 1),
+            is_unsent: vec![false; connections.len() + 1],
             places: vec![Place::default(); producers * depth],
             free: (0..producers).map(|producer| free_places(producer, depth)).collect(),
             turn: 0,
@@ -263,6 +268,7 @@ impl Remoting {
             subscription: if self.shape.wanted_every > 1 { WANTED_TAG } else { "*" },
         };
         write_pull(&shape, i32::try_from(index).unwrap_or(0), out);
+        note_unsent(&mut self.unsent, &mut self.is_unsent, lane.connection);
         lane.state = LaneState::Waiting;
         self.idle_lanes -= 1;
         self.lanes_waiting += 1;
@@ -336,6 +342,23 @@ impl Remoting {
         }
     }
 
+    /// Writes what the kernel takes of all that waits. True if it took anything.
+    fn flush(&mut self) -> Result<bool, DriverError> {
+        let (mut did, mut kept) = (false, 0);
+        for at in 0..self.unsent.len() {
+            let index = self.unsent[at];
+            did |= self.connections[index].flush()?;
+            if self.connections[index].has_output() {
+                self.unsent[kept] = index;
+                kept += 1;
+            } else {
+                self.is_unsent[index] = false;
+            }
+        }
+        self.unsent.truncate(kept);
+        Ok(did)
+    }
+
     fn read(&mut self, books: &mut Books) -> Result<bool, DriverError> {
         let mut did = false;
         if let Some(mut epoll) = self.epoll.take() {
@@ -360,6 +383,14 @@ impl Remoting {
             self.handle(index, now_ns, books)?;
         }
         Ok(is_read)
+    }
+}
+
+/// Notes that a connection has output.
+fn note_unsent(unsent: &mut Vec<usize>, is_unsent: &mut [bool], index: usize) {
+    if !is_unsent[index] {
+        is_unsent[index] = true;
+        unsent.push(index);
     }
 }
 
@@ -500,6 +531,7 @@ impl Driver for Remoting {
                 Some(batch) => batch.write(&self.filler, self.shape.run_id, &header, out),
                 None => self.filler.write(&header, out),
             }
+            note_unsent(&mut self.unsent, &mut self.is_unsent, producer);
             let actual_ns = monotonic_ns();
             *place = Place { intended_ns, actual_ns, first, generation: place.generation, is_used: true };
             self.oldest_ns = self.oldest_ns.min(actual_ns);
@@ -513,9 +545,7 @@ impl Driver for Remoting {
     fn turn(&mut self, books: &mut Books) -> Result<bool, DriverError> {
         let has_pauses = self.shape.pull_pause_ns > 0 || self.is_verifying;
         let mut did = self.pull(if has_pauses { monotonic_ns() } else { u64::MAX });
-        for connection in &mut self.connections {
-            did |= connection.flush()?;
-        }
+        did |= self.flush()?;
         did |= self.read(books)?;
         Ok(did)
     }
