@@ -16,11 +16,11 @@ use crate::report::groups::{Group, groups};
 use crate::result::{Curve, Distance, Distribution, Durability, Goal, ResultSet, RunRole};
 use crate::units;
 
-/// What is known of one distance.
+/// What is known of one distance, or of one goal that is missed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cause {
-    /// [`Distance::row`], or that in [`short`].
+    /// [`Distance::row`], or that in [`short`]; or a goal's id and a part of its rule.
     pub row: String,
     /// The cause, with its evidence.
     pub text: String,
@@ -59,10 +59,25 @@ pub fn read_causes(path: &Path) -> Result<Vec<Cause>, CliError> {
     Ok(causes.cause)
 }
 
-/// Rows that causes name and the distances do not have.
-pub fn unused<'c>(distances: &[Distance], causes: &'c [Cause]) -> Vec<&'c str> {
-    let is_used = |cause: &&Cause| distances.iter().any(|distance| is_of(cause, &distance.row));
+/// Rows that causes name and neither distances nor goals have.
+pub fn unused<'c>(distances: &[Distance], goals: &[Goal], causes: &'c [Cause]) -> Vec<&'c str> {
+    let is_used = |cause: &&Cause| {
+        distances.iter().any(|distance| is_of(cause, &distance.row)) || goals.iter().any(|goal| is_of_goal(cause, goal))
+    };
     causes.iter().filter(|cause| !is_used(cause)).map(|cause| cause.row.as_str()).collect()
+}
+
+/// Whether a cause is that of a goal: its row has the goal's id, and behind that a part of its rule.
+fn is_of_goal(cause: &Cause, goal: &Goal) -> bool {
+    cause.row.split_once(": ").is_some_and(|(id, part)| id == goal.id && goal.rule.contains(part))
+}
+
+/// Puts its cause to each goal that is missed. A goal that is reached has none, whatever is known of it.
+pub fn explain(goals: &mut [Goal], causes: &[Cause]) {
+    for goal in goals {
+        let cause = causes.iter().find(|cause| !goal.is_met() && is_of_goal(cause, goal));
+        goal.cause = cause.map(|cause| cause.text.clone()).unwrap_or_default();
+    }
 }
 
 /// A row without what is between the workload and the class: rates and conditions differ from set to set.
@@ -347,7 +362,17 @@ mod tests {
         let named = distances(&set, &causes);
         assert_eq!(named[0].cause, format!("because of {}", rows[0].row));
         assert!(named.iter().find(|distance| distance.row == steady).unwrap().cause.starts_with("because of steady"));
-        assert_eq!(unused(&named, &causes), ["saturate-16x1, D1, p50"]);
+        assert_eq!(unused(&named, &[], &causes), ["saturate-16x1, D1, p50"]);
+        // Goals: by id and a part of the rule, and only where they are missed.
+        let missed = Goal { measured: None, ..set.goals[0].clone() };
+        let reached = Goal { measured: Some(missed.wanted), ..missed.clone() };
+        let mut goals = [missed.clone(), reached, Goal { id: "P0".to_owned(), ..missed.clone() }];
+        let part = &missed.rule[3..12];
+        let causes = [cause(&format!("{}: {part}", missed.id)), cause("P0: of another rule")];
+        explain(&mut goals, &causes);
+        let texts: Vec<&str> = goals.iter().map(|goal| goal.cause.as_str()).collect();
+        assert_eq!(texts, [causes[0].text.as_str(), "", ""]);
+        assert_eq!(unused(&[], &goals, &causes), ["P0: of another rule"]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("causes.toml");
         assert_eq!(read_causes(&path).unwrap(), []);
@@ -362,6 +387,10 @@ mod tests {
             assert!(error.contains(told), "{error}");
         }
         for cause in read_causes(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/causes.toml"))).unwrap() {
+            if let Some((id, part)) = cause.row.split_once(": ") {
+                assert!(id.starts_with(['P', 'B']) && include_str!("goals.rs").contains(part), "{id} has no {part:?}");
+                continue;
+            }
             let name = cause.row.split([' ', ',']).next().unwrap();
             assert!(Workload::find(name).is_ok(), "{name} is no workload");
         }

@@ -76,14 +76,14 @@ pub fn append(session: &mut Session<'_>, shape: &Workload) -> Result<(), CliErro
     Ok(())
 }
 
-/// Reading back from the page cache in pieces.
+/// Reading back in pieces, from the page cache or past it.
 ///
 /// # Errors
 /// A run never began.
-pub fn read(session: &mut Session<'_>, shape: &Workload) -> Result<(), CliError> {
-    let (name, title) = names(AppendMode::Read);
+pub fn read(session: &mut Session<'_>, shape: &Workload, mode: AppendMode) -> Result<(), CliError> {
+    let (name, title) = names(mode);
     session.add_plain_system(name, title, None);
-    let target = Target::File(session.common.store_folder(), AppendMode::Read);
+    let target = Target::File(session.common.store_folder(), mode);
     measure(session, &Request::of_floor(name, target, shape, None))
 }
 
@@ -93,6 +93,7 @@ pub fn names(mode: AppendMode) -> (&'static str, &'static str) {
         AppendMode::PageCache => ("file", "append floor, page cache"),
         AppendMode::Fdatasync => ("file-fdatasync", "append floor, fdatasync"),
         AppendMode::Read => ("file-read", "reading floor, page cache"),
+        AppendMode::ReadDirect => ("file-read-direct", "reading floor, O_DIRECT"),
         AppendMode::DirectSync => ("file-direct", "append floor, O_DIRECT and O_DSYNC"),
     }
 }

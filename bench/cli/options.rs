@@ -438,6 +438,7 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
         "file-fdatasync" => file(AppendMode::Fdatasync),
         "file-direct" => file(AppendMode::DirectSync),
         "file-read" => file(AppendMode::Read),
+        "file-read-direct" => file(AppendMode::ReadDirect),
         "null:keep" => keep(Fault::None),
         "null:loss" => keep(Fault::Loss),
         "null:duplicate" => keep(Fault::Duplicate),

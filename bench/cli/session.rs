@@ -13,7 +13,7 @@ use crate::clock::{rfc3339, stamp, wall_ms};
 use crate::drivers::null::Behaviour;
 use crate::host::disk::{CLEANED_SHARE, FULL_SHARE, used_share};
 use crate::host::limits::raise_open_files;
-use crate::judge::exit_code;
+use crate::judge::{KEPT_UP_SHARE, MOST_BUSY_SHARE, exit_code};
 use crate::peers::{Broker, Flush, Peer, PeerOptions};
 use crate::result::{
     Durability, Headroom, INTERRUPTED, LoopKind, RESULT_SCHEMA, ResultDirectory, ResultSet, RunRecord, RunRole,
@@ -25,6 +25,11 @@ use crate::workload::Workload;
 
 /// Folder of results when none is named.
 const RESULTS_FOLDER: &str = "ringmq-bench-results";
+
+/// Length of a run that shows whether the generator keeps up above a knee, and of its warm-up.
+pub const KNEE_HEADROOM_S: (f64, f64) = (2.0, 0.5);
+/// How often that is tried: what the host takes is not the generator's.
+pub const KNEE_HEADROOM_TRIES: u32 = 2;
 
 /// One command at work.
 pub struct Session<'a> {
@@ -418,6 +423,34 @@ impl<'a> Session<'a> {
             fastest_closed_loop_per_s: 0.0,
             highest_knee_per_s: 0.0,
         });
+        Ok(())
+    }
+
+    /// Looks whether the generator could have done a third more than at the highest knee, which is one of a workload with this shape: the
+    /// same plan against an echo server, at four thirds of that knee. How long a thread that always looks for work found some does
+    /// not say so: it takes what has gathered, which is little each time where little comes, but hardly ever nothing.
+    ///
+    /// # Errors
+    /// It never began.
+    pub fn headroom_at_knee(&mut self, shape: &Workload) -> Result<(), CliError> {
+        let highest =
+            self.set.highest_curve().filter(|curve| curve.workload == shape.name && !curve.system.starts_with("null"));
+        let Some(highest) = highest.cloned() else { return Ok(()) };
+        let Some(knee) = highest.knee_rate_per_s else { return Ok(()) };
+        let mut workload = super::rounds::timed(shape, KNEE_HEADROOM_S.0, KNEE_HEADROOM_S.1);
+        workload.load.rate_per_s = super::search::round(knee / MOST_BUSY_SHARE);
+        workload.load.preload_bytes = 0;
+        workload.load.idle_connections = 0;
+        workload.consumers = None;
+        let target = Target::Null(Behaviour::default());
+        let request = Request { role: RunRole::Headroom, ..Request::of_floor("null", target, &workload, None) };
+        for _ in 0..KNEE_HEADROOM_TRIES {
+            let kept_up = self.set.kept_up_above(&highest, MOST_BUSY_SHARE);
+            if self.is_stopped() || kept_up.is_some_and(|(_, reached)| reached >= KEPT_UP_SHARE) {
+                break;
+            }
+            self.run(&request)?;
+        }
         Ok(())
     }
 

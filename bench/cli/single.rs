@@ -80,7 +80,9 @@ fn describe_unnamed(session: &mut Session<'_>, target: &Target, options: &Target
             Ready { system: "null".to_owned(), title: "echo floor".to_owned(), durability: None, pid: None }
         }
         Target::File(_, mode @ AppendMode::PageCache) => append(*mode, Durability::D1),
-        Target::File(_, mode @ AppendMode::Read) => Ready { durability: None, ..append(*mode, Durability::D1) },
+        Target::File(_, mode @ (AppendMode::Read | AppendMode::ReadDirect)) => {
+            Ready { durability: None, ..append(*mode, Durability::D1) }
+        }
         Target::File(_, mode) => append(*mode, Durability::D2),
         Target::Broker(address) => {
             let is_local = is_local(address.ip());

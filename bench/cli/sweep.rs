@@ -22,6 +22,9 @@ pub struct SweepPlan<'s> {
     pub from: f64,
     pub precision: f64,
     pub confirm: u32,
+    /// How many steps of the whole sweep may be made once more for what the host may have done: a plan that promises its length has a
+    /// bound.
+    pub second_tries: u32,
     pub slo: &'s Slo,
 }
 
@@ -67,8 +70,9 @@ fn search(
     curve: &mut Curve,
 ) -> Result<(), CliError> {
     let mut search = Search::new(plan.from, plan.precision);
+    let mut second_tries = plan.second_tries;
     while let Some(rate) = search.next_rate().filter(|_| !session.is_stopped()) {
-        let held = try_rate(session, request, RunRole::SweepStep, rate, plan.slo, curve)?;
+        let held = try_rate(session, request, (RunRole::SweepStep, rate), &mut second_tries, curve)?;
         search.report(rate, held);
         curve.knee_rate_per_s = search.knee();
     }
@@ -77,7 +81,7 @@ fn search(
     for (share, role) in [(1.0, RunRole::ConfirmFull), (SECOND_SHARE, RunRole::ConfirmEighty)] {
         for _ in 0..plan.confirm {
             if !session.is_stopped() {
-                all_held &= try_rate(session, request, role, round(knee * share), plan.slo, curve)?;
+                all_held &= try_rate(session, request, (role, round(knee * share)), &mut second_tries, curve)?;
             }
         }
     }
@@ -88,14 +92,14 @@ fn search(
 fn try_rate(
     session: &mut Session<'_>,
     request: &Request<'_>,
-    role: RunRole,
-    rate: f64,
-    slo: &Slo,
+    (role, rate): (RunRole, f64),
+    second_tries: &mut u32,
     curve: &mut Curve,
 ) -> Result<bool, CliError> {
+    let slo = &curve.slo.clone();
     let mut workload = request.workload.clone();
     workload.load.rate_per_s = rate;
-    for _ in 0..TRIES {
+    for attempt in 1..=TRIES {
         let run = session.run(&Request { workload: &workload, role, target: request.target.clone(), ..*request })?;
         let (held, reason) = verdict(run, slo);
         // A search ends where the conditions are missed, whoever is to blame; a repeat that the host spoiled says nothing.
@@ -104,6 +108,12 @@ fn try_rate(
         curve.points.push(CurvePoint { rate_per_s: rate, run: run.id.clone(), held, reason });
         if is_clear || session.is_stopped() {
             return Ok(held);
+        }
+        if attempt < TRIES {
+            match second_tries.checked_sub(1) {
+                Some(left) => *second_tries = left,
+                None => break,
+            }
         }
     }
     Ok(false)
@@ -128,7 +138,8 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
     let mut session = Session::begin(common, SetKind::Sweep, &format!("sweep-{}", workload.name), starts)?;
     session.set.slo = Some(slo.clone());
     session.add_workload(&workload, &definition);
-    let plan = SweepPlan { from: options.from, precision: PRECISION, confirm: options.confirm, slo: &slo };
+    let (precision, second_tries) = (PRECISION, u32::MAX);
+    let plan = SweepPlan { from: options.from, precision, confirm: options.confirm, second_tries, slo: &slo };
     let (header, scale) = (options.changes.header.into(), options.changes.scale);
     let failure = (|| {
         session.headroom(&workload, 2.0)?;
@@ -152,7 +163,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
                 sweep(&mut session, &request, &plan)?;
             }
         }
-        Ok(())
+        session.headroom_at_knee(&workload)
     })();
     session.finish(failure.err())
 }

@@ -31,6 +31,8 @@ struct Scope {
     step_warm_up_s: f64,
     precision: f64,
     confirm: u32,
+    /// Of each search.
+    second_tries: u32,
     conditioning_s: f64,
 }
 
@@ -46,6 +48,7 @@ impl Scope {
                 step_warm_up_s: 2.0,
                 precision: 0.10,
                 confirm: 1,
+                second_tries: 4,
                 conditioning_s: 40.0,
             },
             PlanKind::Full => Scope {
@@ -57,6 +60,7 @@ impl Scope {
                 step_warm_up_s: 10.0,
                 precision: 0.02,
                 confirm: 3,
+                second_tries: u32::MAX,
                 conditioning_s: 120.0,
             },
         };
@@ -109,8 +113,13 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
                 settings: &settings,
             };
             let step = timed(&workload, scope.step_s, scope.step_warm_up_s);
-            let plan =
-                SweepPlan { from: FIRST_STEP_PER_S, precision: scope.precision, confirm: scope.confirm, slo: &slo };
+            let plan = SweepPlan {
+                from: FIRST_STEP_PER_S,
+                precision: scope.precision,
+                confirm: scope.confirm,
+                second_tries: scope.second_tries,
+                slo: &slo,
+            };
             let mut knees = BTreeMap::new();
             for peer in in_turn(peers, number) {
                 if let Some(knee) = knee(&mut session, &side(peer), &step, &plan)? {
@@ -135,7 +144,7 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
                 }
             }
         }
-        Ok(())
+        session.headroom_at_knee(&workload)
     })();
     session.finish(failure.err())
 }
@@ -199,6 +208,7 @@ fn measure_floors(
 
 #[cfg(test)]
 mod tests {
+    use super::super::session::{KNEE_HEADROOM_S, KNEE_HEADROOM_TRIES};
     use super::*;
     use crate::result::example;
 
@@ -218,7 +228,8 @@ mod tests {
     }
 
     /// Goal: the quick plan stays within its promise of 25 minutes. Method: adds up its parts, with what starting, stopping and
-    /// reading back take on a machine of two cores.
+    /// reading back take on a machine of two cores, searches up to the generator's own limit for one broker and up to 100,000/s for
+    /// the other, all steps that may be made once more, and all tries of the generator alone.
     #[test]
     fn the_quick_plan_is_bounded() {
         let options = options(PlanKind::Quick);
@@ -229,7 +240,17 @@ mod tests {
         // Reading back takes about as long as measuring where rates are high.
         let step_s = scope.step_s + scope.step_warm_up_s + scope.step_s;
         let run_s = scope.measure_s + scope.warm_up_s + 2.0;
-        let knees_s = (14.0 + 9.0) * step_s + restarts_s;
+        let steps = |capacity: f64| {
+            let mut search = super::super::search::Search::new(FIRST_STEP_PER_S, scope.precision);
+            let mut steps = 2 * scope.confirm + scope.second_tries;
+            while let Some(rate) = search.next_rate() {
+                search.report(rate, rate <= capacity);
+                steps += 1;
+            }
+            f64::from(steps)
+        };
+        let alone_s = f64::from(KNEE_HEADROOM_TRIES) * (KNEE_HEADROOM_S.0 + KNEE_HEADROOM_S.1);
+        let knees_s = (steps(1_200_000.0) + steps(100_000.0)) * step_s + restarts_s + alone_s;
         let pairs_s = f64::from(scope.pairs) * (2.0 * options.rates.len() as f64 * run_s + restarts_s);
         let floors_s = 2.0 * (options.rates.len() as f64 * (FLOOR_SECONDS + 1.0) + 3.0 * (APPEND_SECONDS + 0.5) + 3.0);
         let all_s = knees_s + pairs_s + floors_s;

@@ -28,8 +28,17 @@ pub enum AppendMode {
     Fdatasync,
     /// Past the page cache with `O_DIRECT` and `O_DSYNC`: D2.
     DirectSync,
-    /// No append at all: reads what is there, in order, from the page cache. The floor of whoever catches up.
+    /// No append at all: reads what is there, in order, from the page cache. The floor of whoever catches up on what was sent a moment
+    /// ago.
     Read,
+    /// The same from the disk, past the page cache with `O_DIRECT`. The floor of whoever catches up on more than memory holds.
+    ReadDirect,
+}
+
+impl AppendMode {
+    fn reads(self) -> bool {
+        matches!(self, AppendMode::Read | AppendMode::ReadDirect)
+    }
 }
 
 /// A file that is there only as long as this value.
@@ -83,13 +92,21 @@ impl FileAppend {
             plain.write_all_at(&zeros, piece << 20).map_err(failed("zero the file of the append floor"))?;
         }
         plain.sync_all().map_err(failed("sync the file of the append floor"))?;
-        let (file, append_bytes) = if mode == AppendMode::DirectSync {
+        let direct = |flags| {
             let mut options = OpenOptions::new();
-            options.write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
-            let file = options.open(&path.0).map_err(failed("open a file for direct writes"))?;
-            (file, append_bytes.next_multiple_of(BLOCK_BYTES))
-        } else {
-            (plain, append_bytes)
+            options.read(mode.reads()).write(!mode.reads()).custom_flags(libc::O_DIRECT | flags);
+            options.open(&path.0)
+        };
+        let (file, append_bytes) = match mode {
+            AppendMode::DirectSync => {
+                let file = direct(libc::O_DSYNC).map_err(failed("open a file for direct writes"))?;
+                (file, append_bytes.next_multiple_of(BLOCK_BYTES))
+            }
+            AppendMode::ReadDirect => {
+                let file = direct(0).map_err(failed("open a file for direct reads"))?;
+                (file, append_bytes.next_multiple_of(BLOCK_BYTES))
+            }
+            AppendMode::PageCache | AppendMode::Fdatasync | AppendMode::Read => (plain, append_bytes),
         };
         let buffer = vec![0x5a; append_bytes + BLOCK_BYTES];
         let buffer_start = buffer.as_ptr().align_offset(BLOCK_BYTES);
@@ -101,7 +118,7 @@ impl FileAppend {
             self.at = 0;
         }
         let bytes = &mut self.buffer[self.buffer_start..self.buffer_start + self.append_bytes];
-        if self.mode == AppendMode::Read {
+        if self.mode.reads() {
             self.file.read_exact_at(bytes, self.at)?;
         } else {
             self.file.write_all_at(bytes, self.at)?;
@@ -120,7 +137,7 @@ impl FileAppend {
 
 impl Driver for FileAppend {
     fn operation(&self) -> &'static str {
-        if self.mode == AppendMode::Read { "read" } else { "append" }
+        if self.mode.reads() { "read" } else { "append" }
     }
 
     fn start(&mut self, intended_ns: u64, books: &mut Books) -> Result<bool, DriverError> {
@@ -174,11 +191,25 @@ mod tests {
         drop(first);
         assert_eq!((files(), std::fs::read_to_string(&precious).unwrap().as_str()), (2, "kept"));
         // The proc file system takes no new files, and shared memory no direct writes on many kernels.
-        let mut reading = open(folder.path(), AppendMode::Read).unwrap();
-        reading.append().unwrap();
-        let start = reading.buffer_start;
-        assert!(reading.buffer[start..start + 1024].iter().all(|byte| *byte == 0), "what was zeroed is read");
-        drop(reading);
+        for mode in [AppendMode::Read, AppendMode::ReadDirect] {
+            let mut reading = match open(folder.path(), mode) {
+                Ok(reading) => reading,
+                // Some file systems know no direct reads.
+                Err(error) if mode == AppendMode::ReadDirect => {
+                    assert!(error.to_string().contains("direct reads"), "{error}");
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            // To the end and from the beginning again.
+            for _ in 0..2 * reading.file_bytes / reading.append_bytes as u64 {
+                reading.append().unwrap();
+                let start = reading.buffer_start;
+                let bytes = &mut reading.buffer[start..start + 1024];
+                assert!(bytes.iter().all(|byte| *byte == 0), "what was zeroed is read: {mode:?}");
+                bytes.fill(1);
+            }
+        }
         assert!(open(Path::new("/proc"), AppendMode::PageCache).is_err());
         let memory = Path::new("/dev/shm");
         let own = format!("append-floor-{}-", std::process::id());

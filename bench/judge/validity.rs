@@ -25,6 +25,9 @@ const MOST_ERROR_SHARE: f64 = 0.001;
 const NOTHING_ANSWERED: &str = "nothing was answered";
 /// Most share of the generator that still leaves it a quarter free.
 pub const MOST_BUSY_SHARE: f64 = 0.75;
+/// Share of a plan that the generator reaches without a broker if it keeps up: one that does not falls behind ever farther. A hiccup at
+/// the end of a run of seconds is below the rest.
+pub const KEPT_UP_SHARE: f64 = 0.99;
 /// The p99.9 that hiccups are judged by when nothing is asked for.
 const DEFAULT_GOAL_NS: u64 = 1_000_000;
 /// What hiccups at p99.9 may be then.
@@ -242,6 +245,8 @@ pub fn exit_code(set: &ResultSet) -> u8 {
     // A sweep goes to where it fails, so its steps may be invalid; what confirms a rate may be too pessimistic.
     let counts = |run: &&RunRecord| match run.role {
         RunRole::SweepStep | RunRole::Counting => false,
+        // Those with a plan ask whether the generator keeps up with it.
+        RunRole::Headroom => run.parameters.loop_kind == LoopKind::Closed,
         RunRole::ConfirmFull | RunRole::ConfirmEighty => !is_merely_pessimistic(run),
         _ => true,
     };

@@ -95,7 +95,10 @@ fn goals(set: &ResultSet) -> Markup {
                     @if goal.is_met() { span.good { "reached" } } @else { span.bad { "missed" } }
                     @if !goal.failure.is_empty() { br; small { (goal.failure) } }
                 }
-                td.prose { (goal.rule) }
+                td.prose {
+                    (goal.rule)
+                    @if !goal.cause.is_empty() { br; small { "Known cause: " (goal.cause) } }
+                }
                 td { (tables::quantity(goal.wanted, &goal.unit)) }
                 td { @match goal.measured { Some(measured) => (tables::quantity(measured, &goal.unit)), None => "–" } }
             } } }

@@ -390,6 +390,13 @@ fn goals(text: &mut String, goals: &[Goal]) {
             unit = goal.unit,
         );
     }
+    let known: Vec<&Goal> = goals.iter().filter(|goal| !goal.cause.is_empty()).collect();
+    if !known.is_empty() {
+        line(text, "\nWhy goals are missed, as far as it is known:\n");
+        for goal in known {
+            let _ = writeln!(text, "- {}, {}: {}.", goal.id, goal.rule, goal.cause.trim_end_matches('.'));
+        }
+    }
     let is_absent = |(id, part): &&(&str, &str)| !goals.iter().any(|goal| goal.id == *id && goal.rule.contains(part));
     let absent: Vec<String> =
         JUDGED_PARTS.iter().filter(is_absent).map(|(id, part)| format!("{id} ({part})")).collect();
@@ -435,6 +442,8 @@ fn losses(text: &mut String, set: &ResultSet) {
     let counts = |run: &&RunRecord| match run.role {
         RunRole::SweepStep => false,
         RunRole::Counting => run.integrity.is_violated(),
+        // With a plan it asks what the generator keeps up with.
+        RunRole::Headroom => run.parameters.loop_kind == LoopKind::Closed,
         _ => true,
     };
     let all = set.runs.iter().filter(counts).count();
@@ -490,6 +499,7 @@ mod tests {
     fn section_of_the_example() {
         let mut set = example::result_set();
         set.goals[0].measured = Some(600.0);
+        "the disk, as a trace of it shows".clone_into(&mut set.goals[0].cause);
         let environment = example::environment();
         let text = text(Some((&set, &environment)));
         for wanted in [
@@ -498,6 +508,7 @@ mod tests {
             "| *echo floor* |",
             "80,000/s",
             "**missed**",
+            ": the disk, as a trace of it shows.",
             "2 messages lost",
             "| 3 of 4 (1 failed by itself) |",
             "not available where there is a –: they were not counted.",

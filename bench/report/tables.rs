@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::groups::{Figure, Group, complaints, errors_text, groups, syscalls};
 use super::plots::{class_name, title};
 use crate::compare::{self, Comparison, Verdict};
-use crate::judge::{MOST_BUSY_SHARE, is_usable, slo_text};
+use crate::judge::{KEPT_UP_SHARE, MOST_BUSY_SHARE, is_usable, slo_text};
 use crate::result::{Curve, Distance, Durability, ResultSet, RunRecord, RunRole};
 use crate::units;
 
@@ -242,8 +242,13 @@ fn why_not_more(curve: &Curve) -> &str {
 
 /// A generator without a quarter of its core to spare may be what ended the curve.
 fn busy_at_knee(set: &ResultSet, curve: &Curve) -> Markup {
-    let is_spent =
-        set.used_share_at_knee(curve).or(set.busy_share_at_knee(curve)).is_some_and(|share| share > MOST_BUSY_SHARE);
+    let is_spent = match set.kept_up_above(curve, MOST_BUSY_SHARE) {
+        Some((_, reached)) => reached < KEPT_UP_SHARE,
+        None => {
+            let share = set.used_share_at_knee(curve).or(set.busy_share_at_knee(curve));
+            share.is_some_and(|share| share > MOST_BUSY_SHARE)
+        }
+    };
     html! {
         (share_at_knee(set, curve)) "; with a quarter of its core free held " (unhurried(set, curve))
         @if is_spent { " " span.flag { "its limit, perhaps not the broker's" } }
@@ -254,10 +259,19 @@ fn busy_at_knee(set: &ResultSet, curve: &Curve) -> Markup {
 pub fn share_at_knee(set: &ResultSet, curve: &Curve) -> String {
     let Some(busy) = set.busy_share_at_knee(curve) else { return "–".to_owned() };
     let used = set.used_share_at_knee(curve).map(|used| format!(", at {} of its limit", units::percent(used)));
-    format!("{} busy{}", units::percent(busy), used.unwrap_or_default())
+    let alone = set.kept_up_above(curve, MOST_BUSY_SHARE).map(|(rate, reached)| {
+        let rate = units::count(rate);
+        if reached >= KEPT_UP_SHARE {
+            format!(", alone it keeps up with {rate}/s")
+        } else {
+            format!(", alone it does {} of {rate}/s", units::percent(reached))
+        }
+    });
+    format!("{} busy{}{}", units::percent(busy), used.unwrap_or_default(), alone.unwrap_or_default())
 }
 
-/// The highest rate that held while the generator had a quarter of its core to spare.
+/// The highest rate that held while the generator had a quarter of its core to spare, by the time in which it had work: there is more,
+/// see [`ResultSet::kept_up_above`].
 pub fn unhurried(set: &ResultSet, curve: &Curve) -> String {
     let rate = set.rate_with_busy_share(curve, MOST_BUSY_SHARE);
     rate.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)))

@@ -239,6 +239,7 @@ pub fn result_set() -> ResultSet {
             unit: "µs".to_owned(),
             at_least: false,
             failure: String::new(),
+            cause: String::new(),
         }],
         distances: vec![Distance {
             row: "steady-1k-10k at 10,000/s, D1, p99".to_owned(),
@@ -278,6 +279,7 @@ fn a_new_member_has_a_new_schema() {
     set.curves[0].is_cut_short = true;
     set.slo = Some(set.curves[0].slo.clone());
     set.goals[0].failure = "x".to_owned();
+    set.goals[0].cause = "x".to_owned();
     set.runs[0].cost.syscalls_absent = "x".to_owned();
     set.runs[0].generator.virtual_machine = Some(true);
     set.runs[0].operations[0].error_kinds =

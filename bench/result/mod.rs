@@ -29,8 +29,9 @@ pub use set::{
 };
 
 /// Schema id of `result.json`.
-pub const RESULT_SCHEMA: &str = "ringmq-bench/result/3";
+pub const RESULT_SCHEMA: &str = "ringmq-bench/result/4";
 /// Schema ids whose files can be read as well: what they lack has a default.
-pub const EARLIER_RESULT_SCHEMAS: &[&str] = &["ringmq-bench/result/1", "ringmq-bench/result/2"];
+pub const EARLIER_RESULT_SCHEMAS: &[&str] =
+    &["ringmq-bench/result/1", "ringmq-bench/result/2", "ringmq-bench/result/3"];
 /// Schema id of `env.json`.
 pub const ENVIRONMENT_SCHEMA: &str = "ringmq-bench/environment/1";

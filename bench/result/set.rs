@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Durability, LoopKind, RunRecord, RunRole};
+use super::{Durability, LoopKind, RunRecord, RunRole, RunStatus};
 
 /// Which command made a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +223,9 @@ pub struct Goal {
     /// Why it was missed whatever the value: what the system failed by. Empty: the value decides.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub failure: String,
+    /// Why it is missed, with evidence, as far as it is known. Empty where it is not, and where the goal is reached.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cause: String,
 }
 
 impl Goal {
@@ -306,6 +309,28 @@ impl ResultSet {
         let knee = curve.knee_rate_per_s?;
         let at_knee = curve.points.iter().filter(|point| (point.rate_per_s - knee).abs() <= knee * 1e-6);
         at_knee.filter_map(|point| Some(self.run(&point.run)?.generator.busy_share)).reduce(f64::max)
+    }
+
+    /// The curve with the highest knee.
+    pub fn highest_curve(&self) -> Option<&Curve> {
+        let knees = self.curves.iter().filter_map(|curve| Some((curve, curve.knee_rate_per_s?)));
+        knees.max_by(|left, right| left.1.total_cmp(&right.1)).map(|(curve, _)| curve)
+    }
+
+    /// How the generator keeps up, without a broker, with the plan of a curve at a rate of which the curve's knee is at most `share`: the
+    /// rate, and the part of it that was reached, the best of several runs, for what the host takes is not the generator's. `None`:
+    /// there is no such run.
+    pub fn kept_up_above(&self, curve: &Curve, share: f64) -> Option<(f64, f64)> {
+        let knee = curve.knee_rate_per_s?;
+        let is_alone = |run: &&RunRecord| {
+            run.role == RunRole::Headroom && run.workload == curve.workload && run.status == RunStatus::Complete
+        };
+        let shares = self.runs.iter().filter(is_alone).filter_map(|run| {
+            let target = run.parameters.target_rate_per_s?;
+            // Rates have three digits.
+            (target * share >= knee * 0.99).then(|| (target, run.achieved_rate_per_s / target))
+        });
+        shares.max_by(|left, right| left.1.total_cmp(&right.1))
     }
 
     /// The highest rate of a curve that held in a run in which the generator had work in at most `most` of its time.
