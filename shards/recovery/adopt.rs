@@ -9,6 +9,7 @@ use ringmq_protocol::json::{Value, parse};
 
 use super::audit::Audit;
 use super::audit::segments::list;
+use super::formats;
 use super::paths::StorePaths;
 use super::queue_place::SCHEDULE_TOPIC;
 use crate::disk::{DirectoryEntry, Disk, read_file};
@@ -157,6 +158,10 @@ pub fn blockers(disk: &dyn Disk, paths: &StorePaths) -> io::Result<Vec<Remark>> 
     let table = mapped.as_ref().and_then(|value| value.get("topicQueueMappingInfoMap")?.as_object());
     if let Some(name) = table.and_then(|table| table.keys().next()) {
         add(mappings, &format!("topic {name} is static: its queues are mapped between brokers"));
+    }
+    for newer in formats::newer(disk, paths)? {
+        let text = newer.text();
+        add(newer.path, &text);
     }
     Ok(blockers)
 }

@@ -15,6 +15,8 @@ use crate::types::PhysicalOffset;
 const MAGIC: [u8; 8] = *b"RMQDPT01";
 /// What all formats begin with; two digits follow.
 const FAMILY_BYTES: usize = 6;
+/// The number in [`MAGIC`].
+pub(super) const FORMAT: u32 = 1;
 const SLOT_BYTES: usize = 40;
 /// Distance of the slots; also half the length of the file.
 const SLOT_DISTANCE: u64 = 4096;
@@ -91,20 +93,24 @@ fn newest(bytes: &[u8]) -> (u64, StoredPoint) {
     }
 }
 
+/// The format of a slot that a newer version has written. With our own magic put back the check of such a slot does not fit; it
+/// does where only a bit of the number was flipped.
+pub(super) fn newer_format(bytes: &[u8]) -> Option<u32> {
+    let slots = [bytes, bytes.get(SLOT_DISTANCE as usize..).unwrap_or_default()];
+    slots.into_iter().find_map(|slot| {
+        let digits = slot.strip_prefix(&MAGIC[..FAMILY_BYTES])?.get(..MAGIC.len() - FAMILY_BYTES)?;
+        let is_number = digits.iter().all(u8::is_ascii_digit);
+        let number: u32 = std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()?;
+        let ours = [&MAGIC[..], slot.get(MAGIC.len()..SLOT_BYTES).unwrap_or_default()].concat();
+        (number > FORMAT && decode(&ours).is_none()).then_some(number)
+    })
+}
+
 /// Refuses what a newer version has written: taking it for damage, this one would claim less and write over it.
 fn check_format(bytes: &[u8]) -> io::Result<()> {
-    let slots = [bytes, bytes.get(SLOT_DISTANCE as usize..).unwrap_or_default()];
-    for magic in slots.into_iter().filter_map(|slot| slot.get(..MAGIC.len())) {
-        let digits = &magic[FAMILY_BYTES..];
-        if magic[..FAMILY_BYTES] == MAGIC[..FAMILY_BYTES]
-            && digits.iter().all(u8::is_ascii_digit)
-            && *digits > MAGIC[FAMILY_BYTES..]
-        {
-            let text = format!("a newer version of RingMQ wrote it (format {}): use that one", digits.escape_ascii());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-    }
-    Ok(())
+    let Some(number) = newer_format(bytes) else { return Ok(()) };
+    let text = format!("a newer version of RingMQ wrote it (format {number}): use that one");
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 /// The open file.
@@ -199,6 +205,8 @@ mod tests {
             (0..3).for_each(|offset| file.advance(point(offset)).unwrap());
             drop(file);
             disk.damage(&paths.durable_point(), at + FAMILY_BYTES as u64, digits).unwrap();
+            // What the other format means by these bytes, its check included, is not known.
+            disk.damage(&paths.durable_point(), at + 30, b"other").unwrap();
             let (loaded, opened) = (DurablePointFile::load(&disk, &paths), DurablePointFile::open(&disk, &paths));
             assert_eq!((loaded.is_err(), opened.is_err()), (is_refused, is_refused), "{digits:?} at {at}");
             if let Err(error) = loaded {

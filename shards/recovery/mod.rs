@@ -4,6 +4,7 @@
 //! - [`checkpoint`]: RocketMQ's time stamps; [`durable_point`]: our own offset that is known synced
 //! - [`queue_offsets`]: what the log alone cannot tell about queues; [`queue_flushed`]: how far their files are complete
 //!   as long as the kernel runs
+//! - [`formats`]: which formats of these files are known, and files of a newer version
 //! - [`queue_place`]: which queue entry belongs to a record
 //! - [`audit`], [`reader`], [`repair`] and [`adopt`]: what the store doctor knows, over the same pieces
 //! - [`recover`]: verify, cut, and feed the records to whoever rebuilds queues and index; [`CatchUp`]: what may be synced
@@ -15,6 +16,7 @@ pub mod adopt;
 pub mod audit;
 pub mod checkpoint;
 pub mod durable_point;
+pub mod formats;
 pub mod paths;
 pub mod process_lock;
 pub mod queue_flushed;

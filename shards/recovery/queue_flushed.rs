@@ -9,15 +9,19 @@
 //! ([`QueueStore::owe_proof`](crate::queue::QueueStore::owe_proof)).
 //!
 //! Form: one line, `ringmq-queue-flushed 1 {boot id} {offset} {crc32 of what is before, 8 hex digits}\n`, padded with spaces to
-//! a fixed length, so that it is replaced by a single write inside one page.
+//! a fixed length, so that it is replaced by a single write inside one page. Every format is one such line: name and number at its
+//! beginning, at its end the check of all before.
 
 use std::io;
 
 use super::StorePaths;
+use super::formats::number_above;
 use crate::disk::{Disk, DiskFile, OpenOptions, read_file};
 use crate::types::PhysicalOffset;
 
-const HEAD: &str = "ringmq-queue-flushed 1";
+const NAME: &str = "ringmq-queue-flushed";
+/// The number behind it.
+pub(super) const FORMAT: u32 = 1;
 
 /// Where the kernel says which run of it this is.
 pub const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
@@ -79,7 +83,7 @@ pub fn distrust(disk: &dyn Disk, paths: &StorePaths) -> io::Result<()> {
 }
 
 fn encode(boot_id: &str, offset: PhysicalOffset) -> [u8; FILE_BYTES] {
-    let content = format!("{HEAD} {boot_id} {offset}");
+    let content = format!("{NAME} {FORMAT} {boot_id} {offset}");
     let line = format!("{content} {:08x}", crc32fast::hash(content.as_bytes()));
     let mut bytes = [b' '; FILE_BYTES];
     bytes[..line.len()].copy_from_slice(line.as_bytes());
@@ -87,17 +91,24 @@ fn encode(boot_id: &str, offset: PhysicalOffset) -> [u8; FILE_BYTES] {
     bytes
 }
 
+/// The line without its check, if that fits.
+fn checked(bytes: &[u8]) -> Option<&str> {
+    let (content, crc) = std::str::from_utf8(bytes).ok()?.trim_end().rsplit_once(' ')?;
+    (u32::from_str_radix(crc, 16).ok()? == crc32fast::hash(content.as_bytes())).then_some(content)
+}
+
 fn decode(bytes: &[u8], boot_id: &str) -> Option<PhysicalOffset> {
-    let line = std::str::from_utf8(bytes).ok()?.trim_end();
-    let (content, crc) = line.rsplit_once(' ')?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(content.as_bytes()) {
-        return None;
-    }
-    let (id, offset) = content.strip_prefix(HEAD)?.trim_start().split_once(' ')?;
+    let rest = checked(bytes)?.strip_prefix(NAME)?.trim_start();
+    let (id, offset) = rest.strip_prefix(&format!("{FORMAT} "))?.split_once(' ')?;
     if id != boot_id {
         return None;
     }
     offset.parse().ok().map(PhysicalOffset)
+}
+
+/// The format, if a newer version has written the file.
+pub(super) fn newer_format(bytes: &[u8]) -> Option<u32> {
+    number_above(checked(bytes)?.as_bytes(), NAME, FORMAT)
 }
 
 /// The offset that was noted under `boot_id`; `None` if there is none, or it belongs to another run of the kernel.

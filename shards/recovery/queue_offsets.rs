@@ -7,23 +7,28 @@
 //!
 //! Another broker that works on the store knows nothing of the file ([`QueueOffsets::heed_others`]).
 //!
-//! Format: the line `ringmq-queue-offsets 1 <CRC-32 of the JSON, 8 hex digits> <length of the JSON>`, then JSON.
+//! Format: the line `ringmq-queue-offsets 1 <CRC-32 of the JSON, 8 hex digits> <length of the JSON>`, then JSON. Every format begins
+//! with such a line about whatever follows it.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::durable_point::{DurablePointFile, StoredPoint};
+use super::formats::number_above;
 use super::paths::StorePaths;
 use super::process_lock::is_ours;
 use super::queue_flushed;
 use crate::disk::state_file::LoadedState;
-use crate::disk::{Disk, StateFile, StateFileError};
+use crate::disk::{Disk, StateFile, StateFileError, read_file};
 use crate::planted::{PlantedMistake, is_planted};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};
 
-const HEAD: &str = "ringmq-queue-offsets 1";
+const NAME: &str = "ringmq-queue-offsets";
+/// The number behind it.
+pub(super) const FORMAT: u32 = 1;
 
 /// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +49,26 @@ struct Stored {
     barriers: BTreeMap<String, u64>,
 }
 
+/// The first line of a file with this content.
+fn head(format: u32, content: &[u8]) -> String {
+    format!("{NAME} {format} {:08x} {}", crc32fast::hash(content), content.len())
+}
+
+/// The generation that a start would go by and its format, if a newer version has written it.
+pub(super) fn newer_format(disk: &dyn Disk, paths: &StorePaths) -> io::Result<Option<(PathBuf, u32)>> {
+    for path in [paths.queue_offsets(), paths.queue_offsets().with_extension("bak")] {
+        let bytes = read_file(disk, &path)?.unwrap_or_default();
+        let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+        let (line, content) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        match number_above(line, NAME, FORMAT) {
+            Some(found) if line == head(found, content).as_bytes() => return Ok(Some((path, found))),
+            _ if line == head(FORMAT, content).as_bytes() => return Ok(None),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
 impl QueueOffsets {
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
@@ -54,14 +79,14 @@ impl QueueOffsets {
             barriers: self.barriers.iter().map(|(topic, offset)| (topic.clone(), offset.0)).collect(),
         };
         let json = serde_json::to_string(&stored).expect("maps with string and integer keys are JSON");
-        format!("{HEAD} {:08x} {}\n{json}", crc32fast::hash(json.as_bytes()), json.len()).into_bytes()
+        format!("{}\n{json}", head(FORMAT, json.as_bytes())).into_bytes()
     }
 
     /// Reads the bytes of the file; the error says what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         let (head, json) = text.split_once('\n').ok_or("the head line is missing")?;
-        let expected = format!("{HEAD} {:08x} {}", crc32fast::hash(json.as_bytes()), json.len());
+        let expected = self::head(FORMAT, json.as_bytes());
         if head != expected {
             return Err(format!("the head line is '{head}' where '{expected}' would fit the content"));
         }

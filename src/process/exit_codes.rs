@@ -28,7 +28,7 @@ pub enum ExitStatus {
     ServerRefused = 8,
     /// The log is sound, but queue files, index or checkpoint do not fit it.
     NeedsRepair = 9,
-    /// A store holds what RingMQ cannot read.
+    /// A store holds what RingMQ, or this version of it, cannot read.
     NotAdoptable = 10,
     /// A stop was broken off because it took too long: everything acknowledged is where it was promised to be, and the next start
     /// checks the log.
@@ -49,7 +49,10 @@ pub const TABLE: &[(ExitStatus, &str)] = &[
     (ExitStatus::AddressUnavailable, "an address or port cannot be listened on"),
     (ExitStatus::ServerRefused, "produce, consume: the server did not answer or refused"),
     (ExitStatus::NeedsRepair, "store verify, explain: files that follow from the log do not fit it"),
-    (ExitStatus::NotAdoptable, "store adopt: RingMQ cannot open this store"),
+    (
+        ExitStatus::NotAdoptable,
+        "this store cannot be opened: another kind of broker, or a newer version of RingMQ, wrote it",
+    ),
     (ExitStatus::StopTimedOut, "a stop took too long and was broken off: the next start checks the log"),
     (ExitStatus::Interrupted, "stopped by a second signal, or during the start"),
 ];

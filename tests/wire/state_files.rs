@@ -1,11 +1,13 @@
-//! State files that cannot be written for a while.
+//! State files that cannot be written for a while, and such that a newer version has written.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ringmq::client::Message;
 
-use super::broker::{Store, wait_for};
+use super::broker::{Store, copy_tree, wait_for};
 
 /// In the way of the temporary file that becomes the state file.
 fn obstacle(store: &Store, name: &str) -> PathBuf {
@@ -68,4 +70,97 @@ fn a_topic_that_cannot_be_written_takes_no_messages() {
         assert_eq!(broker.client().max_offset(&broker.queue(topic, 0)).expect("an answer"), 1);
     }
     broker.stop(&["was not stopped in order"]);
+}
+
+/// Every file below a folder with its bytes, but for the lock's.
+fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("listed") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(content(&path)),
+            false if path.ends_with("lock") => {}
+            false => _ = found.insert(path.clone(), fs::read(&path).expect("read")),
+        }
+    }
+    found
+}
+
+/// Our files as a newer version might write them: another number, and checks that fit.
+fn of_newer_version(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let crc = crc32fast::hash;
+    match name {
+        "durable-point" => {
+            let mut slots = bytes.to_vec();
+            for slot in slots.chunks_mut(4096).filter(|slot| slot.starts_with(b"RMQDPT01")) {
+                slot[6..8].copy_from_slice(b"02");
+                let check = crc(&slot[..36]);
+                slot[36..40].copy_from_slice(&check.to_be_bytes());
+            }
+            slots
+        }
+        "queue-flushed" => {
+            let line = "ringmq-queue-flushed 2 some-boot 1 2 3";
+            format!("{line} {:08x}\n", crc(line.as_bytes())).into_bytes()
+        }
+        _ => {
+            let json = "{\"queues\":[]}";
+            format!("ringmq-queue-offsets 2 {:08x} {}\n{json}", crc(json.as_bytes()), json.len()).into_bytes()
+        }
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused() {
+    // Goal: a store that a newer version has written is neither served nor changed, and the message says which file it is and what would
+    // open it; nothing falls back to a backup or to other rules. Method: stores that were stopped in order and killed, one file of
+    // theirs in a newer format; a start, with salvage too, and the commands that judge a store or repair it. With the old file back
+    // it starts.
+    for was_clean in [true, false] {
+        let mut filled = Store::new();
+        let broker = filled.start(&[]);
+        broker.topic("T", 1);
+        let mut client = broker.client();
+        client.send_to(&broker.queue("T", 0), &Message::new("kept")).expect("stored");
+        let own = filled.path().join("ringmq");
+        let is_noted = |name: &str| fs::read(own.join(name)).is_ok_and(|bytes| bytes.iter().any(|byte| *byte > b' '));
+        wait_for("a second generation", || is_noted("queue-offsets.bak").then_some(()));
+        drop(client);
+        if was_clean {
+            assert_eq!(broker.stop(&[]).code(), Some(0));
+        } else {
+            broker.kill(&[]);
+        }
+        for name in ["durable-point", "queue-flushed", "queue-offsets"] {
+            let mut store = Store::new();
+            copy_tree(&filled.path(), &store.path());
+            let path = store.path().join("ringmq").join(name);
+            let old = fs::read(&path).expect("read");
+            fs::write(&path, of_newer_version(name, &old)).expect("written");
+            let before = content(&store.path());
+            let reason = "it has format 2, this version of RingMQ knows format 1";
+            for words in [&[][..], &["--salvage"]] {
+                let refused = store.try_start_with(words, &[]).err().expect("it is refused");
+                assert_eq!(refused.status.code(), Some(10), "{name}: {}", refused.log);
+                refused.assert_reason(&format!("{}: {reason}", path.display()));
+            }
+            for words in [&["verify"][..], &["adopt", "--check"], &["repair", "--write"]] {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
+                command.arg("store").args(words).arg("--data").arg(store.path());
+                let output = command.args(["--set", "mappedFileSizeCommitLog=16 MiB"]).output().expect("it runs");
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.code() == Some(10) && said.contains(reason), "{name}, {words:?}: {said}");
+            }
+            let changed: Vec<PathBuf> = content(&store.path())
+                .into_iter()
+                .filter(|(path, bytes)| before.get(path) != Some(bytes))
+                .map(|(path, _)| path)
+                .collect();
+            assert!(changed.is_empty(), "{name}: {changed:?}");
+            fs::write(&path, old).expect("written");
+            let broker = store.start(&[]);
+            assert_eq!(broker.client().max_offset(&broker.queue("T", 0)).expect("an answer"), 1);
+            broker.stop(&["was not stopped in order"]);
+        }
+    }
 }

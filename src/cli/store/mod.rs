@@ -24,7 +24,7 @@ use ringmq_shards::queue::limits::ENTRY_BYTES;
 use ringmq_shards::recovery::audit::{self, AuditError, AuditOptions, Severity};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
 use ringmq_shards::recovery::repair::{RepairOptions, repair};
-use ringmq_shards::recovery::{StorePaths, adopt};
+use ringmq_shards::recovery::{StorePaths, adopt, formats};
 
 use super::options::ServerArguments;
 use crate::config::{self, Service};
@@ -239,6 +239,9 @@ fn open(store: WhichStore, write: bool) -> Result<Opened, Failure> {
 impl Opened {
     /// Audits everything, state files included.
     fn audit(&self) -> Result<audit::Audit, Failure> {
+        if let Some(newer) = formats::newer(&*self.disk, &self.paths)?.first() {
+            return Err(Failure(ExitStatus::NotAdoptable, newer.to_string()));
+        }
         let mut bar = Bar::new();
         let mut audit = audit::audit(&self.disk, &self.paths, self.options, &mut bar)?;
         bar.finish();
