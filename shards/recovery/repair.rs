@@ -163,10 +163,12 @@ pub fn repair(
     let (room, log_room) = free_rooms(&**disk, paths)?;
     let mut repair = Repair { disk, paths, options, room, log_room, done: Repaired::default() };
     let mut found = audit(disk, paths, options.audit, progress)?;
-    if found.first_damage.is_some() || found.is_log_refused {
-        if !options.cut_log {
-            return Err(RepairError::LogDamaged(found.first_damage.unwrap_or(PhysicalOffset(found.figures.log_end))));
-        }
+    let is_damaged = found.first_damage.is_some() || found.is_log_refused;
+    if is_damaged && !options.cut_log {
+        return Err(RepairError::LogDamaged(found.first_damage.unwrap_or(PhysicalOffset(found.figures.log_end))));
+    }
+    // What looks like a torn tail refuses a start as well if sends wait for syncs and too much that is valid follows.
+    if is_damaged || (options.cut_log && found.tail_bytes > 0) {
         repair.cut_log(&found)?;
         found = audit(disk, paths, options.audit, progress)?;
     }

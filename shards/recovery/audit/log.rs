@@ -215,6 +215,7 @@ pub(crate) fn report(
         Some(hole) => Some(hole.from),
         None => is_short.then_some(walked.end),
     };
+    audit.tail_bytes = walked.tail_bytes;
     let figures = &mut audit.figures;
     figures.log_min = survey.min().0;
     figures.log_end = walked.end.0;

@@ -186,6 +186,8 @@ pub struct Audit {
     pub figures: Figures,
     /// Where the first damage of the log begins; `None` when the log is whole up to its end.
     pub first_damage: Option<PhysicalOffset>,
+    /// Bytes behind the end of the log that belong to no valid record.
+    pub tail_bytes: u64,
     /// Whether a start would refuse the log's files for their lengths or names.
     pub is_log_refused: bool,
 }
