@@ -7,6 +7,7 @@ mod content;
 pub mod damage;
 mod disk;
 mod faults;
+pub mod judge;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
