@@ -4,6 +4,10 @@
 //! Above it an invalid record is a torn tail, which is cut. A store without a durable point follows RocketMQ's rules
 //! (`CommitLog.recoverNormally`, `recoverAbnormally`). A crash at any moment of a recovery is recovered by the next, and
 //! recovering twice equals recovering once.
+//!
+//! The limit: all this rests on syncs that did what they said. A disk that lies about one loses messages under any program. What it
+//! loses below the durable point is found as damage, if the start reads there; what it loses above, acknowledged or not, looks like
+//! any torn tail and is cut.
 
 use std::io;
 use std::path::PathBuf;

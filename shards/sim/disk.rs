@@ -135,8 +135,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn failed(action: FaultAction) -> io::Error {
-    let (FaultAction::Fail(errno) | FaultAction::ShortWrite { errno, .. }) = action;
-    io::Error::from_raw_os_error(errno)
+    match action {
+        FaultAction::Fail(errno) | FaultAction::ShortWrite { errno, .. } => io::Error::from_raw_os_error(errno),
+        FaultAction::Lie => io::Error::other("only syncs and synced writes can lie"),
+    }
 }
 
 fn is_root(path: &Path) -> bool {
@@ -623,6 +625,14 @@ impl DiskFile for SimFile {
                 state.write(self.inode, data, offset, false);
                 Err(power_cut())
             }
+            Verdict::Fail(FaultAction::Lie) => {
+                match self.options.data_sync {
+                    true => state.inodes[self.inode].live.write(data, offset),
+                    // It promises nothing, so it cannot lie.
+                    false => state.write(self.inode, data, offset, false),
+                }
+                Ok(())
+            }
             Verdict::Fail(action) => {
                 if let FaultAction::ShortWrite { bytes, .. } = action {
                     state.write(self.inode, &data[..bytes.min(data.len())], offset, false);
@@ -658,7 +668,7 @@ impl DiskFile for SimFile {
             Verdict::InFlight => Err(power_cut()),
             Verdict::Fail(action) => {
                 inode.pending.clear();
-                Err(failed(action))
+                if action == FaultAction::Lie { Ok(()) } else { Err(failed(action)) }
             }
         }
     }

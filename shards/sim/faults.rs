@@ -54,6 +54,9 @@ pub enum FaultAction {
         /// The error afterwards.
         errno: i32,
     },
+    /// A sync, or a write that is synced with itself, answers that all is durable, and the disk forgets it. Readers see it until the
+    /// power goes; no later sync brings it to the disk.
+    Lie,
 }
 
 /// An order to fail operations of one kind.

@@ -224,3 +224,25 @@ fn the_manual_clock_moves_on_demand() {
     twin.set_ms(3);
     assert_eq!(clock.now_ms(), 3);
 }
+
+/// Goal: a lying disk answers success, shows what was written, and has lost it after a power cut whatever was synced later. Method: a sync
+/// and a synced write that lie, each between honest ones.
+#[test]
+fn a_lying_sync_loses_what_it_was_asked_for() {
+    let path = Path::new("/d/a");
+    let read = |disk: &SimDisk| read_file(disk, path).unwrap().unwrap();
+    for data_sync in [false, true] {
+        let (disk, file) = disk_with_file("/d/a");
+        file.write_all_at(&[1; 1536], 0).unwrap();
+        file.sync_data().unwrap();
+        let kind = if data_sync { OperationKind::Write } else { OperationKind::Sync };
+        disk.inject(Fault { kind, path_contains: String::new(), after: 0, times: 1, action: FaultAction::Lie });
+        let file = disk.open(path, OpenOptions { data_sync, ..WRITE }).unwrap();
+        file.write_all_at(&[2; 512], 512).unwrap();
+        file.sync_data().unwrap();
+        file.write_all_at(&[3; 512], 1024).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(read(&disk), [[1; 512], [2; 512], [3; 512]].concat());
+        assert_eq!(read(&disk.crash(1, CrashPattern::KeepAll)), [[1; 512], [1; 512], [3; 512]].concat());
+    }
+}

@@ -24,7 +24,7 @@ use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset};
 use super::world::Mode;
 
 pub(super) const SEGMENT_BYTES: u64 = 8 << 10;
-const RING_BYTES: usize = 32 << 10;
+pub(super) const RING_BYTES: usize = 32 << 10;
 pub(super) const ROOT: &str = "/store";
 
 /// How a life writes its log.
@@ -427,7 +427,7 @@ impl Life {
     }
 
     /// Works until the power goes, or for so many steps.
-    fn work(&mut self, past: &mut Past, steps: usize) {
+    pub(super) fn work(&mut self, past: &mut Past, steps: usize) {
         for _ in 0..steps {
             if past.deletes {
                 let topic = TOPICS[self.random.below(TOPICS.len() as u64) as usize];

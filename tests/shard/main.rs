@@ -12,6 +12,7 @@ mod hands;
 mod held;
 mod images;
 mod input;
+mod lying;
 mod output;
 mod pair;
 mod planted;
