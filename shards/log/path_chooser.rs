@@ -7,8 +7,10 @@
 //!
 //! So the chooser measures: when the last large writes were all dear, large groups go around the page cache, and now and then
 //! one goes through it to find out whether that still holds. A group of one request stays with the page cache: where nobody
-//! else sends, nothing gathers during the device's round trip, and the only sender waits for it. Pure: durations come from
-//! the caller.
+//! else sends, nothing gathers during the device's round trip, and the only sender waits for it.
+//!
+//! While the disk does not answer, and for a while after it did not, everything goes around the page cache: what then waits for
+//! the disk is a write in the ring, and not the shard. Pure: durations come from the caller.
 
 /// Groups below this always take the page cache: a device round trip would cost them more than any copy.
 const LARGE_BYTES: usize = 64 << 10;
@@ -33,6 +35,13 @@ const CHEAP_TAKES_BACK: u32 = 3;
 const WEIGHT_BYTES: usize = 16 << 10;
 const WEIGHT_MAX: usize = 64;
 
+/// A disk that has not answered for so long is not to be waited for. Early write-back keeps syncs far below this on a disk that
+/// can take what is sent, and ext4 begins to hold up writes with its next journal commit, up to 5 s later.
+const SILENT_MS: u64 = 500;
+
+/// How long such a disk is mistrusted after its last long silence: the next one may come with the next sync.
+const MISTRUST_MS: u64 = 5_000;
+
 /// Where a group goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -51,6 +60,9 @@ pub struct PathChooser {
     direct_groups: u32,
     dear_writes: u32,
     is_memory_dear: bool,
+    /// The disk is mistrusted until then, by the steady clock.
+    mistrusted_until_ms: u64,
+    is_mistrusted: bool,
 }
 
 impl Default for PathChooser {
@@ -61,13 +73,26 @@ impl Default for PathChooser {
             direct_groups: 0,
             dear_writes: 0,
             is_memory_dear: false,
+            mistrusted_until_ms: 0,
+            is_mistrusted: false,
         }
     }
 }
 
 impl PathChooser {
+    /// The disk has not answered for `silent_ms`, at `now_ms` by the steady clock. To be told before each group.
+    pub fn note_silence(&mut self, silent_ms: u64, now_ms: u64) {
+        if silent_ms >= SILENT_MS {
+            self.mistrusted_until_ms = now_ms + MISTRUST_MS;
+        }
+        self.is_mistrusted = now_ms < self.mistrusted_until_ms;
+    }
+
     /// The way for a group of `length` bytes that `requests` requests have gathered in.
     pub fn choose(&mut self, length: usize, requests: u32) -> Way {
+        if self.is_mistrusted {
+            return Way::Direct;
+        }
         let is_dear = self.samples_ns_per_kib.iter().all(|sample| *sample > DEAR_NS_PER_KIB);
         if length < LARGE_BYTES || requests < 2 || !is_dear {
             return Way::PageCache;
@@ -147,6 +172,22 @@ mod tests {
         let mut chooser = PathChooser::default();
         let mebibyte = 1 << 20;
         assert_eq!((0..9).position(|_| chooser.page_cache_took(mebibyte, 1_024 * 2_200)), Some(3));
+    }
+
+    /// On a disk that does not answer nothing goes through the page cache, nor soon after: silences, and every kind of group.
+    #[test]
+    fn mistrusts_a_silent_disk() {
+        let mut chooser = PathChooser::default();
+        let mut ways = |silent_ms, now_ms| {
+            chooser.note_silence(silent_ms, now_ms);
+            [(4 << 10, 1), (8 << 10, 9), (GROUP, 1), (GROUP, 9)]
+                .map(|(length, requests)| chooser.choose(length, requests))
+        };
+        assert_eq!(ways(SILENT_MS - 1, 1_000_000), [Way::PageCache; 4]);
+        assert_eq!(ways(SILENT_MS, 1_000_001), [Way::Direct; 4]);
+        assert_eq!(ways(30_000, 1_030_000), [Way::Direct; 4]);
+        assert_eq!(ways(0, 1_030_000 + MISTRUST_MS - 1), [Way::Direct; 4], "it has just begun to answer");
+        assert_eq!(ways(0, 1_030_000 + MISTRUST_MS), [Way::PageCache; 4]);
     }
 
     /// The page cache is tried again in the long run: count the groups until then.

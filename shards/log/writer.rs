@@ -90,7 +90,7 @@ impl AppendError {
 pub enum Verdict {
     /// Stored as safely as the flush mode promises.
     Stored,
-    /// Written, but the sync did not complete in time: unknown (RocketMQ code 10).
+    /// Its write, or in sync mode its sync, did not complete in time: unknown (RocketMQ code 10).
     FlushTimeout,
     /// The log failed.
     Failed,
@@ -189,7 +189,7 @@ pub struct WriterOptions {
     pub flush_mode: FlushMode,
     /// What a completed write means.
     pub write_kind: WriteKind,
-    /// `syncFlushTimeout`: after this many milliseconds an unsynced message is answered with code 10.
+    /// `syncFlushTimeout`: after this many milliseconds a message that is not yet safe is answered with code 10.
     pub sync_flush_timeout_ms: u64,
 }
 
@@ -622,8 +622,9 @@ impl Writer {
             self.planted.published = self.planted.published.saturating_sub(shown);
         }
         if self.options.flush_mode == FlushMode::Sync {
-            self.settle_early(steady_ms, sink);
+            self.answer_written(sink);
         }
+        self.answer_late(steady_ms, sink);
     }
 
     /// Makes a record visible in its queue; false when the tail has no room.
@@ -663,8 +664,8 @@ impl Writer {
         }
     }
 
-    /// In sync mode: messages that do not wait are answered at the write, and late ones when their time is up.
-    fn settle_early(&mut self, steady_ms: u64, sink: &mut impl SettleSink) {
+    /// In sync mode messages that do not wait are answered at the write.
+    fn answer_written(&mut self, sink: &mut impl SettleSink) {
         while self.early < self.pending.len() {
             let bound = &mut self.pending[self.early];
             if bound.physical + u64::from(bound.size) > self.written {
@@ -677,6 +678,10 @@ impl Writer {
             }
             self.early += 1;
         }
+    }
+
+    /// Messages that the disk keeps waiting are answered when their time is up.
+    fn answer_late(&mut self, steady_ms: u64, sink: &mut impl SettleSink) {
         let limit_ms = self.options.sync_flush_timeout_ms;
         for bound in &mut self.pending {
             if steady_ms.saturating_sub(bound.bound_at_ms) < limit_ms {

@@ -236,6 +236,11 @@ impl QueueStore {
     /// Flush thread only, each second or two, sooner when the tails fill. One queue's error does not keep the others from
     /// their turn: it comes back at the end and the queue stays on the list.
     pub fn flush_dirty(&self) -> Result<FlushReport, QueueError> {
+        self.flush_dirty_with(&|| ())
+    }
+
+    /// The same; `between` is called between any two things that may wait for the disk.
+    pub fn flush_dirty_with(&self, between: &dyn Fn()) -> Result<FlushReport, QueueError> {
         let appended = self.arena.appended_entries();
         let dirty: Vec<Arc<Queue>> = {
             let numbers = self.dirty.drain();
@@ -249,6 +254,7 @@ impl QueueStore {
         // A list of its own, or the lock would be held while what fails is put back.
         let removals = std::mem::take(&mut *locked(&self.removals));
         for queue in removals {
+            between();
             match self.remove_files(&queue) {
                 Ok(()) => report.removed_queues += 1,
                 Err(error) => {
@@ -264,6 +270,7 @@ impl QueueStore {
         }
         let mut buffers = FlushBuffers::default();
         for queue in dirty {
+            between();
             match self.flush_queue_with(&queue, &mut buffers) {
                 Ok(0) => {}
                 Ok(entries) => {

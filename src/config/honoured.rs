@@ -207,11 +207,13 @@ honoured_keys! {
         flush_interval_commit_log: u64 = "flushIntervalCommitLog", Store, ms(1, 60_000), "500", Live;
         /// How often queue files are synced. They can be made again from the log, so this only shortens recovery.
         flush_interval_consume_queue: u64 = "flushIntervalConsumeQueue", Store, ms(1, 600_000), "1000", Live;
-        /// How long a send waits for its sync in SYNC_FLUSH. Past it the answer is FLUSH_DISK_TIMEOUT: whether the
-        /// message is kept is unknown.
+        /// How long a send waits for the disk: for its sync in SYNC_FLUSH, for its write in ASYNC_FLUSH. Past it the answer
+        /// is FLUSH_DISK_TIMEOUT: whether the message is kept is unknown. A send for which the log has had no room for so
+        /// long is not kept and answered with SYSTEM_BUSY.
         sync_flush_timeout: u64 = "syncFlushTimeout", Store, ms(1, 600_000), "5000", Live;
         /// How the log is written in ASYNC_FLUSH: through the page cache or with O_DIRECT. auto takes the page cache, and
-        /// O_DIRECT for large groups while new pages of memory are measured to be dear.
+        /// O_DIRECT for large groups while new pages of memory are measured to be dear, and for all while the disk does
+        /// not answer: a write to the page cache could hold up everybody then.
         async_write_path: WritePath = "-", Ringmq, Kind::Choice(&["auto", "page_cache", "direct"]), "auto", Restart;
         /// How the log is written in SYNC_FLUSH. auto takes O_DIRECT with O_DSYNC where the file system can.
         sync_write_path: WritePath = "-", Ringmq, Kind::Choice(&["auto", "page_cache", "direct"]), "auto", Restart;

@@ -314,8 +314,14 @@ impl FlushThread {
         BEAT.min(self.sync_period()).min(self.queue_sync_period())
     }
 
+    /// Says that the thread waits for no disk just now: between any two things that might.
+    fn sign(&self) {
+        self.shared.disk_watch.sign();
+    }
+
     /// Does what is due. False after a final failure.
     fn beat(&mut self, schedule: &mut Schedule) -> bool {
+        self.sign();
         if self.lifecycle.failed.load(Ordering::Acquire) {
             self.distrust();
             return false;
@@ -337,6 +343,7 @@ impl FlushThread {
             return self.fail("zero ahead in the log", &error);
         }
         self.use_huge_pages();
+        self.sign();
         if now >= schedule.next_sync {
             schedule.next_sync = now + self.sync_period();
             if schedule.catching_up.is_none() && !self.sync_log(schedule) {
@@ -344,6 +351,7 @@ impl FlushThread {
             }
             self.recycle_pages(schedule, self.end);
         }
+        self.sign();
         if now >= schedule.next_queues || (self.queues.is_filling() && !schedule.troubles.queues.lasts()) {
             let started = Instant::now();
             if !self.flush_queues(schedule) {
@@ -352,6 +360,7 @@ impl FlushThread {
             let period = (started.elapsed() * QUEUE_ROUND_SHARE).clamp(QUEUE_PERIOD, QUEUE_PERIOD_MAX);
             schedule.next_queues = started + period;
         }
+        self.sign();
         let grown = self.view.confirmed().saturating_sub(schedule.queue_synced);
         let files = self.queues.unsynced_files();
         let factor = if files <= FEW_FILES { 1 } else { MANY_FILES_FACTOR };
@@ -362,6 +371,7 @@ impl FlushThread {
                 return false;
             }
         }
+        self.sign();
         if now >= schedule.next_point {
             schedule.next_point = now + POINT_PERIOD;
             if let Ok(space) = self.disk.space(&self.paths.commit_log) {
@@ -438,6 +448,7 @@ impl FlushThread {
             if start + size <= synced || start >= confirmed {
                 continue;
             }
+            self.sign();
             if let Err(error) = segment.page_cache().sync_data() {
                 return self.fail(&format!("sync of commit log segment {start:020} up to offset {confirmed}"), &error);
             }
@@ -490,6 +501,7 @@ impl FlushThread {
     fn prepare_segments(&mut self, schedule: &mut Schedule, now: Instant) -> bool {
         let size = self.segments.options().size.bytes();
         loop {
+            self.sign();
             let current_end = self.end - self.end % size + size;
             if self.ready_end >= current_end + SEGMENTS_AHEAD * size {
                 return true;
@@ -525,7 +537,7 @@ impl FlushThread {
         let started = Instant::now();
         // Every entry below it is published, so the round that follows writes it.
         let (complete, _) = self.view.shown();
-        match self.queues.flush_dirty() {
+        match self.queues.flush_dirty_with(&|| self.sign()) {
             Ok(report) => {
                 schedule.troubles.queues.note(Ok::<_, QueueError>(()));
                 // Asked after the round: what is retired from here on was written in it.
@@ -557,8 +569,10 @@ impl FlushThread {
         if schedule.troubles.queues.lasts() {
             return true;
         }
-        match self.queues.sync() {
+        self.sign();
+        match self.queues.sync_with(&|| self.sign()) {
             Ok(_) => {
+                self.sign();
                 schedule.troubles.queue_sync.note(Ok::<_, QueueError>(()));
                 schedule.queue_synced = shown;
                 self.checkpoint.logics_timestamp_ms = timestamp as i64;
@@ -601,6 +615,7 @@ impl FlushThread {
                 self.checkpoint.physic_timestamp_ms = view.store_timestamp();
             }
         }
+        self.sign();
         self.checkpoint.index_timestamp_ms = self.index_timestamp_ms.load(Ordering::Relaxed) as i64;
         schedule.troubles.checkpoint.note(self.checkpoint_file.store(&self.checkpoint));
     }

@@ -18,6 +18,7 @@ use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::runtime::{CountedSender, Ring, Token};
 
 use super::flush_thread::FlushRequest;
+use super::shared::Shared;
 
 fn nanoseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
@@ -47,6 +48,7 @@ pub struct LogShell {
     write_back_bytes: u64,
     written_back: u64,
     flush: CountedSender<FlushRequest>,
+    shared: Arc<Shared>,
     in_flight: Option<(WriteOperation, Instant)>,
     syncs_in_flight: u32,
     sync_in_flight: Option<SyncOperation>,
@@ -80,6 +82,8 @@ pub struct LogShellOptions {
     pub sync_token: Token,
     /// The flush thread.
     pub flush: CountedSender<FlushRequest>,
+    /// Whether the disk answers.
+    pub shared: Arc<Shared>,
     /// Figures.
     pub probe: Probe,
 }
@@ -99,6 +103,7 @@ impl LogShell {
             write_back_bytes: options.write_back_bytes,
             written_back: options.end,
             flush: options.flush,
+            shared: options.shared,
             in_flight: None,
             syncs_in_flight: 0,
             sync_in_flight: None,
@@ -140,8 +145,8 @@ impl LogShell {
         }
     }
 
-    /// Writes what has gathered, as one group.
-    pub fn push(&mut self, writer: &mut Writer, ring: &mut Ring) -> Pushed {
+    /// Writes what has gathered, as one group. `steady_ms` is the steady clock.
+    pub fn push(&mut self, writer: &mut Writer, ring: &mut Ring, steady_ms: u64) -> Pushed {
         if self.awaits_zeroing {
             return self.submit_direct(writer, ring);
         }
@@ -158,7 +163,10 @@ impl LogShell {
             self.segments.pop_front();
         }
         let way = match &mut self.chooser {
-            Some(chooser) => chooser.choose(operation.length, operation.requests),
+            Some(chooser) => {
+                chooser.note_silence(self.shared.disk_watch.silent_ms(steady_ms), steady_ms);
+                chooser.choose(operation.length, operation.requests)
+            }
             None if self.path == WritePath::PageCache => Way::PageCache,
             None => Way::Direct,
         };

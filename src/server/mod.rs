@@ -8,6 +8,7 @@ pub mod connection;
 pub mod control_thread;
 pub mod core;
 pub mod deletion;
+pub mod disk_watch;
 pub mod event_loop;
 pub mod flush_thread;
 pub mod held_answers;

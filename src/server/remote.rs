@@ -115,6 +115,34 @@ pub struct WriterPeer {
     answers: LaneSender<FromWriter>,
     current: Option<AppendBatch>,
     backlog: VecDeque<FromWriter>,
+    no_room: NoRoom,
+}
+
+/// Who waits asks again each turn; after a longer pause nobody has waited.
+const ASKED_AGAIN_MS: u64 = 1_000;
+
+/// Since when the log has taken nothing of what was offered again and again.
+#[derive(Debug, Default)]
+pub struct NoRoom {
+    /// When that began, and when something was offered last.
+    asked_ms: Option<(u64, u64)>,
+}
+
+impl NoRoom {
+    /// It has taken something.
+    pub fn is_over(&mut self) {
+        self.asked_ms = None;
+    }
+
+    /// It has not, at this time of the steady clock. Whether that lasts for at least `patience_ms` by now.
+    pub fn lasts(&mut self, now_ms: u64, patience_ms: u64) -> bool {
+        let first_ms = match self.asked_ms {
+            Some((first_ms, last_ms)) if now_ms.saturating_sub(last_ms) <= ASKED_AGAIN_MS => first_ms,
+            _ => now_ms,
+        };
+        self.asked_ms = Some((first_ms, now_ms));
+        now_ms.saturating_sub(first_ms) >= patience_ms
+    }
 }
 
 /// The two ends of a pair: the shard's, woken through `shard`, and the writer's, woken through `writer`.
@@ -138,6 +166,7 @@ pub fn connect(shard: WakeHandle, writer: WakeHandle) -> (RemoteLog, WriterPeer)
         answers: answer_sender,
         current: None,
         backlog: VecDeque::with_capacity(limits::REMOTE_ANSWERS),
+        no_room: NoRoom::default(),
     };
     (log, peer)
 }
@@ -233,10 +262,11 @@ impl WriterPeer {
 
     /// Binds what has arrived, until there is nothing more or the writer has no room. `now` is asked after each batch has
     /// arrived: a message must not be stored before it was born.
-    pub fn take(&mut self, writer: &mut Writer, mut now: impl FnMut() -> Now) {
+    /// What has found no room for `patience_ms` is refused.
+    pub fn take(&mut self, writer: &mut Writer, patience_ms: u64, mut now: impl FnMut() -> Now) {
         for _ in 0..limits::REMOTE_BATCHES {
             let Some(mut batch) = self.current.take().or_else(|| self.batches.receive()) else { return };
-            let is_done = self.bind(&mut batch, writer, now());
+            let is_done = self.bind(&mut batch, writer, patience_ms, now());
             if !is_done {
                 self.current = Some(batch);
                 return;
@@ -249,16 +279,17 @@ impl WriterPeer {
     }
 
     /// Binds the rest of a batch; false when the writer has no room.
-    fn bind(&mut self, batch: &mut AppendBatch, writer: &mut Writer, now: Now) -> bool {
+    fn bind(&mut self, batch: &mut AppendBatch, writer: &mut Writer, patience_ms: u64, now: Now) -> bool {
         let (mut request, mut byte, mut piece) = batch.done;
         while let Some(next) = batch.requests.get(request) {
             match writer.admit(next.bytes, next.pieces, &next.queue) {
                 Ok(admission) => {
+                    self.no_room.is_over();
                     writer.slot(admission).copy_from_slice(&batch.bytes[byte..byte + next.bytes]);
                     let pieces = &batch.pieces[piece..piece + next.pieces];
                     writer.bind(admission, &next.queue, pieces, next.ticket, next.wait, now);
                 }
-                Err(error) if error.is_temporary() => {
+                Err(error) if error.is_temporary() && !self.no_room.lasts(now.steady_ms, patience_ms) => {
                     batch.done = (request, byte, piece);
                     return false;
                 }

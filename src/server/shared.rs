@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::disk_watch::DiskWatch;
 use super::limits::{self, COLD_BLOCK_BYTES, COLD_BLOCKS};
 use super::retention::RetentionState;
 use crate::config::Config;
@@ -280,6 +281,8 @@ pub struct Shared {
     pub cold_done: AtomicU64,
     /// Retention: its settings, and whether there is room for messages.
     pub retention: RetentionState,
+    /// Whether the disk answers.
+    pub disk_watch: DiskWatch,
     /// The whole memory budget, bytes.
     pub memory_bytes: u64,
     /// Files that the process may have open, connections among them. `launch` says how many.
@@ -306,6 +309,7 @@ impl Shared {
             control: ControlFigures::default(),
             cold_done: AtomicU64::new(0),
             retention: RetentionState::new(config),
+            disk_watch: DiskWatch::default(),
             memory_bytes,
             descriptors: u64::MAX,
         }

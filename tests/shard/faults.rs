@@ -6,6 +6,7 @@ use ringmq_shards::sim::{CrashPattern, Fault, FaultAction, OperationKind, SimDis
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset};
 
 use super::crash::{Life, Past, begin, open, promised};
+use super::pair::Pair;
 use super::world::{Mode, Shape, World, pull, send};
 
 const NO_SPACE: i32 = 14;
@@ -97,12 +98,7 @@ fn a_hanging_disk_is_bounded() {
         world.now_ms += 6_000;
         world.run();
         let late = codes(&mut world, sender);
-        if mode != Mode::AsyncDirect {
-            assert!(
-                !late.is_empty() && late.iter().all(|(_, code)| *code == 10),
-                "{mode:?}: senders are told {late:?}"
-            );
-        }
+        assert!(!late.is_empty() && late.iter().all(|(_, code)| *code == 10), "{mode:?}: senders are told {late:?}");
         (world.hold_writes, world.hold_syncs) = (false, false);
         (0..200).for_each(|_| world.run());
         let answered = late.len() + codes(&mut world, sender).len();
@@ -110,6 +106,57 @@ fn a_hanging_disk_is_bounded() {
         world.request(sender, &send(5_000, 0, b"after", ""));
         world.run();
         assert_eq!(codes(&mut world, sender), [(5_000, 0)]);
+    }
+}
+
+/// Goal: whoever waits on a disk that hangs is told in time, by 10 whom the log has taken in, by 2 and the reason whom it had no
+/// room for; of the latter nothing is stored, of the former everything once the disk goes on, and then sends are taken at once.
+/// Method: more sends than the ring holds, on the writer's shard and on another, with every completion held, and time.
+#[test]
+fn senders_are_told_when_a_hanging_disk_leaves_no_room() {
+    for mode in [Mode::AsyncDirect, Mode::SyncDurable, Mode::SyncSeparate] {
+        let shape =
+            Shape { segment_bytes: 4 << 20, ring_bytes: 1 << 20, in_flight_bytes: 16 << 20, ..Shape::new(mode) };
+        let mut pair = Pair::new(shape);
+        let (local, remote) = (pair.world.connect(), pair.connect());
+        (pair.world.hold_writes, pair.world.hold_syncs) = (true, true);
+        let all = 200;
+        for number in 0..all {
+            pair.world.request(local, &send(number, 0, &[7; 40_000], ""));
+            pair.request(remote, &send(number, 1, &[7; 40_000], ""));
+            pair.turn();
+        }
+        assert!(pair.core.has_blocked() && pair.world.core.has_blocked(), "{mode:?}");
+        let wait = |pair: &mut Pair, steps: u64| {
+            for _ in 0..steps {
+                // Who waits asks again each turn, so time passes in steps.
+                pair.world.now_ms += 900;
+                (0..20).for_each(|_| pair.turn());
+            }
+        };
+        wait(&mut pair, 4);
+        assert!(pair.answers().is_empty() && pair.world.answers(local).is_empty(), "{mode:?}: not yet");
+        // A turn takes a bounded share of what a connection has sent, also for refusing it.
+        wait(&mut pair, 4);
+        let answers = [pair.world.answers(local), pair.answers()];
+        for answers in &answers {
+            let numbers: Vec<_> = answers.iter().map(|answer| answer.opaque).collect();
+            assert_eq!(numbers.len(), all as usize, "{mode:?}: everybody is told");
+            let (late, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.code == 10);
+            assert!(!late.is_empty() && refused.len() > 100, "{mode:?}: {} and {}", late.len(), refused.len());
+            let is_reason = |remark: &str| remark.contains("not stored") && remark.contains("room in the log ring");
+            assert!(refused.iter().all(|answer| answer.code == 2 && answer.remark.as_deref().is_some_and(is_reason)));
+        }
+        (pair.world.hold_writes, pair.world.hold_syncs) = (false, false);
+        (0..50).for_each(|_| pair.turn());
+        for (queue, answers) in answers.iter().enumerate() {
+            let late = answers.iter().filter(|answer| answer.code == 10).count();
+            assert_eq!(pair.world.queues[queue].bounds().1.0 as usize, late, "{mode:?}: what was refused is not there");
+        }
+        pair.world.request(local, &send(5_000, 0, b"after", ""));
+        pair.request(remote, &send(5_000, 1, b"after", ""));
+        (0..4).for_each(|_| pair.turn());
+        assert_eq!((codes(&mut pair.world, local), pair.answers()[0].code), (vec![(5_000, 0)], 0), "{mode:?}");
     }
 }
 

@@ -288,6 +288,7 @@ fn make_writer(
         write_token: Token::new(kind::WRITE, 0, 0),
         sync_token: Token::new(kind::SYNC, 0, 0),
         flush,
+        shared: Arc::clone(&wiring.shared),
         probe: wiring.registry.probe("shard-0"),
     });
     WriterSide { writer, shell }

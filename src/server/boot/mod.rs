@@ -37,6 +37,7 @@ use super::cold::BufferPool;
 use super::connection::Listener;
 use super::control_thread::{BrokerParts, ControlThread, Pictured, namesrv_addresses};
 use super::core::{LogPort, ShardCore, ShardSettings};
+use super::disk_watch::DiskReport;
 use super::event_loop::{EventLoop, Lifecycle, ListenerSlot, SpinWindow, kind};
 use super::flush_thread::{FlushRequest, FlushThread};
 use super::log_shell::{LogShell, LogShellOptions};
@@ -204,6 +205,7 @@ impl Channels {
 /// A running process.
 struct Running {
     lifecycle: Arc<Lifecycle>,
+    shared: Arc<Shared>,
     stopping: Arc<AtomicBool>,
     mailboxes: Vec<MailboxSender<ShardMessage>>,
     shards: Vec<ShardHandle>,
@@ -265,7 +267,9 @@ impl Running {
 
     /// Waits for a signal or a failure, then takes everything down.
     fn wait(self) -> ExitCode {
+        let mut disk_report = DiskReport::default();
         let failed = loop {
+            disk_report.look(&self.shared.disk_watch);
             if self.lifecycle.failed.load(Ordering::Acquire) {
                 break true;
             }
@@ -438,8 +442,8 @@ fn launch(wiring: Wiring, launch: Launch) -> Result<Running, BootError> {
     let is_over = || lifecycle.failed.load(Ordering::Acquire) || signals::is_stop_pending();
     registrar::await_outcomes(&registered, expected, own, REGISTRATION_PATIENCE, is_over);
     announce(config, wiring.roles);
-    let Wiring { lifecycle, senders, .. } = wiring;
-    Ok(Running { lifecycle, stopping, mailboxes: senders, shards, control, store, last_words })
+    let Wiring { lifecycle, senders, shared, .. } = wiring;
+    Ok(Running { lifecycle, shared, stopping, mailboxes: senders, shards, control, store, last_words })
 }
 
 impl Wiring {

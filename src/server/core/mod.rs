@@ -45,7 +45,7 @@ use super::connection::{Connection, Input, Listener, connection_number};
 use super::hold::{HeldPulls, PullJob};
 use super::limits;
 use super::messages::{CarriedCommit, Charge, ColdPull, ControlRequest};
-use super::remote::{FromWriter, RemoteAppend, RemoteLog, WriterPeer};
+use super::remote::{FromWriter, NoRoom, RemoteAppend, RemoteLog, WriterPeer};
 use super::serving::Serving;
 use super::shared::{PUBLISH_STEP_BYTES, Pressure, Shared};
 use super::slab::{Slab, SlotId};
@@ -179,6 +179,8 @@ pub struct ShardCore {
     relieved: Vec<SlotId>,
     commits: HashMap<(usize, usize), CarriedCommit>,
     spare_sizes: Vec<Vec<u32>>,
+    /// Since when the log has taken no send of this shard.
+    no_room: NoRoom,
     spare_inputs: SpareInputs,
     input_bytes: usize,
     /// Bytes in the buffers of all connections, and what others know of them.
@@ -248,6 +250,7 @@ impl ShardCore {
             relieved: Vec::new(),
             commits: HashMap::new(),
             spare_sizes: Vec::new(),
+            no_room: NoRoom::default(),
             spare_inputs: SpareInputs::default(),
             input_bytes: 0,
             buffer_bytes: 0,

@@ -21,9 +21,10 @@ impl ShardCore {
     /// the wall clock.
     pub fn take_remote(&mut self, mut wall_ms: impl FnMut() -> u64) {
         let steady_ms = self.now.steady_ms;
+        let patience_ms = self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed);
         if let LogPort::Local(writer) = &mut self.log {
             for peer in &mut self.peers {
-                peer.take(writer, || Now { steady_ms, wall_ms: wall_ms() });
+                peer.take(writer, patience_ms, || Now { steady_ms, wall_ms: wall_ms() });
             }
         }
         // What has come while this is done is for the next turn.

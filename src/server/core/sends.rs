@@ -74,7 +74,7 @@ impl ShardCore {
             return self.refuse_send(id, header, serving, &refusal);
         }
         if self.pending.is_full() {
-            return Progress::Blocked;
+            return self.wait_for_log(id, header, serving, AppendError::RingFull);
         }
         let request = match send::decode_header(header) {
             Ok(request) => request,
@@ -168,6 +168,7 @@ impl ShardCore {
         };
         match outcome {
             Ok(messages) => {
+                self.no_room.is_over();
                 self.counters.messages_in += messages as u64;
                 self.counters.bytes_in += whole.len() as u64;
                 if !header.is_oneway() {
@@ -177,10 +178,20 @@ impl ShardCore {
             }
             Err(error) if error.is_temporary() => {
                 self.counters.queue_full += u64::from(error == AppendError::QueueFull);
-                Progress::Blocked
+                self.wait_for_log(id, header, serving, error)
             }
             Err(error) => self.refuse_send(id, header, serving, &refusal_of(error)),
         }
+    }
+
+    /// A send waits for room in the log, but not for ever: when there has been none for so long that nobody knows when there will
+    /// be, this one and those behind it are told so at once, until the log takes one again.
+    fn wait_for_log(&mut self, id: SlotId, header: &Header<'_>, serving: &Serving, error: AppendError) -> Progress {
+        let limit_ms = self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed);
+        if !self.no_room.lasts(self.now.steady_ms, limit_ms) {
+            return Progress::Blocked;
+        }
+        self.refuse_send(id, header, serving, &refusal_of(error))
     }
 
     /// The log has failed: whoever waits for it is told so, and not what becomes known later.
@@ -251,6 +262,9 @@ impl ShardCore {
 
 /// What a sender is told when the log did not take its request, on whichever shard.
 fn refusal_of(error: AppendError) -> Refusal {
+    if error.is_temporary() {
+        return Refusal::new(response::SYSTEM_BUSY, format!("not stored, the broker's disk is slow: {error}"));
+    }
     let code = match error {
         AppendError::TooLarge(_) => response::MESSAGE_ILLEGAL,
         AppendError::DiskFull => response::SERVICE_NOT_AVAILABLE,

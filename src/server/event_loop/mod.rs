@@ -549,10 +549,11 @@ impl EventLoop {
             return Ok(());
         }
         let mut goes_to_disk = false;
+        let steady_ms = self.core.steady_ms();
         loop {
             let (Some(shell), Some(writer)) = (self.shell.as_mut(), self.core.writer_mut()) else { return Ok(()) };
             let segment_before = writer.needed_from() / shell.segment_bytes();
-            let pushed = shell.push(writer, &mut self.ring);
+            let pushed = shell.push(writer, &mut self.ring, steady_ms);
             if let Some(failure) = shell.failure() {
                 tracing::error!(failure, "the log failed: no message is accepted any more and the process ends");
                 writer.fail(sink);
