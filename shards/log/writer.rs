@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use ringmq_protocol::record;
@@ -736,6 +737,6 @@ fn settled(bound: &Bound, ticket: Ticket, verdict: Verdict) -> Settled {
 }
 
 /// Turns a kernel error into the text of the one ERROR line of a final failure.
-pub fn describe_failure(action: &str, segment: u64, offset: u64, error: &io::Error) -> String {
-    format!("{action} failed at offset {offset} of commit log segment {segment:020}: {error}")
+pub fn describe_failure(action: &str, file: &Path, offset: u64, error: &io::Error) -> String {
+    format!("{action} {} at offset {offset}: {error}", file.display())
 }

@@ -21,6 +21,7 @@ use ringmq_shards::log::LogView;
 use ringmq_shards::log::huge_pages::HugePages;
 use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
+use ringmq_shards::log::writer::describe_failure;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{QueueError, QueueStore};
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
@@ -392,8 +393,7 @@ impl FlushThread {
 
     fn fail(&self, action: &str, error: &dyn std::fmt::Display) -> bool {
         // First of all: shards acknowledge until they see it, and what follows may wait for the very disk that has failed.
-        self.lifecycle.failed.store(true, Ordering::Release);
-        tracing::error!(%error, "{action} failed: no message is accepted any more and the process ends");
+        self.lifecycle.fail(action, error);
         self.distrust();
         false
     }
@@ -450,7 +450,8 @@ impl FlushThread {
             }
             self.sign();
             if let Err(error) = segment.page_cache().sync_data() {
-                return self.fail(&format!("sync of commit log segment {start:020} up to offset {confirmed}"), &error);
+                let from = synced.saturating_sub(start);
+                return self.fail("the log", &describe_failure("sync", segment.path(), from, &error));
             }
         }
         self.probe.count(Counter::LogSyncs);

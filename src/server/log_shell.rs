@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ringmq_shards::log::path_chooser::{PathChooser, Way};
+use ringmq_shards::log::segment_table::file_name;
 use ringmq_shards::log::segments::{Segment, WritePath};
 use ringmq_shards::log::writer::{SyncOperation, describe_failure};
 use ringmq_shards::log::{WriteOperation, Writer};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::runtime::{CountedSender, Ring, Token};
+use ringmq_shards::types::PhysicalOffset;
 
 use super::flush_thread::FlushRequest;
 use super::shared::Shared;
@@ -139,9 +141,13 @@ impl LogShell {
             .ok_or_else(|| io::Error::other("the segment is not open"))
     }
 
+    /// `offset` is that in the file.
     fn fail(&mut self, action: &str, segment: u64, offset: u64, error: &io::Error) {
         if self.failure.is_none() {
-            self.failure = Some(describe_failure(action, segment, offset, error));
+            let file = self
+                .segment(segment)
+                .map_or_else(|| file_name(PhysicalOffset(segment)).into(), |found| found.path().to_owned());
+            self.failure = Some(describe_failure(action, &file, offset, error));
         }
     }
 
@@ -282,7 +288,9 @@ impl LogShell {
         let Some(operation) = self.sync_in_flight else { return false };
         self.syncs_in_flight -= 1;
         if let Err(error) = outcome {
-            self.fail("sync", operation.from - operation.from % self.segment_bytes, operation.from, &error);
+            // Of two segments it may have been either: what was to be synced begins in the first.
+            let in_file = operation.from % self.segment_bytes;
+            self.fail("sync", operation.from - in_file, in_file, &error);
             return false;
         }
         // A sync of two segments holds only if both succeeded.
@@ -309,3 +317,6 @@ impl LogShell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -317,6 +317,33 @@ fn a_failure_is_told_before_the_disk_is_asked_again() {
     assert_eq!(known_at_writes.lock().expect("one thread").last(), Some(&true));
 }
 
+/// Goal: whatever fails for good is one ERROR with the file, the place in it and the error's number, and what fails because of it is
+/// none. Method: the sync of the log's files, then another thread's word of the same disk.
+#[test]
+fn a_final_failure_is_one_line() {
+    let (disk, life, _past) = written();
+    let list = life.storage.segments.snapshot();
+    let size = list.size().bytes();
+    let synced = life.view.synced();
+    let file = list.segments().iter().find(|file| file.start().0 + size > synced).expect("a file");
+    let place = format!("sync {} at offset {}: ", file.path().display(), synced.saturating_sub(file.start().0));
+    let action = FaultAction::Fail(libc::EIO);
+    let path_contains = "commitlog".to_owned();
+    disk.inject(Fault { kind: OperationKind::Sync, path_contains, after: 0, times: u64::MAX, action });
+    let Rig { thread, requests, lifecycle, writer: _writer } = flush_thread(life);
+    let (done, _finished) = channel();
+    requests.send(FlushRequest::Stop(done)).expect("there is room");
+    let lines = Lines::default();
+    lines.of(|| {
+        thread.run();
+        lifecycle.fail("the log", &"write of the same file");
+    });
+    let text = String::from_utf8(lines.0.lock().expect("unpoisoned").clone()).expect("text");
+    let errors: Vec<_> = text.lines().filter(|line| line.contains("ERROR")).collect();
+    assert!(errors.len() == 1 && errors[0].contains(&place) && errors[0].contains("(os error 5)"), "{place}: {text}");
+    assert!(lifecycle.failed.load(Ordering::Acquire) && text.contains("failed as well"), "{text}");
+}
+
 /// Goal: a process that died with a failed sync of queue files cannot take the note back; the next one finds out by the disk
 /// itself, claims nothing, ends, and the start after that makes the entries anew. Method: the EIO, a kill, a start, its last
 /// round.

@@ -10,6 +10,7 @@ mod spin;
 
 pub use spin::SpinWindow;
 
+use std::fmt::Display;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -93,8 +94,20 @@ pub struct ListenerSlot {
 pub struct Lifecycle {
     /// Set once: finish what is there and leave.
     pub stopping: AtomicBool,
-    /// Final failure: leave at once.
+    /// Final failure: leave at once. Set by [`Lifecycle::fail`].
     pub failed: AtomicBool,
+}
+
+impl Lifecycle {
+    /// What was being done has failed for good: nothing is acknowledged from now on. One line says so; what fails as well does so
+    /// because of the same disk, or of the end that follows.
+    pub fn fail(&self, action: &str, error: &dyn Display) {
+        if self.failed.swap(true, Ordering::AcqRel) {
+            tracing::info!(%error, "{action} failed as well");
+        } else {
+            tracing::error!(%error, "{action} failed: no message is accepted any more and the process ends");
+        }
+    }
 }
 
 /// A shard with its kernel.
@@ -187,8 +200,7 @@ impl EventLoop {
         for number in 0..self.listeners.len() {
             let token = Token::new(kind::ACCEPT, number as u32, 0);
             if let Err(error) = self.ring.accept(self.listeners[number].socket.as_raw_fd(), token) {
-                tracing::error!(%error, "cannot accept connections");
-                self.lifecycle.failed.store(true, Ordering::Release);
+                self.lifecycle.fail("listening to connections", &error);
                 return;
             }
         }
@@ -197,8 +209,7 @@ impl EventLoop {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    tracing::error!(%error, "the shard's io_uring failed");
-                    self.lifecycle.failed.store(true, Ordering::Release);
+                    self.lifecycle.fail("the shard's io_uring", &error);
                     break;
                 }
             }
@@ -555,10 +566,9 @@ impl EventLoop {
             let segment_before = writer.needed_from() / shell.segment_bytes();
             let pushed = shell.push(writer, &mut self.ring, steady_ms);
             if let Some(failure) = shell.failure() {
-                tracing::error!(failure, "the log failed: no message is accepted any more and the process ends");
+                self.lifecycle.fail("the log", &failure);
                 writer.fail(sink);
                 self.finish_settle(sink);
-                self.lifecycle.failed.store(true, Ordering::Release);
                 return Ok(());
             }
             let rolled = pushed == Pushed::Written && writer.needed_from() / shell.segment_bytes() != segment_before;
