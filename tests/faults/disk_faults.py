@@ -1,5 +1,5 @@
 """Disks that are full, fail, are slow, hang, or turn read-only."""
-import os, subprocess, threading, time
+import errno, os, re, subprocess, threading, time
 from datetime import datetime, timezone
 
 from rig import AFTER_A_KILL, DISK_FAILED, NO_SPACE, Broker, Client, Failed, Image, check, fill, run, send_many, until, verify
@@ -70,13 +70,17 @@ def failing(binary, folder, fault, flush, *sets):
                     failed_at = number
         except (ConnectionError, OSError):
             pass
-        status, ended = broker.end(30), datetime.now(timezone.utc)
+        status, ended = broker.end(5), datetime.now(timezone.utc)
         check(status == 5, f"exit code {status} instead of 5: {broker.text()[-1500:]}")
-        errors = [line for line in broker.text().splitlines() if " ERROR " in line and "failed" in line]
-        check(errors and "the process ends" in errors[0], f"the reason: {broker.text()[-1500:]}")
+        errors = [line for line in broker.text().splitlines() if " ERROR " in line]
+        check(len(errors) == 1 and "the process ends" in errors[0], f"one line says why: {broker.text()[-1500:]}")
+        number = errno.EROFS if fault == "read-only" else errno.EIO
+        check(os.path.join(image.point, "data") in errors[0], f"the file: {errors[0]}")
+        check(f"(os error {number})" in errors[0] or f"(os error {errno.EROFS})" in errors[0], f"the error number: {errors[0]}")
+        check("the log failed" not in errors[0] or re.search(r"/commitlog/\d{20} at offset \d+: ", errors[0]), f"the place: {errors[0]}")
         failed = datetime.fromisoformat(next(word for word in errors[0].split() if word.endswith("Z")))
         milliseconds = (ended - failed).total_seconds() * 1000
-        print(f"  {len(stored) - on_disk} more stored, then: {errors[0][:200]}; the end {milliseconds:.0f} ms later")
+        print(f"  {len(stored) - on_disk} more stored, then: {errors[0].split('error=')[-1]}; the end {milliseconds:.0f} ms later")
         image.close()
         image = Image(folder)
         data = os.path.join(image.point, "data")

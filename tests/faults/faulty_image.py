@@ -110,6 +110,9 @@ def main():
             if command == "cut" and not volatile.is_cut:
                 volatile.cut()
             continue
+        while command == "hang":
+            time.sleep(0.005)
+            command = last_command = command_now()
         _, code, unique, node = struct.unpack_from("<IIQQ", request)
         body = request[40:]
         if left > 0:

@@ -108,6 +108,10 @@ class Client:
                   "subscription": "*", "subVersion": 0, "expressionType": "TAG"}
         return self.ask(11, fields)
 
+    def heartbeat(self, name):
+        text = json.dumps({"clientID": name, "producerDataSet": [{"groupName": "senders"}], "consumerDataSet": []})
+        return self.ask(34, {}, text.encode())[0]["code"]
+
     def commit(self, offset):
         fields = {"consumerGroup": "g", "topic": "T", "queueId": 0, "commitOffset": offset}
         return self.ask(15, fields)[0]["code"]
