@@ -568,7 +568,8 @@ impl StoreThread {
             Ok(Some(last)) => self.index_timestamp_ms.store(last.store_timestamp.0, Ordering::Relaxed),
             Ok(None) => {}
             Err(error) => {
-                tracing::error!(%error, "the index could not be synced; what is not safe of it is made anew from the log");
+                // Service goes on. If the whole disk fails, the ERROR is the log's.
+                tracing::warn!(%error, "the index could not be synced; what is not safe of it is made anew from the log");
                 self.discard(outcome.sync);
             }
         }
