@@ -1,12 +1,15 @@
 //! Blocks of the log that were read for cold pulls, past the page cache: a backlog that is read once neither drives out pages that
 //! others use nor takes fresh ones, which costs the kernel more than the copy and cannot be interrupted by a shard.
 //!
+//! The file that is being written is read through the page cache, for direct reads keep its writes waiting. That too is done a block at
+//! a time: the kernel is told to read no more of the log's files than it is asked for, so it would fetch page by page.
+//!
 //! Shared by the reader threads. The memory is taken as it is needed, used again for ever, and bounded by [`COLD_BLOCKS`]. Invariant: a block holds only whole pages below the ring's floor, which are never written again.
 
 use std::sync::{Mutex, PoisonError};
 
 use ringmq_shards::disk::{AlignedBuffer, DIRECT_ALIGNMENT, Disk};
-use ringmq_shards::log::segments::SegmentList;
+use ringmq_shards::log::segments::{SegmentList, WritePath};
 use ringmq_shards::types::PhysicalOffset;
 
 use super::limits::{COLD_BLOCK_BYTES, COLD_BLOCKS, COLD_BLOCKS_PER_SET};
@@ -53,11 +56,12 @@ impl ColdBlocks {
         })
     }
 
-    /// Copies `[physical, physical + out.len())`, and fetches the blocks that are missing. Blocks on the disk.
+    /// Copies `[physical, physical + out.len())`, and fetches the blocks that are missing, past the page cache or through it. Blocks on
+    /// the disk.
     pub fn read(
         &self,
         disk: &dyn Disk,
-        segments: &SegmentList,
+        (segments, way): (&SegmentList, WritePath),
         floor: u64,
         physical: u64,
         out: &mut [u8],
@@ -67,7 +71,7 @@ impl ColdBlocks {
             let mut set = self.set(number);
             let end = from + part.len();
             if set.find(number).is_none_or(|block| block.filled < end) {
-                fetched += set.fetch(disk, segments, floor, number) as u64;
+                fetched += set.fetch(disk, (segments, way), floor, number) as u64;
             }
             let Some(block) = set.find(number).filter(|block| block.filled >= end) else { return false };
             part.copy_from_slice(&block.memory[from..end]);
@@ -90,13 +94,17 @@ impl Set {
     }
 
     /// Reads a block in the place of the least recently used one, as far as the file and the floor go. Returns how many bytes.
-    fn fetch(&mut self, disk: &dyn Disk, segments: &SegmentList, floor: u64, number: u64) -> usize {
+    fn fetch(&mut self, disk: &dyn Disk, (segments, way): (&SegmentList, WritePath), floor: u64, number: u64) -> usize {
         let start = PhysicalOffset(number * COLD_BLOCK_BYTES as u64);
         let Some((segment, in_file)) = segments.locate(start) else { return 0 };
         if !segments.size().bytes().is_multiple_of(COLD_BLOCK_BYTES as u64) {
             return 0;
         }
-        let Some(file) = segment.direct_reads(disk) else { return 0 };
+        let file = match way {
+            WritePath::Direct | WritePath::DirectSync => segment.direct_reads(disk),
+            WritePath::PageCache => Some(segment.page_cache()),
+        };
+        let Some(file) = file else { return 0 };
         let below = floor.saturating_sub(start.0).min(segments.size().bytes_left(start));
         let length = usize::try_from(below - below % DIRECT_ALIGNMENT).unwrap_or(usize::MAX).min(COLD_BLOCK_BYTES);
         if length == 0 {
@@ -119,7 +127,7 @@ impl Set {
                 filled
             }
             Err(error) => {
-                tracing::debug!(%error, offset = start.0, "the log could not be read past the page cache");
+                tracing::debug!(%error, offset = start.0, "a block of the log could not be read");
                 self.blocks.push(block);
                 0
             }
@@ -187,6 +195,10 @@ mod tests {
 
     #[test]
     fn blocks_are_fetched_once_and_hold_nothing_above_the_floor() {
+        [WritePath::Direct, WritePath::PageCache].into_iter().for_each(fetched_once);
+    }
+
+    fn fetched_once(way: WritePath) {
         // Goal: right bytes, from the disk once, across blocks and files, and never from a page that may be written again.
         // Method: reads below, across and above a floor in the middle of a page, then with a floor that has risen.
         let (sim, segments) = log(2);
@@ -194,7 +206,7 @@ mod tests {
         let floor = 3 * BLOCK + 10_000;
         let read = |at: u64, length: usize, floor: u64| {
             let mut out = vec![0; length];
-            let outcome = blocks.read(&*sim, &list, floor, at, &mut out);
+            let outcome = blocks.read(&*sim, (&list, way), floor, at, &mut out);
             assert!(outcome == BlockRead::Impossible || is_right(at, &out), "{at} {length}");
             outcome
         };
@@ -221,7 +233,7 @@ mod tests {
         let (list, blocks) = (segments.snapshot(), ColdBlocks::default());
         let mut out = vec![0; 1_000];
         let mut read = |number: u64| {
-            let outcome = blocks.read(&*sim, &list, u64::MAX, number * sets * BLOCK, &mut out);
+            let outcome = blocks.read(&*sim, (&list, WritePath::Direct), u64::MAX, number * sets * BLOCK, &mut out);
             assert!(outcome == BlockRead::Impossible || is_right(number * sets * BLOCK, &out), "{number}");
             outcome
         };

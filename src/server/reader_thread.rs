@@ -282,12 +282,11 @@ impl Reader {
         filled
     }
 
-    /// A range in a finished file and not in the page cache. False when it has to be read otherwise.
+    /// A range that is not in the page cache. False when it has to be read otherwise.
     fn read_block(&self, segments: &SegmentList, range: &Range, out: &mut [u8]) -> bool {
         let view = self.access.view();
-        // A direct read keeps writes of the same file waiting, and the log's writer is a shard.
-        let written = view.confirmed() - view.confirmed() % segments.size().bytes();
-        if range.physical + out.len() as u64 > written.min(view.floor()) {
+        let end = range.physical + out.len() as u64;
+        if end > view.floor() {
             return false;
         }
         if self.blocks.copy(range.physical, out) {
@@ -296,7 +295,10 @@ impl Reader {
         if is_cached(segments, range) {
             return false;
         }
-        match self.blocks.read(self.access.disk(), segments, view.floor(), range.physical, out) {
+        // A direct read keeps writes of the same file waiting, and the log's writer is a shard.
+        let finished = view.confirmed() - view.confirmed() % segments.size().bytes();
+        let way = if end <= finished { WritePath::Direct } else { WritePath::PageCache };
+        match self.blocks.read(self.access.disk(), (segments, way), view.floor(), range.physical, out) {
             BlockRead::Done { fetched } => {
                 self.probe.add(Counter::PullFetchedBytes, fetched);
                 true

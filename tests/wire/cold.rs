@@ -164,6 +164,24 @@ fn cold_messages_are_equal_and_no_shard_reads_the_disk() {
 }
 
 #[test]
+fn the_file_that_is_written_is_read_in_blocks() {
+    // Goal: a backlog in the file that is still written does not come page by page, which took a disk's whole latency each. Method: a
+    // log three times the ring in one file; drop its pages, read it, and see how much of what came from the disk came in blocks.
+    for path in ["async_write_path=page_cache", "async_write_path=direct"] {
+        let mut store = Store::new();
+        let broker = start(&mut store, &[path, "mappedFileSizeCommitLog=134217728"]);
+        let mut client = broker.client();
+        send_long(&broker, "long");
+        forget_pages(&store.path());
+        let readers = threads(broker.process(), "reader");
+        read_long(&mut client, &broker, "long");
+        let of_readers = bytes_from_disk(broker.process(), &readers);
+        let fetched = broker.metric(&store, "ringmq_pull_fetched_bytes_total");
+        assert!(of_readers == 0 || fetched >= 20 << 20, "{path}: {fetched} of {of_readers} bytes came in blocks");
+    }
+}
+
+#[test]
 fn a_tail_reader_goes_on_while_cold_reads_are_held() {
     // Goal: a shard never waits for a read from the log's files. Method: stop both reader threads, as a disk that does not
     // answer would; with cold pulls waiting, send and receive on the same shard; then let go and compare the cold answers.
