@@ -1,6 +1,7 @@
 //! The shards' executors, each with its ring, core and event loop.
 
 use super::*;
+use crate::server::background;
 
 /// What the shards are made from, beside the wiring.
 pub(super) struct ShardStart {
@@ -61,6 +62,7 @@ pub(super) fn start_shards(wiring: &Wiring, start: ShardStart) -> Result<Vec<Sha
         let own_listeners = listeners.take().unwrap_or_default();
         let (made, word) = (made_sender.clone(), last_words.clone());
         let handle = spawn_shard(plan, move || async move {
+            background::come_first();
             // The ring belongs to the thread that makes it.
             let ring = match Ring::new(RingOptions::default()) {
                 Ok(ring) => ring,
