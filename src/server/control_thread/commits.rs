@@ -59,7 +59,7 @@ impl ControlThread {
             let (hand_over, commits) = channel();
             if shard.send_blocking(ShardMessage::HandOver(hand_over)) {
                 asked.push((index, commits));
-            } else {
+            } else if carries {
                 tracing::warn!(shard = index, "a shard is gone with consumer offsets that its pulls carried");
             }
         }
