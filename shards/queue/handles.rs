@@ -76,9 +76,8 @@ impl HandleCache {
         let tick = state.tick;
         if state.files.len() >= self.capacity {
             let kept_since = tick.saturating_sub(USES_PER_PLACE * self.capacity as u64);
-            match state.by_use.first_key_value() {
-                Some((used, _)) if *used >= kept_since => return file,
-                _ => {}
+            if state.by_use.first_key_value().is_some_and(|(used, _)| *used >= kept_since) {
+                return file;
             }
             if let Some((_, oldest)) = state.by_use.pop_first() {
                 state.files.remove(&oldest);

@@ -94,21 +94,13 @@ pub const fn descriptors_to_start(shards: usize) -> u64 {
 const DESCRIPTORS_KEPT_BACK: u64 = 4_096;
 
 /// Queue files that stay open: a quarter of the descriptors, with a bound of its own.
-pub const fn descriptors_for_queue_files(descriptors: u64) -> usize {
-    let quarter = descriptors / 4;
-    if quarter == 0 {
-        1
-    } else if quarter < MAXIMUM_OPEN_FILES as u64 {
-        quarter as usize
-    } else {
-        MAXIMUM_OPEN_FILES
-    }
+pub fn descriptors_for_queue_files(descriptors: u64) -> usize {
+    usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(1, MAXIMUM_OPEN_FILES)
 }
 
 /// The descriptors that connections may have: what queue files and the log leave, half at least.
-pub const fn descriptors_for_connections(descriptors: u64) -> u64 {
-    let quarter = descriptors / 4;
-    let kept_back = if quarter < DESCRIPTORS_KEPT_BACK { quarter } else { DESCRIPTORS_KEPT_BACK };
+pub fn descriptors_for_connections(descriptors: u64) -> u64 {
+    let kept_back = DESCRIPTORS_KEPT_BACK.min(descriptors / 4);
     descriptors.saturating_sub(descriptors_for_queue_files(descriptors) as u64 + kept_back)
 }
 
