@@ -183,9 +183,11 @@ impl ChunkArena {
         self.appended.load(Ordering::Relaxed)
     }
 
-    /// Flush thread only: everything that was appended up to this count is in files, or its queue is gone.
-    pub(crate) fn note_flushed(&self, appended: u64) {
-        self.flushed.store(appended, Ordering::Relaxed);
+    /// Flush thread only: so many more entries are in files, and everything that was appended up to `appended` is, or its queue is
+    /// gone.
+    pub(crate) fn note_flushed(&self, entries: u64, appended: u64) {
+        let flushed = self.flushed.load(Ordering::Relaxed) + entries;
+        self.flushed.store(flushed.max(appended), Ordering::Relaxed);
     }
 
     pub(crate) fn note_progress(&self) {

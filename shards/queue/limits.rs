@@ -21,7 +21,7 @@ pub const DIRECTORY_SLOTS: [u64; 3] = if MODEL { [1, 2, 4] } else { [64, 1024, 8
 pub const DEFAULT_POOL_BYTES: u64 = 64 << 20;
 
 /// Part of all entries that may be in no file yet, one in so many, before the flush thread comes early.
-pub const UNFLUSHED_SHARE: u64 = 4;
+pub const UNFLUSHED_SHARE: u64 = 2;
 
 /// Chunks that `Queue::can_append` leaves free for queues that are admitted in the same turn.
 pub const POOL_RESERVE_CHUNKS: u64 = 32;

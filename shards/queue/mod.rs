@@ -50,6 +50,6 @@ pub use error::QueueError;
 pub use files::EntryLocation;
 pub use queue::{PrefetchStep, Queue};
 pub use recovery::{FilesLeft, LoadReport, Rebuilt};
-pub use store::{FlushReport, QueueStore, QueueStoreConfig};
+pub use store::{FlushReport, QueueStore, QueueStoreConfig, Shown};
 pub use tail::{TailFull, TailRead};
 pub use time_search::{Boundary, offset_by_time};

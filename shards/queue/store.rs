@@ -19,7 +19,7 @@ use super::handles::HandleCache;
 use super::limits::{DEFAULT_FILE_ENTRIES, DEFAULT_OPEN_FILES, DEFAULT_POOL_BYTES, ENTRY_BYTES, MAXIMUM_TOPIC_BYTES};
 use super::queue::Queue;
 use crate::disk::Disk;
-use crate::types::{PhysicalOffset, QueueId, QueueOffset};
+use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 /// Sizes of the queue room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,16 @@ impl Default for QueueStoreConfig {
     }
 }
 
+/// What a log had to show when a round began: everything below `end` is published in its queue, and no later message was stored before
+/// `store_timestamp`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// A place in the log.
+    pub end: PhysicalOffset,
+    /// A store time.
+    pub store_timestamp: StoreTimestamp,
+}
+
 /// What one flush round did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlushReport {
@@ -47,6 +57,20 @@ pub struct FlushReport {
     pub entries: u64,
     /// Queue directories of deleted topics that were removed.
     pub removed_queues: u64,
+    /// Whether queues of the round still wait for their turn: the next call goes on with them.
+    pub is_unfinished: bool,
+    /// What the round began with, if all of that is in files now.
+    pub complete: Option<Shown>,
+}
+
+/// A flush round: the queues that were marked when it began, less those that had their turn.
+struct Round {
+    /// Last first.
+    waiting: Vec<Arc<Queue>>,
+    shown: Shown,
+    /// Entries that had been appended before the marks were read.
+    appended: u64,
+    has_failed: bool,
 }
 
 /// The consume queues of one store.
@@ -61,6 +85,8 @@ pub struct QueueStore {
     next_identity: AtomicU64,
     /// Retired queues whose files are still there.
     removals: Mutex<Vec<Arc<Queue>>>,
+    /// The round that a call of [`Self::flush_some`] left unfinished.
+    unfinished: Mutex<Option<Round>>,
     /// Deletions of topics under way: see [`Self::begin_deletion`].
     deletions: AtomicU64,
     pub(crate) durable: Durable,
@@ -93,6 +119,7 @@ impl QueueStore {
             registry: RwLock::new(Registry::default()),
             next_identity: AtomicU64::new(1),
             removals: Mutex::new(Vec::new()),
+            unfinished: Mutex::new(None),
             deletions: AtomicU64::new(0),
             durable: Durable::default(),
         };
@@ -233,44 +260,43 @@ impl QueueStore {
     }
 
     /// Writes the entries of all queues that were published since the last round, and removes files of deleted topics.
-    /// Flush thread only, each second or two, sooner when the tails fill. One queue's error does not keep the others from
-    /// their turn: it comes back at the end and the queue stays on the list.
+    /// Flush thread only. One queue's error does not keep the others from their turn: it comes back at the end and the queue
+    /// stays on the list.
     pub fn flush_dirty(&self) -> Result<FlushReport, QueueError> {
-        self.flush_dirty_with(&|| ())
+        self.flush_dirty_with(Shown::default(), &|| ())
     }
 
-    /// The same; `between` is called between any two things that may wait for the disk.
-    pub fn flush_dirty_with(&self, between: &dyn Fn()) -> Result<FlushReport, QueueError> {
-        let appended = self.arena.appended_entries();
-        let dirty: Vec<Arc<Queue>> = {
-            let numbers = self.dirty.drain();
-            let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-            let queue_of = |number: QueueNumber| registry.by_number.get(number.0).cloned().flatten();
-            numbers.into_iter().filter_map(queue_of).collect()
-        };
-        let mut report = FlushReport::default();
-        let mut failure = None;
-        // After the queues were collected and before any of them is written: see `remove_topic`.
-        // A list of its own, or the lock would be held while what fails is put back.
-        let removals = std::mem::take(&mut *locked(&self.removals));
-        for queue in removals {
+    /// The same. `shown` is for the report. `between` is called between any two things that may wait for the disk.
+    pub fn flush_dirty_with(&self, shown: Shown, between: &dyn Fn()) -> Result<FlushReport, QueueError> {
+        let goes_on = || {
             between();
-            match self.remove_files(&queue) {
-                Ok(()) => report.removed_queues += 1,
-                Err(error) => {
-                    locked(&self.removals).push(queue);
-                    failure.get_or_insert(error);
-                }
-            }
-        }
-        if let Some(error) = failure {
+            true
+        };
+        // What was marked after an unfinished round began belongs to the next one.
+        let is_unfinished = locked(&self.unfinished).is_some();
+        let rest = if is_unfinished { self.flush_some(shown, &goes_on) } else { Ok(FlushReport::default()) };
+        let (mut report, rest) = (self.flush_some(shown, &goes_on)?, rest?);
+        report.queues += rest.queues;
+        report.entries += rest.entries;
+        report.removed_queues += rest.removed_queues;
+        Ok(report)
+    }
+
+    /// Begins such a round, or goes on with the one that is unfinished, until `goes_on` says no. It is asked between any two things
+    /// that may wait for the disk; one queue has its turn whatever it says.
+    pub fn flush_some(&self, shown: Shown, goes_on: &dyn Fn() -> bool) -> Result<FlushReport, QueueError> {
+        let unfinished = locked(&self.unfinished).take();
+        let mut round = unfinished.unwrap_or_else(|| self.begin_round(shown));
+        let mut report = FlushReport::default();
+        // After the queues were collected and before any of them is written: see `remove_topic`.
+        if let Err(error) = self.flush_removals(goes_on, &mut report) {
             // A successor must not write into a directory that is still to go.
-            dirty.iter().for_each(|queue| queue.mark_dirty());
+            *locked(&self.unfinished) = Some(round);
             return Err(error);
         }
         let mut buffers = FlushBuffers::default();
-        for queue in dirty {
-            between();
+        let mut failure = None;
+        while let Some(queue) = round.waiting.pop() {
             match self.flush_queue_with(&queue, &mut buffers) {
                 Ok(0) => {}
                 Ok(entries) => {
@@ -282,11 +308,47 @@ impl QueueStore {
                     failure.get_or_insert(error);
                 }
             }
+            if !goes_on() {
+                break;
+            }
         }
-        if failure.is_none() {
-            self.arena.note_flushed(appended);
+        round.has_failed |= failure.is_some();
+        report.is_unfinished = !round.waiting.is_empty();
+        let is_complete = !report.is_unfinished && !round.has_failed;
+        report.complete = is_complete.then_some(round.shown);
+        self.arena.note_flushed(report.entries, if is_complete { round.appended } else { 0 });
+        if report.is_unfinished {
+            *locked(&self.unfinished) = Some(round);
         }
         failure.map_or(Ok(report), Err)
+    }
+
+    fn begin_round(&self, shown: Shown) -> Round {
+        let appended = self.arena.appended_entries();
+        let numbers = self.dirty.drain();
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let queue_of = |number: QueueNumber| registry.by_number.get(number.0).cloned().flatten();
+        let waiting = numbers.into_iter().rev().filter_map(queue_of).collect();
+        Round { waiting, shown, appended, has_failed: false }
+    }
+
+    /// Removes the files of retired queues. Those that cannot be removed stay on the list.
+    fn flush_removals(&self, goes_on: &dyn Fn() -> bool, report: &mut FlushReport) -> Result<(), QueueError> {
+        // A list of its own, or the lock would be held while what fails is put back.
+        let removals = std::mem::take(&mut *locked(&self.removals));
+        let mut failure = None;
+        for queue in removals {
+            // All of them, however long it takes: a successor of any may be among the queues that are written next.
+            goes_on();
+            match self.remove_files(&queue) {
+                Ok(()) => report.removed_queues += 1,
+                Err(error) => {
+                    locked(&self.removals).push(queue);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     pub(crate) fn exists(&self, path: &Path) -> Result<bool, QueueError> {

@@ -23,14 +23,14 @@ use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::Segments;
 use ringmq_shards::log::writer::describe_failure;
 use ringmq_shards::probe::{Counter, Histogram, Probe};
-use ringmq_shards::queue::{QueueError, QueueStore};
+use ringmq_shards::queue::{QueueError, QueueStore, Shown};
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
 use ringmq_shards::recovery::queue_flushed::QueueFlushedFile;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
 use ringmq_shards::runtime::{CountedReceiver, MailboxSender};
-use ringmq_shards::types::PhysicalOffset;
+use ringmq_shards::types::{PhysicalOffset, StoreTimestamp};
 
 use super::event_loop::Lifecycle;
 use super::messages::{SegmentNews, ShardMessage};
@@ -49,6 +49,16 @@ const QUEUE_PERIOD: Duration = Duration::from_millis(1_000);
 /// the last one took more than a part in `QUEUE_ROUND_SHARE` of the time; and sooner when the tails fill.
 const QUEUE_PERIOD_MAX: Duration = Duration::from_millis(2_000);
 const QUEUE_ROUND_SHARE: u32 = 32;
+
+/// A round that takes longer is done in turns of this length, so that the log is synced and segments are made in time meanwhile. Making
+/// the files of 10,000 new queues takes a second of processor time, and on some file systems several.
+const QUEUE_TURN: Duration = Duration::from_millis(20);
+
+/// From the end of a turn to the next one's start: a shard on the same core keeps four fifths of it.
+const QUEUE_PAUSE: Duration = Duration::from_millis(80);
+
+/// A turn while the tails fill. There is no pause then.
+const QUEUE_TURN_FILLING: Duration = Duration::from_millis(200);
 
 /// However long `flushIntervalConsumeQueue` is, queue files are synced after so many bytes of log: after a power cut recovery
 /// reads the log from there. With many files a sync takes long, so it comes less often.
@@ -161,8 +171,12 @@ struct Schedule {
     last_queue_sync: Instant,
     next_point: Instant,
     next_segment: Instant,
+    /// What the last complete round of writing queue files began with, and what that of the last sync did.
+    queue_written: Shown,
     queue_synced: u64,
     queue_noted: u64,
+    /// What the round that is under way has taken so far.
+    queue_round: Duration,
     pointed: u64,
     catching_up: Option<CatchingUp>,
     /// The last record that the newest background sync covered.
@@ -254,8 +268,10 @@ impl FlushThread {
             last_queue_sync: now,
             next_point: now + POINT_PERIOD,
             next_segment: now,
+            queue_written: Shown::default(),
             queue_synced: self.end,
             queue_noted: self.end,
+            queue_round: Duration::ZERO,
             pointed: self.view.synced(),
             catching_up: None,
             synced_record: None,
@@ -353,16 +369,13 @@ impl FlushThread {
             self.recycle_pages(schedule, self.end);
         }
         self.sign();
-        if now >= schedule.next_queues || (self.queues.is_filling() && !schedule.troubles.queues.lasts()) {
-            let started = Instant::now();
-            if !self.flush_queues(schedule) {
-                return false;
-            }
-            let period = (started.elapsed() * QUEUE_ROUND_SHARE).clamp(QUEUE_PERIOD, QUEUE_PERIOD_MAX);
-            schedule.next_queues = started + period;
+        let is_filling = self.queues.is_filling() && !schedule.troubles.queues.lasts();
+        let turn = if is_filling { QUEUE_TURN_FILLING } else { QUEUE_TURN };
+        if (now >= schedule.next_queues || is_filling) && !self.flush_queues(schedule, Some(turn)) {
+            return false;
         }
         self.sign();
-        let grown = self.view.confirmed().saturating_sub(schedule.queue_synced);
+        let grown = schedule.queue_written.end.0.saturating_sub(schedule.queue_synced);
         let files = self.queues.unsynced_files();
         let factor = if files <= FEW_FILES { 1 } else { MANY_FILES_FACTOR };
         let waited = now.saturating_duration_since(schedule.last_queue_sync);
@@ -533,18 +546,36 @@ impl FlushThread {
         }
     }
 
-    /// False after a final failure.
-    fn flush_queues(&self, schedule: &mut Schedule) -> bool {
+    /// A whole round, or what of one can be done in a turn. False after a final failure.
+    fn flush_queues(&self, schedule: &mut Schedule, turn: Option<Duration>) -> bool {
         let started = Instant::now();
-        // Every entry below it is published, so the round that follows writes it.
-        let (complete, _) = self.view.shown();
-        match self.queues.flush_dirty_with(&|| self.sign()) {
+        let (end, store_timestamp) = self.view.shown();
+        let shown = Shown { end: PhysicalOffset(end), store_timestamp: StoreTimestamp(store_timestamp) };
+        let report = match turn {
+            Some(turn) => self.queues.flush_some(shown, &|| {
+                self.sign();
+                started.elapsed() < turn
+            }),
+            None => self.queues.flush_dirty_with(shown, &|| self.sign()),
+        };
+        let ended = Instant::now();
+        schedule.queue_round += ended - started;
+        if report.as_ref().is_ok_and(|report| report.is_unfinished) {
+            schedule.next_queues = ended + QUEUE_PAUSE;
+        } else {
+            let round = std::mem::take(&mut schedule.queue_round);
+            schedule.next_queues = started + (round * QUEUE_ROUND_SHARE).clamp(QUEUE_PERIOD, QUEUE_PERIOD_MAX);
+        }
+        match report {
             Ok(report) => {
-                schedule.troubles.queues.note(Ok::<_, QueueError>(()));
-                // Asked after the round: what is retired from here on was written in it.
-                if complete > schedule.queue_noted && !self.queues.has_open_deletion() {
-                    schedule.queue_noted = complete;
-                    schedule.troubles.queue_flushed.note(self.queue_flushed.note(PhysicalOffset(complete)));
+                if let Some(written) = report.complete {
+                    schedule.troubles.queues.note(Ok::<_, QueueError>(()));
+                    schedule.queue_written = written;
+                    // Asked after the round: what is retired from here on was written in it.
+                    if written.end.0 > schedule.queue_noted && !self.queues.has_open_deletion() {
+                        schedule.queue_noted = written.end.0;
+                        schedule.troubles.queue_flushed.note(self.queue_flushed.note(written.end));
+                    }
                 }
                 if report.entries > 0 {
                     self.probe.add(Counter::QueueEntriesFlushed, report.entries);
@@ -559,14 +590,10 @@ impl FlushThread {
         true
     }
 
-    /// Makes queue files durable up to what the log had confirmed before, which recovery may then rely on. False after a
-    /// final failure.
+    /// Makes durable what the last complete round wrote into queue files, which recovery may then rely on. False after a final
+    /// failure.
     fn sync_queues(&mut self, schedule: &mut Schedule) -> bool {
-        // Not the confirmed offset: a record may be confirmed and still wait for room in its queue's tail.
-        let (shown, timestamp) = self.view.shown();
-        if !self.flush_queues(schedule) {
-            return false;
-        }
+        let Shown { end: written, store_timestamp } = schedule.queue_written;
         if schedule.troubles.queues.lasts() {
             return true;
         }
@@ -575,15 +602,15 @@ impl FlushThread {
             Ok(_) => {
                 self.sign();
                 schedule.troubles.queue_sync.note(Ok::<_, QueueError>(()));
-                schedule.queue_synced = shown;
-                self.checkpoint.logics_timestamp_ms = timestamp as i64;
+                schedule.queue_synced = written.0;
+                self.checkpoint.logics_timestamp_ms = store_timestamp.0 as i64;
                 let minimum = self.view.minimum();
                 let noted = storage::note_queue_offsets(
                     self.disk.as_ref(),
                     &self.paths,
                     &self.queues,
                     &self.queue_offsets,
-                    shown,
+                    written.0,
                     minimum,
                 );
                 schedule.troubles.queue_offsets.note(noted);
@@ -647,7 +674,10 @@ impl FlushThread {
                 self.persist(path, &bytes, &outcome);
             }
         }
-        let is_synced = self.finish_catch_up(schedule) && self.sync_log(schedule) && self.sync_queues(schedule);
+        let is_synced = self.finish_catch_up(schedule)
+            && self.sync_log(schedule)
+            && self.flush_queues(schedule, None)
+            && self.sync_queues(schedule);
         if is_synced {
             self.write_points(schedule);
         }

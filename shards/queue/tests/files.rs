@@ -1,6 +1,8 @@
 //! Queue files: bytes, roll, load, damage, truncation, rebuilding, removal.
 
-use super::super::{QueueError, Rebuilt};
+use std::cell::Cell;
+
+use super::super::{QueueError, Rebuilt, Shown};
 use super::*;
 use crate::disk::{OpenOptions, RealDisk, io_causes, is_no_space};
 use crate::sim::{CrashPattern, Fault, OperationKind, SimDisk};
@@ -249,6 +251,69 @@ fn expired_files_go_but_offsets_stay() {
     }
     let mut out = [QueueEntry::default()];
     assert_eq!(store.read_entries(&queue, QueueOffset(3), &mut out).unwrap(), 0);
+}
+
+fn shown(end: u64) -> Shown {
+    Shown { end: PhysicalOffset(end), store_timestamp: StoreTimestamp(1) }
+}
+
+#[test]
+fn an_unfinished_round_goes_on_where_it_stopped() {
+    // Goal: a round in several turns gives each queue one, is complete after the last, for the end of the log that it began with, and
+    // what was marked meanwhile comes in the next. Method: five queues, two of them per turn, the first marked again in between; then
+    // the same with a topic that is deleted and made again between two turns.
+    let (_, disk) = sim();
+    let (store, pool) = store(&disk, FILE, 1 << 20);
+    let queues: Vec<_> = (0..5).map(|number| queue(&store, "t", number)).collect();
+    queues.iter().for_each(|queue| fill(queue, &pool, 1, 7).unwrap());
+    store.arena().note_appended(35);
+    let turn = |log_end: u64| {
+        let left = Cell::new(2);
+        let goes_on = || {
+            left.set(left.get() - 1);
+            left.get() > 0
+        };
+        let report = store.flush_some(shown(log_end), &goes_on).unwrap();
+        (report.queues, report.is_unfinished, report.complete)
+    };
+    assert_eq!(turn(100), (2, true, None));
+    fill(&queues[0], &pool, 1, 9).unwrap();
+    store.arena().note_appended(2);
+    assert_eq!(turn(200), (2, true, None));
+    assert_eq!(store.arena().unflushed_entries(), 9);
+    assert_eq!(turn(300), (1, false, Some(shown(100))));
+    assert_eq!((queues[0].flushed(), store.arena().unflushed_entries()), (QueueOffset(7), 2));
+    assert_eq!(turn(400), (1, false, Some(shown(400))));
+    assert_eq!(store.arena().unflushed_entries(), 0);
+
+    queues.iter().for_each(|queue| fill(queue, &pool, 1, 20).unwrap());
+    assert_eq!(turn(500), (2, true, None));
+    store.remove_topic("t");
+    let successor = queue(&store, "t", 4);
+    fill(&successor, &pool, 2, 3).unwrap();
+    let report = store.flush_dirty_with(shown(600), &|| ()).unwrap();
+    assert_eq!((report.queues, report.removed_queues, report.complete), (1, 5, Some(shown(600))));
+    assert_eq!(names(&disk, "t/4"), ["00000000000000000000"]);
+    assert_entries(&store, &successor, 2, 0, 3);
+}
+
+#[test]
+fn a_round_with_a_failure_is_not_complete() {
+    // Goal: the last turn of a round does not make it complete when a queue of an earlier turn could not be written. Method: the first
+    // creation of a file fails, and the turn ends there.
+    let (sim, disk) = sim();
+    let (store, pool) = store(&disk, FILE, 1 << 20);
+    let queues: Vec<_> = (0..3).map(|number| queue(&store, "t", number)).collect();
+    queues.iter().for_each(|queue| fill(queue, &pool, 1, 7).unwrap());
+    store.arena().note_appended(21);
+    sim.inject(Fault::once(OperationKind::Open, 0, libc::EIO));
+    assert!(store.flush_some(shown(100), &|| false).is_err());
+    let report = store.flush_some(shown(200), &|| true).unwrap();
+    assert_eq!((report.queues, report.is_unfinished, report.complete), (2, false, None));
+    assert_eq!(store.arena().unflushed_entries(), 7);
+    let report = store.flush_some(shown(300), &|| true).unwrap();
+    assert_eq!((report.queues, report.complete), (1, Some(shown(300))));
+    assert_eq!(store.arena().unflushed_entries(), 0);
 }
 
 #[test]

@@ -38,15 +38,15 @@ fn memory_is_bounded_and_reused() {
 
 #[test]
 fn unflushed_entries_are_counted() {
-    // Goal: the flush thread learns how full the tails are. Method: entries as the writer notes them, up to a quarter of the room
+    // Goal: the flush thread learns how full the tails are. Method: entries as the writer notes them, up to a share of the room
     // of a pool of one slab, a round that fails because of a write, one that works.
     let disk = SimDisk::new();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let (store, pool) = store(&shared, 1000, 1);
     let queue = queue(&store, "counted", 0);
-    let quarter = slab_entries() / UNFLUSHED_SHARE;
-    fill(&queue, &pool, 1, quarter).unwrap();
-    store.arena().note_appended(quarter - 1);
+    let share = slab_entries() / UNFLUSHED_SHARE;
+    fill(&queue, &pool, 1, share).unwrap();
+    store.arena().note_appended(share - 1);
     assert!(!store.is_filling());
     store.arena().note_appended(1);
     assert!(store.is_filling());
