@@ -49,7 +49,7 @@ metrics! {
     PullFromRing, "ringmq_pull_ring_total", "requests", "Pulls served from the log's ring in memory.";
     PullFromDisk, "ringmq_pull_disk_total", "requests", "Pulls served by a reader thread from the log's files.";
     PullCopiedBytes, "ringmq_pull_copied_bytes_total", "bytes", "Bytes of records that reader threads copied from the log's files.";
-    PullFetchedBytes, "ringmq_pull_fetched_bytes_total", "bytes", "Bytes of the log that reader threads fetched from the disk in blocks, past the page cache where no writer is kept waiting.";
+    PullFetchedBytes, "ringmq_pull_fetched_bytes_total", "bytes", "Bytes of the log that reader threads fetched in blocks, past the page cache where it lacks them and no writer is kept waiting.";
     PullSplicedBytes, "ringmq_pull_spliced_bytes_total", "bytes", "Bytes of records that reader threads passed on as pages, without copying.";
     PullParked, "ringmq_pull_parked_total", "requests", "Pulls that found nothing and were made to wait.";
     PullWakeUps, "ringmq_pull_wake_ups_total", "events", "Wake-ups of queues with waiting pulls.";

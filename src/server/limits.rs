@@ -177,6 +177,10 @@ pub const COLD_BLOCK_BYTES: usize = 256 << 10;
 /// Messages of one pull that lie farther apart than this are read one by one: most of what is between them is not wanted.
 pub const COLD_SPAN_BYTES: u64 = 1 << 20;
 
+/// Ranges of one pull from which on their blocks are taken from the page cache as well, and not the ranges one by one: neighbours of
+/// a message are wanted next, and a call of the kernel for each of them takes longer than copying it.
+pub const SCATTERED_RANGES: usize = 4;
+
 /// Such blocks that are kept in memory, for all readers together (16 MiB): neighbours of a message are wanted next.
 pub const COLD_BLOCKS: usize = 64;
 

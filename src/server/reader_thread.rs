@@ -227,7 +227,10 @@ impl Reader {
         if good < reading.bytes {
             return Ok(self.cut(pull, reading, &body[..good]));
         }
-        ranges.iter().for_each(|range| self.verified.add(range.physical, range.length));
+        // Nobody but splices asks, scattered ones seldom come so far, and noting each of their messages is slow.
+        if ranges.len() < limits::SCATTERED_RANGES {
+            ranges.iter().for_each(|range| self.verified.add(range.physical, range.length));
+        }
         self.count(&reading, Counter::PullCopiedBytes);
         Ok(ColdAnswer { frame, pipes: Vec::new() })
     }
@@ -273,7 +276,8 @@ impl Reader {
         let segments = self.access.segments().snapshot();
         for range in ranges {
             let out = &mut body[filled..filled + range.length];
-            let is_read = is_dense && self.read_block(&segments, range, out) || self.access.read(range.physical, out);
+            let is_read = is_dense && self.read_block(&segments, range, ranges.len(), out)
+                || self.access.read(range.physical, out);
             if !is_read {
                 break;
             }
@@ -282,8 +286,9 @@ impl Reader {
         filled
     }
 
-    /// A range that is not in the page cache. False when it has to be read otherwise.
-    fn read_block(&self, segments: &SegmentList, range: &Range, out: &mut [u8]) -> bool {
+    /// One of so many ranges, from a block: when the page cache does not have it, or when there are so many that a block spares calls of
+    /// the kernel. False when it has to be read otherwise.
+    fn read_block(&self, segments: &SegmentList, range: &Range, ranges: usize, out: &mut [u8]) -> bool {
         let view = self.access.view();
         let end = range.physical + out.len() as u64;
         if end > view.floor() {
@@ -292,12 +297,16 @@ impl Reader {
         if self.blocks.copy(range.physical, out) {
             return true;
         }
-        if is_cached(segments, range) {
+        if ranges < limits::SCATTERED_RANGES && is_cached(segments, range) {
             return false;
         }
-        // A direct read keeps writes of the same file waiting, and the log's writer is a shard.
+        // A direct read keeps writes of the same file waiting, and the log's writer is a shard. Elsewhere, what the page cache lacks of
+        // a block would cost it fresh pages.
         let finished = view.confirmed() - view.confirmed() % segments.size().bytes();
-        let way = if end <= finished { WritePath::Direct } else { WritePath::PageCache };
+        let start = range.physical - range.physical % limits::COLD_BLOCK_BYTES as u64;
+        let block = Range { physical: start, length: limits::COLD_BLOCK_BYTES };
+        let is_direct = end <= finished && !is_cached(segments, &block);
+        let way = if is_direct { WritePath::Direct } else { WritePath::PageCache };
         match self.blocks.read(self.access.disk(), (segments, way), view.floor(), range.physical, out) {
             BlockRead::Done { fetched } => {
                 self.probe.add(Counter::PullFetchedBytes, fetched);

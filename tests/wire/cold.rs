@@ -182,6 +182,35 @@ fn the_file_that_is_written_is_read_in_blocks() {
 }
 
 #[test]
+fn scattered_messages_come_in_blocks_that_queues_share() {
+    // Goal: messages of queues that take turns in the log are right, cost no call of the kernel each although the page cache has
+    // them, and what was fetched for one queue serves the other. Method: two queues in a log three times the ring, its pages
+    // cached; read both side by side; see how much came in blocks: most of the log, and that once.
+    let mut store = Store::new();
+    let broker = start(&mut store, &["async_write_path=page_cache"]);
+    broker.topic("scattered", 2);
+    let mut client = broker.client();
+    let queues = [0, 1].map(|queue_id| broker.queue("scattered", queue_id));
+    for number in 0..LONG_MESSAGES {
+        client.send_to(&queues[number % 2], &Message::new(body(number, LONG_BYTES))).expect("stored");
+    }
+    remember_pages(&store.path());
+    let mut next = [0, 0];
+    while next.iter().any(|next| *next < LONG_MESSAGES / 2) {
+        for (parity, next) in next.iter_mut().enumerate() {
+            let answer = client.pull(&queues[parity], *next as i64, 32, 0).expect("an answer");
+            for message in answer.messages() {
+                assert!(message.expect("whole").body() == body(*next * 2 + parity, LONG_BYTES).as_bytes(), "{next}");
+                *next += 1;
+            }
+        }
+    }
+    let fetched = broker.metric(&store, "ringmq_pull_fetched_bytes_total");
+    let log = (LONG_MESSAGES * LONG_BYTES) as u64;
+    assert!(fetched >= log / 2 && fetched <= log + (1 << 20), "{fetched} of {log} bytes came in blocks");
+}
+
+#[test]
 fn a_tail_reader_goes_on_while_cold_reads_are_held() {
     // Goal: a shard never waits for a read from the log's files. Method: stop both reader threads, as a disk that does not
     // answer would; with cold pulls waiting, send and receive on the same shard; then let go and compare the cold answers.
