@@ -1,7 +1,7 @@
 //! Whether the disk answers.
 //!
-//! The flush thread gives a sign of life between any two things that may wait for the disk. A long silence means that it is very slow,
-//! or hangs.
+//! The flush thread gives a sign of life after each operation on files that may have waited for the disk. A long silence means that one
+//! of them does not return: the disk is very slow, or hangs.
 //! Then the log's writer must not touch the page cache: a file system that commits its journal holds the block of the file's
 //! inode until the disk has taken it, and a write that only wants to note its time waits for that, with its whole shard.
 
@@ -26,7 +26,12 @@ pub struct DiskWatch {
 impl DiskWatch {
     /// The flush thread waits for nothing just now.
     pub fn sign(&self) {
-        self.signed_ms.store(monotonic_ns() / 1_000_000, Ordering::Relaxed);
+        self.sign_at(monotonic_ns() / 1_000_000);
+    }
+
+    /// The same, at a time of the steady clock.
+    pub fn sign_at(&self, now_ms: u64) {
+        self.signed_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// For how long there has been no sign, milliseconds. One load: asked for each group.

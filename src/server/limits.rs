@@ -11,6 +11,13 @@ pub const MAX_HELD_PULLS: usize = 100_000_000;
 /// Sends that wait for their group, per shard.
 pub const MAX_PENDING_SENDS: usize = 65_536;
 
+/// A disk that has not answered for this long is busy. Source: osPageCacheBusyTimeOutMills.
+pub const DISK_BUSY_MS: u64 = 1_000;
+
+/// How long a send waits for room in the log while it is: nothing of it was stored, so its client can go to another broker at once,
+/// which it cannot after its own time-out of 3 s. Source: waitTimeMillsInSendQueue.
+pub const BUSY_DISK_PATIENCE_MS: u64 = 200;
+
 /// Batches of prepared records between a shard and the writer: a turn fills one, the writer empties it a turn later, and a writer
 /// that is held up by a long write finds some more.
 pub const REMOTE_BATCHES: usize = 32;

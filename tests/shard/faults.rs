@@ -160,6 +160,49 @@ fn senders_are_told_when_a_hanging_disk_leaves_no_room() {
     }
 }
 
+/// Goal: while the disk is known not to answer, whom the log has no room for is told so at once, by 2: it can send elsewhere before its
+/// own time is up. On a disk that answers, if slowly, it waits as before. Method: more sends than the ring holds, on the writer's shard
+/// and on another, with every completion held; the disk's signs of life end, or go on.
+#[test]
+fn a_silent_disk_refuses_at_once_what_has_no_room() {
+    for is_silent in [true, false] {
+        let shape = Shape {
+            segment_bytes: 4 << 20,
+            ring_bytes: 1 << 20,
+            in_flight_bytes: 16 << 20,
+            ..Shape::new(Mode::AsyncDirect)
+        };
+        let mut pair = Pair::new(shape);
+        let (local, remote) = (pair.world.connect(), pair.connect());
+        (pair.world.hold_writes, pair.world.hold_syncs) = (true, true);
+        pair.world.shared.disk_watch.sign_at(pair.world.now_ms);
+        let all = 200;
+        for number in 0..all {
+            pair.world.request(local, &send(number, 0, &[7; 40_000], ""));
+            pair.request(remote, &send(number, 1, &[7; 40_000], ""));
+            pair.turn();
+        }
+        let wait_until = |pair: &mut Pair, time_ms: u64| {
+            while pair.world.now_ms < time_ms {
+                pair.world.now_ms += 50;
+                if !is_silent {
+                    pair.world.shared.disk_watch.sign_at(pair.world.now_ms);
+                }
+                pair.turn();
+            }
+        };
+        let began_ms = 1_000_000;
+        wait_until(&mut pair, began_ms + 800);
+        assert!(pair.answers().is_empty() && pair.world.answers(local).is_empty(), "not yet");
+        wait_until(&mut pair, began_ms + 3_000);
+        for answers in [pair.world.answers(local), pair.answers()] {
+            assert!(answers.iter().all(|answer| answer.code == 2), "nobody else is told before its time");
+            assert_eq!(answers.len() > 100, is_silent, "{}", answers.len());
+            assert!(is_silent || answers.is_empty());
+        }
+    }
+}
+
 /// Works with a failing disk until an error, then fails the log as the broker does; what was promised stays as it was.
 fn work_until_failure(life: &mut Life, past: &mut Past) -> bool {
     for step in 0..200 {

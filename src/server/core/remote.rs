@@ -21,7 +21,7 @@ impl ShardCore {
     /// the wall clock.
     pub fn take_remote(&mut self, mut wall_ms: impl FnMut() -> u64) {
         let steady_ms = self.now.steady_ms;
-        let patience_ms = self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed);
+        let patience_ms = self.room_patience_ms();
         if let LogPort::Local(writer) = &mut self.log {
             for peer in &mut self.peers {
                 peer.take(writer, patience_ms, || Now { steady_ms, wall_ms: wall_ms() });

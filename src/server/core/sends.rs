@@ -187,11 +187,20 @@ impl ShardCore {
     /// A send waits for room in the log, but not for ever: when there has been none for so long that nobody knows when there will
     /// be, this one and those behind it are told so at once, until the log takes one again.
     fn wait_for_log(&mut self, id: SlotId, header: &Header<'_>, serving: &Serving, error: AppendError) -> Progress {
-        let limit_ms = self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed);
-        if !self.no_room.lasts(self.now.steady_ms, limit_ms) {
+        let patience_ms = self.room_patience_ms();
+        if !self.no_room.lasts(self.now.steady_ms, patience_ms) {
             return Progress::Blocked;
         }
         self.refuse_send(id, header, serving, &refusal_of(error))
+    }
+
+    /// How long a send waits for room in the log: as long as for its sync, but hardly at all while the disk is known not to answer.
+    pub(super) fn room_patience_ms(&self) -> u64 {
+        let patience_ms = self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed);
+        match self.shared.disk_watch.silent_ms(self.now.steady_ms) {
+            silent_ms if silent_ms >= limits::DISK_BUSY_MS => patience_ms.min(limits::BUSY_DISK_PATIENCE_MS),
+            _ => patience_ms,
+        }
     }
 
     /// The log has failed: whoever waits for it is told so, and not what becomes known later.
