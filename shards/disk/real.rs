@@ -1,5 +1,6 @@
 //! Files of the operating system.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,6 +12,27 @@ use super::{DirectoryEntry, Disk, DiskFile, DiskSpace, LockOutcome, OpenOptions}
 /// The file system of the host.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
+
+type Hook = Box<dyn Fn()>;
+
+thread_local! {
+    static AFTER_OPERATIONS: RefCell<Option<Hook>> = const { RefCell::new(None) };
+}
+
+/// From now on `hook` is called after each operation of this thread that may have waited for the disk, also within long steps.
+pub fn call_after_operations(hook: impl Fn() + 'static) {
+    AFTER_OPERATIONS.set(Some(Box::new(hook)));
+}
+
+/// Passes the outcome of an operation on.
+fn done<T>(outcome: T) -> T {
+    AFTER_OPERATIONS.with_borrow(|hook| {
+        if let Some(hook) = hook {
+            hook();
+        }
+    });
+    outcome
+}
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Box<dyn DiskFile>> {
@@ -27,8 +49,8 @@ impl Disk for RealDisk {
             .create(options.create)
             .truncate(false)
             .custom_flags(flags)
-            .open(path)?;
-        Ok(Box::new(RealFile(file)))
+            .open(path);
+        Ok(Box::new(RealFile(done(file)?)))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirectoryEntry>> {
@@ -53,36 +75,36 @@ impl Disk for RealDisk {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        path.try_exists()
+        done(path.try_exists())
     }
 
     fn create_directories(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        done(fs::create_dir_all(path))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        done(fs::remove_file(path))
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
+        done(fs::remove_dir(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        done(fs::rename(from, to))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        done(File::open(path)?.sync_all())
     }
 
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
         let directory = File::open(path)?;
         // SAFETY: an open descriptor.
-        match unsafe { libc::syncfs(directory.as_raw_fd()) } {
+        done(match unsafe { libc::syncfs(directory.as_raw_fd()) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
-        }
+        })
     }
 
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
@@ -131,11 +153,11 @@ impl DiskFile for RealFile {
                 Err(error) => return Err(error),
             }
         }
-        Ok(filled)
+        Ok(done(filled))
     }
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        done(self.0.write_all_at(data, offset))
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
@@ -143,17 +165,17 @@ impl DiskFile for RealFile {
         loop {
             // SAFETY: fallocate takes plain integers and a descriptor that `self` keeps open.
             if unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, length) } == 0 {
-                return Ok(());
+                return done(Ok(()));
             }
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+                return done(Err(error));
             }
         }
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        done(self.0.set_len(length))
     }
 
     fn length(&self) -> io::Result<u64> {
@@ -161,7 +183,7 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        done(self.0.sync_data())
     }
 
     fn drop_cached(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -250,4 +272,43 @@ fn first_byte_lock() -> libc::flock {
     request.l_whence = libc::SEEK_SET as libc::c_short;
     request.l_len = 1;
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::super::StateFile;
+    use super::*;
+
+    /// Goal: a step of many operations is not taken for one that does not return. Method: a hook that counts, a
+    /// state file that is replaced, and one operation of each kind.
+    #[test]
+    fn each_operation_is_told_of() {
+        let directory = std::env::temp_dir().join(format!("ringmq-real-{}", std::process::id()));
+        RealDisk.create_directories(&directory).unwrap();
+        let file = StateFile::new(directory.join("state.json"));
+        file.persist(&RealDisk, b"{}", |_| true).unwrap();
+        let calls = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&calls);
+        call_after_operations(move || counted.set(counted.get() + 1));
+        file.persist(&RealDisk, b"{1}", |_| true).unwrap();
+        let of_file = calls.take();
+        RealDisk.rename(&directory.join("state.json"), &directory.join("other")).unwrap();
+        RealDisk.sync_directory(&directory).unwrap();
+        RealDisk.sync_file_system(&directory).unwrap();
+        let opened = RealDisk.open(&directory.join("other"), OpenOptions { write: true, ..OpenOptions::default() });
+        let opened = opened.unwrap();
+        opened.allocate(4_096).unwrap();
+        opened.set_length(0).unwrap();
+        opened.write_all_at(b"x", 0).unwrap();
+        opened.read_at(&mut [0], 0).unwrap();
+        opened.sync_data().unwrap();
+        RealDisk.remove_file(&directory.join("other")).unwrap();
+        let single = calls.take();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert!(of_file >= 9, "{of_file}");
+        assert_eq!(single, 10);
+    }
 }

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringmq_protocol::record::{CrcCheck, RecordView};
+use ringmq_shards::disk::real::call_after_operations;
 use ringmq_shards::disk::state_file::{StateFile, StateFileError};
 use ringmq_shards::disk::{Disk, io_causes};
 use ringmq_shards::log::LogView;
@@ -261,6 +262,8 @@ fn lacks_descriptors(error: &SegmentError) -> bool {
 impl FlushThread {
     /// Runs until told to stop.
     pub fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        call_after_operations(move || shared.disk_watch.sign());
         let now = Instant::now();
         let mut schedule = Schedule {
             next_sync: now + self.sync_period(),

@@ -294,7 +294,7 @@ impl Running {
             logging::flush(LAST_LINES_PATIENCE);
             std::process::exit(ExitStatus::LogWriteFailed as i32);
         }
-        let watchdog = Watchdog::of_stop();
+        let watchdog = Watchdog::of_stop(Arc::clone(&self.shared));
         signals::notify("STOPPING=1");
         signals::exit_on_second_signal(ExitStatus::Interrupted as i32);
         let status = self.stop();

@@ -1,9 +1,12 @@
 //! A bound for the time that something may take, kept by a thread of its own.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use super::super::limits;
+use super::super::shared::{Shared, monotonic_ns};
 use crate::process::{ExitStatus, logging};
 
 /// Service managers and operators expect a stop to end within five seconds, on any disk.
@@ -27,9 +30,14 @@ impl Watchdog {
     }
 
     /// Bounds a stop: one that takes too long ends the process, and the next start checks the log.
-    pub fn of_stop() -> Option<Self> {
-        let watchdog = Self::start(STOP_PATIENCE, || {
-            tracing::error!("the stop takes too long and is broken off; the next start checks the log");
+    pub fn of_stop(shared: Arc<Shared>) -> Option<Self> {
+        let watchdog = Self::start(STOP_PATIENCE, move || {
+            let disk_silent_ms = shared.disk_watch.silent_ms(monotonic_ns() / 1_000_000);
+            let why = if disk_silent_ms >= limits::DISK_BUSY_MS { ": the disk does not answer" } else { "" };
+            tracing::error!(
+                disk_silent_ms,
+                "the stop takes too long and is broken off{why}; the next start checks the log"
+            );
             logging::flush(Duration::from_millis(200));
             // SAFETY: it ends the process; nobody's destructors may run while other threads still work. `abort` stays.
             unsafe { libc::_exit(ExitStatus::StopTimedOut as i32) };
