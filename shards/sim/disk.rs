@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::SimRandom;
 use super::content::{Change, Content, SECTOR_BYTES};
@@ -120,6 +120,14 @@ struct State {
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    hanging: Arc<Hanging>,
+}
+
+/// Files that cannot be opened for the time being: whoever tries waits.
+#[derive(Debug, Default)]
+struct Hanging {
+    path_contains: Mutex<Option<String>>,
+    over: Condvar,
 }
 
 struct SimFile {
@@ -338,7 +346,7 @@ impl SimDisk {
             now_ms: state.now_ms,
             ..State::default()
         };
-        Self { state: Arc::new(Mutex::new(crashed)) }
+        Self { state: Arc::new(Mutex::new(crashed)), hanging: Arc::default() }
     }
 
     /// The disk after the process died: every completed write is there, but what was not synced is still at risk.
@@ -346,7 +354,7 @@ impl SimDisk {
         let mut state = lock(&self.state).clone();
         state.faults = Faults::default();
         state.inodes.iter_mut().for_each(|inode| inode.locked = false);
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), hanging: Arc::default() }
     }
 
     /// Lets `mutations` more changing operations complete; the power goes during the one after. That one is in flight
@@ -400,6 +408,17 @@ impl SimDisk {
         Ok(())
     }
 
+    /// From now on whoever opens a file whose path contains this text waits until [`Self::go_on`].
+    pub fn hang(&self, path_contains: &str) {
+        *lock(&self.hanging.path_contains) = Some(path_contains.to_owned());
+    }
+
+    /// Ends what [`Self::hang`] began.
+    pub fn go_on(&self) {
+        *lock(&self.hanging.path_contains) = None;
+        self.hanging.over.notify_all();
+    }
+
     /// Notes an operation on names; `Ok(true)` means that the caller hears of a power cut after the effect.
     fn begin(&self, state: &mut State, kind: OperationKind, path: &Path, mutates: bool) -> io::Result<bool> {
         match state.faults.begin(kind, path, 0, 0, mutates)? {
@@ -417,6 +436,9 @@ fn finish<T>(in_flight: bool, value: T) -> io::Result<T> {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Box<dyn DiskFile>> {
+        let hangs = |text: &mut Option<String>| text.as_ref().is_some_and(|text| path.to_string_lossy().contains(text));
+        let waited = self.hanging.over.wait_while(lock(&self.hanging.path_contains), hangs);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
         let mut state = lock(&self.state);
         let found = state.file(path);
         let creates = options.create && found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);

@@ -31,6 +31,14 @@ pub struct TablesBefore {
     pub(crate) groups: GroupsBefore,
 }
 
+/// Tables that a change has made and that are not in force: they are being written.
+#[derive(Debug)]
+pub struct TablesAside {
+    tables: TablesBefore,
+    /// Versions of the tables that are in force instead, when that began.
+    versions: (DataVersion, DataVersion),
+}
+
 /// The control plane of one broker.
 pub struct Control {
     /// Topics.
@@ -132,6 +140,49 @@ impl Control {
     /// The tables that a request may change and that must be on disk before it is confirmed.
     pub fn remember(&self) -> TablesBefore {
         TablesBefore { topics: self.topics.remember(), groups: self.groups.remember() }
+    }
+
+    /// Whether topics or groups were made, changed or removed since.
+    pub fn differs_from(&self, before: &TablesBefore) -> bool {
+        self.topics.differ_from(&before.topics) || self.groups.differ_from(&before.groups)
+    }
+
+    /// Undoes all changes of topics and groups since, as if they had never been.
+    pub fn undo(&mut self, before: TablesBefore) {
+        self.exchange(before);
+    }
+
+    fn exchange(&mut self, other: TablesBefore) -> TablesBefore {
+        TablesBefore { topics: self.topics.exchange(other.topics), groups: self.exchange_groups(other.groups) }
+    }
+
+    /// Puts the tables aside until they are written; those before are in force again.
+    pub fn set_aside(&mut self, before: TablesBefore) -> TablesAside {
+        let tables = self.exchange(before);
+        TablesAside { tables, versions: (self.topics.version().clone(), self.groups.version().clone()) }
+    }
+
+    /// The tables are written, and in force from now on.
+    pub fn put_in_force(&mut self, aside: TablesAside, wall_ms: u64) {
+        let TablesAside { tables, versions: (topics, groups) } = aside;
+        let meanwhile = self.exchange(tables);
+        // What has changed besides, such as the broker's permission, is a version of its own.
+        if *meanwhile.topics.version() != topics {
+            self.topics.bump(wall_ms);
+        }
+        if *meanwhile.groups.version() != groups {
+            self.groups.bump(wall_ms);
+        }
+    }
+
+    /// The tables are not in force, and may yet be in their files: those of now must be written, as one more change.
+    pub fn give_up(&mut self, aside: &TablesAside, wall_ms: u64) {
+        if self.topics.differ_from(&aside.tables.topics) {
+            self.topics.bump(wall_ms);
+        }
+        if self.groups.differ_from(&aside.tables.groups) {
+            self.groups.bump(wall_ms);
+        }
     }
 
     /// Takes a sample for the rates of topics and groups, if it is time. `topics` gives the messages ever stored in each.

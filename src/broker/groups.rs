@@ -25,6 +25,14 @@ type GroupMap = BTreeMap<String, Arc<SubscriptionGroupConfig>>;
 pub struct GroupsBefore {
     configs: Arc<GroupMap>,
     forbidden: Arc<ForbiddenTable>,
+    version: DataVersion,
+    dirty: bool,
+}
+
+impl GroupsBefore {
+    pub(crate) fn version(&self) -> &DataVersion {
+        &self.version
+    }
 }
 
 /// All groups.
@@ -96,9 +104,10 @@ impl GroupTable {
         true
     }
 
-    /// What [`Control::undo_groups`] needs to undo later changes.
+    /// What [`Control::exchange_groups`] needs to undo later changes.
     pub(crate) fn remember(&self) -> GroupsBefore {
-        GroupsBefore { configs: Arc::clone(&self.configs), forbidden: Arc::clone(&self.forbidden) }
+        let (configs, forbidden) = (Arc::clone(&self.configs), Arc::clone(&self.forbidden));
+        GroupsBefore { configs, forbidden, version: self.version.clone(), dirty: self.dirty }
     }
 
     /// Whether groups were made, changed or deleted since.
@@ -116,7 +125,7 @@ impl GroupTable {
         &self.forbidden
     }
 
-    fn bump(&mut self, wall_ms: u64) {
+    pub(crate) fn bump(&mut self, wall_ms: u64) {
         self.version.bump(java_millis(wall_ms));
         self.dirty = true;
     }
@@ -189,16 +198,25 @@ impl Control {
         Ok(())
     }
 
-    /// Undoes all changes of groups since, as one more change: the version does not go back.
-    pub(crate) fn undo_groups(&mut self, before: GroupsBefore, wall_ms: u64) {
-        let GroupsBefore { configs, forbidden } = before;
-        let since = std::mem::replace(&mut self.groups.configs, configs);
-        self.groups.forbidden = forbidden;
-        self.groups.bump(wall_ms);
-        let now = Arc::clone(&self.groups.configs);
-        let same =
-            |name: &String| now.get(name).zip(since.get(name)).is_some_and(|(now, since)| Arc::ptr_eq(now, since));
-        now.keys().chain(since.keys()).filter(|name| !same(name)).for_each(|name| self.stale_group(name));
+    /// Puts the groups of another moment in place, with their version, and gives those of now.
+    pub(crate) fn exchange_groups(&mut self, other: GroupsBefore) -> GroupsBefore {
+        let GroupsBefore { configs, forbidden, version, dirty } = other;
+        let groups = &mut self.groups;
+        let since = GroupsBefore {
+            configs: std::mem::replace(&mut groups.configs, configs),
+            forbidden: std::mem::replace(&mut groups.forbidden, forbidden),
+            version: std::mem::replace(&mut groups.version, version),
+            dirty: std::mem::replace(&mut groups.dirty, dirty),
+        };
+        let now = Arc::clone(&groups.configs);
+        if !Arc::ptr_eq(&now, &since.configs) {
+            let other = |name: &String| {
+                !now.get(name).zip(since.configs.get(name)).is_some_and(|(now, since)| Arc::ptr_eq(now, since))
+            };
+            let names = now.keys().chain(since.configs.keys()).filter(|name| other(name));
+            names.for_each(|name| self.stale_group(name));
+        }
+        since
     }
 
     pub(crate) fn put_group(&mut self, config: SubscriptionGroupConfig, wall_ms: u64, effects: &mut Vec<Effect>) {
@@ -235,10 +253,10 @@ mod tests {
         assert_eq!(error, Refusal::new(26, limits::too_many_groups(control.config.max_groups)));
     }
 
-    /// Goal: changes that could not be written are undone, with prohibitions and what shards see, and the version goes on.
-    /// Method: one group made, one changed, one deleted, then back.
+    /// Goal: changes are undone as if they had never been, with prohibitions and what shards see, and come back whole. Method: one group
+    /// made, one changed, one deleted, then back, and forth again.
     #[test]
-    fn changes_are_undone() {
+    fn changes_are_undone_and_made_again() {
         let mut control = control();
         let mut effects = Vec::new();
         let group = |name: &str, retries| SubscriptionGroupConfig {
@@ -250,19 +268,26 @@ mod tests {
         let forbidden = BTreeMap::from([("T".to_owned(), FORBIDDEN_READ)]);
         Arc::make_mut(&mut control.groups.forbidden).insert("deleted".to_owned(), forbidden);
         control.snapshot();
+        control.groups.take_dirty();
         let before = control.groups.remember();
         assert!(!control.groups.differ_from(&before));
         control.put_group(group("made", 3), 6, &mut effects);
         control.put_group(group("changed", 4), 6, &mut effects);
         control.stale_group("deleted");
         assert!(control.groups.remove("deleted", 6) && control.groups.differ_from(&before));
-        assert!(control.snapshot().groups.contains_key("made") && control.groups.take_dirty());
-        control.undo_groups(before, 7);
-        assert!(!control.groups.contains("made") && control.groups.take_dirty());
-        assert_eq!(control.groups.version().counter, 6);
+        assert!(control.snapshot().groups.contains_key("made"));
+        let after = control.exchange_groups(before);
+        assert!(!control.groups.contains("made") && !control.groups.take_dirty());
+        assert_eq!(control.groups.version().counter, 2);
         let snapshot = control.snapshot();
         assert!(!snapshot.groups.contains_key("made"));
         assert_eq!(snapshot.groups["changed"].config.retry_max_times, 1);
         assert!(snapshot.groups["deleted"].is_read_forbidden("T"));
+        control.exchange_groups(after);
+        assert!(control.groups.take_dirty());
+        assert_eq!(control.groups.version().counter, 5);
+        let snapshot = control.snapshot();
+        assert!(snapshot.groups.contains_key("made") && !snapshot.groups.contains_key("deleted"));
+        assert_eq!(snapshot.groups["changed"].config.retry_max_times, 4);
     }
 }

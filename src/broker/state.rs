@@ -140,6 +140,13 @@ impl Control {
     /// State files that must be written now: topics and groups after each change, offsets once per period. Each is
     /// returned once per change; a caller that fails to write one must keep and retry it.
     pub fn dirty_files(&mut self, steady_ms: u64) -> Vec<(&'static str, Vec<u8>)> {
+        let mut files = self.dirty_tables();
+        files.extend(self.dirty_offsets(steady_ms));
+        files
+    }
+
+    /// Those of topics and groups.
+    pub fn dirty_tables(&mut self) -> Vec<(&'static str, Vec<u8>)> {
         let mut files = Vec::new();
         if self.topics.take_dirty() {
             let out = TopicsOut {
@@ -159,11 +166,14 @@ impl Control {
             };
             files.push((GROUPS_FILE, to_fastjson_pretty(&out)));
         }
-        let period_ms = self.config.offset_write_period.as_millis().try_into().unwrap_or(u64::MAX);
-        if self.offsets.take_due(steady_ms, period_ms) {
-            files.push((OFFSETS_FILE, to_fastjson_pretty(&self.offsets_file())));
-        }
         files
+    }
+
+    /// That of the offsets.
+    pub fn dirty_offsets(&mut self, steady_ms: u64) -> Option<(&'static str, Vec<u8>)> {
+        let period_ms = self.config.offset_write_period.as_millis().try_into().unwrap_or(u64::MAX);
+        let is_due = self.offsets.take_due(steady_ms, period_ms);
+        is_due.then(|| (OFFSETS_FILE, to_fastjson_pretty(&self.offsets_file())))
     }
 
     /// Everything that has changed since it was last written, whatever the periods: for the shut-down.

@@ -43,6 +43,14 @@ pub struct TopicTable {
 pub struct TopicsBefore {
     entries: Arc<TopicMap>,
     queues: u64,
+    version: DataVersion,
+    dirty: bool,
+}
+
+impl TopicsBefore {
+    pub(crate) fn version(&self) -> &DataVersion {
+        &self.version
+    }
 }
 
 /// A topic with equal numbers of queues.
@@ -195,9 +203,9 @@ impl TopicTable {
         std::mem::take(&mut self.dirty)
     }
 
-    /// What [`Self::restore`] needs to undo later changes.
+    /// What [`Self::exchange`] needs to undo later changes.
     pub(crate) fn remember(&self) -> TopicsBefore {
-        TopicsBefore { entries: self.shared(), queues: self.queues }
+        TopicsBefore { entries: self.shared(), queues: self.queues, version: self.version.clone(), dirty: self.dirty }
     }
 
     /// Whether topics were made, changed or removed since.
@@ -205,11 +213,15 @@ impl TopicTable {
         !Arc::ptr_eq(&self.entries, &before.entries)
     }
 
-    /// Undoes all changes of topics since, as one more change: the version does not go back.
-    pub(crate) fn restore(&mut self, before: TopicsBefore, wall_ms: u64) {
-        self.entries = before.entries;
-        self.queues = before.queues;
-        self.bump(wall_ms);
+    /// Puts the topics of another moment in place, with their version, and gives those of now.
+    pub(crate) fn exchange(&mut self, other: TopicsBefore) -> TopicsBefore {
+        let TopicsBefore { entries, queues, version, dirty } = other;
+        TopicsBefore {
+            entries: std::mem::replace(&mut self.entries, entries),
+            queues: std::mem::replace(&mut self.queues, queues),
+            version: std::mem::replace(&mut self.version, version),
+            dirty: std::mem::replace(&mut self.dirty, dirty),
+        }
     }
 
     pub(crate) fn shared(&self) -> Arc<TopicMap> {
@@ -402,21 +414,26 @@ mod tests {
         assert_eq!(control.topics.queues(), control.config.max_queues);
     }
 
-    /// Goal: changes that could not be written are undone, with the count of queues, and the version goes on. Method: one new and
-    /// one changed topic, then back.
+    /// Goal: changes are undone as if they had never been, with the count of queues, and come back whole. Method: one new and one changed
+    /// topic, then back, and forth again.
     #[test]
-    fn changes_are_undone() {
+    fn changes_are_undone_and_made_again() {
         let mut table = control().topics;
         table.put(topic("kept", 4, 6), 5);
+        table.take_dirty();
         let (before, queues) = (table.remember(), table.queues());
         assert!(!table.differ_from(&before));
         table.put(topic("new", 3, 6), 6);
         table.put(topic("kept", 9, 6), 7);
-        assert!(table.differ_from(&before) && table.take_dirty());
-        table.restore(before, 8);
-        assert!(!table.contains("new") && table.take_dirty());
+        assert!(table.differ_from(&before));
+        let after = table.exchange(before);
+        assert!(!table.contains("new") && !table.take_dirty());
         assert_eq!((table.get("kept").unwrap().read_queue_nums, table.queues()), (4, queues));
-        assert_eq!(table.version().counter, 4);
+        assert_eq!(table.version().counter, 1);
+        table.exchange(after);
+        assert!(table.contains("new") && table.take_dirty());
+        assert_eq!((table.get("kept").unwrap().read_queue_nums, table.queues()), (9, queues + 8));
+        assert_eq!(table.version().counter, 3);
     }
 
     /// Goal: a derived topic is made once, later calls only move its order mark. Method: three calls, versions compared.

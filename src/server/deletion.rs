@@ -7,12 +7,11 @@
 //!
 //! Whoever cannot wait for 2 may write the sidecar before: then the deletion survives a crash, and the names stay taken.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ringmq_shards::queue::{Queue, QueueStore};
-use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 
-use super::storage::note_barrier;
+use super::storage::{Sidecar, note_barrier};
 
 /// Topics that are about to end together.
 pub struct Deletion {
@@ -21,7 +20,7 @@ pub struct Deletion {
 
 impl Deletion {
     /// Begins with topics of which none is being deleted. Returns the queues that the writer has to retire.
-    pub fn begin(topics: Vec<String>, queues: &QueueStore, offsets: &Mutex<QueueOffsets>) -> (Self, Vec<Arc<Queue>>) {
+    pub fn begin(topics: Vec<String>, queues: &QueueStore, offsets: &Sidecar) -> (Self, Vec<Arc<Queue>>) {
         let deletion = Self { topics };
         deletion.fence(offsets, u64::MAX);
         queues.begin_deletion();
@@ -30,7 +29,7 @@ impl Deletion {
     }
 
     /// The writer binds nothing to the queues any more, and its end is `barrier`. In memory only.
-    pub fn fence(&self, offsets: &Mutex<QueueOffsets>, barrier: u64) {
+    pub fn fence(&self, offsets: &Sidecar, barrier: u64) {
         for topic in &self.topics {
             note_barrier(offsets, topic, barrier);
         }

@@ -7,16 +7,14 @@
 //! After a start that believed the page cache it first lets a thread of its own catch up ([`CatchUp`]). Until that is done
 //! the log has a part that nobody has synced, so nothing behind it is synced or claimed either.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringmq_protocol::record::{CrcCheck, RecordView};
 use ringmq_shards::disk::real::call_after_operations;
-use ringmq_shards::disk::state_file::{StateFile, StateFileError};
 use ringmq_shards::disk::{Disk, io_causes};
 use ringmq_shards::log::LogView;
 use ringmq_shards::log::huge_pages::HugePages;
@@ -28,7 +26,6 @@ use ringmq_shards::queue::{QueueError, QueueStore, Shown};
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
 use ringmq_shards::recovery::queue_flushed::QueueFlushedFile;
-use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
 use ringmq_shards::runtime::{CountedReceiver, MailboxSender};
 use ringmq_shards::types::{PhysicalOffset, StoreTimestamp};
@@ -103,15 +100,6 @@ pub enum FlushRequest {
     },
     /// New pages are dear on this machine: from now on give old ones of the log back for reuse.
     RecyclePages,
-    /// Write a state file, and say whether that worked.
-    Persist {
-        /// Where.
-        path: PathBuf,
-        /// Its content.
-        bytes: Vec<u8>,
-        /// Told what came of it. Without a word the content is not written.
-        outcome: Sender<Result<(), StateFileError>>,
-    },
     /// Write and sync everything, then say whether all of it worked.
     Stop(Sender<bool>),
 }
@@ -139,7 +127,7 @@ pub struct FlushThread {
     /// Where everything lies.
     pub paths: StorePaths,
     /// What the log cannot tell about queues.
-    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
+    pub queue_offsets: Arc<storage::Sidecar>,
     /// How far the queue files are complete as long as this kernel runs.
     pub queue_flushed: QueueFlushedFile,
     /// The writer's shard.
@@ -249,11 +237,6 @@ struct CatchingUp {
     thread: JoinHandle<Result<(), CatchUpError>>,
 }
 
-/// Whether a state file may become the backup: Java's are JSON.
-pub fn is_json(content: &[u8]) -> bool {
-    ringmq_protocol::json::parse(content).is_ok()
-}
-
 /// Whether it failed because the process, or the system, has as many open files as it may.
 fn lacks_descriptors(error: &SegmentError) -> bool {
     io_causes(error).any(|error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
@@ -302,7 +285,6 @@ impl FlushThread {
                     let size = self.segments.options().size.bytes();
                     schedule.recycled = Some(self.end.saturating_sub(size).max(self.view.minimum()));
                 }
-                Ok(FlushRequest::Persist { path, bytes, outcome }) => self.persist(path, &bytes, &outcome),
                 Ok(FlushRequest::Stop(done)) => {
                     let is_complete = self.stop(&mut schedule);
                     if done.send(is_complete).is_err() {
@@ -663,20 +645,8 @@ impl FlushThread {
         }
     }
 
-    fn persist(&self, path: PathBuf, bytes: &[u8], outcome: &Sender<Result<(), StateFileError>>) {
-        let written = StateFile::new(path).persist(self.disk.as_ref(), bytes, is_json);
-        if outcome.send(written).is_err() {
-            tracing::debug!("nobody waits for a state file");
-        }
-    }
-
     /// The last round: everything written, synced and recorded. True when all of it worked, so that `abort` may go.
     fn stop(&mut self, schedule: &mut Schedule) -> bool {
-        while let Ok(request) = self.requests.try_recv() {
-            if let FlushRequest::Persist { path, bytes, outcome } = request {
-                self.persist(path, &bytes, &outcome);
-            }
-        }
         let is_synced = self.finish_catch_up(schedule)
             && self.sync_log(schedule)
             && self.flush_queues(schedule, None)

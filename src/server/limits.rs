@@ -38,6 +38,13 @@ pub const MAILBOX_MESSAGES: usize = 65_536;
 /// Requests waiting for the control thread; above it they are refused with `SYSTEM_BUSY`.
 pub const CONTROL_REQUESTS: usize = 65_536;
 
+/// Requests that wait while another change of topics or groups is being written, and bytes of them; above it they are refused with
+/// `SYSTEM_BUSY`. They are written together, so a disk that answers serves them all at once.
+pub const PARKED_REQUESTS: usize = 4_096;
+
+/// See [`PARKED_REQUESTS`]. First sends to new topics are among them, with their messages.
+pub const PARKED_BYTES: usize = 16 << 20;
+
 /// What an answer of the control thread counts against its connection until it comes, beside its request: those that tell an
 /// offset or an outcome are shorter. Longer ones are asked for one at a time.
 pub const BRIEF_ANSWER_BYTES: usize = 1 << 10;

@@ -163,6 +163,8 @@ pub enum ControlRequest {
         /// Its number.
         connection: u64,
     },
+    /// The persister has written something.
+    Written,
 }
 
 /// What a pull said about its group's progress.

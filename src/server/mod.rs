@@ -20,6 +20,7 @@ pub mod messages;
 pub mod metrics;
 pub mod metrics_page;
 pub mod outbox;
+pub mod persister;
 pub mod reader_thread;
 pub mod registrar;
 pub mod remote;

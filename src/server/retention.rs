@@ -23,11 +23,11 @@ use ringmq_shards::log::segment_table::SegmentError;
 use ringmq_shards::log::segments::{RemovedSegment, Segments};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueError, QueueStore};
-use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::types::PhysicalOffset;
 
 use super::event_loop::Lifecycle;
 use super::shared::Shared;
+use super::storage::Sidecar;
 use super::store_thread::StoreJob;
 use super::trouble::Trouble;
 use crate::config::Config;
@@ -241,7 +241,7 @@ pub struct RetentionThread {
     /// Queues.
     pub queues: Arc<QueueStore>,
     /// What recovery knows of the queues.
-    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
+    pub queue_offsets: Arc<Sidecar>,
     /// Directories whose file systems count.
     pub directories: Vec<PathBuf>,
     /// The store thread, which owns the index.
@@ -338,7 +338,7 @@ impl RetentionThread {
 
     fn facts<'a>(&self, files: &'a [LogFile], disk_percents: &'a [Option<u8>], is_asked: bool) -> Facts<'a> {
         let now_ms = self.clock.now_ms();
-        let noted = self.queue_offsets.lock().unwrap_or_else(PoisonError::into_inner).log_offset.0;
+        let noted = self.queue_offsets.lock().log_offset.0;
         let durable = self.shared.retention.durable_point.load(Ordering::Acquire);
         // A recovery must find everything that it reads: from the durable point, and from where queue files may lack entries.
         let removable_end = self.view.confirmed().min(self.view.synced()).min(noted).min(durable);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringmq_protocol::record::RecordView;
 use ringmq_shards::clock::Clock;
@@ -154,7 +154,7 @@ pub struct Storage {
     /// Durable point.
     pub durable_point: DurablePointFile,
     /// What the log cannot tell about queues.
-    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
+    pub queue_offsets: Arc<Sidecar>,
     /// The bytes of the page that the end lies in, up to the end.
     pub tail_page: Vec<u8>,
 }
@@ -362,7 +362,7 @@ fn open_locked(
     }
     queues.flush_dirty()?;
     let is_ahead = queue_offsets.log_offset > recovered.end;
-    let queue_offsets = Mutex::new(queue_offsets);
+    let queue_offsets = Sidecar::new(queue_offsets);
     // A sidecar that was ahead of the log would claim entries of records that are still to come.
     if !has_sidecar || is_ahead {
         queues.sync()?;
@@ -491,48 +491,78 @@ fn read_tail_page(segments: &Segments, end: PhysicalOffset) -> Result<Vec<u8>, S
     Ok(bytes)
 }
 
+/// What the log alone cannot tell about queues, and the right to write it down. Nobody who looks at it waits for the disk.
+#[derive(Debug, Default)]
+pub struct Sidecar {
+    known: Mutex<QueueOffsets>,
+    /// Held while the file is written: there is one writer at a time, and the file never gets older.
+    file: Mutex<()>,
+}
+
+impl Sidecar {
+    /// What a start has found.
+    pub fn new(known: QueueOffsets) -> Self {
+        Self { known: Mutex::new(known), file: Mutex::new(()) }
+    }
+
+    /// What is known. Not to be held while anything may wait.
+    pub fn lock(&self) -> MutexGuard<'_, QueueOffsets> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_write(&self) -> MutexGuard<'_, ()> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Notes where every queue stands, for a recovery that begins at `log_offset`. What is in memory changes only with the file:
 /// retention trusts it to tell which part of the log no recovery reads.
 pub fn note_queue_offsets(
     disk: &dyn Disk,
     paths: &StorePaths,
     queues: &QueueStore,
-    offsets: &Mutex<QueueOffsets>,
+    sidecar: &Sidecar,
     log_offset: u64,
     log_minimum: u64,
 ) -> Result<(), StateFileError> {
-    let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
+    let _writing = sidecar.begin_write();
+    let barriers = sidecar.lock().barriers.clone();
     let mut next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>> = BTreeMap::new();
     for (topic, queue_id, _, offset) in queues.all_bounds() {
         // Those of a topic whose deletion has begun count no more for whoever reads this, retired or not: made again, it begins at 0.
-        let is_ending = offsets.barriers.get(&*topic).is_some_and(|barrier| barrier.0 == u64::MAX);
+        let is_ending = barriers.get(&*topic).is_some_and(|barrier| barrier.0 == u64::MAX);
         if offset.0 > 0 && !is_ending {
             next.entry(topic.to_string()).or_default().insert(queue_id, offset);
         }
     }
-    let barriers = offsets.barriers.clone();
-    let mut noted = QueueOffsets { log_offset: PhysicalOffset(log_offset), next, barriers };
+    let mut noted = QueueOffsets { log_offset: PhysicalOffset(log_offset), next, barriers: barriers.clone() };
     noted.forget_barriers_below(PhysicalOffset(log_minimum));
     noted.persist(disk, paths)?;
-    *offsets = noted;
+    let mut known = sidecar.lock();
+    // Barriers that were noted meanwhile are in no file yet.
+    for (topic, barrier) in &known.barriers {
+        if barriers.get(topic) != Some(barrier) {
+            noted.next.remove(topic);
+            noted.barriers.insert(topic.clone(), *barrier);
+        }
+    }
+    *known = noted;
     Ok(())
 }
 
 /// Records of a topic that was just deleted count no more: what the log holds of it below `barrier` belongs to the past. In
 /// memory only: see [`write_queue_offsets`].
-pub fn note_barrier(offsets: &Mutex<QueueOffsets>, topic: &str, barrier: u64) {
-    let mut offsets = offsets.lock().unwrap_or_else(PoisonError::into_inner);
-    offsets.next.remove(topic);
-    offsets.barriers.insert(topic.to_owned(), PhysicalOffset(barrier));
+pub fn note_barrier(sidecar: &Sidecar, topic: &str, barrier: u64) {
+    let mut known = sidecar.lock();
+    known.next.remove(topic);
+    known.barriers.insert(topic.to_owned(), PhysicalOffset(barrier));
 }
 
 /// Writes what is known of queues and barriers as it stands.
-pub fn write_queue_offsets(
-    disk: &dyn Disk,
-    paths: &StorePaths,
-    offsets: &Mutex<QueueOffsets>,
-) -> Result<(), StateFileError> {
-    offsets.lock().unwrap_or_else(PoisonError::into_inner).persist(disk, paths)
+pub fn write_queue_offsets(disk: &dyn Disk, paths: &StorePaths, sidecar: &Sidecar) -> Result<(), StateFileError> {
+    let _writing = sidecar.begin_write();
+    let known = sidecar.lock().clone();
+    known.persist(disk, paths)
 }
 
 #[cfg(test)]
@@ -627,9 +657,9 @@ mod tests {
             queues.rebuild_append(&pool, &queue, QueueOffset(0), entry, StoreTimestamp(1)).unwrap();
         }
         queues.get("gone", QueueId(0)).unwrap().retire();
-        let offsets = Mutex::new(QueueOffsets::default());
+        let offsets = Sidecar::default();
         note_queue_offsets(&disk, &paths, &queues, &offsets, 1_100, 0).unwrap();
-        let noted = offsets.lock().unwrap();
+        let noted = offsets.lock();
         assert_eq!(noted.next.keys().collect::<Vec<_>>(), ["orders"]);
     }
 
@@ -641,7 +671,7 @@ mod tests {
         create_directories_durably(&disk, &paths.own()).unwrap();
         let (queues, pool) =
             QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
-        let offsets = Mutex::new(QueueOffsets::default());
+        let offsets = Sidecar::default();
         note_barrier(&offsets, "gone", BARRIER.0);
         let add = |offset| {
             let queue = queues.get_or_create("orders", QueueId(0)).unwrap();
@@ -651,19 +681,46 @@ mod tests {
         add(0);
         let note = |end, minimum| note_queue_offsets(&disk, &paths, &queues, &offsets, end, minimum);
         note(1_100, 0).unwrap();
-        let noted = offsets.lock().unwrap().clone();
+        let noted = offsets.lock().clone();
         assert_eq!((noted.log_offset, noted.barriers.len()), (PhysicalOffset(1_100), 1));
         add(1);
         for kind in [OperationKind::Write, OperationKind::Sync, OperationKind::Rename] {
             let action = FaultAction::Fail(libc::EIO);
             disk.inject(Fault { kind, path_contains: "queue-offsets".to_owned(), after: 0, times: 1, action });
             note(3_000, BARRIER.0).expect_err("it cannot be written");
-            assert_eq!(*offsets.lock().unwrap(), noted, "{kind:?}");
+            assert_eq!(*offsets.lock(), noted, "{kind:?}");
             assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, noted);
         }
         note(3_000, BARRIER.0).unwrap();
-        let later = offsets.lock().unwrap().clone();
+        let later = offsets.lock().clone();
         assert_eq!((later.log_offset, later.barriers.len()), (PhysicalOffset(3_000), 0));
         assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, later);
+    }
+
+    /// Goal: who looks at the sidecar or notes a barrier waits for no disk, and what is noted while the file is being written is not
+    /// forgotten. Method: a disk that hangs in the middle of it; a barrier; then a disk that goes on, and the file written again.
+    #[test]
+    fn barriers_can_be_noted_while_the_disk_hangs() {
+        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
+        create_directories_durably(&disk, &paths.own()).unwrap();
+        let (queues, _pool) =
+            QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
+        let sidecar = Sidecar::default();
+        note_barrier(&sidecar, "before", 1_000);
+        disk.hang("queue-offsets");
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| note_queue_offsets(&disk, &paths, &queues, &sidecar, 1_100, 0));
+            while sidecar.file.try_lock().is_ok() {
+                std::thread::yield_now();
+            }
+            note_barrier(&sidecar, "meanwhile", BARRIER.0);
+            assert_eq!(sidecar.lock().log_offset, PhysicalOffset(0));
+            disk.go_on();
+            writing.join().expect("no panic").unwrap();
+        });
+        let known = sidecar.lock().clone();
+        assert_eq!((known.log_offset, known.barriers.len()), (PhysicalOffset(1_100), 2));
+        write_queue_offsets(&disk, &paths, &sidecar).unwrap();
+        assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, known);
     }
 }

@@ -71,8 +71,8 @@ def take_down_what_is_left():
 class Client:
     """One connection, requests with JSON headers."""
 
-    def __init__(self, timeout=10):
-        self.socket = socket.create_connection(("127.0.0.1", PORT), timeout=timeout)
+    def __init__(self, timeout=10, port=PORT):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.opaque = 0
 
     def ask(self, code, fields, body=b""):
@@ -80,10 +80,14 @@ class Client:
         header = json.dumps({"code": code, "language": "OTHER", "version": 479, "opaque": self.opaque, "flag": 0,
                              "extFields": {key: str(value) for key, value in fields.items()}}).encode()
         self.socket.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
-        length, = struct.unpack(">I", self.exactly(4))
-        frame = self.exactly(length)
-        size = struct.unpack_from(">I", frame)[0] & 0xFFFFFF
-        return json.loads(frame[4:4 + size]), frame[4 + size:]
+        while True:
+            length, = struct.unpack(">I", self.exactly(4))
+            frame = self.exactly(length)
+            size = struct.unpack_from(">I", frame)[0] & 0xFFFFFF
+            answer = json.loads(frame[4:4 + size])
+            # The broker has requests of its own for consumers.
+            if answer["flag"] & 1:
+                return answer, frame[4 + size:]
 
     def exactly(self, count):
         data = b""
@@ -108,8 +112,10 @@ class Client:
                   "subscription": "*", "subVersion": 0, "expressionType": "TAG"}
         return self.ask(11, fields)
 
-    def heartbeat(self, name):
-        text = json.dumps({"clientID": name, "producerDataSet": [{"groupName": "senders"}], "consumerDataSet": []})
+    def heartbeat(self, name, group=None):
+        consumers = [{"groupName": group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
+                      "subscriptionDataSet": [{"topic": "T", "subString": "*"}]}] if group else []
+        text = json.dumps({"clientID": name, "producerDataSet": [{"groupName": "senders"}], "consumerDataSet": consumers})
         return self.ask(34, {}, text.encode())[0]["code"]
 
     def commit(self, offset):

@@ -421,7 +421,7 @@ impl Life {
 
     /// A flush after which everything that is confirmed is on the disk, noted, and what a recovery relies on.
     pub(super) fn flush_durably(&mut self) {
-        while self.storage.queue_offsets.lock().expect("unpoisoned").log_offset.0 < self.view.confirmed() {
+        while self.storage.queue_offsets.lock().log_offset.0 < self.view.confirmed() {
             self.flush().expect("flushed");
         }
     }
@@ -546,7 +546,7 @@ impl Past {
     /// counts, wherever a barrier was.
     fn settle_deletions(&mut self, storage: &Storage) {
         let end = storage.recovered.end.0;
-        let offsets = storage.queue_offsets.lock().expect("unpoisoned");
+        let offsets = storage.queue_offsets.lock();
         for (topic, began) in std::mem::take(&mut self.deleting) {
             let barrier = offsets.barriers.get(topic).map_or(0, |barrier| barrier.0);
             if barrier >= began.min(end) && barrier > self.deleted.get(topic).copied().unwrap_or(0) {

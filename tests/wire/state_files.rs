@@ -8,6 +8,7 @@ use std::process::Command;
 use ringmq::client::Message;
 
 use super::broker::{Store, copy_tree, wait_for};
+use super::threads::{Stopped, threads};
 
 /// In the way of the temporary file that becomes the state file.
 fn obstacle(store: &Store, name: &str) -> PathBuf {
@@ -68,6 +69,44 @@ fn a_topic_that_cannot_be_written_takes_no_messages() {
     let broker = store.start(&[]);
     for topic in ["old", "new"] {
         assert_eq!(broker.client().max_offset(&broker.queue(topic, 0)).expect("an answer"), 1);
+    }
+    broker.stop(&["was not stopped in order"]);
+}
+
+#[test]
+fn only_changes_wait_for_state_files() {
+    // Goal: while the disk does not take state files, changes are told so, nothing of them is used, and everybody else is served; what
+    // is confirmed afterwards is there after a kill. Method: stop the thread that writes them, as a disk that hangs would; changes beside
+    // sends, commits and look-ups of others; then let it go on.
+    let mut store = Store::new();
+    let broker = store.start(&[]);
+    broker.topic("old", 1);
+    broker.group("g");
+    let (mut client, old) = (broker.client(), broker.queue("old", 0));
+    let stopped = Stopped::new(threads(broker.process(), "persister")).expect("a parent may stop its child's threads");
+    let told = std::thread::scope(|scope| {
+        let made = scope.spawn(|| broker.client().create_topic("made", 1).expect_err("no disk").to_string());
+        let sent = scope.spawn(|| {
+            let refused = broker.client().send_to(&broker.queue("new", 0), &Message::new("lost"));
+            refused.expect_err("no disk").to_string()
+        });
+        for number in 1..=20 {
+            client.send_to(&old, &Message::new("kept")).expect("stored");
+            client.commit_offset("g", &old, number).expect("accepted");
+            assert_eq!(client.max_offset(&old).expect("an answer"), number);
+            assert_eq!(client.query_offset("g", &old).expect("an answer"), Some(number));
+        }
+        [made, sent].map(|told| told.join().expect("no panic"))
+    });
+    assert!(told.iter().all(|told| told.contains("the disk does not answer")), "{told:?}");
+    drop(stopped);
+    client.create_topic("new", 1).expect("made");
+    client.send_to(&broker.queue("new", 0), &Message::new("kept")).expect("stored");
+    drop(client);
+    broker.kill(&[]);
+    let broker = store.start(&[]);
+    for (topic, messages) in [("old", 20), ("new", 1)] {
+        assert_eq!(broker.client().max_offset(&broker.queue(topic, 0)).expect("an answer"), messages);
     }
     broker.stop(&["was not stopped in order"]);
 }

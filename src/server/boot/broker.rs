@@ -47,6 +47,7 @@ pub(super) struct OpenedBroker {
     /// Without its registrars: they are threads.
     parts: BrokerParts,
     namesrv_addresses: Vec<String>,
+    flush: CountedSender<FlushRequest>,
     lock: ringmq_shards::recovery::process_lock::ProcessLock,
 }
 
@@ -190,7 +191,6 @@ impl OpenedBroker {
             control,
             store: store_access,
             queues,
-            reserve: Reserve::new(paths.reserve()),
             state_directory: paths.config(),
             paths,
             queue_offsets,
@@ -201,22 +201,41 @@ impl OpenedBroker {
             figures,
             registrars: Vec::new(),
             jobs: jobs.0,
-            flush: flush.0,
         };
         let serves = Serves { view, writer };
-        Ok(Self { serves, flush_thread, store_thread, retention_thread, readers, parts, namesrv_addresses, lock })
+        let flush = flush.0;
+        Ok(Self {
+            serves,
+            flush_thread,
+            store_thread,
+            retention_thread,
+            readers,
+            parts,
+            namesrv_addresses,
+            flush,
+            lock,
+        })
     }
 
     /// Starts the threads.
     pub(super) fn start(self, wiring: &Wiring) -> Result<StartedBroker, BootError> {
-        let Self { serves, flush_thread, store_thread, retention_thread, readers, parts, namesrv_addresses, lock } =
-            self;
+        let Self {
+            serves,
+            flush_thread,
+            store_thread,
+            retention_thread,
+            readers,
+            parts,
+            namesrv_addresses,
+            flush,
+            lock,
+        } = self;
         let registrars = namesrv_addresses.into_iter().map(|address| Registrar::start(address, parts.register_timeout));
         let registrars = registrars.collect::<io::Result<_>>().map_err(system("start a registrar"))?;
         let parts = BrokerParts { registrars, ..parts };
         let word = wiring.last_words.clone();
         let store = StoreSide {
-            flush: parts.flush.clone(),
+            flush,
             retention_thread: spawn("retention", move || retention_thread.run())?,
             flush_thread: spawn("flush", move || {
                 flush_thread.run();

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ringmq_shards::clock::{Clock, SystemClock};
 use ringmq_shards::disk::{
-    Disk, OpenOptions, RealDisk, Reserve, StateFile, StateFileError, create_directories_durably, io_causes, is_no_space,
+    Disk, OpenOptions, RealDisk, StateFile, StateFileError, create_directories_durably, io_causes, is_no_space,
 };
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::log::path_chooser::PathChooser;
@@ -43,6 +43,7 @@ use super::flush_thread::{FlushRequest, FlushThread};
 use super::log_shell::{LogShell, LogShellOptions};
 use super::messages::{ColdPull, ControlRequest, ShardMessage};
 use super::metrics::{self, StoreFigures};
+use super::persister::Persister;
 use super::reader_thread::Reader;
 use super::registrar::{self, REGISTRATION_PATIENCE, Registrar};
 use super::remote;
@@ -401,10 +402,12 @@ fn launch(wiring: Wiring, launch: Launch) -> Result<Running, BootError> {
     let own_namesrv = broker_parts.as_ref().and_then(|parts| parts.own_namesrv.clone());
     let (registered_sender, registered) = channel();
     let stopping = Arc::new(AtomicBool::new(false));
+    let kept = broker_parts.as_ref().map(|parts| (parts.paths.clone(), Arc::clone(&parts.queue_offsets)));
+    let persister = Persister::start(Arc::clone(disk), kept, control.0.clone());
     let mut control_thread = ControlThread::new(
         control.1,
         senders.clone(),
-        Arc::clone(disk),
+        persister.map_err(system("start the persister"))?,
         Arc::clone(clock),
         broker_parts,
         namesrv,

@@ -2,14 +2,15 @@
 //!
 //! Order: the writer binds nothing to the topic's queues any more and gives the barrier; that goes to the disk, before any file of
 //! the queues is removed. If the writer does not answer soon, all records of the topic count as deleted instead, on disk, and
-//! the barrier follows. A deletion is confirmed only when all this, and the table of topics, is written: with the room of the
-//! reserve if there is no other. Until its barrier is on disk no topic of its name is made: what that acknowledged would count as
+//! the barrier follows. A deletion is confirmed only when all this, and the table of topics, is written, by the persister: with the
+//! room of the reserve if there is no other. Until its barrier is on disk no topic of its name is made: what that acknowledged would count as
 //! deleted after a crash. Each write costs two syncs, which take seconds on a busy disk: there are no more than needed.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
 use crate::server::deletion::Deletion;
+use crate::server::persister::Written;
 
 /// Deleted topics whose barrier is not on disk yet.
 pub(super) struct Unfenced {
@@ -21,8 +22,8 @@ pub(super) struct Unfenced {
 enum Stage {
     /// The writer was asked for the barrier.
     Asked(Receiver<u64>),
-    /// The barrier is in memory only, and the files of the queues are as they were.
-    Given,
+    /// The barrier was given, the files of the queues are as they were, and this order writes it.
+    Given(u64),
 }
 
 impl Unfenced {
@@ -56,13 +57,13 @@ impl ControlThread {
 
     /// Takes a deletion as far as it goes; `patience` is for the writer.
     fn go_on_with(&mut self, Unfenced { deletion, stage }: Unfenced, patience: Duration) {
-        if let Stage::Asked(barrier) = stage {
-            match barrier.recv_timeout(patience) {
+        let stage = match stage {
+            Stage::Asked(barrier) => match barrier.recv_timeout(patience) {
                 Ok(offset) => {
                     if let Some(broker) = &self.broker {
                         deletion.fence(&broker.queue_offsets, offset);
                     }
-                    self.write_noted_barriers(deletion.topics());
+                    Stage::Given(self.order_barriers())
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if !patience.is_zero() {
@@ -71,53 +72,36 @@ impl ControlThread {
                             others = deletion.topics().len() - 1,
                             "the log is stuck: topics of these names are served again when their deletion is complete"
                         );
-                        self.write_noted_barriers(deletion.topics());
+                        self.order_barriers();
                     }
-                    self.unfenced.push(Unfenced { deletion, stage: Stage::Asked(barrier) });
-                    return;
+                    Stage::Asked(barrier)
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
+            },
+            Stage::Given(ticket) if ticket <= self.barriers_written => {
+                if let Some(broker) = &self.broker {
+                    deletion.end(&broker.queues);
+                }
+                return;
+            }
+            given @ Stage::Given(_) => given,
+        };
+        self.unfenced.push(Unfenced { deletion, stage });
+    }
+
+    /// Has the barriers written that are known now.
+    fn order_barriers(&mut self) -> u64 {
+        let Some(broker) = &self.broker else { return 0 };
+        self.files.order(&broker.paths.queue_offsets(), Content::Barriers)
+    }
+
+    /// Takes note of the barriers among what was written.
+    pub(super) fn note_barriers(&mut self, batch: &[Written]) {
+        for Written { order, outcome } in batch {
+            if matches!(order.content, Content::Barriers) && outcome.is_ok() {
+                self.barriers_written = order.ticket;
             }
         }
-        if self.barrier_error.is_some() {
-            self.unfenced.push(Unfenced { deletion, stage: Stage::Given });
-            return;
-        }
-        if let Some(broker) = &self.broker {
-            deletion.end(&broker.queues);
-        }
-    }
-
-    fn write_noted_barriers(&mut self, topics: &[String]) {
-        let was_written = self.barrier_error.replace(String::new()).is_none();
-        self.write_barriers();
-        if was_written && let Some(error) = &self.barrier_error {
-            tracing::warn!(
-                error,
-                topic = topics[0],
-                others = topics.len() - 1,
-                "deleted topics come back after a crash, and none of their names can be used, until this can be written"
-            );
-        }
-    }
-
-    /// Writes the barriers that are in memory only. On a full disk nothing else writes their file.
-    pub(super) fn write_barriers(&mut self) {
-        let Some(broker) = self.broker.as_mut().filter(|_| self.barrier_error.is_some()) else { return };
-        let disk = self.disk.as_ref();
-        let written =
-            broker.reserve.write(disk, || storage::write_queue_offsets(disk, &broker.paths, &broker.queue_offsets));
-        self.barrier_error = written.err().map(|error| error.to_string());
-    }
-
-    /// Why a deletion must not be confirmed: what would be lost by a crash.
-    pub(super) fn unwritten_deletion(&self) -> Option<String> {
-        let topics = self.broker.as_ref()?.state_directory.join(TOPICS_FILE);
-        let error =
-            self.barrier_error.as_ref().or_else(|| self.unwritten.get(&topics).map(|unwritten| &unwritten.error))?;
-        Some(format!(
-            "the topic is not served any more, but a crash would bring it back: {error}; its deletion goes on when there is room"
-        ))
     }
 
     /// Queues that recovery found and no topic claims.
@@ -144,6 +128,9 @@ impl ControlThread {
         }
         if self.unfenced.len() < before {
             self.publish_serving();
+        }
+        if self.unfenced.iter().any(|unfenced| matches!(unfenced.stage, Stage::Given(_))) {
+            self.wait_for_barrier();
         }
     }
 }

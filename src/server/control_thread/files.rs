@@ -1,18 +1,39 @@
-//! State files: written when they change, and again with every tick while they could not be.
+//! State files on their way to the persister: what is to be written next, what could not be written and is tried again with every
+//! tick, and who waits for what.
 
+use std::path::Path;
 use std::sync::mpsc::TryRecvError;
 
 use super::*;
-use crate::broker::groups::GroupsBefore;
-use crate::broker::topics::TopicsBefore;
+use crate::server::persister::{Content, Order, Persister, Written};
 use crate::server::trouble::Trouble;
 
+/// State files, of which the newest content counts.
+pub(super) struct StateFiles {
+    persister: Persister,
+    /// What the persister gets when it is free: a file is in here once.
+    next: Vec<Order>,
+    is_writing: bool,
+    last_ticket: u64,
+    /// The newest order of each file that is not done.
+    outstanding: BTreeMap<PathBuf, u64>,
+    /// What could not be written, for want of space as a rule.
+    unwritten: BTreeMap<PathBuf, Unwritten>,
+}
+
 /// A state file whose last content could not be written.
-pub(super) struct Unwritten {
-    bytes: Vec<u8>,
-    /// Why.
-    pub(super) error: String,
+struct Unwritten {
+    content: Content,
+    error: String,
     trouble: Trouble,
+}
+
+/// Files that somebody waits for.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    files: Vec<(PathBuf, u64)>,
+    /// The first that could not be written, and why.
+    pub(super) failure: Option<(PathBuf, String)>,
 }
 
 const TROUBLE: Trouble = Trouble::new(
@@ -20,140 +41,179 @@ const TROUBLE: Trouble = Trouble::new(
     "a state file is written that could not be",
 );
 
-impl ControlThread {
-    /// Writes a state file; if that fails, again with every tick until it works.
-    pub(super) fn persist(&mut self, path: &std::path::Path, bytes: &[u8]) {
-        let is_json_file = path.extension().is_some_and(|extension| extension == "json");
-        let is_valid = |content: &[u8]| !is_json_file || is_json(content);
-        let disk = self.disk.as_ref();
-        let write = || StateFile::new(path).persist(disk, bytes, is_valid);
-        let written = match &mut self.broker {
-            Some(broker) => broker.reserve.write(disk, write),
-            None => write(),
-        };
-        let mut trouble = self.unwritten.remove(path).map_or(TROUBLE, |unwritten| unwritten.trouble);
-        let error = written.as_ref().err().map(ToString::to_string);
-        trouble.note(written);
-        if let Some(error) = error {
-            self.unwritten.insert(path.to_path_buf(), Unwritten { bytes: bytes.to_vec(), error, trouble });
+const BARRIERS_TROUBLE: Trouble = Trouble::new(
+    "deleted topics come back after a crash, and none of their names can be used, until this can be written",
+    "what tells that topics are deleted is written",
+);
+
+impl Needs {
+    /// One more file.
+    pub(super) fn add(&mut self, path: PathBuf, ticket: u64) {
+        self.files.push((path, ticket));
+    }
+
+    /// Whether nothing is waited for any more.
+    pub(super) fn are_met(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Takes note of what was written, or could not be. A later content of the same file will do as well.
+    pub(super) fn note(&mut self, batch: &[Written]) {
+        for Written { order, outcome } in batch {
+            let before = self.files.len();
+            self.files.retain(|(path, ticket)| *path != order.path || *ticket > order.ticket);
+            if let (true, Err(error), None) = (self.files.len() < before, outcome, &self.failure) {
+                self.failure = Some((order.path.clone(), error.to_string()));
+            }
+        }
+    }
+}
+
+impl StateFiles {
+    pub(super) fn new(persister: Persister) -> Self {
+        Self {
+            persister,
+            next: Vec::new(),
+            is_writing: false,
+            last_ticket: 0,
+            outstanding: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
         }
     }
 
-    /// Tries again what could not be written, and takes the reserve back.
-    pub(super) fn write_unwritten(&mut self) {
-        let unwritten: Vec<_> =
-            self.unwritten.iter().map(|(path, unwritten)| (path.clone(), unwritten.bytes.clone())).collect();
-        for (path, bytes) in unwritten {
-            self.persist(&path, &bytes);
-        }
-        self.write_barriers();
-        self.refill_reserve();
+    /// Has a file written, after all that were ordered before. Returns the number of the order.
+    pub(super) fn order(&mut self, path: &Path, content: Content) -> u64 {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        self.next.retain(|order| order.path != path);
+        self.next.push(Order { ticket, path: path.to_path_buf(), content });
+        self.outstanding.insert(path.to_path_buf(), ticket);
+        self.begin();
+        ticket
     }
 
-    pub(super) fn refill_reserve(&mut self) {
-        if let Some(broker) = &mut self.broker
-            && let Err(error) = broker.reserve.refill(self.disk.as_ref())
-        {
-            tracing::debug!(%error, "no room can be kept back for state files");
+    /// Gives the persister what there is, if it is free.
+    fn begin(&mut self) {
+        if !self.is_writing && !self.next.is_empty() {
+            self.is_writing = self.persister.order(std::mem::take(&mut self.next));
         }
     }
 
-    /// Writes state files that are due: topics and groups before anybody uses them, offsets by the flush thread.
-    pub(super) fn write_state(&mut self, at_stop: bool) {
-        let offsets_failed = self.offsets_failed(at_stop);
-        let steady_ms = self.now().steady_ms;
-        let Some(broker) = &mut self.broker else { return };
-        if offsets_failed {
-            broker.control.offsets.note_unwritten(true);
+    /// Lets the persister look after its reserve, if it has nothing better to do.
+    pub(super) fn look_after_reserve(&mut self) {
+        if !self.is_writing {
+            self.is_writing = self.persister.order(std::mem::take(&mut self.next));
         }
-        let files = if at_stop { broker.control.last_files() } else { broker.control.dirty_files(steady_ms) };
-        let directory = broker.state_directory.clone();
-        for (name, bytes) in files {
-            let path = directory.join(name);
-            // What the flush thread cannot write is written here, where the reserve is.
-            let later = name == OFFSETS_FILE && !at_stop && !offsets_failed && !self.unwritten.contains_key(&path);
-            if later {
-                self.write_offsets_later(path, bytes);
-            } else {
-                self.persist(&path, &bytes);
+    }
+
+    /// Tries again what could not be written.
+    pub(super) fn try_again(&mut self) {
+        let failed: Vec<_> = self.unwritten.iter().map(|(path, file)| (path.clone(), file.content.clone())).collect();
+        for (path, content) in failed {
+            if !self.outstanding.contains_key(&path) {
+                self.order(&path, content);
             }
         }
     }
 
-    /// Writes the topics if they are not those of `before`. On failure they become those again, also in what is left to be written;
-    /// so they do when one of them could not be served yet.
-    pub(super) fn write_topics(&mut self, before: TopicsBefore) -> Result<(), String> {
-        let wall_ms = self.clock.now_ms();
-        let Some(broker) = &mut self.broker else { return Ok(()) };
-        if !broker.control.topics.differ_from(&before) {
-            return Ok(());
-        }
-        if self.unfenced.iter().flat_map(Unfenced::topics).any(|topic| broker.control.topics.contains(topic)) {
-            broker.control.topics.restore(before, wall_ms);
-            return Err("the topic was just deleted and that is not on disk: the log is stuck, or there is no room; try again later".to_owned());
-        }
-        self.write_table(TOPICS_FILE, "topics", |control, wall_ms| control.topics.restore(before, wall_ms))
+    /// The order of this file that is not done yet, if there is one.
+    pub(super) fn outstanding(&self, path: &Path) -> Option<u64> {
+        self.outstanding.get(path).copied()
     }
 
-    /// The same for groups.
-    pub(super) fn write_groups(&mut self, before: GroupsBefore) -> Result<(), String> {
-        if !self.broker.as_ref().is_some_and(|broker| broker.control.groups.differ_from(&before)) {
-            return Ok(());
+    /// A batch that is done, if there is one; `waits` for it while there is one under way.
+    pub(super) fn written(&mut self, waits: bool) -> Option<Vec<Written>> {
+        if !self.is_writing {
+            return None;
         }
-        self.write_table(GROUPS_FILE, "groups", |control, wall_ms| control.undo_groups(before, wall_ms))
-    }
-
-    /// Writes a table that has changed, or undoes the change.
-    fn write_table(&mut self, file: &str, name: &str, undo: impl FnOnce(&mut Control, u64)) -> Result<(), String> {
-        self.write_state(false);
-        let wall_ms = self.clock.now_ms();
-        let Some(broker) = &mut self.broker else { return Ok(()) };
-        let Some(unwritten) = self.unwritten.get(&broker.state_directory.join(file)) else { return Ok(()) };
-        let remark = format!("the table of {name} cannot be changed: {}; try again later", unwritten.error);
-        undo(&mut broker.control, wall_ms);
-        self.write_state(false);
-        Err(remark)
-    }
-
-    /// Hands the consumer offsets to the flush thread; if it is busy they stay due.
-    fn write_offsets_later(&mut self, path: PathBuf, bytes: Vec<u8>) {
-        let Some(broker) = &mut self.broker else { return };
-        let (sender, outcome) = channel();
-        if self.offsets_outcome.is_some() {
-            tracing::debug!("the consumer offsets before are not written yet");
-            broker.control.offsets.note_unwritten(false);
-        } else if let Err(error) = broker.flush.try_send(FlushRequest::Persist { path, bytes, outcome: sender }) {
-            tracing::warn!(%error, "consumer offsets are written later: the flush thread is busy");
-            broker.control.offsets.note_unwritten(false);
-        } else {
-            self.offsets_outcome = Some(outcome);
-        }
-    }
-
-    /// Whether the flush thread has failed to write what it was given; `waits` until it has said so.
-    fn offsets_failed(&mut self, waits: bool) -> bool {
-        let Some(outcome) = &self.offsets_outcome else { return false };
-        let written = match (waits, outcome.try_recv()) {
-            (true, Err(TryRecvError::Empty)) => outcome.recv().ok(),
-            (false, Err(TryRecvError::Empty)) => return false,
-            (_, written) => written.ok(),
+        let batch = match (waits, self.persister.try_written()) {
+            (_, Ok(batch)) => Some(batch),
+            (true, Err(TryRecvError::Empty)) => self.persister.wait_written(),
+            (false, Err(TryRecvError::Empty)) => return None,
+            (_, Err(TryRecvError::Disconnected)) => None,
         };
-        self.offsets_outcome = None;
-        if let Some(Err(error)) = &written {
-            tracing::debug!(%error, "consumer offsets were not written; they are tried again with the reserve");
+        // Without the thread nothing is written any more; its panic was told of.
+        self.is_writing = batch.is_none();
+        for written in batch.iter().flatten() {
+            self.note(written);
         }
-        !matches!(written, Some(Ok(())))
+        self.begin();
+        batch
     }
 
-    /// Everything that is not on disk yet, for the last time. False if something is lost.
-    pub(super) fn write_last(&mut self) -> bool {
-        self.write_unwritten();
-        self.go_on_with_deletions();
-        self.write_state(true);
+    fn note(&mut self, Written { order, outcome }: &Written) {
+        let path = &order.path;
+        if self.outstanding.get(path) == Some(&order.ticket) {
+            self.outstanding.remove(path);
+        }
+        let new = if matches!(order.content, Content::Barriers) { BARRIERS_TROUBLE } else { TROUBLE };
+        let mut trouble = self.unwritten.remove(path).map_or(new, |unwritten| unwritten.trouble);
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        trouble.note(error.clone().map_or(Ok(()), Err));
+        if let Some(error) = error {
+            let content = order.content.clone();
+            self.unwritten.insert(path.clone(), Unwritten { content, error, trouble });
+        }
+    }
+
+    /// Says what is lost at the end. False if there is something.
+    pub(super) fn end(&self) -> bool {
         for (path, unwritten) in &self.unwritten {
             let (path, error) = (path.display(), &unwritten.error);
             tracing::error!(%path, error, "a state file could not be written before the end; its last changes are lost");
         }
-        self.unwritten.is_empty()
+        self.unwritten.is_empty() && self.outstanding.is_empty()
+    }
+}
+
+impl ControlThread {
+    /// Has a state file written that the answer to the request at hand waits for.
+    pub(super) fn persist(&mut self, path: &Path, bytes: &[u8]) {
+        let ticket = self.files.order(path, Content::Bytes(bytes.to_vec()));
+        self.awaited.add(path.to_path_buf(), ticket);
+    }
+
+    /// Has state files written that are due: topics and groups, unless newer ones are on their way, and offsets.
+    pub(super) fn write_state(&mut self, at_stop: bool) {
+        let steady_ms = if at_stop { u64::MAX } else { self.now().steady_ms };
+        let tables_wait = self.changes.is_busy();
+        let Some(broker) = &mut self.broker else { return };
+        let mut files = if tables_wait { Vec::new() } else { broker.control.dirty_tables() };
+        files.extend(broker.control.dirty_offsets(steady_ms));
+        for (name, bytes) in files {
+            self.files.order(&broker.state_directory.join(name), Content::Bytes(bytes));
+        }
+    }
+
+    /// Goes on with whatever waited for files that are written now, or could not be.
+    pub(super) fn take_written(&mut self) {
+        while let Some(batch) = self.files.written(false) {
+            self.go_on_after(&batch);
+        }
+    }
+
+    /// Waits until all is written that was ordered.
+    pub(super) fn settle(&mut self) {
+        while let Some(batch) = self.files.written(true) {
+            self.go_on_after(&batch);
+        }
+    }
+
+    fn go_on_after(&mut self, batch: &[Written]) {
+        self.note_barriers(batch);
+        self.go_on_with_deletions();
+        self.answer_awaited(batch);
+        self.go_on_with_changes(batch);
+    }
+
+    /// Everything that is not on disk yet, for the last time. False if something is lost.
+    pub(super) fn write_last(&mut self) -> bool {
+        self.settle();
+        self.files.try_again();
+        self.settle();
+        self.go_on_with_deletions();
+        self.write_state(true);
+        self.settle();
+        self.files.end()
     }
 }

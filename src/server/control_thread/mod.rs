@@ -6,6 +6,7 @@
 //! Order inside one request: state changes, its files are written, shards get the new picture, then the answer leaves. If it
 //! concerns what is registered it leaves when the name servers that can be reached have heard of it, within bounds.
 
+mod changes;
 mod commits;
 mod deletion;
 mod files;
@@ -13,12 +14,12 @@ mod registering;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmq_protocol::bodies::TopicFilterType;
@@ -28,23 +29,23 @@ use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
 use ringmq_shards::clock::{Clock, Now};
-use ringmq_shards::disk::{Disk, Reserve, StateFile, StateFileError};
 use ringmq_shards::probe::{Counter, Histogram, Probe};
 use ringmq_shards::queue::{Queue, QueueStore};
 use ringmq_shards::recovery::StorePaths;
-use ringmq_shards::recovery::queue_offsets::QueueOffsets;
-use ringmq_shards::runtime::{CountedSender, MailboxSender};
+use ringmq_shards::runtime::MailboxSender;
 use ringmq_shards::types::QueueId;
 
+use self::changes::{Changes, Reply, deletes};
 use self::commits::Carried;
 use self::deletion::{Unfenced, unfenced};
-use self::files::Unwritten;
+use self::files::{Needs, StateFiles};
 pub use self::registering::namesrv_addresses;
 use super::connection::{Listener, connection_slot};
-use super::flush_thread::{FlushRequest, is_json};
 use super::held_answers::{HeldAnswer, HeldAnswers};
+use super::limits;
 use super::messages::{CarriedCommit, Charge, ControlRequest, ShardMessage, frame_for};
 use super::metrics::StoreFigures;
+use super::persister::{Content, Persister};
 use super::registrar::{Delivery, Notices, Outcome, Registrar};
 use super::serving::{Serving, ServingIdentity, ServingTopic};
 use super::shared::{Shared, monotonic_ns};
@@ -58,7 +59,7 @@ use crate::broker::offsets::OffsetCommit;
 use crate::broker::pull::TransferLimits;
 use crate::broker::send;
 use crate::broker::snapshot::TopicEntry;
-use crate::broker::state::{GROUPS_FILE, OFFSETS_FILE, TOPICS_FILE};
+use crate::broker::state::{GROUPS_FILE, TOPICS_FILE};
 use crate::broker::{Answer, ConnectionId, Control, Effect, FastMap, Peer, Refusal, StoreReader};
 use crate::config::Config;
 use crate::namesrv::{self, NameServer};
@@ -86,10 +87,8 @@ pub struct BrokerParts {
     pub queues: Arc<QueueStore>,
     /// Where the store's files lie.
     pub paths: StorePaths,
-    /// Room for state files on a full disk.
-    pub reserve: Reserve,
     /// What the log cannot tell about queues.
-    pub queue_offsets: Arc<Mutex<QueueOffsets>>,
+    pub queue_offsets: Arc<storage::Sidecar>,
     /// Identity for records and answers.
     pub identity: Arc<ServingIdentity>,
     /// Values of live keys that the serving picture shows.
@@ -106,8 +105,6 @@ pub struct BrokerParts {
     pub registrars: Vec<Registrar>,
     /// Look-ups.
     pub jobs: SyncSender<StoreJob>,
-    /// State files that may be written later.
-    pub flush: CountedSender<FlushRequest>,
 }
 
 /// Values of live keys that the serving picture shows.
@@ -150,8 +147,6 @@ pub struct ControlThread {
     pub requests: Receiver<ControlRequest>,
     /// All shards.
     pub shards: Vec<MailboxSender<ShardMessage>>,
-    /// Files.
-    pub disk: Arc<dyn Disk>,
     /// The wall clock, for what is stored and shown.
     pub clock: Arc<dyn Clock>,
     /// The broker, if this process is one.
@@ -172,12 +167,12 @@ pub struct ControlThread {
     /// Deletions whose barrier is not on disk yet. No topic of these names is served, and each name is here once.
     unfenced: Vec<Unfenced>,
     carried: Carried,
-    /// State files whose last content could not be written, for want of space as a rule.
-    unwritten: BTreeMap<PathBuf, Unwritten>,
-    /// What becomes of the consumer offsets that the flush thread was given. Until that is known nobody else writes their file.
-    offsets_outcome: Option<Receiver<Result<(), StateFileError>>>,
-    /// Why a barrier is in memory only.
-    barrier_error: Option<String>,
+    files: StateFiles,
+    /// Files that the answer to the request at hand waits for.
+    awaited: Needs,
+    changes: Changes,
+    /// The newest order of barriers that was carried out.
+    barriers_written: u64,
     /// The registrations that the request at hand has caused.
     round: Option<Arc<HeldAnswer>>,
     held_answers: HeldAnswers,
@@ -189,7 +184,7 @@ impl ControlThread {
     pub fn new(
         requests: Receiver<ControlRequest>,
         shards: Vec<MailboxSender<ShardMessage>>,
-        disk: Arc<dyn Disk>,
+        persister: Persister,
         clock: Arc<dyn Clock>,
         broker: Option<BrokerParts>,
         namesrv: Option<NameServer>,
@@ -205,7 +200,6 @@ impl ControlThread {
             notices: None,
             requests,
             shards,
-            disk,
             clock,
             broker,
             namesrv,
@@ -216,9 +210,10 @@ impl ControlThread {
             topics: FastMap::default(),
             unfenced: Vec::new(),
             carried: Carried::default(),
-            unwritten: BTreeMap::new(),
-            offsets_outcome: None,
-            barrier_error: None,
+            files: StateFiles::new(persister),
+            awaited: Needs::default(),
+            changes: Changes::default(),
+            barriers_written: 0,
             round: None,
             held_answers: HeldAnswers::default(),
         }
@@ -226,8 +221,9 @@ impl ControlThread {
 
     /// The picture for the shards' start.
     pub fn first_serving(&mut self) -> Option<Arc<Serving>> {
-        self.refill_reserve();
+        self.files.look_after_reserve();
         self.write_state(false);
+        self.settle();
         self.make_serving()
     }
 
@@ -280,10 +276,11 @@ impl ControlThread {
         {
             self.request(request);
         }
+        self.collect_last_commits();
+        let is_written = self.write_last();
         // Nobody looks after those either that were held meanwhile, and shards may leave as soon as this thread has ended.
         self.held_answers.release_all();
-        self.collect_last_commits();
-        self.write_last()
+        is_written
     }
 
     /// The present time. What waits does so by the shards' clock: they compare with times that are published here.
@@ -294,7 +291,10 @@ impl ControlThread {
     fn tick(&mut self, now: Now) {
         self.held_answers.expire(now.steady_ms);
         self.collect_commits(monotonic_ns());
-        self.write_unwritten();
+        self.take_written();
+        self.expire_changes(now.steady_ms);
+        self.files.try_again();
+        self.files.look_after_reserve();
         self.go_on_with_deletions();
         let mut effects = Vec::new();
         if let Some(broker) = &mut self.broker {
@@ -334,21 +334,39 @@ impl ControlThread {
     }
 
     fn request(&mut self, request: ControlRequest) {
+        self.take_written();
+        if matches!(request, ControlRequest::Written) {
+            return;
+        }
         self.shared.control.control_taken.add(1);
         self.go_on_with_deletions();
         self.round = None;
+        let until_ms = self.until_ms();
+        let at_ns = if let ControlRequest::Command { at_ns, .. } = request { Some(at_ns) } else { None };
+        self.serve(request, until_ms);
+        if let Some(at_ns) = at_ns {
+            self.probe.count(Counter::RequestsControl);
+            self.probe.record(Histogram::ControlLatency, monotonic_ns().saturating_sub(at_ns));
+        }
+    }
+
+    /// Carries a request out, if not now then before this time.
+    fn serve(&mut self, request: ControlRequest, until_ms: u64) {
         match request {
             ControlRequest::Command { connection, frame, answers, at_ns } => {
-                self.command(connection, &frame, answers, at_ns);
-                self.probe.count(Counter::RequestsControl);
-                self.probe.record(Histogram::ControlLatency, monotonic_ns().saturating_sub(at_ns));
+                self.command(connection, frame, answers, at_ns, until_ms);
             }
-            ControlRequest::CreateTopic { connection, frame, answers } => self.create_topic(connection, frame, answers),
-            ControlRequest::CreateGroup { connection, frame, answers } => self.create_group(connection, frame, answers),
+            ControlRequest::CreateTopic { connection, frame, answers } => {
+                self.create_topic(connection, frame, answers, until_ms);
+            }
+            ControlRequest::CreateGroup { connection, frame, answers } => {
+                self.create_group(connection, frame, answers, until_ms);
+            }
             ControlRequest::Opened { connection, listener, peer } => {
                 self.connections.insert(connection, (listener, peer));
             }
             ControlRequest::Closed { connection } => self.closed(connection),
+            ControlRequest::Written => {}
         }
     }
 
@@ -373,14 +391,14 @@ impl ControlThread {
         }
     }
 
-    fn command(&mut self, connection: u64, frame: &[u8], answers: Charge, at_ns: u64) {
+    fn command(&mut self, connection: u64, frame: Vec<u8>, answers: Charge, at_ns: u64, until_ms: u64) {
         let Some((listener, address)) = self.connections.get(&connection).copied() else { return };
         // Whoever hands frames over has cut them.
-        let Ok(Split::Frame { frame: view, .. }) = split_frame(frame, frame.len()) else {
+        let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, frame.len()) else {
             self.send(connection, ShardMessage::Close(connection));
             return;
         };
-        let Ok(command) = Command::decode(view) else {
+        let Ok(mut command) = Command::decode(view) else {
             self.send(connection, ShardMessage::Close(connection));
             return;
         };
@@ -396,11 +414,18 @@ impl ControlThread {
                 let answer = self.namesrv.as_mut().and_then(|namesrv| {
                     namesrv.handle(&command, namesrv::ConnectionId(connection), now.steady_ms, &mut effects)
                 });
+                self.awaited = Needs::default();
                 self.apply_namesrv(effects);
                 let answer = answer.unwrap_or_else(|| NameServer::not_supported(&command));
-                self.reply(connection, (!command.is_oneway()).then_some(&answer), answers);
+                let answer = if command.is_oneway() { Answer::Nothing } else { Answer::Now(answer) };
+                self.answer(connection, command, answer, answers, None);
             }
             Listener::Broker => {
+                let ends_topics = deletes(command.code);
+                if ends_topics && self.changes.is_busy() {
+                    self.park(ControlRequest::Command { connection, frame, answers, at_ns }, true, until_ms);
+                    return;
+                }
                 if offset_requests::concerns_offsets(command.code) {
                     self.collect_commits(at_ns);
                 }
@@ -409,32 +434,9 @@ impl ControlThread {
                 let before = broker.control.remember();
                 let mut effects = Vec::new();
                 let answer = broker.control.handle(&command, &peer, now, broker.store.as_ref(), &mut effects);
-                let deletes = effects
-                    .iter()
-                    .any(|effect| matches!(effect, Effect::RetireQueues { .. } | Effect::RetireUnknownTopics));
-                let unwritten = if deletes {
-                    self.write_barriers();
-                    self.go_on_with_deletions();
-                    self.apply(effects);
-                    self.unwritten_deletion()
-                } else {
-                    self.apply_or_undo(Some(before), effects).err()
-                };
-                let answer = match (answer, unwritten) {
-                    (Answer::Now(_), Some(remark)) => {
-                        Answer::Now(error_answer(&command, response::SYSTEM_ERROR, &remark))
-                    }
-                    (answer, _) => answer,
-                };
-                match answer {
-                    Answer::Now(answer) => {
-                        let frame = self.frame(connection, Some(&answer), answers);
-                        let patience_ms = self.register_patience_ms(command.code);
-                        self.send_when_registered(connection, frame, patience_ms);
-                    }
-                    Answer::Nothing => self.reply(connection, None, answers),
-                    Answer::LookUp(look_up) => self.look_up(connection, &command, look_up, answers),
-                }
+                command.body = None;
+                let reply = Reply::Command { connection, frame, at_ns, command, answer, answers };
+                self.carry_out(Some(before), reply, effects, until_ms);
             }
         }
     }
@@ -450,7 +452,7 @@ impl ControlThread {
         }
     }
 
-    fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
+    fn create_topic(&mut self, connection: u64, frame: Vec<u8>, answers: usize, until_ms: u64) {
         let Now { steady_ms, wall_ms } = self.now();
         let before = self.broker.as_ref().map(|broker| broker.control.remember());
         let mut effects = Vec::new();
@@ -479,19 +481,11 @@ impl ControlThread {
             }
             Ok(())
         });
-        let written = self.apply_or_undo(before, effects);
-        let outcome =
-            outcome.and_then(|()| written.map_err(|remark| Refusal::new(response::SERVICE_NOT_AVAILABLE, remark)));
-        // Executed again, a send to a topic whose queues cannot be made would come back here, for ever.
-        let is_served = self.broker.is_none() || self.topics.contains_key(wanted.as_str());
-        let outcome = outcome.and_then(|()| match is_served {
-            true => Ok(()),
-            false => Err(Refusal::new(response::SYSTEM_ERROR, "the queues of the topic cannot be made; see the log")),
-        });
-        self.again_or_refuse(connection, frame, answers, outcome);
+        let topic = self.broker.is_some().then_some(wanted);
+        self.carry_out(before, Reply::Again { connection, frame, answers, topic, outcome }, effects, until_ms);
     }
 
-    fn create_group(&mut self, connection: u64, frame: Vec<u8>, answers: usize) {
+    fn create_group(&mut self, connection: u64, frame: Vec<u8>, answers: usize, until_ms: u64) {
         let wall_ms = self.clock.now_ms();
         let before = self.broker.as_ref().map(|broker| broker.control.remember());
         let mut effects = Vec::new();
@@ -500,9 +494,7 @@ impl ControlThread {
             let Some(broker) = &mut this.broker else { return Ok(()) };
             broker.control.ensure_group(request.consumer_group, wall_ms, &mut effects)
         });
-        let written = self.apply_or_undo(before, effects);
-        let outcome = outcome.and_then(|()| written.map_err(|remark| Refusal::new(response::SYSTEM_ERROR, remark)));
-        self.again_or_refuse(connection, frame, answers, outcome);
+        self.carry_out(before, Reply::Again { connection, frame, answers, topic: None, outcome }, effects, until_ms);
     }
 
     fn with_header(
@@ -519,37 +511,6 @@ impl ControlThread {
             }
             Ok(Split::NeedMore { .. }) => Err(broken("the frame is not complete".to_owned())),
             Err(error) => Err(broken(error.to_string())),
-        }
-    }
-
-    fn again_or_refuse(&mut self, connection: u64, frame: Vec<u8>, answers: usize, outcome: Result<(), Refusal>) {
-        match outcome {
-            Ok(()) => {
-                let again = ShardMessage::Again { connection, frame, answers };
-                self.send_when_registered(connection, again, registering::SIDE_PATIENCE_MS);
-            }
-            Err(refusal) => {
-                let mut decoder = HeaderDecoder::new();
-                if let Ok(Split::Frame { frame: view, .. }) = split_frame(&frame, frame.len())
-                    && let Ok(header) = decoder.decode_frame(&view)
-                {
-                    let mut answer = refusal.into_command();
-                    if let Some(broker) = self.broker.as_ref().filter(|_| {
-                        matches!(
-                            header.code,
-                            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE
-                        )
-                    }) {
-                        answer = answer
-                            .with_ext("MSG_REGION", &broker.identity.region_id)
-                            .with_ext("TRACE_ON", broker.identity.trace_on);
-                    }
-                    answer.opaque = header.opaque;
-                    answer.serialize_type = header.serialize_type;
-                    self.reply(connection, (!header.is_oneway()).then_some(&answer), Charge::from(answers));
-                }
-                self.send(connection, ShardMessage::Again { connection, frame: Vec::new(), answers: 0 });
-            }
         }
     }
 
@@ -571,25 +532,6 @@ impl ControlThread {
             self.probe.count(Counter::RequestsUnknown);
         }
         frame_for(connection, answer, answers, &self.shared.buffers)
-    }
-
-    /// Carries out the effects of a request. If it changed topics or groups and their table cannot be written, the changes of
-    /// that table are undone before anybody sees them, and the error is a remark that says so.
-    fn apply_or_undo(&mut self, before: Option<TablesBefore>, mut effects: Vec<Effect>) -> Result<(), String> {
-        let Some(TablesBefore { topics, groups }) = before else {
-            self.apply(effects);
-            return Ok(());
-        };
-        let topics = self.write_topics(topics);
-        if topics.is_err() {
-            effects.retain(|effect| !matches!(effect, Effect::TopicsChanged | Effect::RegisterTopics(_)));
-        }
-        let groups = self.write_groups(groups);
-        if groups.is_err() {
-            effects.retain(|effect| !matches!(effect, Effect::GroupsChanged | Effect::ForgetOffsets { .. }));
-        }
-        self.apply(effects);
-        topics.and(groups)
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {

@@ -1,6 +1,9 @@
 //! Topics and consumer offsets on disks that are full or fail, and deletions with a log that is stuck.
 
+mod hanging;
+
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
@@ -9,7 +12,8 @@ use ringmq_shards::clock::Clock;
 use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, read_file};
 use ringmq_shards::probe::Registry;
 use ringmq_shards::queue::QueueStoreConfig;
-use ringmq_shards::runtime::{CountedReceiver, Mailbox, WakeHandle, counted_channel};
+use ringmq_shards::recovery::queue_offsets::QueueOffsets;
+use ringmq_shards::runtime::{Mailbox, WakeHandle};
 use ringmq_shards::sim::{Fault, FaultAction, ManualClock, Operation, OperationKind, SimDisk};
 use ringmq_shards::types::PhysicalOffset;
 
@@ -27,8 +31,6 @@ struct Rig {
     disk: SimDisk,
     answers: Receiver<Command>,
     held: Receiver<Sender<u64>>,
-    /// What the flush thread would be asked.
-    flush: CountedReceiver<FlushRequest>,
     /// What the shard carries.
     carried: Arc<Mutex<Vec<CarriedCommit>>>,
     shard: Option<JoinHandle<()>>,
@@ -78,13 +80,11 @@ impl Rig {
         let registry = Arc::new(Registry::new());
         let (queues, _pool) =
             QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
-        let (flush, flushes) = counted_channel(1);
         let parts = BrokerParts {
             control: control(),
             store: Arc::new(FakeStore::default()),
             queues: Arc::new(queues),
-            reserve: Reserve::new(paths.reserve()),
-            queue_offsets: Arc::new(Mutex::new(QueueOffsets::default())),
+            queue_offsets: Arc::new(storage::Sidecar::default()),
             identity: Arc::new(ServingIdentity::new(
                 "c".to_owned(),
                 "r".to_owned(),
@@ -98,7 +98,6 @@ impl Rig {
             state_directory: paths.config(),
             registrars: Vec::new(),
             jobs: sync_channel(4).0,
-            flush,
             paths,
         };
         let (sender, mailbox) = Mailbox::new(64, WakeHandle::new().expect("an eventfd"));
@@ -110,10 +109,13 @@ impl Rig {
             move || shard(&mailbox, &answer, holds_barriers.then_some(&hold), &carried)
         });
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_000_000));
+        let (wake, requests) = sync_channel(4);
+        let kept = Some((parts.paths.clone(), Arc::clone(&parts.queue_offsets)));
+        let persister = Persister::start(Arc::new(disk.clone()), kept, wake).expect("a thread");
         let mut control = ControlThread::new(
-            sync_channel(4).1,
+            requests,
             vec![sender],
-            Arc::new(disk.clone()) as Arc<dyn Disk>,
+            persister,
             clock,
             Some(parts),
             None,
@@ -126,7 +128,7 @@ impl Rig {
         assert!(control.first_serving().is_some());
         let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
         control.request(ControlRequest::Opened { connection: CONNECTION, listener: Listener::Broker, peer });
-        Rig { control, disk, answers, held, flush: flushes, carried, shard: Some(shard), opaque: 0 }
+        Rig { control, disk, answers, held, carried, shard: Some(shard), opaque: 0 }
     }
 
     /// Asks; gives the code and the remark.
@@ -145,6 +147,7 @@ impl Rig {
             answers: Charge::default(),
             at_ns: 0,
         });
+        self.control.settle();
         // Notices may come first.
         let answer = loop {
             let frame = self.answers.recv_timeout(Duration::from_secs(30)).expect("an answer");
@@ -190,6 +193,7 @@ impl Rig {
         let request = fields.iter().fold(Command::request(10), |command, (key, value)| command.with_ext(key, *value));
         let frame = Command { opaque: 77, ..request.with_body(b"body".to_vec()) }.encode();
         self.control.request(ControlRequest::CreateTopic { connection: CONNECTION, frame, answers: 0 });
+        self.control.settle();
         self.refusal()
     }
 
@@ -225,6 +229,7 @@ impl Rig {
 
     fn tick(&mut self) {
         self.control.tick(self.control.now());
+        self.control.settle();
     }
 
     /// A pull by a group that may not exist: the code and remark of its answer, or nothing when it may try again.
@@ -243,6 +248,7 @@ impl Rig {
         let request = fields.iter().fold(Command::request(11), |command, (key, value)| command.with_ext(key, *value));
         let frame = Command { opaque: 77, ..request }.encode();
         self.control.request(ControlRequest::CreateGroup { connection: CONNECTION, frame, answers: 0 });
+        self.control.settle();
         self.refusal()
     }
 
@@ -280,21 +286,27 @@ impl Rig {
         assert_eq!(self.ask_body(200, &group, body).0, 0);
     }
 
+    /// A commit of which nobody waits for an answer.
+    fn commit_to_table(&mut self, offset: i64) {
+        let commit = OffsetCommit {
+            group: "g".to_owned(),
+            topic: "T".to_owned(),
+            queue_id: 0,
+            commit: Some(offset),
+            pulled: None,
+        };
+        let control = &mut self.control.broker.as_mut().expect("a broker").control;
+        control.commit_offsets([commit], 1_000_000);
+        control.offsets.make_due();
+    }
+
     fn commit(&mut self, offset: i64) {
         self.make_group();
         let offset = offset.to_string();
         let fields = [("consumerGroup", "g"), ("topic", "T"), ("queueId", "0"), ("commitOffset", offset.as_str())];
         assert_eq!(self.ask(15, &fields), (0, String::new()));
         // As if a period had passed.
-        self.control.broker.as_mut().expect("a broker").control.offsets.note_unwritten(true);
-    }
-
-    /// Does what the flush thread would with what it was given; says whether that was something.
-    fn flush_state(&self) -> bool {
-        let Ok(FlushRequest::Persist { path, bytes, outcome }) = self.flush.try_recv() else { return false };
-        let written = StateFile::new(path).persist(&self.disk, &bytes, |_| true);
-        outcome.send(written).expect("it is waited for");
-        true
+        self.control.broker.as_mut().expect("a broker").control.offsets.make_due();
     }
 
     /// The offset that the next process would start from.
@@ -534,8 +546,8 @@ fn locks_are_published_by_the_shards_clock() {
     assert!(groups["g"].holds_locks(before_ms + LOCKED_MS) && !groups["g"].holds_locks(after_ms + LOCKED_MS + 1));
 }
 
-/// Goal: a commit that the flush thread cannot write reaches the disk all the same, without another one. Method: one commit
-/// while the file cannot be written, ticks, then a disk that works, and a tick; and the same with a stop instead of the ticks.
+/// Goal: a commit that could not be written reaches the disk all the same, without another one. Method: one commit while the file
+/// cannot be written, ticks, then a disk that works, and a tick; and the same with a stop instead of the ticks.
 #[test]
 fn a_failed_write_of_offsets_is_made_good() {
     for stops in [false, true] {
@@ -543,67 +555,40 @@ fn a_failed_write_of_offsets_is_made_good() {
         rig.create("T");
         rig.commit(5);
         rig.tick();
-        assert!(rig.flush_state());
         assert_eq!(rig.offset_on_disk(), Some(5));
         rig.fail_writes_of("consumerOffset.json");
         rig.commit(10);
         rig.tick();
-        assert!(rig.flush_state());
         if !stops {
             rig.tick();
-            rig.tick();
-            assert!(!rig.flush_state(), "there is one writer of the file at a time");
-            assert_eq!(rig.offset_on_disk(), Some(5));
         }
+        assert_eq!(rig.offset_on_disk(), Some(5));
         rig.disk.clear_faults();
         if stops {
-            rig.control.write_last();
+            assert!(rig.control.write_last());
         } else {
             rig.tick();
         }
         assert_eq!(rig.offset_on_disk(), Some(10));
-        rig.commit(11);
-        rig.tick();
-        assert!(stops || rig.flush_state(), "the flush thread writes again");
     }
 }
 
-/// Goal: a stop does not lose what the flush thread was too busy to take, or ended without writing. Method: both, then the last
-/// writes.
-#[test]
-fn offsets_that_the_flush_thread_never_wrote_are_written_at_the_stop() {
-    let mut rig = Rig::new(false);
-    rig.create("T");
-    let busy = FlushRequest::RecyclePages;
-    rig.control.broker.as_ref().expect("a broker").flush.try_send(busy).expect("there is room for one");
-    rig.commit(7);
-    rig.tick();
-    rig.control.write_last();
-    assert_eq!(rig.offset_on_disk(), Some(7));
-
-    assert!(!rig.flush_state());
-    rig.commit(8);
-    rig.tick();
-    assert!(matches!(rig.flush.try_recv(), Ok(FlushRequest::Persist { .. })));
-    rig.control.write_last();
-    assert_eq!(rig.offset_on_disk(), Some(8));
-}
-
-/// Goal: offsets that the flush thread has not written yet do not replace newer ones. Method: a stop while it has some.
+/// Goal: offsets that are being written do not replace newer ones, and a stop waits for both. Method: a stop while a disk that hangs has
+/// the older ones.
 #[test]
 fn a_stop_waits_for_offsets_that_are_being_written() {
     let mut rig = Rig::new(false);
     rig.create("T");
     rig.commit(5);
-    rig.tick();
-    rig.commit(6);
+    rig.disk.hang("consumerOffset.json");
+    rig.control.tick(rig.control.now());
+    rig.commit_to_table(6);
+    let disk = rig.disk.clone();
     thread::scope(|scope| {
-        let (control, flush, disk) = (&mut rig.control, &rig.flush, rig.disk.clone());
+        let control = &mut rig.control;
         let stop = scope.spawn(move || control.write_last());
-        let Ok(FlushRequest::Persist { path, bytes, outcome }) = flush.recv() else { panic!("the offsets") };
-        let written = StateFile::new(path).persist(&disk, &bytes, |_| true);
-        outcome.send(written).expect("it is waited for");
-        stop.join().expect("it ends");
+        disk.go_on();
+        assert!(stop.join().expect("it ends"));
     });
     assert_eq!(rig.offset_on_disk(), Some(6));
 }
@@ -740,14 +725,14 @@ fn a_silent_name_server_holds_an_answer_for_a_while() {
     let _silent = register_with_a_silent_one(&mut rig);
     let asked_ms = rig.control.now().steady_ms;
     rig.control.request(creation("t", 71));
+    rig.control.settle();
     // An answer that was not held would come first.
     assert_eq!(rig.ask(351, &[("topic", "t")]).0, response::SUCCESS);
     let answer = loop {
         if let Ok(answer) = rig.answers.recv_timeout(STOP_BEAT) {
             break answer;
         }
-        let now = rig.control.now();
-        rig.control.tick(now);
+        rig.tick();
     };
     assert_eq!((answer.opaque, answer.code), (71, response::SUCCESS));
     // `register_timeout` of the rig.
