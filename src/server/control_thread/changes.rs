@@ -336,6 +336,9 @@ impl ControlThread {
             Answer::Now(answer) => {
                 let message = self.frame(connection, Some(&answer), answers);
                 let patience_ms = self.register_patience_ms(command.code);
+                if command.code == request::UPDATE_BROKER_CONFIG {
+                    self.await_settings();
+                }
                 let needs = std::mem::take(&mut self.awaited);
                 if needs.are_met() {
                     self.send_when_registered(connection, message, patience_ms);
@@ -348,6 +351,14 @@ impl ControlThread {
             }
             Answer::Nothing => self.reply(connection, None, answers),
             Answer::LookUp(look_up) => self.look_up(connection, &command, look_up, answers),
+        }
+    }
+
+    /// Who asks again for a setting that is in force is told so when it is on disk, too.
+    fn await_settings(&mut self) {
+        let Some(path) = self.broker.as_ref().map(BrokerParts::settings_path) else { return };
+        if let Some(ticket) = self.files.outstanding(&path) {
+            self.awaited.add(path, ticket);
         }
     }
 

@@ -107,6 +107,13 @@ pub struct BrokerParts {
     pub jobs: SyncSender<StoreJob>,
 }
 
+impl BrokerParts {
+    /// The file of settings that were changed by requests.
+    fn settings_path(&self) -> PathBuf {
+        self.paths.own().join(crate::config::live::FILE_NAME)
+    }
+}
+
 /// Values of live keys that the serving picture shows.
 #[derive(Debug, Clone)]
 pub struct Pictured {
@@ -546,7 +553,7 @@ impl ControlThread {
             && let Some(broker) = &self.broker
             && let Some(content) = broker.control.config_file()
         {
-            let path = broker.paths.own().join(crate::config::live::FILE_NAME);
+            let path = broker.settings_path();
             self.persist(&path, content.as_bytes());
             self.adopt_config();
         }
