@@ -279,7 +279,6 @@ def changing(binary, folder, command, seconds, shards, flush_mode):
         check(not lost, f"{len(lost)} changes are lost: {lost[:5]}")
         check(not verify(stored), "a message is lost")
         check(all(took <= 1.0 for took in slowest.values()), f"others wait too long: {slowest}")
-        check(command == "hang" or any(code == 0 for all_of in answers.values() for _, code, _, _ in all_of), "a slow disk gets nothing done")
         check(not odd, f"refused for another reason: {sorted(odd)[:3]}")
         check(all(took <= CHANGED_SECONDS for took in late.values()), f"changes are answered late: {late}")
         check(broker.stop() == 0, "a clean stop")
