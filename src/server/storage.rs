@@ -714,9 +714,10 @@ mod tests {
                 std::thread::yield_now();
             }
             note_barrier(&sidecar, "meanwhile", BARRIER.0);
-            assert_eq!(sidecar.lock().log_offset, PhysicalOffset(0));
+            let meanwhile = sidecar.lock().log_offset;
             disk.go_on();
             writing.join().expect("no panic").unwrap();
+            assert_eq!(meanwhile, PhysicalOffset(0));
         });
         let known = sidecar.lock().clone();
         assert_eq!((known.log_offset, known.barriers.len()), (PhysicalOffset(1_100), 2));

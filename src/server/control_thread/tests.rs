@@ -334,6 +334,8 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        // Whoever waits for it still would do so for ever.
+        self.disk.go_on();
         self.control.shards[0].send_blocking(ShardMessage::Stop);
         let ended = self.shard.take().map(JoinHandle::join);
         assert!(thread::panicking() || matches!(ended, Some(Ok(()))));
