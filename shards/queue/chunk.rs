@@ -132,6 +132,8 @@ pub struct ChunkArena {
     progress: AtomicU64,
     /// `progress` at which the writer's last search found too few; [`NEVER`] before the first.
     exhausted_at: AtomicU64,
+    /// `progress` at which one queue's tail was last found to hold as much as a tail can; [`NEVER`] before.
+    full_at: AtomicU64,
     /// Entries appended and flushed since the start. Each is written by one thread.
     appended: AtomicU64,
     flushed: AtomicU64,
@@ -165,7 +167,14 @@ impl ChunkArena {
     /// with very many queues that each need one for a few entries.
     pub fn is_filling(&self) -> bool {
         self.unflushed_entries() >= u64::from(self.limit) * CHUNK_ENTRIES / UNFLUSHED_SHARE
-            || self.exhausted_at.load(Ordering::Relaxed) == self.progress.load(Ordering::Relaxed)
+            || [&self.exhausted_at, &self.full_at]
+                .iter()
+                .any(|at| at.load(Ordering::Relaxed) == self.progress.load(Ordering::Relaxed))
+    }
+
+    /// Writer only: a queue's tail takes no more until a flush.
+    pub(crate) fn note_full(&self) {
+        self.full_at.store(self.progress.load(Ordering::Acquire), Ordering::Relaxed);
     }
 
     /// Entries that are in no file yet. Those of deleted topics count until the next round of flushing.
@@ -187,7 +196,8 @@ impl ChunkArena {
     /// gone.
     pub(crate) fn note_flushed(&self, entries: u64, appended: u64) {
         let flushed = self.flushed.load(Ordering::Relaxed) + entries;
-        self.flushed.store(flushed.max(appended), Ordering::Relaxed);
+        // Entries that recovery makes anew are flushed without having been appended.
+        self.flushed.store(flushed.max(appended).min(self.appended_entries()), Ordering::Relaxed);
     }
 
     pub(crate) fn note_progress(&self) {
@@ -228,6 +238,7 @@ impl ChunkPool {
             in_use: AtomicU32::new(0),
             progress: AtomicU64::new(0),
             exhausted_at: AtomicU64::new(NEVER),
+            full_at: AtomicU64::new(NEVER),
             appended: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
         };

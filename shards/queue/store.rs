@@ -351,6 +351,11 @@ impl QueueStore {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Whether the last round still has queues that wait for their turn.
+    pub fn has_unfinished_round(&self) -> bool {
+        locked(&self.unfinished).is_some()
+    }
+
     pub(crate) fn exists(&self, path: &Path) -> Result<bool, QueueError> {
         self.disk.exists(path).map_err(QueueError::io("look up", path))
     }

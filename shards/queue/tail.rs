@@ -228,6 +228,7 @@ impl Tail {
         let last = end.saturating_sub(1) / CHUNK_ENTRIES;
         let largest = DIRECTORY_SLOTS[DIRECTORY_SLOTS.len() - 1];
         if last.saturating_sub(oldest_unflushed) >= largest {
+            pool.arena().note_full();
             return false;
         }
         // The current chunk counts as present even if the pool took it: the reserve covers one more.

@@ -545,7 +545,7 @@ impl FlushThread {
         };
         let ended = Instant::now();
         schedule.queue_round += ended - started;
-        if report.as_ref().is_ok_and(|report| report.is_unfinished) {
+        if self.queues.has_unfinished_round() {
             schedule.next_queues = ended + QUEUE_PAUSE;
         } else {
             let round = std::mem::take(&mut schedule.queue_round);

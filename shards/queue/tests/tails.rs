@@ -92,7 +92,10 @@ fn directory_grows_only_for_unflushed_entries() {
         assert_eq!(queue.read(QueueOffset(from), &mut out), TailRead::Read(300));
         assert!((0..300).all(|index| out[index as usize] == entry(3, from + index)));
     }
+    // One queue calls for a flush although all tails together have room.
+    assert!(store.arena().unflushed_entries() == 0 && !queue.can_append(&pool, 1) && store.is_filling());
     assert_eq!(store.flush_dirty().unwrap().entries, capacity);
+    assert!(!store.is_filling());
     assert!(queue.can_append(&pool, 1000));
     fill(&queue, &pool, 3, capacity + 1000).unwrap();
     assert_entries(&store, &queue, 3, capacity - 1000, capacity + 1000);
