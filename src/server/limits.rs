@@ -11,8 +11,9 @@ pub const MAX_HELD_PULLS: usize = 100_000_000;
 /// Sends that wait for their group, per shard.
 pub const MAX_PENDING_SENDS: usize = 65_536;
 
-/// A disk that has not answered for this long is busy. Source: osPageCacheBusyTimeOutMills.
-pub const DISK_BUSY_MS: u64 = 1_000;
+/// A disk that has not answered for this long is busy. Twice RocketMQ's osPageCacheBusyTimeOutMills: a sync of a slow disk takes a second
+/// now and then, and who waits for it is served, while a client gives up after 3 s.
+pub const DISK_BUSY_MS: u64 = 2_000;
 
 /// How long a send waits for room in the log while it is: nothing of it was stored, so its client can go to another broker at once,
 /// which it cannot after its own time-out of 3 s. Source: waitTimeMillsInSendQueue.
@@ -40,10 +41,10 @@ pub const CONTROL_REQUESTS: usize = 65_536;
 
 /// Requests that wait while another change of topics or groups is being written, and bytes of them; above it they are refused with
 /// `SYSTEM_BUSY`. They are written together, so a disk that answers serves them all at once.
-pub const PARKED_REQUESTS: usize = 4_096;
+pub const PARKED_REQUESTS: usize = 16_384;
 
 /// See [`PARKED_REQUESTS`]. First sends to new topics are among them, with their messages.
-pub const PARKED_BYTES: usize = 16 << 20;
+pub const PARKED_BYTES: usize = 64 << 20;
 
 /// What an answer of the control thread counts against its connection until it comes, beside its request: those that tell an
 /// offset or an outcome are shorter. Longer ones are asked for one at a time.

@@ -209,8 +209,9 @@ impl ControlThread {
             }
         }
         let waiters = vec![Waiter { until_ms, reply: Some(reply), effects: Vec::new(), refusal: None }];
-        self.changes.current = Some(Change { needs, aside: None, waiters });
-        self.go_on_with_changes(&[]);
+        let change = Change { needs, aside: None, waiters };
+        // What is over at once must not begin the next one from here: as many as may wait would be as deep on the stack.
+        if change.needs.are_met() { self.end_change(change) } else { self.changes.current = Some(change) }
     }
 
     /// Lets changes wait for a barrier that is late and on its way to the disk: no topic of its name can be made before.

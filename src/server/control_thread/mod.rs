@@ -234,7 +234,7 @@ impl ControlThread {
         self.make_serving()
     }
 
-    /// Runs until every shard is gone or the process stops. False if state is lost that was confirmed.
+    /// Runs until the process stops. False if state is lost that was confirmed.
     pub fn run(mut self) -> bool {
         let mut next_tick_ms = 0;
         loop {

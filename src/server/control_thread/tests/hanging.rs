@@ -158,11 +158,35 @@ fn requests_that_wait_are_bounded() {
     }
     let (opaque, code, remark) = rig.next_answer();
     assert!((opaque, code) == (77, response::SYSTEM_BUSY) && remark.contains("wait for the disk"), "{code} {remark}");
-    for number in most..limits::PARKED_REQUESTS {
+    rig.disk.go_on();
+
+    let mut rig = Rig::new(false);
+    rig.disk.hang("topics.json");
+    rig.control.request(creation("first", 71));
+    for number in 0..limits::PARKED_REQUESTS {
         rig.control.request(creation("small", 1_000 + number as i32));
     }
     assert!(rig.answers.try_recv().is_err(), "there was room for one of these each");
     rig.control.request(creation("small", 78));
     assert_eq!(rig.next_answer().1, response::SYSTEM_BUSY);
     rig.disk.go_on();
+}
+
+/// Goal: as many requests as may wait are carried out one after the other, and not one inside the other, which a stack would not hold.
+/// Method: removals of unused topics, which have nothing to write, behind a change that hangs, on a thread with a small stack.
+#[test]
+fn what_waits_needs_no_stack() {
+    let run = || {
+        let mut rig = Rig::new(false);
+        rig.disk.hang("topics.json");
+        rig.control.request(creation("first", 71));
+        for number in 0..2_000 {
+            rig.request(316, &[], b"", 1_000 + number);
+        }
+        rig.disk.go_on();
+        rig.control.settle();
+        let answers: Vec<_> = (0..=2_000).map(|_| rig.next_answer()).collect();
+        assert!(answers.iter().all(|(_, code, _)| *code == response::SUCCESS), "{:?}", answers.last());
+    };
+    thread::Builder::new().stack_size(1 << 20).spawn(run).expect("a thread").join().expect("done");
 }
