@@ -33,6 +33,9 @@ pub(crate) fn heartbeat(control: &mut Control, request: &mut Request<'_>) -> Han
         }
         let without = !first_form && heartbeat.without_sub;
         let fingerprint = heartbeat.heartbeat_fingerprint;
+        // A group that is not in the table either: this heartbeat may be carried out once more, when its group is on disk, and the first
+        // time has noted the fingerprint.
+        subscriptions_differ |= without && !control.groups.contains(&data.group_name);
         subscriptions_differ |= control.clients.fingerprint_differs(&data.group_name, fingerprint, without);
         consumer_heartbeat(control, request, data, fingerprint, without, client.clone());
     }

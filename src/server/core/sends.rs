@@ -198,7 +198,9 @@ impl ShardCore {
     pub(super) fn room_patience_ms(&self) -> u64 {
         let patience_ms = self.shared.live.sync_flush_timeout_ms.load(Ordering::Relaxed);
         match self.shared.disk_watch.silent_ms(self.now.steady_ms) {
-            silent_ms if silent_ms >= limits::DISK_BUSY_MS => patience_ms.min(limits::BUSY_DISK_PATIENCE_MS),
+            silent_ms if silent_ms >= limits::DISK_BUSY_MS + limits::BUSY_DISK_PATIENCE_MS => {
+                patience_ms.min(limits::BUSY_DISK_PATIENCE_MS)
+            }
             _ => patience_ms,
         }
     }
