@@ -49,7 +49,7 @@ pub use entry::QueueEntry;
 pub use error::QueueError;
 pub use files::EntryLocation;
 pub use queue::{PrefetchStep, Queue};
-pub use recovery::{FilesLeft, LoadReport, Rebuilt};
+pub use recovery::{FilesLeft, LoadReport, Rebuilt, ShortFiles};
 pub use store::{FlushReport, QueueStore, QueueStoreConfig, Shown};
 pub use tail::{TailFull, TailRead};
 pub use time_search::{Boundary, offset_by_time};

@@ -34,6 +34,29 @@ pub struct LoadReport {
     pub cut_entries: u64,
     /// What lies there and is neither queue nor queue file. It is left alone.
     pub foreign: Vec<PathBuf>,
+    /// Queues that were not loaded because of this.
+    pub short: Vec<ShortFiles>,
+}
+
+/// Files of a queue that were whole and are not any more: there is a gap between them, or the last one is too short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortFiles {
+    /// Topic of the queue.
+    pub topic: String,
+    /// Its number.
+    pub queue_id: QueueId,
+    /// The files that come first have room for no entry from here on.
+    pub reach: QueueOffset,
+    /// Where something is missing.
+    pub path: PathBuf,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+impl From<ShortFiles> for QueueError {
+    fn from(short: ShortFiles) -> Self {
+        Self::Damaged { path: short.path, reason: short.reason }
+    }
 }
 
 /// How the last process left the queue files.
@@ -47,6 +70,17 @@ pub enum FilesLeft {
     Uncertain,
 }
 
+/// The files in the folder of a queue.
+enum Listed {
+    Whole(FileSpan),
+    /// As in [`ShortFiles`]; the reach in bytes.
+    Short {
+        reach: u64,
+        path: PathBuf,
+        reason: String,
+    },
+}
+
 /// What became of a record's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebuilt {
@@ -58,7 +92,8 @@ pub enum Rebuilt {
 
 impl QueueStore {
     /// Loads every queue below the root. What is behind each end is wiped when it is uncertain. Refuses files of a wrong length,
-    /// foreign names and gaps between files, and names them.
+    /// foreign names and gaps between files, and names them; where the files should be whole it leaves queues out that lack only
+    /// parts of them, and reports these.
     /// Source: RocketMQ `MappedFileQueue.load`, `ConsumeQueue.recover`.
     pub fn load(&self, left: FilesLeft) -> Result<LoadReport, QueueError> {
         let mut report = LoadReport::default();
@@ -91,7 +126,15 @@ impl QueueStore {
         left: FilesLeft,
         report: &mut LoadReport,
     ) -> Result<(), QueueError> {
-        let mut span = self.list_files(directory, left, &mut report.foreign)?;
+        let mut span = match self.list_files(directory, left, &mut report.foreign)? {
+            Listed::Whole(span) => span,
+            Listed::Short { reach, path, reason } if left == FilesLeft::Whole => {
+                let (topic, reach) = (topic.to_owned(), QueueOffset(reach / ENTRY_BYTES));
+                report.short.push(ShortFiles { topic, queue_id, reach, path, reason });
+                return Ok(());
+            }
+            Listed::Short { path, reason, .. } => return Err(QueueError::Damaged { path, reason }),
+        };
         let queue = self.get_or_create(topic, queue_id)?;
         report.queues += 1;
         report.files += (span.end - span.first) / self.file_bytes();
@@ -127,12 +170,7 @@ impl QueueStore {
 
     /// The span of a queue directory. An empty last file is deleted; unless the files are whole a short last one is
     /// extended: its length was never made durable, or the process died while it cut the file.
-    fn list_files(
-        &self,
-        directory: &Path,
-        left: FilesLeft,
-        foreign: &mut Vec<PathBuf>,
-    ) -> Result<FileSpan, QueueError> {
+    fn list_files(&self, directory: &Path, left: FilesLeft, foreign: &mut Vec<PathBuf>) -> Result<Listed, QueueError> {
         let entries = self.disk.list(directory).map_err(QueueError::io("list", directory))?;
         let mut span = FileSpan::default();
         let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
@@ -157,16 +195,31 @@ impl QueueStore {
                 file.set_length(self.file_bytes()).map_err(QueueError::io("extend queue file", &path))?;
             } else if entry.length != self.file_bytes() {
                 let (found, wanted) = (entry.length, self.file_bytes());
-                return Err(damaged(path, &format!("it has {found} bytes instead of {wanted}")));
+                let reason = format!("it has {found} bytes instead of {wanted}");
+                if found < wanted && files.peek().is_none() {
+                    return Ok(Listed::Short { reach: start.saturating_add(found), path, reason });
+                }
+                return Err(damaged(path, &reason));
             }
             if span.is_empty() {
                 span = FileSpan { first: start, end: start, filled: start };
             } else if span.end != start {
-                return Err(damaged(directory.join(file_name(span.end)), "it is missing between two others"));
+                let (path, reason) =
+                    (directory.join(file_name(span.end)), "it is missing between two others".to_owned());
+                return Ok(Listed::Short { reach: span.end, path, reason });
             }
             span.end = start.checked_add(self.file_bytes()).ok_or_else(|| damaged(path, "its name is too large"))?;
         }
-        Ok(span)
+        Ok(Listed::Whole(span))
+    }
+
+    /// The first entry that a queue's files hold of a message.
+    pub fn first_entry(&self, queue: &Queue) -> Result<Option<QueueEntry>, QueueError> {
+        let (minimum, end) = queue.bounds();
+        let first = self.partition(queue, minimum.0, end.0, |entry| entry.is_none_or(|entry| entry.is_blank()))?;
+        let mut entry = [QueueEntry::BLANK];
+        let has_one = first < end.0 && self.read_entries(queue, QueueOffset(first), &mut entry)? == 1;
+        Ok(has_one.then_some(entry[0]))
     }
 
     /// Offset of the first invalid entry of a file, by bisection; the file's end if there is none.

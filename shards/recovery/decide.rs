@@ -183,6 +183,18 @@ pub fn recover(
     }
 }
 
+/// Where sends wait for syncs at most one group of them is unsynced: the first valid record farther behind an invalid place, which no
+/// torn tail has there. To be asked about an end at or above a durable point that fits the log.
+pub(super) fn valid_far_behind(
+    scanner: &mut LogScanner<'_>,
+    end: PhysicalOffset,
+    data_end: Option<PhysicalOffset>,
+    group_bytes: u64,
+) -> Result<Option<PhysicalOffset>, SegmentError> {
+    // Behind the last data there are files that were only prepared, gigabytes of zeros: they are not looked at.
+    scanner.find_record_in(PhysicalOffset(end.0.saturating_add(group_bytes)), data_end.unwrap_or(end))
+}
+
 struct Recovery<'a> {
     disk: &'a dyn Disk,
     paths: &'a StorePaths,
@@ -494,11 +506,7 @@ impl Recovery<'_> {
             None
         } else {
             let far_behind = match self.options.max_unsynced_bytes {
-                Some(bytes) => {
-                    // Behind the last data there are files that were only prepared, gigabytes of zeros: they are not looked at.
-                    let until = data_end.unwrap_or(offset);
-                    scanner.find_record_in(PhysicalOffset(offset.0.saturating_add(bytes)), until)?
-                }
+                Some(bytes) => valid_far_behind(scanner, offset, data_end, bytes)?,
                 None => None,
             };
             far_behind.map(|valid_at| RecoveryError::ValidBehindInvalid { path, position, offset, reason, valid_at })

@@ -52,7 +52,8 @@ pub struct DurablePoint {
 pub enum StoredPoint {
     /// There is none: a new store, or one that only Java wrote.
     Missing,
-    /// There is something, but no slot can be trusted.
+    /// There is something, but no slot can be trusted. Or there are only zeros: the file begins like that, but in a store with the note
+    /// that a start makes after its first point they were something else.
     Damaged,
     /// The newest point.
     Valid(DurablePoint),
@@ -84,13 +85,15 @@ fn decode(bytes: &[u8]) -> Option<(u64, DurablePoint)> {
 }
 
 /// Reads both slots of a file's bytes; returns the newest sequence too.
-fn newest(bytes: &[u8]) -> (u64, StoredPoint) {
+fn newest(disk: &dyn Disk, paths: &StorePaths, bytes: &[u8]) -> io::Result<(u64, StoredPoint)> {
     let slots = [bytes, bytes.get(SLOT_DISTANCE as usize..).unwrap_or_default()];
-    match slots.into_iter().filter_map(decode).max_by_key(|(sequence, _)| *sequence) {
+    Ok(match slots.into_iter().filter_map(decode).max_by_key(|(sequence, _)| *sequence) {
         Some((sequence, point)) => (sequence, StoredPoint::Valid(point)),
-        None if bytes.iter().all(|byte| *byte == 0) => (0, StoredPoint::Missing),
+        None if bytes.iter().all(|byte| *byte == 0) && !disk.exists(&paths.queue_offsets())? => {
+            (0, StoredPoint::Missing)
+        }
         None => (0, StoredPoint::Damaged),
-    }
+    })
 }
 
 /// The format of a slot that a newer version has written. With our own magic put back the check of such a slot does not fit; it
@@ -125,7 +128,7 @@ impl DurablePointFile {
     pub fn load(disk: &dyn Disk, paths: &StorePaths) -> io::Result<StoredPoint> {
         let Some(bytes) = read_file(disk, &paths.durable_point())? else { return Ok(StoredPoint::Missing) };
         check_format(&bytes)?;
-        Ok(newest(&bytes).1)
+        Ok(newest(disk, paths, &bytes)?.1)
     }
 
     /// Opens the file, creating it durably when it is missing; its folder exists.
@@ -139,7 +142,10 @@ impl DurablePointFile {
             file.sync_data()?;
             disk.sync_directory(&paths.own())?;
         }
-        let (sequence, current) = newest(&existing.unwrap_or_default());
+        let (sequence, current) = match existing {
+            Some(bytes) => newest(disk, paths, &bytes)?,
+            None => (0, StoredPoint::Missing),
+        };
         Ok(Self { file, sequence, current })
     }
 
@@ -247,6 +253,26 @@ mod tests {
         assert_eq!(DurablePointFile::load(&disk, &paths).unwrap(), StoredPoint::Valid(point(7)));
         disk.damage(&paths.durable_point(), SLOT_DISTANCE + 30, &[0xFF]).unwrap();
         assert_eq!(DurablePointFile::load(&disk, &paths).unwrap(), StoredPoint::Damaged);
+    }
+
+    /// Goal: a point that was lost is not taken for one that never was. Method: a file of zeros, and one without bytes, before and after a
+    /// start has noted how far its queues are, which it does behind the first point.
+    #[test]
+    fn zeros_in_a_store_of_ours_are_damage() {
+        for length in [0, 100, 2 * SLOT_DISTANCE] {
+            let (disk, paths) = new_disk();
+            crate::disk::write_file(&disk, &paths.durable_point(), &vec![0; length as usize]).unwrap();
+            let stored = || {
+                let opened = DurablePointFile::open(&disk, &paths).unwrap().current();
+                assert_eq!(DurablePointFile::load(&disk, &paths).unwrap(), opened);
+                opened
+            };
+            assert_eq!(stored(), StoredPoint::Missing);
+            crate::recovery::queue_offsets::QueueOffsets::default().persist(&disk, &paths).unwrap();
+            assert_eq!(stored(), StoredPoint::Damaged);
+            DurablePointFile::open(&disk, &paths).unwrap().advance(point(9)).unwrap();
+            assert_eq!(stored(), StoredPoint::Valid(point(9)));
+        }
     }
 
     /// The writer can never take the point back by mistake.

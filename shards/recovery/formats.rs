@@ -131,14 +131,14 @@ mod tests {
         assert_eq!(found(&disk, &paths), [(paths.queue_flushed(), 2, 1)]);
         let (disk, paths) = store();
         write_file(&disk, &paths.queue_offsets(), &queue_offsets_of(3)).unwrap();
-        assert_eq!(found(&disk, &paths), [(paths.queue_offsets(), 3, 1)]);
+        assert_eq!(found(&disk, &paths), [(paths.queue_offsets(), 3, 2)]);
         let (disk, paths) = store();
         let backup = Path::new("/store/ringmq/queue-offsets.bak");
         write_file(&disk, backup, &queue_offsets_of(4)).unwrap();
         assert_eq!(found(&disk, &paths), [], "nobody asks the backup of a file that is whole");
         for content in [&b"damaged"[..], b""] {
             write_file(&disk, &paths.queue_offsets(), content).unwrap();
-            assert_eq!(found(&disk, &paths), [(backup.to_path_buf(), 4, 1)]);
+            assert_eq!(found(&disk, &paths), [(backup.to_path_buf(), 4, 2)]);
         }
     }
 

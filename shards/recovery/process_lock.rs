@@ -2,7 +2,8 @@
 //!
 //! The lock is taken before anything is read, unlike in Java, whose recovery truncates files first. `abort` is created
 //! only by a holder of the lock and removed only after everything is durable. Its text begins with the process id, as Java's, and
-//! goes on with a sign that Java does not write: so a start knows whether another broker worked here since.
+//! goes on with a sign that Java does not write: so a start knows whether another broker worked here since. After a stop in order
+//! `lock` tells the same: it begins with a sign of ours then, over which a starting Java broker writes its own word.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +15,10 @@ use crate::disk::{
 
 /// Behind the process id in `abort`.
 const SIGN: &str = " ringmq\n";
+/// What `lock` begins with since a broker of ours stopped in order.
+const STOPPED: &[u8] = b"ringmq";
+/// What a Java broker writes into `lock` at each start, over the beginning of what is there.
+const STARTED: &[u8] = b"lock";
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +55,18 @@ pub fn is_ours(disk: &dyn Disk, paths: &StorePaths) -> io::Result<bool> {
     Ok(read_file(disk, &paths.abort())?.is_some_and(|text| text.ends_with(SIGN.as_bytes())))
 }
 
+/// Whether the file `lock` says that no other broker has begun to work here since one of ours stopped in order. By the handle that holds
+/// the lock.
+pub fn is_signed(file: &dyn DiskFile) -> io::Result<bool> {
+    let mut start = [0; STOPPED.len()];
+    let read = file.read_at(&mut start, 0)?;
+    Ok(start[..read] == *STOPPED)
+}
+
 /// The right to change the store, for as long as it lives.
 pub struct ProcessLock {
-    _file: Box<dyn DiskFile>,
+    file: Box<dyn DiskFile>,
+    is_signed: bool,
 }
 
 impl std::fmt::Debug for ProcessLock {
@@ -73,8 +87,16 @@ impl ProcessLock {
             LockOutcome::Acquired => {}
             LockOutcome::HeldBy(pid) => return Err(LockError::Held { path, pid }),
         }
-        file.write_all_at(b"lock", 0).map_err(failed)?;
-        Ok(Self { _file: file })
+        let is_signed = is_signed(&*file).map_err(failed)?;
+        if !is_signed {
+            file.write_all_at(STARTED, 0).map_err(failed)?;
+        }
+        Ok(Self { file, is_signed })
+    }
+
+    /// Whether no other broker has begun to work here since one of ours stopped in order.
+    pub fn is_signed(&self) -> bool {
+        self.is_signed
     }
 
     /// Whether the last broker on this store stopped cleanly: `abort` does not exist. Ask before [`Self::mark_running`].
@@ -99,6 +121,8 @@ impl ProcessLock {
 
     /// Removes `abort`. Call only when log, queues, index and checkpoint are durable and complete.
     pub fn mark_clean(&self, disk: &dyn Disk, paths: &StorePaths) -> io::Result<()> {
+        self.file.write_all_at(STOPPED, 0)?;
+        self.file.sync_data()?;
         remove_if_present(disk, &paths.abort())?;
         disk.sync_directory(&paths.root)
     }
@@ -137,6 +161,25 @@ mod tests {
         lock.mark_clean(&disk, &paths).unwrap();
         let stopped = disk.crash(0, CrashPattern::KeepNone);
         assert!(lock.was_clean(&stopped, &paths).unwrap() && !is_ours(&stopped, &paths).unwrap());
+    }
+
+    /// Goal: a start knows whether another broker has worked here since ours stopped in order. Method: the sign appears with a stop,
+    /// outlives starts of ours, also such that came to nothing, and goes with what Java writes at its start.
+    #[test]
+    fn who_was_here_last() {
+        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
+        let acquire = |disk: &SimDisk| ProcessLock::acquire(disk, &paths).unwrap();
+        assert!(!acquire(&disk).is_signed() && !acquire(&disk).is_signed(), "nobody has stopped");
+        let lock = acquire(&disk);
+        lock.mark_running(&disk, &paths, 1).unwrap();
+        lock.mark_clean(&disk, &paths).unwrap();
+        drop(lock);
+        let disk = disk.crash(0, CrashPattern::KeepNone);
+        assert!(acquire(&disk).is_signed() && acquire(&disk).is_signed(), "no stop follows");
+        let java = disk.open(&paths.lock(), OpenOptions { write: true, ..OpenOptions::default() }).unwrap();
+        java.write_all_at(b"lock", 0).unwrap();
+        drop(java);
+        assert!(!acquire(&disk).is_signed() && !acquire(&disk).is_signed(), "Java was here");
     }
 
     /// Where the helper process below finds the file to lock.

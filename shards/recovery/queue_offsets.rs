@@ -8,9 +8,9 @@
 //! Another broker that works on the store knows nothing of the file ([`QueueOffsets::heed_others`]).
 //!
 //! Format: the line `ringmq-queue-offsets 1 <CRC-32 of the JSON, 8 hex digits> <length of the JSON>`, then JSON. Every format begins
-//! with such a line about whatever follows it.
+//! with such a line about whatever follows it. Format 2 has `empty` besides; a file without it is written as format 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ use crate::types::{PhysicalOffset, QueueId, QueueOffset};
 
 const NAME: &str = "ringmq-queue-offsets";
 /// The number behind it.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct QueueOffsets {
     pub next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>>,
     /// By deleted topic: its records below this offset count no more.
     pub barriers: BTreeMap<String, PhysicalOffset>,
+    /// Which queues of `next` have no message: what they had is gone from the log, and their files may be gone as well.
+    pub empty: BTreeMap<String, BTreeSet<QueueId>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,11 +49,18 @@ struct Stored {
     log_offset: u64,
     next: BTreeMap<String, BTreeMap<u32, u64>>,
     barriers: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    empty: BTreeMap<String, BTreeSet<u32>>,
 }
 
 /// The first line of a file with this content.
 fn head(format: u32, content: &[u8]) -> String {
     format!("{NAME} {format} {:08x} {}", crc32fast::hash(content), content.len())
+}
+
+/// Whether this is the first line of a file with this content, in a format that is known.
+fn is_head(line: &[u8], content: &[u8]) -> bool {
+    (1..=FORMAT).any(|format| line == head(format, content).as_bytes())
 }
 
 /// The generation that a start would go by and its format, if a newer version has written it.
@@ -62,7 +71,7 @@ pub(super) fn newer_format(disk: &dyn Disk, paths: &StorePaths) -> io::Result<Op
         let (line, content) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         match number_above(line, NAME, FORMAT) {
             Some(found) if line == head(found, content).as_bytes() => return Ok(Some((path, found))),
-            _ if line == head(FORMAT, content).as_bytes() => return Ok(None),
+            _ if is_head(line, content) => return Ok(None),
             _ => {}
         }
     }
@@ -77,27 +86,45 @@ impl QueueOffsets {
             log_offset: self.log_offset.0,
             next: self.next.iter().map(|(topic, map)| (topic.clone(), queues(map))).collect(),
             barriers: self.barriers.iter().map(|(topic, offset)| (topic.clone(), offset.0)).collect(),
+            empty: self.empty.iter().map(|(topic, ids)| (topic.clone(), ids.iter().map(|id| id.0).collect())).collect(),
         };
         let json = serde_json::to_string(&stored).expect("maps with string and integer keys are JSON");
-        format!("{}\n{json}", head(FORMAT, json.as_bytes())).into_bytes()
+        let format = if self.empty.is_empty() { 1 } else { FORMAT };
+        format!("{}\n{json}", head(format, json.as_bytes())).into_bytes()
     }
 
     /// Reads the bytes of the file; the error says what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         let (head, json) = text.split_once('\n').ok_or("the head line is missing")?;
-        let expected = self::head(FORMAT, json.as_bytes());
+        let stored: Stored = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let expected = self::head(if stored.empty.is_empty() { 1 } else { FORMAT }, json.as_bytes());
         if head != expected {
             return Err(format!("the head line is '{head}' where '{expected}' would fit the content"));
         }
-        let stored: Stored = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let queues =
             |map: BTreeMap<u32, u64>| map.into_iter().map(|(id, next)| (QueueId(id), QueueOffset(next))).collect();
         Ok(Self {
             log_offset: PhysicalOffset(stored.log_offset),
             next: stored.next.into_iter().map(|(topic, map)| (topic, queues(map))).collect(),
             barriers: stored.barriers.into_iter().map(|(topic, offset)| (topic, PhysicalOffset(offset))).collect(),
+            empty: stored
+                .empty
+                .into_iter()
+                .map(|(topic, ids)| (topic, ids.into_iter().map(QueueId).collect()))
+                .collect(),
         })
+    }
+
+    /// Where each queue stood that had messages.
+    pub fn with_messages(&self) -> impl Iterator<Item = (&str, QueueId, QueueOffset)> {
+        let all = self.next.iter().flat_map(|(topic, next)| next.iter().map(|(id, next)| (topic.as_str(), *id, *next)));
+        all.filter(|(topic, id, _)| !self.empty.get(*topic).is_some_and(|ids| ids.contains(id)))
+    }
+
+    /// Whether a queue had messages from an offset on, so that files which end there are not all of its files.
+    pub fn reaches_beyond(&self, topic: &str, queue_id: QueueId, offset: QueueOffset) -> bool {
+        self.with_messages().any(|(of, id, next)| of == topic && id == queue_id && next > offset)
     }
 
     /// Whether a topic's record at an offset still counts.
@@ -192,6 +219,24 @@ mod tests {
         offsets
     }
 
+    fn sample_with_empty() -> QueueOffsets {
+        let mut offsets = sample();
+        offsets.next.entry("orders".into()).or_default().insert(QueueId(5), QueueOffset(57));
+        offsets.empty.entry("orders".into()).or_default().insert(QueueId(5));
+        offsets
+    }
+
+    /// Goal: versions that know format 1 alone read whatever they could have written. Method: the number with and without empty queues.
+    #[test]
+    fn the_format_is_the_least_that_holds_the_content() {
+        for (offsets, format) in [(sample(), 1), (sample_with_empty(), 2)] {
+            let bytes = offsets.encode();
+            assert!(bytes.starts_with(format!("{NAME} {format} ").as_bytes()));
+            assert_eq!(QueueOffsets::decode(&bytes).unwrap(), offsets);
+            assert_eq!(offsets.with_messages().collect::<Vec<_>>(), [("orders", QueueId(3), QueueOffset(17))]);
+        }
+    }
+
     /// What is persisted is loaded, barriers apply to older records only, and they are forgotten with the log.
     #[test]
     fn round_trip_and_barriers() {
@@ -210,8 +255,8 @@ mod tests {
     proptest! {
         /// No damaged byte is taken for content: flip any byte of the file, or cut it anywhere.
         #[test]
-        fn damage_is_noticed(position in 0usize..1000, flip in 1u8..=255) {
-            let mut bytes = sample().encode();
+        fn damage_is_noticed(position in 0usize..1000, flip in 1u8..=255, has_empty: bool) {
+            let mut bytes = if has_empty { sample_with_empty() } else { sample() }.encode();
             let position = position % bytes.len();
             prop_assert!(QueueOffsets::decode(&bytes[..position]).is_err());
             bytes[position] ^= flip;

@@ -8,6 +8,8 @@
 //!
 //! The next offset of a queue whose records have all expired is in no record: it is taken from the old files and the sidecar
 //! before anything moves.
+//!
+//! A start that finds queues lacking has these alone made anew, in the same way ([`rebuild_queues`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -23,6 +25,7 @@ use super::cut::Discarded;
 use super::decide::{DispatchSink, KernelRun, RecoveryError, RecoveryOptions, recover};
 use super::paths::StorePaths;
 use super::queue_offsets::QueueOffsets;
+use super::queue_place::QueuePlace;
 use crate::clock::Clock;
 use crate::disk::{Disk, OpenOptions, StateFileError, create_directories_durably, remove_if_present, write_file};
 use crate::index::{IndexError, IndexService, LastStop};
@@ -45,6 +48,24 @@ pub struct RepairOptions {
     /// Topics that get queues although they have no folder: those of the broker's table. Records of other topics without a
     /// folder are taken for what a deleted topic left.
     pub known_topics: BTreeSet<String>,
+}
+
+/// Some queues of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueScope {
+    /// All of these topics.
+    Topics(BTreeSet<String>),
+    /// These, by topic.
+    Queues(BTreeMap<String, BTreeSet<QueueId>>),
+}
+
+impl QueueScope {
+    fn contains(&self, topic: &str, queue_id: QueueId) -> bool {
+        match self {
+            Self::Topics(topics) => topics.contains(topic),
+            Self::Queues(queues) => queues.get(topic).is_some_and(|ids| ids.contains(&queue_id)),
+        }
+    }
 }
 
 /// What was moved out of the way.
@@ -174,12 +195,32 @@ pub fn repair(
     }
     let was_cut = repair.done.cut.is_some();
     if options.queues || was_cut {
-        repair.queues(&found, progress)?;
+        repair.queues(PhysicalOffset(found.figures.log_end), None, progress)?;
     }
     if options.index || was_cut {
         repair.index(clock, progress)?;
     }
     repair.checkpoint(&found)?;
+    repair.write_instructions()?;
+    Ok(repair.done)
+}
+
+/// Makes some queues anew from the whole log, which ends at `end`, and leaves everything else as it is. The caller holds the lock.
+///
+/// # Errors
+/// See [`RepairError`]; if the log is damaged or there is no room, nothing has changed.
+pub fn rebuild_queues(
+    disk: &Arc<dyn Disk>,
+    paths: &StorePaths,
+    audit: AuditOptions,
+    scope: &QueueScope,
+    end: PhysicalOffset,
+    progress: &mut dyn Progress,
+) -> Result<Repaired, RepairError> {
+    let (room, log_room) = free_rooms(&**disk, paths)?;
+    let options = RepairOptions { audit, cut_log: false, queues: true, index: false, known_topics: BTreeSet::new() };
+    let mut repair = Repair { disk, paths, options: &options, room, log_room, done: Repaired::default() };
+    repair.queues(end, Some(scope), progress)?;
     repair.write_instructions()?;
     Ok(repair.done)
 }
@@ -265,28 +306,43 @@ impl<'a> Repair<'a> {
         sidecars::scene(Arc::clone(self.disk), self.paths, self.options.audit, audit)
     }
 
-    fn queues(&mut self, found: &Audit, progress: &mut dyn Progress) -> Result<(), RepairError> {
+    /// Makes all queues anew, or those of a scope.
+    fn queues(
+        &mut self,
+        end: PhysicalOffset,
+        scope: Option<&QueueScope>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), RepairError> {
         let disk = &**self.disk;
         let mut scratch = Audit::default();
         let scene = self.scene(&mut scratch)?;
         let survey = survey(disk, self.paths, self.options.audit.segment_bytes, &mut scratch.findings)?;
-        let old = QueueAudit::load(&scene, &mut scratch.findings)?;
         let mut next = scene.barriers.next.clone();
-        for (topic, queue_id, end) in old.ends() {
-            let place = next.entry(topic.to_owned()).or_default().entry(QueueId(queue_id)).or_default();
-            *place = (*place).max(QueueOffset(end));
+        if scope.is_none() {
+            let old = QueueAudit::load(&scene, &mut scratch.findings)?;
+            for (topic, queue_id, end) in old.ends() {
+                let place = next.entry(topic.to_owned()).or_default().entry(QueueId(queue_id)).or_default();
+                *place = (*place).max(QueueOffset(end));
+            }
         }
-        let topics: BTreeSet<&str> =
-            next.keys().map(String::as_str).chain(self.options.known_topics.iter().map(String::as_str)).collect();
+        let topics: BTreeSet<String> = next.keys().chain(&self.options.known_topics).cloned().collect();
+        let wanted = |topic: &str, queue_id| match scope {
+            Some(scope) => scope.contains(topic, queue_id),
+            None => topics.contains(topic),
+        };
         // First pass: where each queue begins for the last time.
-        let end = PhysicalOffset(found.figures.log_end);
         let mut begins: HashMap<(String, u32), PhysicalOffset> = HashMap::new();
-        walk(&scene, &survey, end, progress, &mut |_, place| {
-            if let Some(place) = place.filter(|place| place.offset.0 == 0 && place.entry.physical < end) {
+        let walked = walk(&scene, &survey, end, progress, &mut |_, place| {
+            let begins_here = |place: &&QueuePlace<'_>| place.offset.0 == 0 && place.entry.physical < end;
+            if let Some(place) = place.filter(begins_here).filter(|place| wanted(place.topic, place.queue_id)) {
                 begins.insert((place.topic.to_owned(), place.queue_id.0), place.entry.physical);
             }
             Ok(())
         })?;
+        let hole = walked.holes.first().map(|hole| hole.from).or((walked.end < end).then_some(walked.end));
+        if let Some(hole) = hole {
+            return Err(RepairError::LogDamaged(hole));
+        }
         self.make_room()?;
         let new = self.room.join("new-consumequeue");
         create_directories_durably(disk, &new).map_err(failed("create", &new))?;
@@ -304,7 +360,7 @@ impl<'a> Repair<'a> {
                 return Ok(());
             }
             let is_name = place.topic.len() <= MAXIMUM_TOPIC_BYTES && !place.topic.contains(['/', '\0']);
-            if !topics.contains(place.topic) || !is_name {
+            if !wanted(place.topic, place.queue_id) || !is_name {
                 *skipped.entry(place.topic.to_owned()).or_default() += 1;
                 return Ok(());
             }
@@ -319,24 +375,46 @@ impl<'a> Repair<'a> {
             });
             Ok(())
         })?;
-        outcome?;
-        queues.flush_dirty()?;
-        queues.sync()?;
+        let made = outcome.and_then(|()| queues.flush_dirty()).and_then(|_| queues.sync());
+        if let Err(error) = made {
+            // What this leaves could be what another attempt lacks room for.
+            remove_tree(disk, &self.room)?;
+            return Err(error.into());
+        }
+        let mut empty = scene.barriers.empty.clone();
+        for (topic, next) in &next {
+            for id in next.keys() {
+                // What a start finds without files and does not have made anew goes on there without messages.
+                let place = self.paths.consume_queue().join(topic).join(id.to_string());
+                if wanted(topic, *id) || list(disk, &place)?.is_empty() {
+                    empty.entry(topic.clone()).or_default().insert(*id);
+                }
+            }
+        }
+        let mut places: BTreeSet<PathBuf> = BTreeSet::new();
+        for (topic, ids) in &empty {
+            places.extend(ids.iter().filter(|id| wanted(topic, **id)).map(|id| Path::new(topic).join(id.to_string())));
+        }
         for (topic, queue_id, min, max) in queues.all_bounds() {
             self.done.queues += 1;
             self.done.queue_entries += max.0 - min.0;
             // What the log says wins over what damaged files seemed to say.
             next.entry(topic.to_string()).or_default().insert(queue_id, max);
+            empty.entry(topic.to_string()).or_default().remove(&queue_id);
+            places.insert(Path::new(&*topic).join(queue_id.to_string()));
         }
-        for (topic, count) in skipped {
+        empty.retain(|_, ids| !ids.is_empty());
+        for (topic, count) in skipped.into_iter().filter(|_| scope.is_none()) {
             self.done.messages.push(format!(
                 "left out {count} records of topic {topic}: it has no folder and no entry in topics.json"
             ));
         }
-        let mut offsets = QueueOffsets { next, log_offset: PhysicalOffset(0), ..scene.barriers.clone() };
+        let barriers = scene.barriers.barriers.clone();
+        let mut offsets = QueueOffsets { next, log_offset: PhysicalOffset(0), barriers, empty };
         let was_clean = scene.was_clean;
         drop(queues);
-        self.swap_queues(&new, &offsets, was_clean)?;
+        let places = if scope.is_some() { places } else { BTreeSet::from([PathBuf::new()]) };
+        self.swap_queues(&new, &places, &offsets, was_clean)?;
         offsets.log_offset = end;
         offsets.persist(&**self.disk, self.paths)?;
         if was_clean {
@@ -346,8 +424,15 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Puts the new queue files in place. On return they are durable.
-    fn swap_queues(&mut self, new: &Path, offsets: &QueueOffsets, was_clean: bool) -> Result<(), RepairError> {
+    /// Puts the new queue files in the `places` of the old ones, which are folders below that of the queues. On return they are
+    /// durable.
+    fn swap_queues(
+        &mut self,
+        new: &Path,
+        places: &BTreeSet<PathBuf>,
+        offsets: &QueueOffsets,
+        was_clean: bool,
+    ) -> Result<(), RepairError> {
         let disk = &**self.disk;
         offsets.persist(disk, self.paths)?;
         let flushed = self.paths.queue_flushed();
@@ -359,10 +444,17 @@ impl<'a> Repair<'a> {
         for directory in [self.paths.own(), self.paths.root.clone()] {
             disk.sync_directory(&directory).map_err(failed("sync", &directory))?;
         }
-        let place = self.paths.consume_queue();
-        self.save_aside(&place)?;
-        let disk = &**self.disk;
-        move_tree(disk, new, &place)?;
+        for place in places {
+            let below = |root: &Path| -> PathBuf { root.components().chain(place.components()).collect() };
+            let (from, to) = (below(new), below(&self.paths.consume_queue()));
+            self.save_aside(&to)?;
+            if disk.exists(&from).map_err(failed("look for", &from))? {
+                move_tree(disk, &from, &to)?;
+            }
+        }
+        if disk.exists(new).map_err(failed("look for", new))? {
+            remove_tree(disk, new)?;
+        }
         disk.sync_file_system(&self.paths.root).map_err(failed("sync", &self.paths.root))
     }
 
@@ -455,6 +547,18 @@ fn move_file(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), RepairError>
         return Err(failed("replace", to)(io::ErrorKind::AlreadyExists.into()));
     }
     disk.rename(from, to).map_err(failed("rename", from))
+}
+
+/// Removes a folder with everything in it.
+fn remove_tree(disk: &dyn Disk, path: &Path) -> Result<(), RepairError> {
+    for entry in disk.list(path).map_err(failed("list", path))? {
+        let path = path.join(&entry.name);
+        match entry.is_directory {
+            true => remove_tree(disk, &path)?,
+            false => disk.remove_file(&path).map_err(failed("remove", &path))?,
+        }
+    }
+    disk.remove_directory(path).map_err(failed("remove", path))
 }
 
 /// Moves a file, or a folder with everything in it, by renaming files: a folder that is there already is filled.

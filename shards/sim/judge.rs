@@ -6,16 +6,18 @@
 //!
 //! - A file of the log that has not the length of all others is refused by its name, also when salvaging: nobody knows what was
 //!   in it. Only a last file without any byte is removed, for that is how a file begins.
-//! - Without a durable point (only RocketMQ wrote here, or both slots of the file are damaged) there is nothing to refuse by, and
+//! - Without a durable point (only RocketMQ wrote here, or both slots of the file are damaged, also if only zeros are left of them) there is nothing to refuse by, and
 //!   RocketMQ's rules hold: the log is read from the newest file that its time stamps vouch for, and cut at the first invalid byte.
 //! - With one slot damaged the point is the one before: what lies between the two counts as above it.
 //! - A start reads from the last file boundary below the point, or from where queues lack entries; while the kernel has not been
 //!   restarted from the last record below the point. Damage farther down stays unseen until somebody reads there: nothing is cut,
 //!   all other messages are served, and the damaged ones are not.
 //! - Nothing covers a record's topic, properties, times and addresses: a record that differs only there is taken as it is.
+//! - After a stop in order the queues that are known to lack messages are made anew, from the whole log. If that is damaged, the start
+//!   is refused, wherever the damage is.
 //! - A log that was synced by groups is refused as well if a valid record follows an invalid one farther behind than a group can be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -24,6 +26,7 @@ use ringmq_protocol::record::{BLANK_BYTES, CrcCheck, RecordError, RecordView};
 use crate::disk::{Disk, read_file};
 use crate::log::segment_table::{file_name, parse_file_name};
 use crate::recovery::StorePaths;
+use crate::recovery::audit::Finding;
 use crate::recovery::queue_flushed::{self, boot_id};
 use crate::recovery::queue_offsets::QueueOffsets;
 use crate::types::PhysicalOffset;
@@ -137,6 +140,19 @@ impl Decision {
         }
     }
 
+    /// Whether an audit that knows how the store is started says of the tail what the start does with it.
+    pub fn is_foreseen(&self, findings: &[Finding]) -> bool {
+        let tail = findings.iter().find(|finding| finding.text.contains("the log ends here ("));
+        match self {
+            Self::RefuseFarBehind { valid_at, offset, .. } => tail.is_some_and(|finding| {
+                let word = format!("refuses it, since the valid record at {valid_at} ");
+                finding.refuses_start && finding.offset == Some(*offset) && finding.text.contains(&word)
+            }),
+            Self::Open { .. } => tail.is_none_or(|finding| !finding.refuses_start),
+            _ => true,
+        }
+    }
+
     /// What the message of a refusal must say: file, place, and how far the log was known to be synced.
     pub fn words(&self) -> Vec<String> {
         let place = |path: &PathBuf, position: &u64, offset: &u64| {
@@ -177,6 +193,10 @@ pub struct Judgement {
     pub intact: BTreeMap<u64, u64>,
     /// Records that are valid although a byte of theirs is another one.
     pub changed: Vec<u64>,
+    /// Queues that a stop in order left with messages that their files do not have any more, by topic and number.
+    pub lost: BTreeSet<(String, u32)>,
+    /// The first place of the log that is none of a valid record.
+    pub whole_below: u64,
 }
 
 /// The log's files as they lie there.
@@ -276,7 +296,7 @@ fn known(bytes: &[u8], before: &[u8]) -> Known {
     written.sort_by_key(|slot| number(slot, 8));
     let found = SLOTS.iter().filter_map(|at| slot(bytes, *at)).filter(|slot| written.contains(slot));
     let Some(newest) = found.max_by_key(|slot| number(slot, 8)) else {
-        return if bytes.iter().all(|byte| *byte == 0) { Known::Nothing } else { Known::Lost };
+        return if written.is_empty() { Known::Nothing } else { Known::Lost };
     };
     let last = Some(number(&newest, 24)).filter(|start| *start != u64::MAX);
     Known::Below { offset: number(&newest, 16), last, is_older: written.last() != Some(&newest) }
@@ -331,7 +351,10 @@ pub fn judge(disk: &dyn Disk, paths: &StorePaths, before: &Before, start: Start)
     };
     let (intact, changed) = compare(&log, before);
     let min = log.min();
-    let judgement = |decision, from| Ok(Some(Judgement { decision, known, from, min, intact, changed }));
+    let lost = if was_clean { lost(disk, paths)? } else { BTreeSet::new() };
+    let whole_below = log.first_gap(min, None);
+    let judgement =
+        |decision, from| Ok(Some(Judgement { decision, known, from, min, intact, changed, lost, whole_below }));
     if let Some(path) = wrong_length {
         return judgement(Decision::RefuseLength { path }, min);
     }
@@ -386,6 +409,30 @@ pub fn judge(disk: &dyn Disk, paths: &StorePaths, before: &Before, start: Start)
             judgement(Decision::Open { end, tail, salvaged }, from)
         }
     }
+}
+
+/// Queues of which the entry of the last message is not there, if nobody else was here since it was.
+fn lost(disk: &dyn Disk, paths: &StorePaths) -> io::Result<BTreeSet<(String, u32)>> {
+    let mut lost = BTreeSet::new();
+    let is_ours = read_file(disk, &paths.lock())?.is_some_and(|text| text.starts_with(b"ringmq"));
+    let noted = QueueOffsets::load(disk, paths).ok().flatten().filter(|_| is_ours);
+    for (topic, queue, next) in noted.iter().flat_map(|noted| noted.value.with_messages()) {
+        let directory = paths.consume_queue().join(topic).join(queue.to_string());
+        let files = disk.list(&directory).unwrap_or_default();
+        let place = (next.0 - 1) * 20;
+        let starts = files.iter().filter_map(|file| file.name.parse::<u64>().ok()).filter(|start| *start <= place);
+        let mut entry = [0; 20];
+        if let Some(start) = starts.max() {
+            let bytes = read_file(disk, &directory.join(format!("{start:020}")))?.unwrap_or_default();
+            let found = usize::try_from(place - start).ok().and_then(|at| bytes.get(at..at + 20));
+            entry.copy_from_slice(found.unwrap_or(&[0; 20]));
+        }
+        let is_entry = entry[0] < 128 && entry[8] < 128 && entry[8..12] != [0; 4];
+        if !is_entry {
+            lost.insert((topic.to_owned(), queue.0));
+        }
+    }
+    Ok(lost)
 }
 
 /// While the kernel runs: the last record below the point if it is as it was, or the record farther down that queues want.
@@ -478,7 +525,8 @@ mod tests {
         assert_eq!(harmed(&[4096]), Known::Below { offset: 40, last: Some(30), is_older: false });
         assert_eq!(harmed(&[39]), older);
         assert_eq!(harmed(&[0, 4096]), Known::Lost);
-        assert_eq!(known(&[0; 8192], &before), Known::Nothing);
+        assert_eq!(known(&[0; 8192], &before), Known::Lost);
+        assert_eq!(known(&[0; 8192], &[0; 8192]), Known::Nothing);
         assert_eq!(known(&before[..100], &before), Known::Below { offset: 40, last: Some(30), is_older: false });
     }
 }

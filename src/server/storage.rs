@@ -1,6 +1,6 @@
 //! Opens the store: lock, queues, recovery, segments, index. Everything here runs before the first connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,18 +13,20 @@ use ringmq_shards::log::segment_table::{SegmentError, SegmentSize, load_table};
 use ringmq_shards::log::segments::{SegmentOptions, Segments, WritePath};
 use ringmq_shards::queue::{ChunkPool, FilesLeft, Queue, QueueError, QueueStore, QueueStoreConfig};
 use ringmq_shards::recovery::adopt;
+use ringmq_shards::recovery::audit::AuditOptions;
 use ringmq_shards::recovery::checkpoint::{Checkpoint, CheckpointFile};
 use ringmq_shards::recovery::durable_point::{DurablePointFile, StoredPoint};
 use ringmq_shards::recovery::process_lock::{LockError, ProcessLock, is_ours};
 use ringmq_shards::recovery::queue_flushed::{self, QueueFlushedFile};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
 use ringmq_shards::recovery::queue_place::queue_place;
+use ringmq_shards::recovery::repair::{QueueScope, RepairError, rebuild_queues};
 use ringmq_shards::recovery::{
     DispatchSink, KernelRun, Recovered, RecoveryError, RecoveryOptions, StorePaths, recover,
 };
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
-use super::lost_queues;
+use super::lost_queues::{self, LostQueues, ToldProgress, TopicBegins};
 
 /// How the store is opened.
 #[derive(Debug, Clone)]
@@ -73,6 +75,9 @@ pub enum StorageError {
     /// Queue files.
     #[error(transparent)]
     Queues(#[from] QueueError),
+    /// Queues lack messages and cannot be made anew.
+    #[error("queue files are missing or damaged and cannot be made anew: {0}")]
+    LostQueues(#[from] RepairError),
     /// State files.
     #[error(transparent)]
     State(#[from] StateFileError),
@@ -165,9 +170,17 @@ struct Rebuild<'a> {
     pool: &'a ChunkPool,
     offsets: &'a QueueOffsets,
     from: Option<PhysicalOffset>,
+    /// Topics that are not among these were deleted, and their records below `deleted_below` count no more; `None` where all count.
+    topics: Option<&'a BTreeSet<String>>,
+    deleted_below: PhysicalOffset,
+    /// Takes note of queues that lack messages; without it a gap ends the start.
+    lost: Option<LostQueues<'a>>,
     /// After a clean stop the queues know every record below this, and what they lack was deleted on purpose (RocketMQ
     /// `CommitLog.recoverNormally`).
     known_below: PhysicalOffset,
+    /// Below this some of them do, since they were made anew. What is added to the others must not be of a topic that was deleted.
+    some_know_below: PhysicalOffset,
+    begins: TopicBegins,
     /// Where the log begins, if another broker has removed files of it that should have been read: then a queue may lack
     /// entries of records below, which nobody can read any more.
     lacks_below: Option<PhysicalOffset>,
@@ -180,8 +193,19 @@ impl DispatchSink for Rebuild<'_> {
 
     fn record(&mut self, view: &RecordView<'_>, physical_offset: PhysicalOffset) -> io::Result<()> {
         let Some(place) = queue_place(view, physical_offset) else { return Ok(()) };
-        if physical_offset < self.known_below || !self.offsets.counts(place.topic, physical_offset) {
+        let is_unknown = self.topics.is_some_and(|topics| !topics.contains(place.topic));
+        if (is_unknown && physical_offset < self.deleted_below) || !self.offsets.counts(place.topic, physical_offset) {
             return Ok(());
+        }
+        if physical_offset < self.known_below {
+            let Some(lost) = &mut self.lost else { return Ok(()) };
+            return lost.look_at(self.queues, &place).map_err(io::Error::other);
+        }
+        if physical_offset < self.some_know_below {
+            let begins_before = self.begins.has_entry_before(self.queues, place.topic, physical_offset);
+            if !begins_before.map_err(io::Error::other)? {
+                return Ok(());
+            }
         }
         let mut queue = self.queues.get_or_create(place.topic, place.queue_id).map_err(io::Error::other)?;
         let is_behind = queue.physical_end().0 > 0 && queue.physical_end() <= physical_offset;
@@ -199,6 +223,10 @@ impl DispatchSink for Rebuild<'_> {
         if has_nothing && queue.physical_end().0 > 0 && queue.appended_end() != place.offset {
             self.queues.skip_to(&queue, place.offset).map_err(io::Error::other)?;
         }
+        if let Some(lost) = self.lost.as_mut().filter(|_| is_behind && place.offset > queue.appended_end()) {
+            lost.note_gap(&place);
+            return Ok(());
+        }
         let time = StoreTimestamp(u64::try_from(view.store_timestamp()).unwrap_or(0));
         self.queues.rebuild_append(self.pool, &queue, place.offset, place.entry, time).map_err(io::Error::other)?;
         Ok(())
@@ -215,14 +243,64 @@ pub fn open(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>, options: &StorageOptio
         create_directories_durably(disk.as_ref(), &directory).map_err(io_error("create directories", directory))?;
     }
     let lock = ProcessLock::acquire(disk.as_ref(), &paths)?;
-    let opened = open_locked(disk, clock, options, paths.clone(), lock);
-    if let Err(error) = &opened
-        && is_disk_error(error)
-        && let Err(error) = queue_flushed::distrust(disk.as_ref(), &paths)
-    {
-        tracing::warn!(%error, "queue-flushed cannot be taken back");
+    let opened = match open_locked(disk, clock, options, &paths, lock, Attempt::First) {
+        Ok(Opened::Rebuilt { lock, first, known_below }) => {
+            let last = Attempt::Last { known_below, was_cut: first.discarded.is_some() };
+            open_locked(disk, clock, options, &paths, lock, last).map(|opened| opened.after(*first))
+        }
+        opened => opened,
+    };
+    match opened {
+        Ok(Opened::Open(storage)) => Ok(*storage),
+        Ok(Opened::Rebuilt { .. }) => unreachable!("the last attempt makes no queues anew"),
+        Err(error) => {
+            if is_disk_error(&error)
+                && let Err(error) = queue_flushed::distrust(disk.as_ref(), &paths)
+            {
+                tracing::warn!(%error, "queue-flushed cannot be taken back");
+            }
+            Err(error)
+        }
     }
-    opened
+}
+
+/// Which of two times the store is being opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    /// Queues that lack messages are looked for and made anew.
+    First,
+    /// They have been made anew.
+    Last {
+        /// What the queues knew before: what the others lack behind it was added by the first attempt, and is in no file.
+        known_below: PhysicalOffset,
+        /// Whether the first attempt has cut the log.
+        was_cut: bool,
+    },
+}
+
+/// What became of an attempt.
+enum Opened {
+    Open(Box<Storage>),
+    /// Queues were made anew; what was loaded before counts no more.
+    Rebuilt {
+        lock: ProcessLock,
+        /// What recovery did.
+        first: Box<Recovered>,
+        /// Below this the queues knew every record.
+        known_below: PhysicalOffset,
+    },
+}
+
+impl Opened {
+    /// Adds what recovery did in the attempt before: this one found the log as that had left it.
+    fn after(mut self, first: Recovered) -> Self {
+        if let Self::Open(storage) = &mut self {
+            let recovered = &mut storage.recovered;
+            recovered.messages.splice(0..0, first.messages);
+            recovered.discarded = first.discarded.or(recovered.discarded.take());
+        }
+        self
+    }
 }
 
 /// Whether a start failed at the file system, and not for want of room: then the page cache may show what the disk does not
@@ -235,16 +313,17 @@ fn open_locked(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
     options: &StorageOptions,
-    paths: StorePaths,
+    paths: &StorePaths,
     lock: ProcessLock,
-) -> Result<Storage, StorageError> {
+    attempt: Attempt,
+) -> Result<Opened, StorageError> {
     let io_error = |action, path: PathBuf| move |source| StorageError::Io { action, path, source };
-    let blockers = adopt::blockers(disk.as_ref(), &paths).map_err(io_error("look at what is", paths.root.clone()))?;
+    let blockers = adopt::blockers(disk.as_ref(), paths).map_err(io_error("look at what is", paths.root.clone()))?;
     if !blockers.is_empty() {
         let texts = blockers.iter().map(|blocker| format!("{}: {}", blocker.path.display(), blocker.text));
         return Err(StorageError::NotAdoptable(texts.collect::<Vec<_>>().join("; ")));
     }
-    let was_clean = lock.was_clean(disk.as_ref(), &paths).map_err(io_error("look for abort", paths.abort()))?;
+    let was_clean = lock.was_clean(disk.as_ref(), paths).map_err(io_error("look for abort", paths.abort()))?;
 
     let queue_config = QueueStoreConfig {
         file_entries: options.queue_file_entries,
@@ -256,22 +335,22 @@ fn open_locked(
     // Only after the death of the process, not of the machine: what was written is still in the page cache.
     let flushed = match was_clean {
         true => None,
-        false => queue_flushed::load(disk.as_ref(), &paths, boot_id.as_deref())
+        false => queue_flushed::load(disk.as_ref(), paths, boot_id.as_deref())
             .map_err(io_error("read queue-flushed", paths.queue_flushed()))?,
     };
-    let loaded = queues.load(match (was_clean, &flushed) {
+    let report = queues.load(match (was_clean, &flushed) {
         (true, _) => FilesLeft::Whole,
         (false, Some(_)) => FilesLeft::Written,
         (false, None) => FilesLeft::Uncertain,
     })?;
-    if !loaded.foreign.is_empty() {
-        let foreign: Vec<String> = loaded.foreign.iter().map(|path| path.display().to_string()).collect();
+    if !report.foreign.is_empty() {
+        let foreign: Vec<String> = report.foreign.iter().map(|path| path.display().to_string()).collect();
         tracing::warn!("the folder of the queues holds what belongs to no queue, ignored: {}", foreign.join(", "));
     }
     if !was_clean {
         queues.mark_all_unsynced();
     }
-    let loaded = QueueOffsets::load(disk.as_ref(), &paths)?;
+    let loaded = QueueOffsets::load(disk.as_ref(), paths)?;
     if !was_clean {
         // The last process may have died before it synced the name. What is bound from here on relies on these barriers: the
         // ones before them must not come back, and as little the topics and offsets before those that are loaded.
@@ -283,13 +362,25 @@ fn open_locked(
     }
     let has_sidecar = loaded.is_some();
     let mut queue_offsets = loaded.map(|loaded| loaded.value).unwrap_or_default();
-    let lacking = if was_clean { lost_queues::lacking(&queues, &queue_offsets) } else { Vec::new() };
-    let durable = DurablePointFile::load(disk.as_ref(), &paths)
+    // So it is left by a repair that was interrupted while queue files changed places.
+    let is_interrupted = has_sidecar && queue_offsets.log_offset == PhysicalOffset(0);
+    let known_topics = lost_queues::known_topics(disk.as_ref(), paths);
+    let noted = has_sidecar.then_some(&queue_offsets);
+    let lost = match &known_topics {
+        Some(known) if was_clean && attempt == Attempt::First => {
+            Some(LostQueues::compare(known, &queues, &report.short, noted, lock.is_signed())?)
+        }
+        _ => None,
+    };
+    if let Some(short) = report.short.into_iter().next().filter(|_| lost.is_none()) {
+        return Err(QueueError::from(short).into());
+    }
+    let durable = DurablePointFile::load(disk.as_ref(), paths)
         .map_err(io_error("read the durable point", paths.durable_point()))?;
     let is_marked =
-        flushed.is_some() && is_ours(disk.as_ref(), &paths).map_err(io_error("read abort", paths.abort()))?;
+        flushed.is_some() && is_ours(disk.as_ref(), paths).map_err(io_error("read abort", paths.abort()))?;
     let has_yielded = queue_offsets
-        .heed_others(disk.as_ref(), &paths, durable, flushed)
+        .heed_others(disk.as_ref(), paths, durable, flushed)
         .map_err(io_error("read abort", paths.abort()))?;
 
     let segment_size = SegmentSize::new(options.segment_bytes)?;
@@ -328,26 +419,62 @@ fn open_locked(
         // Before the durable point moves on: should this start be interrupted, the next one must not take for ours what lies
         // between the point as we left it and the new one.
         queues.sync_removals()?;
-        queue_offsets.persist(disk.as_ref(), &paths)?;
+        queue_offsets.persist(disk.as_ref(), paths)?;
     }
     if flushed.is_some() {
         queues.owe_proof(queue_offsets.log_offset)?;
     }
-    let known_below = if was_clean { queues.maximum_physical_end() } else { PhysicalOffset(0) };
-    let mut sink = Rebuild { queues: &queues, pool: &pool, offsets: &queue_offsets, from, known_below, lacks_below };
-    let recovered = recover(disk.as_ref(), &paths, &recovery_options, &mut sink)?;
+    let known_below = match attempt {
+        Attempt::Last { known_below, .. } => known_below,
+        Attempt::First if was_clean => {
+            // Where nobody else has worked since, every entry of a record below the note has been compared with it. Without one such a
+            // record belongs to a topic that another broker deleted before, also if it is the last of the log.
+            let is_compared = lock.is_signed() && known_topics.is_some();
+            let noted_below = if is_compared { queue_offsets.log_offset } else { PhysicalOffset(0) };
+            queues.maximum_physical_end().max(noted_below)
+        }
+        Attempt::First => PhysicalOffset(0),
+    };
+    let some_know_below = match attempt {
+        Attempt::First => PhysicalOffset(0),
+        Attempt::Last { .. } => queues.maximum_physical_end(),
+    };
+    // What was stored lately counts after a crash, since the table may be the older one of two; below that queues have what they need.
+    let deleted_below = match was_clean || is_interrupted {
+        true => PhysicalOffset(u64::MAX),
+        false => from.unwrap_or_default(),
+    };
+    let mut sink = Rebuild {
+        queues: &queues,
+        pool: &pool,
+        offsets: &queue_offsets,
+        from,
+        topics: known_topics.as_ref(),
+        deleted_below,
+        lost,
+        known_below,
+        some_know_below,
+        begins: TopicBegins::default(),
+        lacks_below,
+    };
+    let recovered = recover(disk.as_ref(), paths, &recovery_options, &mut sink)?;
     for message in &recovered.messages {
         tracing::warn!("{message}");
     }
-    lost_queues::warn(&lacking, disk.as_ref(), &paths, &queue_offsets, recovered.end);
+    if let Some(scope) = sink.lost.and_then(LostQueues::scope).filter(|_| recovered.end > recovered.min) {
+        drop((queues, pool));
+        make_anew(disk, options, paths, &scope, recovered.end)?;
+        return Ok(Opened::Rebuilt { lock, first: Box::new(recovered), known_below });
+    }
     // What is written from here on is none of the past, whatever a barrier says that lies behind a cut, or was never given.
     if queue_offsets.lower_barriers_to(recovered.end) {
         // A lowered barrier no longer tells that files with entries behind the cut are old, should they come back.
         queues.sync_removals()?;
-        queue_offsets.persist(disk.as_ref(), &paths)?;
+        queue_offsets.persist(disk.as_ref(), paths)?;
     }
     // After a cut the queues may know more than the log, however the last stop was.
-    let was_cut = recovered.discarded.is_some() || options.salvage;
+    let was_cut =
+        recovered.discarded.is_some() || options.salvage || matches!(attempt, Attempt::Last { was_cut: true, .. });
     if (!was_clean && from.is_none_or(|from| from > recovered.end)) || was_cut {
         let cut = queues.truncate_all(recovered.end)?;
         if cut > 0 {
@@ -366,9 +493,9 @@ fn open_locked(
     // A sidecar that was ahead of the log would claim entries of records that are still to come.
     if !has_sidecar || is_ahead {
         queues.sync()?;
-        note_queue_offsets(disk.as_ref(), &paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
+        note_queue_offsets(disk.as_ref(), paths, &queues, &queue_offsets, recovered.end.0, recovered.min.0)?;
     }
-    let queue_flushed = QueueFlushedFile::open(disk.as_ref(), &paths, boot_id)
+    let queue_flushed = QueueFlushedFile::open(disk.as_ref(), paths, boot_id)
         .map_err(io_error("open queue-flushed", paths.queue_flushed()))?;
     if flushed.is_none() {
         // A note always means that the mark `abort`, which its process made, is durable.
@@ -393,8 +520,8 @@ fn open_locked(
     let tail_page = read_tail_page(&segments, recovered.end)?;
 
     let (checkpoint_file, checkpoint) =
-        CheckpointFile::open(disk.as_ref(), &paths).map_err(io_error("open the checkpoint", paths.checkpoint()))?;
-    let durable_point = DurablePointFile::open(disk.as_ref(), &paths)
+        CheckpointFile::open(disk.as_ref(), paths).map_err(io_error("open the checkpoint", paths.checkpoint()))?;
+    let durable_point = DurablePointFile::open(disk.as_ref(), paths)
         .map_err(io_error("open the durable point", paths.durable_point()))?;
     let last_stop = match was_clean {
         true => LastStop::Clean,
@@ -411,13 +538,13 @@ fn open_locked(
     });
     let pid = std::process::id();
     match is_marked {
-        true => lock.mark_running_again(disk.as_ref(), &paths, pid),
-        false => lock.mark_running(disk.as_ref(), &paths, pid),
+        true => lock.mark_running_again(disk.as_ref(), paths, pid),
+        false => lock.mark_running(disk.as_ref(), paths, pid),
     }
     .map_err(io_error("write abort", paths.abort()))?;
     queue_flushed.note(recovered.end).map_err(io_error("write queue-flushed", paths.queue_flushed()))?;
-    Ok(Storage {
-        paths,
+    Ok(Opened::Open(Box::new(Storage {
+        paths: paths.clone(),
         lock,
         segments: Arc::new(segments),
         queues: Arc::new(queues),
@@ -430,7 +557,32 @@ fn open_locked(
         queue_offsets: Arc::new(queue_offsets),
         queue_flushed,
         tail_page,
-    })
+    })))
+}
+
+/// Makes queues anew that lack messages of the log.
+fn make_anew(
+    disk: &Arc<dyn Disk>,
+    options: &StorageOptions,
+    paths: &StorePaths,
+    scope: &QueueScope,
+    end: PhysicalOffset,
+) -> Result<(), StorageError> {
+    let audit = AuditOptions {
+        segment_bytes: options.segment_bytes,
+        queue_file_entries: options.queue_file_entries,
+        index: options.index.unwrap_or_default(),
+        is_sync: Some(options.is_sync),
+        group_bytes: options.ring_bytes,
+        is_signed: false,
+    };
+    tracing::info!("queue files are missing or damaged: the whole log is read to make queues anew");
+    let rebuilt = rebuild_queues(disk, paths, audit, scope, end, &mut ToldProgress::default())?;
+    let (queues, entries) = (rebuilt.queues, rebuilt.queue_entries);
+    let saved = rebuilt.instructions.map_or_else(|| "nothing".to_owned(), |path| path.display().to_string());
+    lost_queues::tell(scope);
+    tracing::info!(queues, entries, saved, "queues were made anew; what was in their place is saved as the text says");
+    Ok(())
 }
 
 /// The files of a deleted topic may have outlived it: they go before a topic of the same name is filled. From `rebuilt_from`
@@ -528,14 +680,18 @@ pub fn note_queue_offsets(
     let _writing = sidecar.begin_write();
     let barriers = sidecar.lock().barriers.clone();
     let mut next: BTreeMap<String, BTreeMap<QueueId, QueueOffset>> = BTreeMap::new();
-    for (topic, queue_id, _, offset) in queues.all_bounds() {
+    let mut empty: BTreeMap<String, BTreeSet<QueueId>> = BTreeMap::new();
+    for (topic, queue_id, minimum, offset) in queues.all_bounds() {
         // Those of a topic whose deletion has begun count no more for whoever reads this, retired or not: made again, it begins at 0.
         let is_ending = barriers.get(&*topic).is_some_and(|barrier| barrier.0 == u64::MAX);
         if offset.0 > 0 && !is_ending {
             next.entry(topic.to_string()).or_default().insert(queue_id, offset);
+            if minimum == offset {
+                empty.entry(topic.to_string()).or_default().insert(queue_id);
+            }
         }
     }
-    let mut noted = QueueOffsets { log_offset: PhysicalOffset(log_offset), next, barriers: barriers.clone() };
+    let mut noted = QueueOffsets { log_offset: PhysicalOffset(log_offset), next, barriers: barriers.clone(), empty };
     noted.forget_barriers_below(PhysicalOffset(log_minimum));
     noted.persist(disk, paths)?;
     let mut known = sidecar.lock();
@@ -543,6 +699,7 @@ pub fn note_queue_offsets(
     for (topic, barrier) in &known.barriers {
         if barriers.get(topic) != Some(barrier) {
             noted.next.remove(topic);
+            noted.empty.remove(topic);
             noted.barriers.insert(topic.clone(), *barrier);
         }
     }
@@ -555,6 +712,7 @@ pub fn note_queue_offsets(
 pub fn note_barrier(sidecar: &Sidecar, topic: &str, barrier: u64) {
     let mut known = sidecar.lock();
     known.next.remove(topic);
+    known.empty.remove(topic);
     known.barriers.insert(topic.to_owned(), PhysicalOffset(barrier));
 }
 
@@ -566,162 +724,4 @@ pub fn write_queue_offsets(disk: &dyn Disk, paths: &StorePaths, sidecar: &Sideca
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use ringmq_protocol::record::{CrcCheck, RecordFields, bind_record, encode_record, record_length};
-    use ringmq_shards::queue::{QueueEntry, Rebuilt};
-    use ringmq_shards::sim::{Fault, FaultAction, OperationKind, SimDisk};
-
-    use super::*;
-
-    const BARRIER: PhysicalOffset = PhysicalOffset(2_000);
-
-    /// Which of three queues are left: one of the deleted topic whose last entry lies behind a cut, one as the deletion left
-    /// it, and one of the topic that was made again.
-    fn left(rebuilt_from: Option<PhysicalOffset>) -> Vec<u32> {
-        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
-        let config = QueueStoreConfig { file_entries: 10, open_files: 4, pool_bytes: 1 << 20 };
-        let (queues, pool) = QueueStore::new(disk, Path::new("/store/consumequeue"), config);
-        for (number, entries) in [[1_000, 9_000], [1_100, 1_200], [2_000, 2_100]].iter().enumerate() {
-            let queue = queues.get_or_create("again", QueueId(number as u32)).unwrap();
-            for (offset, physical) in entries.iter().enumerate() {
-                let entry = QueueEntry { physical: PhysicalOffset(*physical), size: 100, tags_code: 0 };
-                let offset = QueueOffset(offset as u64);
-                let added = queues.rebuild_append(&pool, &queue, offset, entry, StoreTimestamp(1)).unwrap();
-                assert_eq!(added, Rebuilt::Appended);
-            }
-        }
-        queues.flush_dirty().unwrap();
-        let mut offsets = QueueOffsets::default();
-        offsets.barriers.insert("again".to_owned(), BARRIER);
-        remove_deleted_topics(&queues, &offsets, rebuilt_from).unwrap();
-        queues.topic_queues("again").iter().map(|queue| queue.queue_id().0).collect()
-    }
-
-    /// Goal: no file of a deleted topic is taken for one of the topic that was made again, and none of that goes which the log
-    /// does not give again. Method: the log is read from the barrier at the latest, from behind it, or not at all.
-    #[test]
-    fn files_of_deleted_topics_go() {
-        assert_eq!(left(Some(PhysicalOffset(500))), [0; 0]);
-        assert_eq!(left(Some(BARRIER)), [0; 0]);
-        for rebuilt_from in [Some(PhysicalOffset(2_100)), None] {
-            let left = left(rebuilt_from);
-            assert!(!left.contains(&1) && left.contains(&2), "{rebuilt_from:?}: {left:?}");
-        }
-    }
-
-    /// Goal: what was stored in a topic after it was made again is there, whoever deleted it. Method: records as a recovery finds
-    /// them behind the point that the sidecar knows: the last ones of a queue that another broker deleted, then those of its
-    /// successor; twice, since a recovery may be repeated.
-    #[test]
-    fn a_queue_whose_offsets_fall_back_to_zero_begins_anew() {
-        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
-        let config = QueueStoreConfig { file_entries: 4, open_files: 4, pool_bytes: 1 << 20 };
-        let root = Path::new("/store/consumequeue");
-        for round in 0..2 {
-            let (queues, pool) = QueueStore::new(Arc::clone(&disk), root, config);
-            queues.load(FilesLeft::Written).unwrap();
-            let offsets = QueueOffsets::default();
-            let (from, known_below) = (Some(PhysicalOffset(0)), PhysicalOffset(0));
-            let mut sink =
-                Rebuild { queues: &queues, pool: &pool, offsets: &offsets, from, known_below, lacks_below: None };
-            for (number, offset) in [57, 58, 59, 60, 61, 62, 0, 1, 2].into_iter().enumerate() {
-                let physical = PhysicalOffset(1_000 + 200 * number as u64);
-                let fields = RecordFields::plain("again", 0, b"body", b"");
-                let mut record = vec![0; record_length(&fields)];
-                encode_record(&fields, &mut record);
-                bind_record(&mut record, offset, physical.0 as i64, 1_000_000);
-                sink.record(&RecordView::parse(&record, CrcCheck::Verify).unwrap(), physical).unwrap();
-            }
-            queues.flush_dirty().unwrap();
-            let queue = queues.get("again", QueueId(0)).expect("it is there");
-            assert_eq!(queue.bounds(), (QueueOffset(0), QueueOffset(3)), "round {round}");
-            let mut entries = [QueueEntry::default(); 3];
-            assert_eq!(queues.read_entries(&queue, QueueOffset(0), &mut entries).unwrap(), 3);
-            assert_eq!(entries.map(|entry| entry.physical.0), [2_200, 2_400, 2_600]);
-        }
-    }
-
-    /// Goal: a topic that is made again begins at 0, even if the sidecar is written between the end of its queues and their
-    /// removal. Method: note the offsets of a retired queue beside one that is not.
-    #[test]
-    fn retired_queues_have_no_next_offset() {
-        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
-        create_directories_durably(&disk, &paths.own()).unwrap();
-        let (queues, pool) =
-            QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
-        for topic in ["gone", "orders"] {
-            let queue = queues.get_or_create(topic, QueueId(0)).unwrap();
-            let entry = QueueEntry { physical: PhysicalOffset(1_000), size: 100, tags_code: 0 };
-            queues.rebuild_append(&pool, &queue, QueueOffset(0), entry, StoreTimestamp(1)).unwrap();
-        }
-        queues.get("gone", QueueId(0)).unwrap().retire();
-        let offsets = Sidecar::default();
-        note_queue_offsets(&disk, &paths, &queues, &offsets, 1_100, 0).unwrap();
-        let noted = offsets.lock();
-        assert_eq!(noted.next.keys().collect::<Vec<_>>(), ["orders"]);
-    }
-
-    /// Goal: memory never claims more of the sidecar than its file holds. Method: note twice, the second time with each of the
-    /// file's writes, renames and syncs failing.
-    #[test]
-    fn what_could_not_be_noted_counts_as_little_as_on_disk() {
-        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
-        create_directories_durably(&disk, &paths.own()).unwrap();
-        let (queues, pool) =
-            QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
-        let offsets = Sidecar::default();
-        note_barrier(&offsets, "gone", BARRIER.0);
-        let add = |offset| {
-            let queue = queues.get_or_create("orders", QueueId(0)).unwrap();
-            let entry = QueueEntry { physical: PhysicalOffset(1_000 + offset * 100), size: 100, tags_code: 0 };
-            queues.rebuild_append(&pool, &queue, QueueOffset(offset), entry, StoreTimestamp(1)).unwrap();
-        };
-        add(0);
-        let note = |end, minimum| note_queue_offsets(&disk, &paths, &queues, &offsets, end, minimum);
-        note(1_100, 0).unwrap();
-        let noted = offsets.lock().clone();
-        assert_eq!((noted.log_offset, noted.barriers.len()), (PhysicalOffset(1_100), 1));
-        add(1);
-        for kind in [OperationKind::Write, OperationKind::Sync, OperationKind::Rename] {
-            let action = FaultAction::Fail(libc::EIO);
-            disk.inject(Fault { kind, path_contains: "queue-offsets".to_owned(), after: 0, times: 1, action });
-            note(3_000, BARRIER.0).expect_err("it cannot be written");
-            assert_eq!(*offsets.lock(), noted, "{kind:?}");
-            assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, noted);
-        }
-        note(3_000, BARRIER.0).unwrap();
-        let later = offsets.lock().clone();
-        assert_eq!((later.log_offset, later.barriers.len()), (PhysicalOffset(3_000), 0));
-        assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, later);
-    }
-
-    /// Goal: who looks at the sidecar or notes a barrier waits for no disk, and what is noted while the file is being written is not
-    /// forgotten. Method: a disk that hangs in the middle of it; a barrier; then a disk that goes on, and the file written again.
-    #[test]
-    fn barriers_can_be_noted_while_the_disk_hangs() {
-        let (disk, paths) = (SimDisk::new(), StorePaths::new("/store"));
-        create_directories_durably(&disk, &paths.own()).unwrap();
-        let (queues, _pool) =
-            QueueStore::new(Arc::new(disk.clone()), &paths.consume_queue(), QueueStoreConfig::default());
-        let sidecar = Sidecar::default();
-        note_barrier(&sidecar, "before", 1_000);
-        disk.hang("queue-offsets");
-        std::thread::scope(|scope| {
-            let writing = scope.spawn(|| note_queue_offsets(&disk, &paths, &queues, &sidecar, 1_100, 0));
-            while sidecar.file.try_lock().is_ok() {
-                std::thread::yield_now();
-            }
-            note_barrier(&sidecar, "meanwhile", BARRIER.0);
-            let meanwhile = sidecar.lock().log_offset;
-            disk.go_on();
-            writing.join().expect("no panic").unwrap();
-            assert_eq!(meanwhile, PhysicalOffset(0));
-        });
-        let known = sidecar.lock().clone();
-        assert_eq!((known.log_offset, known.barriers.len()), (PhysicalOffset(1_100), 2));
-        write_queue_offsets(&disk, &paths, &sidecar).unwrap();
-        assert_eq!(QueueOffsets::load(&disk, &paths).unwrap().unwrap().value, known);
-    }
-}
+mod tests;

@@ -8,8 +8,8 @@
 //! - A queue file has a wrong length, or the log contradicts what queue files say: `store repair` makes them anew.
 //! - `queue-offsets` and its backup cannot be read, or the digit of its format, which nothing covers, has become a higher one.
 //!
-//! An open store serves every message of its log that is whole, unless queue files were damaged. Then the log loses nothing, and after
-//! a repair all of it is served.
+//! An open store serves every message of its log that is whole, unless queue files were damaged; also then those of queues which are
+//! known to lack messages. The log loses nothing, and after a repair all of it is served.
 //!
 //! `RINGMQ_IMAGE_SEED` repeats one image.
 
@@ -44,7 +44,7 @@ use ringmq_shards::recovery::audit::{AuditOptions, NoProgress, audit};
 use ringmq_shards::recovery::checkpoint::CheckpointFile;
 use ringmq_shards::recovery::durable_point::{DurablePoint, DurablePointFile, LastRecord};
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
-use ringmq_shards::recovery::repair::{RepairOptions, repair};
+use ringmq_shards::recovery::repair::{RepairError, RepairOptions, repair};
 use ringmq_shards::recovery::{RecoveryError, StorePaths, adopt};
 use ringmq_shards::runtime::PipePool;
 use ringmq_shards::sim::damage::{Damage, Target};
@@ -53,8 +53,9 @@ use ringmq_shards::sim::{ManualClock, SimDisk, SimRandom};
 use ringmq_shards::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp};
 
 use super::crash::power_on;
+use super::lost_queues::table_of;
 
-const ROOT: &str = "/store";
+pub(super) const ROOT: &str = "/store";
 const SEGMENT_BYTES: u64 = 16 << 10;
 const SEGMENTS: u64 = 4;
 const FILE_ENTRIES: u64 = 16;
@@ -69,13 +70,13 @@ const FORMAT_DIGIT: u64 = "ringmq-queue-offsets ".len() as u64;
 const GROUP_BYTES: u64 = 16 << 10;
 
 /// What every store meets.
-const COMMON: [&str; 5] = ["kept", "cut", "refused_length", "refused_queue_file", "refused_queue_contradicts"];
+const COMMON: [&str; 4] = ["kept", "cut", "refused_length", "refused_queue_file"];
 /// What a store with our own files meets as well.
 const OURS: [&str; 5] = ["refused_damage", "salvaged", "by_the_older_point", "refused_sidecar", "refused_format"];
 
 /// How a store was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
+pub(super) enum Left {
     /// Stopped in order.
     Clean,
     /// The machine died, or nobody knows.
@@ -86,7 +87,7 @@ enum Left {
 
 /// A kind of store.
 #[derive(Debug, Clone, Copy)]
-struct Kind {
+pub(super) struct Kind {
     left: Left,
     /// Whether it has our own files. Otherwise only RocketMQ wrote here.
     is_ours: bool,
@@ -96,7 +97,7 @@ struct Kind {
 }
 
 impl Kind {
-    const CLEAN: Self = Self { left: Left::Clean, is_ours: true, is_sync: false, points: [32, 35] };
+    pub(super) const CLEAN: Self = Self { left: Left::Clean, is_ours: true, is_sync: false, points: [32, 35] };
     const CRASHED: Self = Self { left: Left::Crashed, points: [13, 24], ..Self::CLEAN };
     const KILLED: Self = Self { left: Left::Killed, ..Self::CRASHED };
     const CRASHED_SYNC: Self = Self { left: Left::Crashed, is_sync: true, points: [4, 9], ..Self::CLEAN };
@@ -105,15 +106,15 @@ impl Kind {
 }
 
 /// Where a message is found.
-type Place = (String, u32, u64);
+pub(super) type Place = (String, u32, u64);
 
 /// A store before it was damaged.
-struct Base {
+pub(super) struct Base {
     kind: Kind,
-    disk: SimDisk,
+    pub(super) disk: SimDisk,
     before: Before,
     /// Every message as it was written.
-    messages: HashMap<Place, Vec<u8>>,
+    pub(super) messages: HashMap<Place, Vec<u8>>,
     targets: Vec<(Target, u64)>,
 }
 
@@ -135,20 +136,27 @@ fn options(kind: Kind, salvage: bool) -> StorageOptions {
 }
 
 fn audit_options() -> AuditOptions {
-    AuditOptions { segment_bytes: SEGMENT_BYTES, queue_file_entries: FILE_ENTRIES, index: GEOMETRY }
+    AuditOptions {
+        segment_bytes: SEGMENT_BYTES,
+        queue_file_entries: FILE_ENTRIES,
+        index: GEOMETRY,
+        is_sync: Some(false),
+        group_bytes: GROUP_BYTES,
+        is_signed: false,
+    }
 }
 
 fn arc(disk: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(disk.clone())
 }
 
-fn open(disk: &SimDisk, kind: Kind, salvage: bool) -> Result<Storage, StorageError> {
+pub(super) fn open(disk: &SimDisk, kind: Kind, salvage: bool) -> Result<Storage, StorageError> {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_700_000_100_000));
     storage::open(&arc(disk), &clock, &options(kind, salvage))
 }
 
 /// Writes the log as a broker leaves it, then opens the store so that queues, index and our own files come into being.
-fn base(seed: u64, kind: Kind) -> Base {
+pub(super) fn base(seed: u64, kind: Kind) -> Base {
     let (disk, paths) = (SimDisk::new(), StorePaths::new(ROOT));
     for directory in [paths.commit_log.clone(), paths.config(), paths.index()] {
         create_directories_durably(&disk, &directory).expect("made");
@@ -203,8 +211,8 @@ fn base(seed: u64, kind: Kind) -> Base {
         file.sync_data().expect("synced");
     }
     for (name, text) in [
-        ("topics.json", r#"{"topicConfigTable":{"orders":{"topicName":"orders","readQueueNums":2}}}"#),
-        ("consumerOffset.json", r#"{"offsetTable":{"orders@g":{0:3,1:4}}}"#),
+        ("topics.json", table_of(&TOPICS)),
+        ("consumerOffset.json", r#"{"offsetTable":{"orders@g":{0:3,1:4}}}"#.to_owned()),
     ] {
         write_file(&disk, &paths.config().join(name), text.as_bytes()).expect("written");
     }
@@ -290,19 +298,19 @@ fn index_everything(storage: &mut Storage, disk: &SimDisk) {
 
 /// What an opened store serves.
 #[derive(Default)]
-struct Served {
-    messages: usize,
+pub(super) struct Served {
+    pub(super) messages: usize,
     /// Messages in which something differs that no CRC covers.
     unprotected: usize,
     /// Of these, such whose queue or offset is another one.
     misfiled: usize,
-    refused: usize,
+    pub(super) refused: usize,
     /// Places of those that are as they were written.
     whole: BTreeSet<u64>,
 }
 
 /// Pulls everything from every queue as the reader threads serve it, and compares each message with the written one.
-fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Served {
+pub(super) fn serve(storage: &Storage, disk: &SimDisk, base: &Base, context: &str) -> Served {
     let recovered = &storage.recovered;
     let ring = LogRing::new(RING_BYTES).expect("memory");
     let view = LogView::new(ring, 1, recovered.min.0, recovered.end.0, recovered.last_store_timestamp.0);
@@ -402,7 +410,8 @@ fn damage(base: &Base, random: &mut SimRandom) -> (SimDisk, Vec<Damage>) {
         // What chance brings too rarely: both generations of a file of ours, and the number of a format.
         let flip = |path: PathBuf, at| Damage::FlippedBit(path, at, 1);
         let (point, noted) = (paths.durable_point(), paths.queue_offsets());
-        chosen.extend(match random.below(4) {
+        chosen.extend(match random.below(5) {
+            4 => vec![Damage::ZeroedTail(point, 0)],
             0 => vec![flip(noted.clone(), 30), flip(noted.with_extension("bak"), 30)],
             1 => vec![flip(noted, FORMAT_DIGIT)],
             _ => vec![flip(point.clone(), 20), flip(point, 4096 + 20)],
@@ -473,6 +482,16 @@ impl Image<'_> {
                 assert!(self.hurts("consumequeue") || is_changed, "{context}: refused for {text}");
                 tally.count("refused_queue_contradicts");
             }
+            StorageError::LostQueues(error) => {
+                let judgement = self.judgement.as_ref().filter(|_| self.hurts("consumequeue"));
+                let judgement = judgement.unwrap_or_else(|| panic!("{context}: refused for {text}"));
+                match error {
+                    RepairError::LogDamaged(at) => assert_eq!(at.0, judgement.whole_below, "{context}: {text}"),
+                    RepairError::Queues(_) => assert!(!judgement.changed.is_empty(), "{context}: refused for {text}"),
+                    other => panic!("{context}: refused for {other}"),
+                }
+                tally.count("refused_lost_queues");
+            }
             StorageError::State(StateFileError::Unreadable { .. }) => {
                 assert!(self.hurts("ringmq"), "{context}: refused for {text}");
                 tally.count("refused_sidecar");
@@ -539,14 +558,19 @@ impl Image<'_> {
         }
     }
 
-    /// Every whole message of the log is served, unless queue files are damaged or a record says that it belongs elsewhere.
-    fn check_served(&self, end: u64, served: &Served) {
+    /// Every whole message of the log is served, unless queue files are damaged and were not made anew, or a record says that it belongs elsewhere.
+    fn check_served(&self, end: u64, served: &Served, tally: &mut Tally) {
         let judgement = self.judgement.as_ref().expect("it was opened");
-        if self.hurts("consumequeue") || !judgement.changed.is_empty() {
+        if self.hurts("config") || !judgement.changed.is_empty() {
             return;
         }
-        let missing: Vec<_> =
-            judgement.intact.range(..end).filter(|(start, _)| !served.whole.contains(start)).collect();
+        let is_made_anew = |start: &u64| {
+            let view = RecordView::parse(&self.base.before.records[start], CrcCheck::Verify).expect("whole");
+            judgement.lost.contains(&(view.topic().to_owned(), view.queue_id() as u32))
+        };
+        let intact = judgement.intact.range(..end).filter(|(start, _)| !served.whole.contains(start));
+        let missing: Vec<_> = intact.filter(|(start, _)| !self.hurts("consumequeue") || is_made_anew(start)).collect();
+        tally.count(if judgement.lost.is_empty() { "nothing_lost" } else { "made_anew" });
         assert!(missing.is_empty(), "{}: below {end} not served: {missing:?}", self.context);
     }
 }
@@ -556,7 +580,8 @@ fn try_images(kind: Kind, expected: &[&str]) {
     let first: Option<u64> = std::env::var("RINGMQ_IMAGE_SEED").ok().and_then(|seed| seed.parse().ok());
     let base = base(7, kind);
     let whole = base.messages.len();
-    let clean_findings = audit(&arc(&base.disk), &StorePaths::new(ROOT), audit_options(), &mut NoProgress);
+    let audit_options = AuditOptions { is_sync: Some(kind.is_sync), ..audit_options() };
+    let clean_findings = audit(&arc(&base.disk), &StorePaths::new(ROOT), audit_options, &mut NoProgress);
     let clean_findings = clean_findings.expect("an audit").findings.kept;
     assert!(clean_findings.iter().all(|finding| finding.severity.name() == "note"), "{clean_findings:#?}");
     let mut tally = Tally::default();
@@ -566,7 +591,7 @@ fn try_images(kind: Kind, expected: &[&str]) {
         let text: Vec<String> = done.iter().map(ToString::to_string).collect();
         let context = format!("image {seed} of {kind:?}: {}", text.join(", "));
         let paths = StorePaths::new(ROOT);
-        let found = audit(&arc(&damaged), &paths, audit_options(), &mut NoProgress);
+        let found = audit(&arc(&damaged), &paths, audit_options, &mut NoProgress);
         let found = found.unwrap_or_else(|error| panic!("{context}: {error}"));
         adopt::plan(&damaged, &paths, &found).unwrap_or_else(|error| panic!("{context}: {error}"));
         let is_silent = found.findings.kept == clean_findings;
@@ -576,13 +601,16 @@ fn try_images(kind: Kind, expected: &[&str]) {
             let context = format!("{context}, salvage {salvage}");
             let start = Start { salvage, group_bytes: kind.is_sync.then_some(GROUP_BYTES) };
             let judgement = judge(&disk, &paths, &base.before, start).expect("the disk in memory does not fail");
+            if !salvage && let Some(judgement) = &judgement {
+                assert!(judgement.decision.is_foreseen(&found.findings.kept), "{context}: {:?}", judgement.decision);
+            }
             let image = Image { base: &base, done: &done, salvage, judgement, context: &context };
             let (is_all, is_refused) = match open(&disk, kind, salvage) {
                 Ok(mut storage) => {
                     image.check_opened(&storage, &disk, &mut tally);
                     index_everything(&mut storage, &disk);
                     let served = serve(&storage, &disk, &base, &context);
-                    image.check_served(storage.recovered.end.0, &served);
+                    image.check_served(storage.recovered.end.0, &served, &mut tally);
                     tally.unprotected += served.unprotected;
                     tally.misfiled += served.misfiled;
                     assert!(
@@ -651,7 +679,8 @@ fn check_again(disk: &SimDisk, image: &Image<'_>, end: PhysicalOffset) {
             );
         }
         // The first start believed queue files, as after a stop in order; this one compares them with the log.
-        Err(StorageError::Recovery(RecoveryError::Dispatch { .. })) if image.hurts("consumequeue") => {}
+        Err(StorageError::Recovery(RecoveryError::Dispatch { .. }))
+            if image.hurts("consumequeue") || !judged.changed.is_empty() => {}
         Err(error) => {
             let (text, words) = (error.to_string(), judged.decision.words());
             let is_named = words.iter().all(|word| text.contains(word));
@@ -695,38 +724,52 @@ fn try_repair(disk: &SimDisk, base: &Base, context: &str) {
 fn images_of_a_clean_store() {
     try_images(
         Kind::CLEAN,
-        &[&COMMON[..], &OURS, &["refused_short", "without_the_lost_point", "damage_farther_down"]].concat(),
+        &[
+            &COMMON[..],
+            &OURS,
+            &["refused_short", "without_the_lost_point", "damage_farther_down", "made_anew", "refused_lost_queues"],
+        ]
+        .concat(),
     );
 }
 
 /// Goal: the same after a crash, with a good part of the log above the durable point.
 #[test]
 fn images_of_a_crashed_store() {
-    try_images(Kind::CRASHED, &[&COMMON[..], &OURS, &["without_the_lost_point", "damage_farther_down"]].concat());
+    try_images(
+        Kind::CRASHED,
+        &[&COMMON[..], &OURS, &["without_the_lost_point", "damage_farther_down", "refused_queue_contradicts"]].concat(),
+    );
 }
 
 /// Goal: the same after the death of the process, when the start believes the page cache.
 #[test]
 fn images_of_a_killed_store() {
-    try_images(Kind::KILLED, &[&COMMON[..], &OURS, &["without_the_lost_point", "damage_farther_down"]].concat());
+    try_images(
+        Kind::KILLED,
+        &[&COMMON[..], &OURS, &["without_the_lost_point", "damage_farther_down", "refused_queue_contradicts"]].concat(),
+    );
 }
 
 /// Goal: the same after a crash where sends wait for syncs.
 #[test]
 fn images_of_a_crashed_sync_store() {
-    try_images(Kind::CRASHED_SYNC, &[&COMMON[..], &OURS, &["refused_far_behind", "without_the_lost_point"]].concat());
+    try_images(
+        Kind::CRASHED_SYNC,
+        &[&COMMON[..], &OURS, &["refused_far_behind", "without_the_lost_point", "refused_queue_contradicts"]].concat(),
+    );
 }
 
 /// Goal: the same of a store that only RocketMQ wrote, which has none of our files.
 #[test]
 fn images_of_a_clean_foreign_store() {
-    try_images(Kind::FOREIGN, &[&COMMON[..], &["damage_farther_down"]].concat());
+    try_images(Kind::FOREIGN, &[&COMMON[..], &["damage_farther_down", "refused_lost_queues"]].concat());
 }
 
 /// Goal: the same after a crash.
 #[test]
 fn images_of_a_crashed_foreign_store() {
-    try_images(Kind::FOREIGN_CRASHED, &[&COMMON[..], &["damage_farther_down"]].concat());
+    try_images(Kind::FOREIGN_CRASHED, &[&COMMON[..], &["damage_farther_down", "refused_queue_contradicts"]].concat());
 }
 
 /// Goal: the index of these stores is a real one, with several files. Method: in the undamaged store every key leads to its

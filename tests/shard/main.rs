@@ -12,6 +12,7 @@ mod hands;
 mod held;
 mod images;
 mod input;
+mod lost_queues;
 mod lying;
 mod output;
 mod pair;

@@ -12,23 +12,23 @@ use serde_json::Value;
 
 use super::broker::{SMALL_FILES, Store, copy_tree};
 
-const MESSAGES: usize = 230;
+pub const MESSAGES: usize = 230;
 /// The log has three files, and this message lies in the last.
 const HARMED: usize = 210;
 
 /// Where a message is.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    physical: u64,
-    bytes: u64,
+pub struct Place {
+    pub physical: u64,
+    pub bytes: u64,
 }
 
-fn body(number: usize) -> String {
+pub fn body(number: usize) -> String {
     format!("body {number} ").repeat(60)
 }
 
 /// A store that was stopped in order, and where its messages lie.
-fn filled() -> (Store, Vec<Place>) {
+pub fn filled() -> (Store, Vec<Place>) {
     let mut store = Store::new();
     let broker = store.start(&SMALL_FILES);
     broker.topic("T", 1);
@@ -45,7 +45,7 @@ fn filled() -> (Store, Vec<Place>) {
 }
 
 /// Reads the queue from its beginning, and checks what it gets.
-fn served(client: &mut Client, queue: &Queue) -> Vec<Place> {
+pub fn served(client: &mut Client, queue: &Queue) -> Vec<Place> {
     let mut places = Vec::new();
     while let pulled = client.pull(queue, places.len() as i64, 32, 0).expect("an answer")
         && pulled.status == PullStatus::Found
@@ -61,7 +61,7 @@ fn served(client: &mut Client, queue: &Queue) -> Vec<Place> {
 }
 
 /// Runs a command of `store`: its exit code and what it printed.
-fn store_command(data: &Path, words: &[&str]) -> (Option<i32>, String) {
+pub fn store_command(data: &Path, words: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
     command.arg("store").args(words).arg("--data").arg(data);
     SMALL_FILES.iter().for_each(|set| _ = command.args(["--set", set]));
@@ -78,7 +78,7 @@ fn store_json(data: &Path, words: &[&str]) -> (Option<i32>, Value) {
 }
 
 /// Every file of a folder, with its content.
-fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("listed") {
         let path = entry.expect("an entry").path();
@@ -92,14 +92,14 @@ fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Flips a bit of a file.
-fn flip(path: &Path, position: u64) {
+pub fn flip(path: &Path, position: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("opened");
     let mut byte = [0];
     file.read_exact_at(&mut byte, position).expect("read");
     file.write_all_at(&[byte[0] ^ 4], position).expect("written");
 }
 
-fn segment(data: &Path, number: u64) -> PathBuf {
+pub fn segment(data: &Path, number: u64) -> PathBuf {
     data.join(format!("commitlog/{:020}", number << 16))
 }
 
@@ -237,46 +237,5 @@ fn a_damaged_log_is_served_only_when_told() {
         let is_saved = |bytes: &Vec<u8>| bytes.starts_with(&behind[..1000]);
         assert!(kept.values().any(is_saved), "what was behind is saved: {:?}", kept.keys());
         assert_eq!(store_command(&copy.path(), &["verify"]).0, Some(0));
-    }
-}
-
-#[test]
-fn lost_queue_files_are_named_and_made_anew() {
-    // Goal: a start that lacks queue files says so, and the doctor brings every message back. Method: a store that was stopped in order
-    // loses all queue files, those of one queue, or the last ones of it, which the log contradicts so that the start is refused; then
-    // the repair, and a start with nothing to say.
-    type Harm = fn(&Path);
-    let all: Harm = |data| fs::remove_dir_all(data.join("consumequeue")).expect("removed");
-    let one: Harm = |data| fs::remove_dir_all(data.join("consumequeue/T")).expect("removed");
-    let last_files: Harm = |data| {
-        for number in 2..5 {
-            fs::remove_file(data.join(format!("consumequeue/T/0/{:020}", 1000 * number))).expect("removed");
-        }
-    };
-    const NAMED: &str = "are missing or too short, such as those of T/0";
-    let (stopped, _) = filled();
-    for (name, harm, is_served) in [("all", all, true), ("one", one, true), ("its last files", last_files, false)] {
-        let mut store = Store::new();
-        copy_tree(&stopped.path(), &store.path());
-        harm(&store.path());
-        match store.try_start(&SMALL_FILES) {
-            Ok(broker) => {
-                assert!(is_served && broker.log_text().contains(NAMED), "{name}: {}", broker.log_text());
-                assert_eq!(broker.stop(&[NAMED]).code(), Some(0), "{name}");
-            }
-            Err(refused) => {
-                assert!(!is_served, "{name}");
-                refused.assert_reason("queue T/0 ends at");
-            }
-        }
-        let (code, told) = store_command(&store.path(), &["repair", "--write"]);
-        assert_eq!(code, Some(0), "{name}: {told}");
-        let broker = store.start(&SMALL_FILES);
-        let (mut client, queue) = (broker.client(), broker.queue("T", 0));
-        assert_eq!(served(&mut client, &queue).len(), MESSAGES, "{name}: {}", broker.log_text());
-        let receipt = client.send_to(&queue, &Message::new(body(MESSAGES))).expect("stored");
-        assert_eq!(receipt.queue_offset, MESSAGES as i64, "{name}");
-        drop(client);
-        assert_eq!(broker.stop(&[]).code(), Some(0), "{name}");
     }
 }

@@ -181,7 +181,8 @@ fn check(store: &Store, judgement: Option<&Judgement>, outcome: &Outcome, done: 
         let is_changed = judgement.is_some_and(|judgement| !judgement.changed.is_empty());
         let named = |damage: &&Damage| log.contains(&damage.path().display().to_string());
         let beside = done.iter().filter(|damage| !damage.path().starts_with(store.path().join("commitlog")));
-        let contradicts = log.contains("cannot rebuild queues") && (hurts("consumequeue") || is_changed);
+        let is_told = ["cannot rebuild queues", "cannot be made anew"].iter().any(|text| log.contains(text));
+        let contradicts = is_told && (hurts("consumequeue") || is_changed);
         assert!(contradicts || beside.filter(named).count() > 0, "it had to do {decision:?}: {log}");
         assert!(outcome.what == "refused" || log.contains("it has format"), "{log}");
         return "refused_beside_the_log";

@@ -8,6 +8,7 @@ mod calls;
 mod cold;
 mod consumers;
 mod doctor;
+mod lost_queues;
 mod order;
 mod preflight;
 mod proxies;

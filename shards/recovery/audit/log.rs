@@ -8,6 +8,7 @@ use super::{Audit, AuditError, Finding, Progress, Scene, Severity};
 use crate::disk::ReadOnlyDisk;
 use crate::log::segment_table::{SegmentError, file_name};
 use crate::recovery::cut::Tail;
+use crate::recovery::decide::valid_far_behind;
 use crate::recovery::durable_point::LastRecord;
 use crate::recovery::queue_place::{QueuePlace, queue_place};
 use crate::recovery::scan::{Found, LogScanner, ScanChecks};
@@ -52,6 +53,8 @@ pub struct Walked {
     pub clock_steps: u64,
     /// Whether the last record below the durable point was met unchanged; `None` when there was nothing to compare.
     pub fits: Option<bool>,
+    /// The valid record behind the end because of which a start is refused where sends wait for syncs.
+    pub valid_far_behind: Option<PhysicalOffset>,
 }
 
 impl Walked {
@@ -87,6 +90,8 @@ pub(crate) fn walk(
     progress.step("log", survey.bytes());
     let mut walked = Walked { end: survey.min(), ..Walked::default() };
     let expected = scene.durable.and_then(|point| point.last_record);
+    let durable = scene.durable.map(|point| point.offset).filter(|durable| *durable >= survey.min());
+    let checks = ScanChecks { torn_sectors_from: durable, ..ScanChecks::default() };
     let (mut done, mut told) = (0, 0);
     for run in &survey.runs {
         let (Some(min), Some(limit)) = (run.min(), run.limit()) else { continue };
@@ -95,7 +100,7 @@ pub(crate) fn walk(
             walked.holes.push(Hole { from: walked.end, to: min, reason });
             walked.at_end = None;
         }
-        let mut scanner = LogScanner::new(&disk, &scene.paths.commit_log, run, ScanChecks::default());
+        let mut scanner = LogScanner::new(&disk, &scene.paths.commit_log, run, checks);
         let mut position = min;
         while position < limit {
             let reached = done + (position.0 - min.0);
@@ -152,6 +157,12 @@ pub(crate) fn walk(
         let tail = Tail { disk: &disk, paths: scene.paths, table: run, end: walked.end };
         let data_end = tail.data_end().map_err(scan_error)?;
         walked.tail_bytes = data_end.map_or(0, |end| end.0 - walked.end.0);
+        let fits = expected.is_none_or(|expected| expected.start < survey.min()) || walked.fits == Some(true);
+        if fits && durable.is_some_and(|durable| durable <= walked.end) {
+            let mut scanner = LogScanner::new(&disk, &scene.paths.commit_log, run, checks);
+            let found = valid_far_behind(&mut scanner, walked.end, data_end, scene.options.group_bytes);
+            walked.valid_far_behind = found.map_err(scan_error)?;
+        }
     }
     progress.reached(done);
     Ok(walked)
@@ -197,11 +208,18 @@ pub(crate) fn report(
         audit.findings.add(at_end(if is_short { Severity::Damage } else { Severity::Note }, text));
     } else if walked.tail_bytes > 0 {
         let reason = reason.unwrap_or("zeros where a record should be");
-        let text = format!(
-            "the log ends here ({reason}); the next start saves the {} bytes behind it aside and cuts them off",
-            walked.tail_bytes
-        );
-        audit.findings.add(at_end(Severity::Note, text));
+        let cuts = format!("the next start saves the {} bytes behind it aside and cuts them off", walked.tail_bytes);
+        let refuses = |at| format!("refuses it, since the valid record at {at} shows that it was synced");
+        let (severity, then) = match (walked.valid_far_behind, scene.options.is_sync) {
+            (None, _) | (Some(_), Some(false)) => (Severity::Note, cuts),
+            (Some(at), Some(true)) => (Severity::Damage, format!("the next start {}", refuses(at))),
+            (Some(at), None) => {
+                let then =
+                    format!("{cuts}; with flushDiskType=SYNC_FLUSH, which is not known here, it {}", refuses(at));
+                (Severity::Note, then)
+            }
+        };
+        audit.findings.add(at_end(severity, format!("the log ends here ({reason}); {then}")));
     }
     if walked.fits == Some(false) {
         let text = "the last record below the durable point is another one than was noted: another program worked here";

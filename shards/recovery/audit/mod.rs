@@ -140,6 +140,12 @@ pub struct AuditOptions {
     pub queue_file_entries: u64,
     /// Slots and entries of an index file.
     pub index: IndexGeometry,
+    /// Whether sends wait for syncs where the store is used; `None` if nobody knows.
+    pub is_sync: Option<bool>,
+    /// The most bytes that one group of sends can have in flight there.
+    pub group_bytes: u64,
+    /// Whether no other broker has begun to work here since one of ours stopped in order.
+    pub is_signed: bool,
 }
 
 /// What was counted.

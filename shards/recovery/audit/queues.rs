@@ -16,7 +16,7 @@ use crate::disk::{DirectoryEntry, OpenOptions};
 use crate::queue::QueueEntry;
 use crate::queue::limits::ENTRY_BYTES;
 use crate::recovery::queue_place::{QueuePlace, SCHEDULE_TOPIC};
-use crate::types::PhysicalOffset;
+use crate::types::{PhysicalOffset, QueueId, QueueOffset};
 
 const AREA: &str = "queues";
 /// Entries of a queue that are read at once: 1.3 KB for each of ten thousand queues.
@@ -196,14 +196,21 @@ impl<'a> QueueAudit<'a> {
             }
             if entry.length != self.file_bytes {
                 let text = format!("the file has {} bytes instead of {}", entry.length, self.file_bytes);
-                let extended = !self.scene.was_clean && is_last && entry.length < self.file_bytes;
-                match extended {
-                    true => findings.note(AREA, &path, text + "; the next start extends it"),
-                    false => findings.refused(AREA, &path, text + "; a start refuses it"),
+                let is_short = is_last && entry.length < self.file_bytes;
+                match is_short {
+                    true if !self.scene.was_clean => findings.note(AREA, &path, text + "; the next start extends it"),
+                    true if self.is_made_anew(topic, number, start.saturating_add(entry.length)) => {
+                        findings.at(Severity::Derived, AREA, &path, text + "; a start makes the queue anew");
+                    }
+                    _ => findings.refused(AREA, &path, text + "; a start refuses it"),
                 }
             }
-            if state.files.last().is_some_and(|last| last + self.file_bytes != start) {
-                findings.refused(AREA, &path, "the file before this one is missing; a start refuses that");
+            if let Some(end) = state.files.last().map(|last| last + self.file_bytes).filter(|end| *end != start) {
+                let text = "the file before this one is missing; a start";
+                match self.is_made_anew(topic, number, end) {
+                    true => findings.at(Severity::Derived, AREA, &path, format!("{text} makes the queue anew")),
+                    false => findings.refused(AREA, &path, format!("{text} refuses that")),
+                }
             }
             state.files.push(start);
         }
@@ -221,6 +228,12 @@ impl<'a> QueueAudit<'a> {
         }
         self.queues.entry(topic.to_owned()).or_default().insert(number, state);
         Ok(())
+    }
+
+    /// Whether a start takes it for a loss that a queue's files end at a byte of the queue.
+    fn is_made_anew(&self, topic: &str, number: u32, end: u64) -> bool {
+        let (scene, reach) = (self.scene, QueueOffset(end / ENTRY_BYTES));
+        scene.was_clean && scene.options.is_signed && scene.barriers.reaches_beyond(topic, QueueId(number), reach)
     }
 
     /// The length of most files, of those that can be the size of queue files; 0 without any.

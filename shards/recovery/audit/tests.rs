@@ -24,7 +24,14 @@ const SIZE: u64 = 8192;
 const GEOMETRY: IndexGeometry = IndexGeometry { slots: 8, entries: 40 };
 
 fn options() -> AuditOptions {
-    AuditOptions { segment_bytes: SIZE, queue_file_entries: 10, index: GEOMETRY }
+    AuditOptions {
+        segment_bytes: SIZE,
+        queue_file_entries: 10,
+        index: GEOMETRY,
+        is_sync: None,
+        group_bytes: 1 << 10,
+        is_signed: false,
+    }
 }
 
 /// A store of three log files with everything that belongs to it.
@@ -156,6 +163,62 @@ fn a_sound_store() {
     assert_eq!((figures.queues, figures.queue_entries), (2, 50));
     assert_eq!(figures.index_entries, 150);
     assert!(figures.index_files > 2 && figures.was_clean);
+}
+
+/// Goal: what is said of a torn tail is what the start does with it. Method: a durable point at the tenth record and a damaged twentieth;
+/// valid records behind it near and farther than a group can be; every flush mode, and recovery itself.
+#[test]
+fn a_tail_is_told_of_as_the_start_sees_it() {
+    let made = make(40, |number| ("A", number));
+    made.disk.sync_file_system(&made.paths.root).unwrap();
+    let (last, end) = (made.starts[9], made.starts[10]);
+    let bytes = crate::disk::read_file(&made.disk, &made.log(last)).unwrap().unwrap();
+    let last_record = &bytes[(last % SIZE) as usize..(last % SIZE + end - last) as usize];
+    let last_record = Some(LastRecord::of(PhysicalOffset(last), last_record));
+    let point = DurablePoint { offset: PhysicalOffset(end), last_record };
+    DurablePointFile::open(&made.disk, &made.paths).unwrap().replace(point).unwrap();
+    write_file(&made.disk, &made.paths.abort(), b"1").unwrap();
+    let harmed = made.starts[20];
+    made.disk.damage(&made.log(harmed), harmed % SIZE + 120, b"x").unwrap();
+    let (near, far) = (1 << 10, made.end - harmed);
+    for (group_bytes, is_far) in [(near, true), (far, false)] {
+        for is_sync in [Some(false), Some(true), None] {
+            let options = AuditOptions { is_sync, group_bytes, ..options() };
+            let found = audit(&made.shared(), &made.paths, options, &mut NoProgress).unwrap().findings.kept;
+            let told = found.iter().find(|finding| finding.offset == Some(harmed) && finding.area == "log").unwrap();
+            let (cuts, refuses) = (told.text.contains("cuts them off"), told.text.contains("refuses it, since"));
+            let expected = match is_sync {
+                Some(is_sync) => (!(is_sync && is_far), is_sync && is_far),
+                None => (true, is_far),
+            };
+            assert_eq!((cuts, refuses), expected, "{is_sync:?}, {group_bytes}: {}", told.text);
+            assert_eq!(told.refuses_start, is_sync == Some(true) && is_far, "{is_sync:?}, {group_bytes}");
+            let Some(is_sync) = is_sync else { continue };
+            let recovery = crate::recovery::RecoveryOptions {
+                segment_size: crate::log::segment_table::SegmentSize::new(SIZE).unwrap(),
+                salvage: false,
+                max_unsynced_bytes: is_sync.then_some(group_bytes),
+                index_is_safe: false,
+                verify_property_crc: false,
+                kernel: crate::recovery::KernelRun::Restarted,
+            };
+            let (disk, mut sink) = (made.disk.kill(), Nothing);
+            let started = crate::recovery::recover(&disk, &made.paths, &recovery, &mut sink);
+            assert_eq!(started.is_err(), told.refuses_start, "{is_sync}, {group_bytes}: {started:?}");
+        }
+    }
+}
+
+struct Nothing;
+
+impl crate::recovery::DispatchSink for Nothing {
+    fn dispatch_from(&self) -> Option<PhysicalOffset> {
+        None
+    }
+
+    fn record(&mut self, _: &RecordView<'_>, _: PhysicalOffset) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Goal: every kind of damage is found, in its place and class, and nothing else is blamed. Method: one row per damage: what is

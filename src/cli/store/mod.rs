@@ -22,13 +22,14 @@ use ringmq_shards::disk::{Disk, DiskFile, LockOutcome, OpenOptions, RealDisk};
 use ringmq_shards::index::IndexGeometry;
 use ringmq_shards::queue::limits::ENTRY_BYTES;
 use ringmq_shards::recovery::audit::{self, AuditError, AuditOptions, Severity};
-use ringmq_shards::recovery::process_lock::{LockError, ProcessLock};
+use ringmq_shards::recovery::process_lock::{LockError, ProcessLock, is_signed};
 use ringmq_shards::recovery::repair::{RepairOptions, repair};
 use ringmq_shards::recovery::{StorePaths, adopt, formats};
 
 use super::options::ServerArguments;
-use crate::config::{self, Service};
+use crate::config::{self, FlushDiskType, Service};
 use crate::process::{ExitStatus, complain};
+use crate::server::boot::ring_bytes;
 use progress::Bar;
 
 /// Options of `store`.
@@ -191,6 +192,10 @@ fn open(store: WhichStore, write: bool) -> Result<Opened, Failure> {
         data: store.data,
         ..ServerArguments::default()
     };
+    // What no file and no option says may be said where its broker runs.
+    let knows_flush_mode = arguments.config.is_some()
+        || arguments.broker_conf.is_some()
+        || arguments.set.iter().any(|set| set.starts_with("flushDiskType"));
     let usage = |text: String| Failure(ExitStatus::Usage, text);
     let config =
         config::load_without_cpus_file(arguments.sources(Service::Broker)).map_err(|error| usage(error.to_string()))?;
@@ -210,6 +215,9 @@ fn open(store: WhichStore, write: bool) -> Result<Opened, Failure> {
             slots: u32::try_from(config.max_hash_slot_num).unwrap_or(u32::MAX),
             entries: u32::try_from(config.max_index_num).unwrap_or(u32::MAX),
         },
+        is_sync: knows_flush_mode.then_some(config.flush_disk_type == FlushDiskType::SyncFlush),
+        group_bytes: ring_bytes(&config) as u64,
+        is_signed: false,
     };
     let mut opened =
         Opened { disk, paths, options, format: store.format, _lock: None, unlocked: None, written_lock: None };
@@ -218,13 +226,17 @@ fn open(store: WhichStore, write: bool) -> Result<Opened, Failure> {
             LockError::Held { .. } => Failure(ExitStatus::StoreLocked, error.to_string()),
             LockError::Io { .. } => Failure(ExitStatus::Failure, error.to_string()),
         })?;
+        opened.options.is_signed = lock.is_signed();
         opened.written_lock = Some(lock);
         return Ok(opened);
     }
     let path = opened.paths.lock();
     let write = OpenOptions { write: true, ..OpenOptions::default() };
     match opened.disk.open(&path, write).and_then(|file| Ok((file.try_lock()?, file))) {
-        Ok((LockOutcome::Acquired, file)) => opened._lock = Some(file),
+        Ok((LockOutcome::Acquired, file)) => {
+            opened.options.is_signed = is_signed(&*file)?;
+            opened._lock = Some(file);
+        }
         Ok((LockOutcome::HeldBy(pid), _)) => {
             return Err(Failure(ExitStatus::StoreLocked, LockError::Held { path, pid }.to_string()));
         }

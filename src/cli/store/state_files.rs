@@ -11,6 +11,7 @@ use ringmq_shards::recovery::audit::{Finding, Findings, Severity};
 use super::Failure;
 use crate::broker::state::{self, GROUPS_FILE, OFFSETS_FILE, TOPICS_FILE};
 use crate::process::ExitStatus;
+use crate::server::lost_queues;
 
 /// The files that a broker cannot do without when they exist.
 pub const FILES: [&str; 3] = [TOPICS_FILE, GROUPS_FILE, OFFSETS_FILE];
@@ -48,7 +49,5 @@ pub fn json(disk: &dyn Disk, paths: &StorePaths, name: &str) -> io::Result<Optio
 
 /// Names of all topics in the broker's table.
 pub fn topics(disk: &dyn Disk, paths: &StorePaths) -> io::Result<BTreeSet<String>> {
-    let value = json(disk, paths, TOPICS_FILE)?;
-    let table = value.as_ref().and_then(|value| value.get("topicConfigTable")?.as_object());
-    Ok(table.map_or_else(BTreeSet::new, |table| table.keys().cloned().collect()))
+    Ok(lost_queues::known_topics(disk, paths).unwrap_or_default())
 }

@@ -63,9 +63,9 @@ use crate::process::{ExitStatus, logging, signals};
 
 use self::broker::{BrokerChannels, OpenedBroker, StartedBroker, StoreSide, WriterSide};
 use self::gauges::add_gauges;
+pub use self::open::ring_bytes;
 use self::open::{
-    NAMESRV_SETTINGS_FILE, bind, bind_metrics, open_broker, open_control, open_namesrv, ring_bytes, spin_limit,
-    tail_bytes,
+    NAMESRV_SETTINGS_FILE, bind, bind_metrics, open_broker, open_control, open_namesrv, spin_limit, tail_bytes,
 };
 use self::shards::{ShardStart, start_shards};
 use self::watchdog::Watchdog;
@@ -122,6 +122,7 @@ impl BootError {
                 StorageError::Recovery(_)
                 | StorageError::Segments(_)
                 | StorageError::Queues(_)
+                | StorageError::LostQueues(_)
                 | StorageError::State(StateFileError::Unreadable { .. }),
             )
             | Self::State(StateFileError::Unreadable { .. }) => ExitStatus::RecoveryRefused,

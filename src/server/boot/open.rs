@@ -90,7 +90,7 @@ pub(super) fn supports_direct(config: &Config, disk: &Arc<dyn Disk>) -> Result<b
 }
 
 /// The configured size of the log ring, rounded up to what the ring can be.
-pub(super) fn ring_bytes(config: &Config) -> usize {
+pub fn ring_bytes(config: &Config) -> usize {
     let wanted = usize::try_from(config.log_ring_bytes).unwrap_or(usize::MAX / 2);
     wanted.max(ringmq_shards::log::limits::RING_BYTES_MIN).next_power_of_two()
 }
