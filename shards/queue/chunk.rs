@@ -163,8 +163,8 @@ impl ChunkArena {
         u64::from(self.in_use.load(Ordering::Relaxed)) * Self::CHUNK_BYTES
     }
 
-    /// Whether a flush round is due because the tails fill: a part of all entries are in no file yet, or chunks are used up, as
-    /// with very many queues that each need one for a few entries.
+    /// Whether a flush round is due because the tails fill: a part of all entries are in no file yet, chunks are used up, as
+    /// with very many queues that each need one for a few entries, or one queue's tail takes no more.
     pub fn is_filling(&self) -> bool {
         self.unflushed_entries() >= u64::from(self.limit) * CHUNK_ENTRIES / UNFLUSHED_SHARE
             || [&self.exhausted_at, &self.full_at]

@@ -85,14 +85,9 @@ impl QueueStore {
     /// the log's confirmed end as read before the preceding [`Self::flush_dirty`]. Returns the number of files synced. After
     /// an error everything is as unsynced as before; after a final one no later call succeeds.
     pub fn sync(&self) -> Result<usize, QueueError> {
-        self.sync_with(&|| ())
-    }
-
-    /// The same; `between` is called between any two things that may wait for the disk.
-    pub fn sync_with(&self, between: &dyn Fn()) -> Result<usize, QueueError> {
         let taken = std::mem::take(&mut *locked(&self.durable.unsynced));
         let count = taken.files.len();
-        match self.check_sync(|| self.sync_all(&taken, between).and_then(|()| self.prove(between))) {
+        match self.check_sync(|| self.sync_all(&taken).and_then(|()| self.prove())) {
             Ok(()) => Ok(count),
             Err(error) => {
                 let mut unsynced = locked(&self.durable.unsynced);
@@ -115,13 +110,12 @@ impl QueueStore {
         result
     }
 
-    fn sync_all(&self, unsynced: &Unsynced, between: &dyn Fn()) -> Result<(), QueueError> {
+    fn sync_all(&self, unsynced: &Unsynced) -> Result<(), QueueError> {
         if unsynced.files.len() + unsynced.directories.len() > SINGLE_SYNCS {
             let synced = self.disk.sync_file_system(&self.root);
             return synced.map_err(QueueError::sync("sync the file system of", &self.root));
         }
         for (key, path) in &unsynced.files {
-            between();
             // A descriptor opened only now still reports write-back errors that nobody has seen.
             let file = match self.handles.cached(*key) {
                 Some(file) => file,
@@ -138,7 +132,6 @@ impl QueueStore {
             file.sync_data().map_err(QueueError::sync("sync queue file", path))?;
         }
         for directory in &unsynced.directories {
-            between();
             match self.disk.sync_directory(directory) {
                 // The deletion of a topic has removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -149,10 +142,9 @@ impl QueueStore {
     }
 
     /// Compares what is owed with the disk. Everything is synced, so the page cache and the disk agree unless pages were lost.
-    fn prove(&self, between: &dyn Fn()) -> Result<(), QueueError> {
+    fn prove(&self) -> Result<(), QueueError> {
         let mut owed = locked(&self.durable.owed);
         while let Some(next) = owed.last() {
-            between();
             self.prove_entries(next)?;
             owed.pop();
         }

@@ -57,8 +57,6 @@ pub struct FlushReport {
     pub entries: u64,
     /// Queue directories of deleted topics that were removed.
     pub removed_queues: u64,
-    /// Whether queues of the round still wait for their turn: the next call goes on with them.
-    pub is_unfinished: bool,
     /// What the round began with, if all of that is in files now.
     pub complete: Option<Shown>,
 }
@@ -263,33 +261,28 @@ impl QueueStore {
     /// Flush thread only. One queue's error does not keep the others from their turn: it comes back at the end and the queue
     /// stays on the list.
     pub fn flush_dirty(&self) -> Result<FlushReport, QueueError> {
-        self.flush_dirty_with(Shown::default(), &|| ())
+        self.flush_all(Shown::default())
     }
 
-    /// The same. `shown` is for the report. `between` is called between any two things that may wait for the disk.
-    pub fn flush_dirty_with(&self, shown: Shown, between: &dyn Fn()) -> Result<FlushReport, QueueError> {
-        let goes_on = || {
-            between();
-            true
-        };
+    /// The same. `shown` is for the report.
+    pub fn flush_all(&self, shown: Shown) -> Result<FlushReport, QueueError> {
+        let round = || self.flush_some(shown, &|| true);
         // What was marked after an unfinished round began belongs to the next one.
-        let is_unfinished = locked(&self.unfinished).is_some();
-        let rest = if is_unfinished { self.flush_some(shown, &goes_on) } else { Ok(FlushReport::default()) };
-        let (mut report, rest) = (self.flush_some(shown, &goes_on)?, rest?);
+        let rest = if self.has_unfinished_round() { round() } else { Ok(FlushReport::default()) };
+        let (mut report, rest) = (round()?, rest?);
         report.queues += rest.queues;
         report.entries += rest.entries;
         report.removed_queues += rest.removed_queues;
         Ok(report)
     }
 
-    /// Begins such a round, or goes on with the one that is unfinished, until `goes_on` says no. It is asked between any two things
-    /// that may wait for the disk; one queue has its turn whatever it says.
+    /// Begins such a round, or goes on with the one that is unfinished, until `goes_on` says no: it is asked after each queue.
     pub fn flush_some(&self, shown: Shown, goes_on: &dyn Fn() -> bool) -> Result<FlushReport, QueueError> {
         let unfinished = locked(&self.unfinished).take();
         let mut round = unfinished.unwrap_or_else(|| self.begin_round(shown));
         let mut report = FlushReport::default();
         // After the queues were collected and before any of them is written: see `remove_topic`.
-        if let Err(error) = self.flush_removals(goes_on, &mut report) {
+        if let Err(error) = self.flush_removals(&mut report) {
             // A successor must not write into a directory that is still to go.
             *locked(&self.unfinished) = Some(round);
             return Err(error);
@@ -313,11 +306,10 @@ impl QueueStore {
             }
         }
         round.has_failed |= failure.is_some();
-        report.is_unfinished = !round.waiting.is_empty();
-        let is_complete = !report.is_unfinished && !round.has_failed;
+        let is_complete = round.waiting.is_empty() && !round.has_failed;
         report.complete = is_complete.then_some(round.shown);
         self.arena.note_flushed(report.entries, if is_complete { round.appended } else { 0 });
-        if report.is_unfinished {
+        if !round.waiting.is_empty() {
             *locked(&self.unfinished) = Some(round);
         }
         failure.map_or(Ok(report), Err)
@@ -332,14 +324,13 @@ impl QueueStore {
         Round { waiting, shown, appended, has_failed: false }
     }
 
-    /// Removes the files of retired queues. Those that cannot be removed stay on the list.
-    fn flush_removals(&self, goes_on: &dyn Fn() -> bool, report: &mut FlushReport) -> Result<(), QueueError> {
+    /// Removes the files of all retired queues, however long it takes: a successor of any may be among the queues that are written next.
+    /// Those that cannot be removed stay on the list.
+    fn flush_removals(&self, report: &mut FlushReport) -> Result<(), QueueError> {
         // A list of its own, or the lock would be held while what fails is put back.
         let removals = std::mem::take(&mut *locked(&self.removals));
         let mut failure = None;
         for queue in removals {
-            // All of them, however long it takes: a successor of any may be among the queues that are written next.
-            goes_on();
             match self.remove_files(&queue) {
                 Ok(()) => report.removed_queues += 1,
                 Err(error) => {

@@ -316,7 +316,7 @@ impl FlushThread {
         BEAT.min(self.sync_period()).min(self.queue_sync_period())
     }
 
-    /// Says that the thread waits for no disk just now: between any two things that might.
+    /// Says that the thread waits for no disk just now: between steps. Within them each operation on a file says so by itself.
     fn sign(&self) {
         self.shared.disk_watch.sign();
     }
@@ -446,7 +446,6 @@ impl FlushThread {
             if start + size <= synced || start >= confirmed {
                 continue;
             }
-            self.sign();
             if let Err(error) = segment.page_cache().sync_data() {
                 let from = synced.saturating_sub(start);
                 return self.fail("the log", &describe_failure("sync", segment.path(), from, &error));
@@ -500,7 +499,6 @@ impl FlushThread {
     fn prepare_segments(&mut self, schedule: &mut Schedule, now: Instant) -> bool {
         let size = self.segments.options().size.bytes();
         loop {
-            self.sign();
             let current_end = self.end - self.end % size + size;
             if self.ready_end >= current_end + SEGMENTS_AHEAD * size {
                 return true;
@@ -537,11 +535,8 @@ impl FlushThread {
         let (end, store_timestamp) = self.view.shown();
         let shown = Shown { end: PhysicalOffset(end), store_timestamp: StoreTimestamp(store_timestamp) };
         let report = match turn {
-            Some(turn) => self.queues.flush_some(shown, &|| {
-                self.sign();
-                started.elapsed() < turn
-            }),
-            None => self.queues.flush_dirty_with(shown, &|| self.sign()),
+            Some(turn) => self.queues.flush_some(shown, &|| started.elapsed() < turn),
+            None => self.queues.flush_all(shown),
         };
         let ended = Instant::now();
         schedule.queue_round += ended - started;
@@ -582,10 +577,8 @@ impl FlushThread {
         if schedule.troubles.queues.lasts() {
             return true;
         }
-        self.sign();
-        match self.queues.sync_with(&|| self.sign()) {
+        match self.queues.sync() {
             Ok(_) => {
-                self.sign();
                 schedule.troubles.queue_sync.note(Ok::<_, QueueError>(()));
                 schedule.queue_synced = written.0;
                 self.checkpoint.logics_timestamp_ms = store_timestamp.0 as i64;
@@ -628,7 +621,6 @@ impl FlushThread {
                 self.checkpoint.physic_timestamp_ms = view.store_timestamp();
             }
         }
-        self.sign();
         self.checkpoint.index_timestamp_ms = self.index_timestamp_ms.load(Ordering::Relaxed) as i64;
         schedule.troubles.checkpoint.note(self.checkpoint_file.store(&self.checkpoint));
     }

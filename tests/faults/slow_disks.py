@@ -52,39 +52,53 @@ class Senders:
         return self
 
 
-class Others:
+class AtWork:
+    """Threads that work until they are told to end. What one of them fails with fails the scenario then."""
+
+    def begin(self, *works):
+        """Each is a function and its arguments."""
+        self.failure, self.over = None, threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=work) for work in works]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, work, *arguments):
+        try:
+            work(*arguments)
+        except Exception as error:
+            self.failure = error
+
+    def finish(self, otherwise):
+        self.over.set()
+        for thread in self.threads:
+            thread.join(90)
+        check(self.failure is None, f"{otherwise}: {self.failure!r}")
+
+
+class Others(AtWork):
     """Connections that do not send: heartbeats of a consumer, who else consumes, pulls of the newest message, committed offsets, routes,
     one after the other."""
 
     def __init__(self, count, newest):
-        self.newest = newest
-        self.slowest, self.asked, self.failure, self.over = {}, 0, None, threading.Event()
-        self.threads = [threading.Thread(target=self.ask, args=(number,)) for number in range(count)]
-        for thread in self.threads:
-            thread.start()
+        self.newest, self.slowest, self.asked = newest, {}, 0
+        self.begin(*((self.ask, number) for number in range(count)))
 
     def ask(self, number):
-        try:
-            client, names = Client(timeout=60), Client(timeout=60, port=PORT + 2)
-            while not self.over.is_set():
-                for name, ask in (("heartbeat", lambda: client.heartbeat(f"other{number}", "g")),
-                                  ("members", lambda: client.ask(38, {"consumerGroup": "g"})[0]["code"]),
-                                  ("route", lambda: names.ask(105, {"topic": "T"})[0]["code"]),
-                                  ("pull", lambda: client.pull(self.newest())[0]["code"]), ("commit", lambda: client.commit(1))):
-                    began = time.monotonic()
-                    code = ask()
-                    check(code == 0, f"{name} is answered with {code}")
-                    self.asked += 1
-                    self.slowest[name] = max(self.slowest.get(name, 0), time.monotonic() - began)
-                time.sleep(0.01)
-        except Exception as error:
-            self.failure = error
+        client, names = Client(timeout=60), Client(timeout=60, port=PORT + 2)
+        while not self.over.is_set():
+            for name, ask in (("heartbeat", lambda: client.heartbeat(f"other{number}", "g")),
+                              ("members", lambda: client.ask(38, {"consumerGroup": "g"})[0]["code"]),
+                              ("route", lambda: names.ask(105, {"topic": "T"})[0]["code"]),
+                              ("pull", lambda: client.pull(self.newest())[0]["code"]), ("commit", lambda: client.commit(1))):
+                began = time.monotonic()
+                code = ask()
+                check(code == 0, f"{name} is answered with {code}")
+                self.asked += 1
+                self.slowest[name] = max(self.slowest.get(name, 0), time.monotonic() - began)
+            time.sleep(0.01)
 
     def end(self):
-        self.over.set()
-        for thread in self.threads:
-            thread.join(90)
-        check(self.failure is None, f"others are not served: {self.failure!r}")
+        self.finish("others are not served")
         return self.slowest
 
 
@@ -166,19 +180,17 @@ def waiting(binary, folder, command, seconds, shards, *sets):
 CHANGED_SECONDS = 4.0
 
 
-class Changes:
+class Changes(AtWork):
     """Connections that change what the broker keeps in small files, one for each kind of change: a new name after each success."""
 
     def __init__(self, round_name, doomed=()):
-        self.doomed, self.lock, self.over, self.failure = list(doomed), threading.Lock(), threading.Event(), None
+        self.doomed, self.lock = list(doomed), threading.Lock()
         # Kind to: name, code, remark, seconds.
         self.answers = {}
         kinds = {"topic": self.topic, "sent": self.sent, "group": self.group, "member": self.member, "setting": self.setting}
         if doomed:
             kinds["deleted"] = self.delete
-        self.threads = [threading.Thread(target=self.change, args=(kind, f"{kind}-{round_name}", ask)) for kind, ask in kinds.items()]
-        for thread in self.threads:
-            thread.start()
+        self.begin(*((self.change, kind, f"{kind}-{round_name}", ask) for kind, ask in kinds.items()))
 
     def topic(self, client, name):
         fields = {"topic": name, "defaultTopic": "TBW102", "readQueueNums": 1, "writeQueueNums": 1, "perm": 6,
@@ -201,26 +213,19 @@ class Changes:
         return {"code": client.delete_topic(name)}
 
     def change(self, kind, name, ask):
-        try:
-            client, number = Client(timeout=60), 1
-            while not self.over.is_set() and not (kind == "deleted" and number > len(self.doomed)):
-                wanted = self.doomed[number - 1] if kind == "deleted" else f"{name}-{number}"
-                began = time.monotonic()
-                answer = ask(client, wanted)
-                with self.lock:
-                    self.answers.setdefault(kind, []).append(
-                        (wanted, answer["code"], answer.get("remark", ""), time.monotonic() - began))
-                # Who was refused asks for the same again, as tools and clients do.
-                number += answer["code"] == 0
-                time.sleep(0.1)
-        except Exception as error:
-            self.failure = error
+        client, number = Client(timeout=60), 1
+        while not self.over.is_set() and not (kind == "deleted" and number > len(self.doomed)):
+            wanted = self.doomed[number - 1] if kind == "deleted" else f"{name}-{number}"
+            began = time.monotonic()
+            answer = ask(client, wanted)
+            with self.lock:
+                self.answers.setdefault(kind, []).append((wanted, answer["code"], answer.get("remark", ""), time.monotonic() - began))
+            # Who was refused asks for the same again, as tools and clients do.
+            number += answer["code"] == 0
+            time.sleep(0.1)
 
     def end(self):
-        self.over.set()
-        for thread in self.threads:
-            thread.join(90)
-        check(self.failure is None, f"changes are not answered: {self.failure!r}")
+        self.finish("changes are not answered")
         return self.answers
 
     def done(self, kind):

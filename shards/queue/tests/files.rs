@@ -281,7 +281,7 @@ fn an_unfinished_round_goes_on_where_it_stopped() {
             left.get() > 0
         };
         let report = store.flush_some(shown(log_end), &goes_on).unwrap();
-        (report.queues, report.is_unfinished, report.complete)
+        (report.queues, store.has_unfinished_round(), report.complete)
     };
     assert_eq!(turn(100), (2, true, None));
     fill(&queues[0], &pool, 1, 9).unwrap();
@@ -298,7 +298,7 @@ fn an_unfinished_round_goes_on_where_it_stopped() {
     store.remove_topic("t");
     let successor = queue(&store, "t", 4);
     fill(&successor, &pool, 2, 3).unwrap();
-    let report = store.flush_dirty_with(shown(600), &|| ()).unwrap();
+    let report = store.flush_all(shown(600)).unwrap();
     assert_eq!((report.queues, report.removed_queues, report.complete), (1, 5, Some(shown(600))));
     assert_eq!(names(&disk, "t/4"), ["00000000000000000000"]);
     assert_entries(&store, &successor, 2, 0, 3);
@@ -316,7 +316,7 @@ fn a_round_with_a_failure_is_not_complete() {
     sim.inject(Fault::once(OperationKind::Open, 0, libc::EIO));
     assert!(store.flush_some(shown(100), &|| false).is_err());
     let report = store.flush_some(shown(200), &|| true).unwrap();
-    assert_eq!((report.queues, report.is_unfinished, report.complete), (2, false, None));
+    assert_eq!((report.queues, store.has_unfinished_round(), report.complete), (2, false, None));
     assert_eq!(store.arena().unflushed_entries(), 7);
     let report = store.flush_some(shown(300), &|| true).unwrap();
     assert_eq!((report.queues, report.complete), (1, Some(shown(300))));

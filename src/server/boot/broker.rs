@@ -219,38 +219,29 @@ impl OpenedBroker {
 
     /// Starts the threads.
     pub(super) fn start(self, wiring: &Wiring) -> Result<StartedBroker, BootError> {
-        let Self {
-            serves,
-            flush_thread,
-            store_thread,
-            retention_thread,
-            readers,
-            parts,
-            namesrv_addresses,
-            flush,
-            lock,
-        } = self;
-        let registrars = namesrv_addresses.into_iter().map(|address| Registrar::start(address, parts.register_timeout));
+        let registrars = self.namesrv_addresses.into_iter();
+        let registrars = registrars.map(|address| Registrar::start(address, self.parts.register_timeout));
         let registrars = registrars.collect::<io::Result<_>>().map_err(system("start a registrar"))?;
-        let parts = BrokerParts { registrars, ..parts };
+        let parts = BrokerParts { registrars, ..self.parts };
         let word = wiring.last_words.clone();
         let store = StoreSide {
-            flush,
-            retention_thread: spawn("retention", move || retention_thread.run())?,
+            flush: self.flush,
+            retention_thread: spawn("retention", move || self.retention_thread.run())?,
             flush_thread: spawn("flush", move || {
-                flush_thread.run();
+                self.flush_thread.run();
                 drop(word);
             })?,
-            store_thread: spawn("store", move || store_thread.run())?,
-            reader_threads: readers
+            store_thread: spawn("store", move || self.store_thread.run())?,
+            reader_threads: self
+                .readers
                 .into_iter()
                 .map(|reader| spawn("reader", move || reader.run()))
                 .collect::<Result<_, _>>()?,
-            lock,
+            lock: self.lock,
             paths: parts.paths.clone(),
             disk: Arc::clone(&wiring.disk),
         };
-        Ok(StartedBroker { serves, parts, store })
+        Ok(StartedBroker { serves: self.serves, parts, store })
     }
 }
 
