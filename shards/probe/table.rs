@@ -145,6 +145,8 @@ metrics! {
     ConnectionGroups, "ringmq_limit_connection_groups", "groups", "Groups of the connection that is a member of most.";
     OffsetKeys, "ringmq_limit_offset_keys", "pairs", "Pairs of topic and group with committed offsets.";
     LockedGroups, "ringmq_limit_locked_groups", "groups", "Groups that hold orderly locks.";
+    ParkedRequests, "ringmq_limit_parked_requests", "requests", "Requests that wait until tables of topics and groups are on disk.";
+    ParkedBytes, "ringmq_limit_parked_bytes", "bytes", "Bytes of those requests.";
     NamesrvBrokers, "ringmq_limit_namesrv_brokers", "brokers", "Addresses of brokers registered with the name server.";
     NamesrvRoutes, "ringmq_limit_namesrv_routes", "routes", "Pairs of topic and broker name that the name server knows.";
     NamesrvKeys, "ringmq_limit_namesrv_keys", "keys", "Entries of the name server's KV configuration.";

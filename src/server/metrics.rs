@@ -149,6 +149,12 @@ pub fn add_broker(registry: &Registry, shared: &Arc<Shared>) {
         || crate::broker::limits::MAX_LOCKED_GROUPS as u64,
         of(|shared| shared.control.locked_groups.get()),
     );
+    registry.limit(
+        Limit::ParkedRequests,
+        || limits::PARKED_REQUESTS as u64,
+        of(|shared| shared.control.parked_requests.get()),
+    );
+    registry.limit(Limit::ParkedBytes, || limits::PARKED_BYTES as u64, of(|shared| shared.control.parked_bytes.get()));
     registry.gauge(Gauge::DiskUsed, &[], of(|shared| shared.retention.used_percent()));
     registry.gauge(Gauge::DiskFull, &[], of(|shared| shared.retention.is_full().into()));
     registry.gauge(Gauge::LogRingHuge, &[], of(|shared| shared.control.log_ring_huge_bytes.load(Ordering::Relaxed)));

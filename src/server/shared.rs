@@ -246,6 +246,10 @@ pub struct ControlFigures {
     pub connection_groups: Figure,
     /// Groups with orderly locks.
     pub locked_groups: Figure,
+    /// Requests that wait for a table to be written.
+    pub parked_requests: Figure,
+    /// Their bytes.
+    pub parked_bytes: Figure,
     /// Registered addresses of brokers.
     pub namesrv_brokers: Figure,
     /// Routes of the name server.

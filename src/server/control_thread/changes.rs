@@ -109,6 +109,15 @@ impl Parked {
             _ => 0,
         }
     }
+
+    fn connection(&self) -> Option<u64> {
+        match &self.request {
+            ControlRequest::Command { connection, .. }
+            | ControlRequest::CreateTopic { connection, .. }
+            | ControlRequest::CreateGroup { connection, .. } => Some(*connection),
+            _ => None,
+        }
+    }
 }
 
 /// Whether a command ends topics: it cannot be undone, and waits for its turn before anything is done.
@@ -147,6 +156,18 @@ impl ControlThread {
         }
         self.changes.parked_bytes = bytes;
         self.changes.parked.push_back(parked);
+        self.publish_parked();
+    }
+
+    /// Shows how much waits.
+    fn publish_parked(&self) {
+        self.shared.control.parked_requests.set(self.changes.parked.len() as u64);
+        self.shared.control.parked_bytes.set(self.changes.parked_bytes as u64);
+    }
+
+    /// Whether this connection has a request that waits. What it takes back must not be taken back before it was given.
+    pub(super) fn has_parked(&self, connection: u64) -> bool {
+        self.changes.parked.iter().any(|parked| parked.connection() == Some(connection))
     }
 
     /// Goes on with a request that was carried out on the tables of `before`: with its answer, or with the writing of what it changed.
@@ -280,6 +301,7 @@ impl ControlThread {
             requests.push(parked);
         }
         self.changes.parked_bytes -= requests.iter().map(Parked::bytes).sum::<usize>();
+        self.publish_parked();
         let before = self.broker.as_ref().filter(|_| !is_alone).map(|broker| broker.control.remember());
         self.changes.gathering = before.is_some().then(Vec::new);
         for Parked { until_ms, request, .. } in requests {
@@ -409,6 +431,7 @@ impl ControlThread {
             self.changes.parked_bytes -= parked.bytes();
             self.refuse_parked(parked.request, response::SYSTEM_ERROR, NOT_BEGUN);
         }
+        self.publish_parked();
         let awaiting = std::mem::take(&mut self.changes.awaiting);
         let (late, waiting) = awaiting.into_iter().partition::<Vec<_>, _>(|awaiting| awaiting.until_ms <= now_ms);
         self.changes.awaiting = waiting;

@@ -433,6 +433,11 @@ impl ControlThread {
                     self.park(ControlRequest::Command { connection, frame, answers, at_ns }, true, until_ms);
                     return;
                 }
+                // Members who leave while their heartbeat waits would be back after it.
+                if command.code == request::UNREGISTER_CLIENT && self.has_parked(connection) {
+                    self.park(ControlRequest::Command { connection, frame, answers, at_ns }, false, until_ms);
+                    return;
+                }
                 if offset_requests::concerns_offsets(command.code) {
                     self.collect_commits(at_ns);
                 }

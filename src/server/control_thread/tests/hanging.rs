@@ -29,6 +29,12 @@ impl Rig {
         }
     }
 
+    /// Requests that wait, and their bytes, as metrics show them.
+    fn shown_parked(&self) -> (u64, u64) {
+        let figures = &self.control.shared.control;
+        (figures.parked_requests.get(), figures.parked_bytes.get())
+    }
+
     /// As if all that waits had waited long enough.
     fn let_time_pass(&mut self) {
         let later_ms = self.control.until_ms();
@@ -158,7 +164,10 @@ fn requests_that_wait_are_bounded() {
     }
     let (opaque, code, remark) = rig.next_answer();
     assert!((opaque, code) == (77, response::SYSTEM_BUSY) && remark.contains("wait for the disk"), "{code} {remark}");
+    assert_eq!(rig.shown_parked(), (most as u64, (most * frame.len()) as u64));
     rig.disk.go_on();
+    rig.control.settle();
+    assert_eq!(rig.shown_parked(), (0, 0));
 
     let mut rig = Rig::new(false);
     rig.disk.hang("topics.json");
@@ -169,7 +178,29 @@ fn requests_that_wait_are_bounded() {
     assert!(rig.answers.try_recv().is_err(), "there was room for one of these each");
     rig.control.request(creation("small", 78));
     assert_eq!(rig.next_answer().1, response::SYSTEM_BUSY);
+    assert_eq!(rig.shown_parked().0, limits::PARKED_REQUESTS as u64);
+    rig.let_time_pass();
+    assert_eq!(rig.shown_parked(), (0, 0));
     rig.disk.go_on();
+}
+
+/// Goal: a member that leaves while its heartbeat waits for the disk does not come back. Method: a heartbeat that makes a group, and an
+/// unregistration, on a disk that hangs and then goes on.
+#[test]
+fn who_leaves_while_its_heartbeat_waits_stays_away() {
+    let mut rig = Rig::new(false);
+    rig.disk.hang("topics.json");
+    rig.control.request(creation("first", 71));
+    let consumer = r#"{"groupName":"new","subscriptionDataSet":[{"topic":"first","subString":"*"}]}"#;
+    rig.request(34, &[], format!(r#"{{"clientID":"c","consumerDataSet":[{consumer}]}}"#).as_bytes(), 72);
+    rig.request(35, &[("clientID", "c"), ("consumerGroup", "new")], b"", 73);
+    rig.disk.go_on();
+    rig.control.settle();
+    let answered: Vec<_> = (71..=73).map(|_| rig.next_answer()).map(|(opaque, code, _)| (opaque, code)).collect();
+    assert_eq!(answered, [(71, 0), (72, 0), (73, 0)]);
+    assert!(rig.has_group("new"), "the heartbeat was carried out");
+    let (code, remark) = rig.ask(38, &[("consumerGroup", "new")]);
+    assert!(code == response::SYSTEM_ERROR && remark.contains("no consumer"), "{code} {remark}");
 }
 
 /// Goal: as many requests as may wait are carried out one after the other, and not one inside the other, which a stack would not hold.
