@@ -3,6 +3,7 @@
 //! Lives on shard 0, the writer shard. Other threads see the log only through [`LogView`]: published offsets and ring
 //! memory that is read under a pin.
 
+pub mod commit_delay;
 pub mod huge_pages;
 pub mod limits;
 pub mod path_chooser;

@@ -250,7 +250,8 @@ pub struct Writer {
     /// How many of `pending` are below `written` and were looked at for an early answer.
     early: usize,
     last_store_timestamp: u64,
-    /// Requests that were bound since the last write was taken.
+    /// Requests that were bound since the start, and since the last write was taken.
+    requests: u64,
     unwritten_requests: u32,
     /// Bytes appended since the turn began; the headroom bounds them.
     turn_budget: u64,
@@ -310,6 +311,7 @@ impl Writer {
             pending: VecDeque::with_capacity(4096),
             early: 0,
             last_store_timestamp,
+            requests: 0,
             unwritten_requests: 0,
             turn_budget: 0,
             headroom_bytes: TURN_HEADROOM_BYTES.min(ring_bytes / 2),
@@ -337,6 +339,16 @@ impl Writer {
     /// Whether anything was bound that no write operation has covered yet.
     pub fn has_unwritten(&self) -> bool {
         self.write_started < self.end
+    }
+
+    /// Requests that were bound since the start.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Requests that were bound and that no write operation has covered yet.
+    pub fn unwritten_requests(&self) -> u32 {
+        self.unwritten_requests
     }
 
     /// Segments exist up to here.
@@ -473,6 +485,7 @@ impl Writer {
         }
         self.last_store_timestamp = store_timestamp;
         self.turn_budget -= total;
+        self.requests += 1;
         self.unwritten_requests = self.unwritten_requests.saturating_add(1);
     }
 

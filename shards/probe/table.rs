@@ -71,6 +71,7 @@ metrics! {
     ShardWakes, "ringmq_shard_wakes_total", "events", "Times that another thread woke a shard from sleep.";
     ShardHops, "ringmq_shard_hops_total", "messages", "Messages between shards for sends: one there, one back.";
     LogGroups, "ringmq_log_groups_total", "groups", "Groups written to the log: one write each.";
+    LogDelays, "ringmq_log_commit_delays_total", "groups", "Groups that waited a moment for the senders of the group before.";
     LogBytes, "ringmq_log_bytes_total", "bytes", "Bytes written to the log, its last block again with each group.";
     LogSyncs, "ringmq_log_syncs_total", "syncs", "Completed syncs of the log.";
     LogSegmentRolls, "ringmq_log_segment_rolls_total", "segments", "Times that the log went on in its next segment.";

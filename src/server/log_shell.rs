@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ringmq_shards::log::commit_delay::CommitDelay;
 use ringmq_shards::log::path_chooser::{PathChooser, Way};
 use ringmq_shards::log::segment_table::file_name;
 use ringmq_shards::log::segments::{Segment, WritePath};
@@ -20,7 +21,7 @@ use ringmq_shards::runtime::{CountedSender, Ring, Token};
 use ringmq_shards::types::PhysicalOffset;
 
 use super::flush_thread::FlushRequest;
-use super::shared::Shared;
+use super::shared::{Shared, monotonic_ns};
 
 fn nanoseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
@@ -54,6 +55,9 @@ pub struct LogShell {
     in_flight: Option<(WriteOperation, Instant)>,
     syncs_in_flight: u32,
     sync_in_flight: Option<SyncOperation>,
+    delay: Option<CommitDelay>,
+    /// The next group waits for more requests until then, by the steady clock in nanoseconds.
+    delayed_until_ns: Option<u64>,
     awaits_zeroing: bool,
     failure: Option<String>,
     probe: Probe,
@@ -70,6 +74,8 @@ pub struct LogShellOptions {
     pub path: WritePath,
     /// Decides for each group whether it goes through the page cache.
     pub chooser: Option<PathChooser>,
+    /// Decides for each group whether it waits for more requests; for writes that are durable when they end.
+    pub delay: Option<CommitDelay>,
     /// Whether the flush thread zeroes ahead, so that writes must ask the frontier.
     pub zeroes_ahead: bool,
     /// Tells the flush thread that there are writes around the page cache.
@@ -109,6 +115,8 @@ impl LogShell {
             in_flight: None,
             syncs_in_flight: 0,
             sync_in_flight: None,
+            delay: options.delay,
+            delayed_until_ns: None,
             awaits_zeroing: false,
             failure: None,
             probe: options.probe,
@@ -156,7 +164,7 @@ impl LogShell {
         if self.awaits_zeroing {
             return self.submit_direct(writer, ring);
         }
-        if self.failure.is_some() || self.in_flight.is_some() {
+        if self.failure.is_some() || self.is_delayed(writer) || self.in_flight.is_some() {
             return Pushed::Nothing;
         }
         let Some(operation) = writer.next_write() else { return Pushed::Nothing };
@@ -181,6 +189,25 @@ impl LogShell {
         }
         self.in_flight = Some((operation, started));
         self.submit_direct(writer, ring)
+    }
+
+    /// Tells the commit delay of requests that have come, and asks whether what has gathered waits for more.
+    fn is_delayed(&mut self, writer: &Writer) -> bool {
+        let Some(delay) = &mut self.delay else { return false };
+        let now_ns = monotonic_ns();
+        delay.note(now_ns, writer.requests());
+        let can_wait = self.in_flight.is_none() && writer.has_unwritten();
+        let until_ns = if can_wait { delay.waits_until_ns(now_ns) } else { None };
+        if until_ns.is_some() && self.delayed_until_ns.is_none() {
+            self.probe.count(Counter::LogDelays);
+        }
+        self.delayed_until_ns = until_ns;
+        until_ns.is_some()
+    }
+
+    /// Until when what has gathered waits for more requests, if it does; then try [`LogShell::push`] again.
+    pub fn delayed_until_ns(&self) -> Option<u64> {
+        self.delayed_until_ns
     }
 
     fn write_inline(&mut self, writer: &mut Writer, operation: &WriteOperation, started: Instant) -> Pushed {
@@ -251,9 +278,14 @@ impl LogShell {
     /// The ring has finished the write. True when the group may be settled.
     pub fn write_finished(&mut self, writer: &mut Writer, outcome: io::Result<usize>) -> bool {
         let Some((operation, started)) = self.in_flight.take() else { return false };
-        self.probe.record(Histogram::LogWriteTime, nanoseconds(started));
+        let elapsed_ns = nanoseconds(started);
+        self.probe.record(Histogram::LogWriteTime, elapsed_ns);
         let error = match outcome {
             Ok(length) if length == operation.length => {
+                if let Some(delay) = &mut self.delay {
+                    let (bound, waiting) = (writer.requests(), writer.unwritten_requests());
+                    delay.group_ended(monotonic_ns(), elapsed_ns, operation.requests, bound, waiting);
+                }
                 writer.write_completed();
                 return true;
             }

@@ -1,5 +1,6 @@
 //! The threads of a broker that own the store: all of them are made, and all that may fail is opened, before one runs.
 
+use ringmq_shards::log::commit_delay::CommitDelay;
 use ringmq_shards::log::huge_pages::HugePages;
 use ringmq_shards::log::segments::SegmentList;
 use ringmq_shards::queue::ChunkPool;
@@ -291,6 +292,7 @@ fn make_writer(
         segment_bytes,
         path: way.path,
         chooser: way.chooses.then(PathChooser::default),
+        delay: (way.path == SegmentPath::DirectSync).then(|| CommitDelay::new(config.commit_delay_max_us * 1_000)),
         zeroes_ahead: way.zeroes_ahead,
         wrote_directly,
         write_back_bytes: config.write_back_bytes,

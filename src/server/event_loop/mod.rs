@@ -244,7 +244,7 @@ impl EventLoop {
             self.ring.submit()?;
             return Ok(false);
         }
-        self.sleep(scratch, end_ns / 1_000_000)?;
+        self.sleep(scratch, end_ns)?;
         Ok(true)
     }
 
@@ -672,9 +672,10 @@ impl EventLoop {
         metrics::publish_turn(self.core.probe(), &counters, self.ring.counters(), self.wake.wakes(), self.spin.hits());
     }
 
-    /// Sleeps until there is something to do. `now_ms` is the present time: a turn may take long, and what is due does not wait for
+    /// Sleeps until there is something to do. `now_ns` is the present time: a turn may take long, and what is due does not wait for
     /// that.
-    fn sleep(&mut self, scratch: &mut Scratch, now_ms: u64) -> io::Result<()> {
+    fn sleep(&mut self, scratch: &mut Scratch, now_ns: u64) -> io::Result<()> {
+        let now_ms = now_ns / 1_000_000;
         let mut timeout: Option<Duration> = None;
         let mut at_most = |limit: Duration| timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         if let Some(deadline_ms) = self.core.next_deadline_ms() {
@@ -691,6 +692,9 @@ impl EventLoop {
             || self.core.writer_mut().is_some_and(|writer| writer.pending() > 0);
         if waits {
             at_most(BLOCKED_DELAY);
+        }
+        if let Some(until_ns) = self.shell.as_ref().and_then(LogShell::delayed_until_ns) {
+            at_most(Duration::from_nanos(until_ns.saturating_sub(now_ns)));
         }
         if !scratch.hunger.is_empty() {
             at_most(HUNGER_DELAY);

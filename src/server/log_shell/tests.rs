@@ -71,6 +71,7 @@ impl Rig {
             segment_bytes: SEGMENT_BYTES,
             path,
             chooser: None,
+            delay: (path == WritePath::DirectSync).then(|| CommitDelay::new(60_000_000_000)),
             zeroes_ahead: false,
             wrote_directly: Arc::default(),
             write_back_bytes: 0,
@@ -180,4 +181,40 @@ fn a_short_page_cache_write_is_final() {
             rig.assert_failed(&format!("(os error {errno})"));
         }
     }
+}
+
+/// Goal: a group waits for the senders of the one before, and is written when they are back. Method: four senders that send again when
+/// they are answered, two of them first, on the host's disk.
+#[test]
+fn a_group_waits_for_senders_that_come_back() {
+    let directory = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let mut rig = Rig::new(&disk, directory.path(), WritePath::DirectSync);
+    let offer =
+        |rig: &mut Rig, senders: &mut Vec<u32>| senders.drain(..).for_each(|slot| rig.offer(slot).expect("room"));
+    let (mut answered, mut delayed) = (vec![3, 4], 0);
+    offer(&mut rig, &mut vec![1, 2]);
+    for _ in 0..40 {
+        if rig.push() == Pushed::Nothing {
+            delayed += 1;
+            let until_ns = rig.shell.delayed_until_ns().expect("nothing else keeps it");
+            assert!(until_ns > monotonic_ns() && rig.verdicts().is_empty());
+            offer(&mut rig, &mut answered);
+            assert_eq!(rig.push(), Pushed::InFlight);
+        }
+        assert_eq!(rig.shell.delayed_until_ns(), None);
+        // Those who are not in this group send while it is on its way.
+        offer(&mut rig, &mut answered);
+        let outcome = rig.completion();
+        assert!(rig.shell.write_finished(&mut rig.writer, outcome));
+        for (slot, verdict) in rig.verdicts() {
+            assert_eq!(verdict, Verdict::Stored);
+            answered.push(slot);
+        }
+        if delayed > 0 {
+            assert_eq!(answered.len(), 4, "all went together");
+            offer(&mut rig, &mut answered);
+        }
+    }
+    assert!(delayed > 0);
 }
