@@ -10,10 +10,11 @@
 //! and then, less and less often while trials fail, and waiting goes on for as long as it keeps them together and a request takes less
 //! time than it did without. Pure: times come from the caller.
 
-/// Groups between the start and the first trial, and between two trials at most. Whatever does not keep senders together for as many
-/// as the latter doubles their number.
+/// Groups between the start and the first trial, and again after waiting has paid. What fails multiplies their number: a trial by two up
+/// to the second figure, and waiting that kept senders together and took more time, by four up to the last.
 const PAUSE_FIRST: u32 = 16;
-const PAUSE_MAX: u32 = 1_024;
+const PAUSE_MAX: u32 = 512;
+const PAUSE_WORSE_MAX: u32 = 4_096;
 
 /// Senders are parted if more than one in so many requests waits when a group ends.
 const PARTED_PART: u32 = 4;
@@ -22,7 +23,7 @@ const PARTED_PART: u32 = 4;
 const ABSENT_PART: u32 = 8;
 
 /// Groups that waited between two comparisons with those that did not, and until waiting ends for a new one.
-const COMPARED_GROUPS: u32 = 64;
+const COMPARED_GROUPS: u32 = 128;
 const RENEWED_GROUPS: u32 = 4_096;
 
 /// Groups in succession that failed to keep senders together before waiting ends: some are due to chance.
@@ -31,7 +32,6 @@ const STRIKES_MAX: u32 = 4;
 /// A typical time follows each sample by this part of the difference.
 const WRITE_WEIGHT: u64 = 16;
 const RETURN_WEIGHT: u64 = 8;
-const PACE_WEIGHT: u64 = 32;
 
 /// A sample counts as so many times what is typical at most: it may have been a stall.
 const OUTLIER: u64 = 2;
@@ -39,9 +39,8 @@ const OUTLIER: u64 = 2;
 /// Between the ends of two groups there is idleness, and not work, beyond the time of so many writes.
 const IDLE_WRITES: u64 = 4;
 
-/// Senders must be back within this part of the time of a write, in quarters. What waiting costs beyond one, the writes that it saves are
-/// worth.
-const SOON_QUARTERS: u64 = 5;
+/// Senders must be back within so many times the time of a write: beyond, waiting cannot pay.
+const SOON_WRITES: u64 = 2;
 
 /// What the last group has set off.
 #[derive(Debug, Clone, Copy)]
@@ -75,25 +74,26 @@ enum State {
 /// How long a request takes where groups follow each other.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pace {
-    /// Typical time between the ends of two groups, and requests of one, both times [`PACE_WEIGHT`].
-    between: u64,
+    /// Time between the ends of groups, and their requests: sums, of which the past counts half with every [`COMPARED_GROUPS`].
+    between_ns: u64,
     requests: u64,
+    groups: u32,
 }
 
 impl Pace {
     fn note(&mut self, between_ns: u64, requests: u32) {
-        if self.requests == 0 {
-            *self = Self { between: between_ns * PACE_WEIGHT, requests: u64::from(requests) * PACE_WEIGHT };
-            return;
+        if self.groups == COMPARED_GROUPS {
+            *self = Self { between_ns: self.between_ns / 2, requests: self.requests / 2, groups: 0 };
         }
-        self.between = self.between - self.between / PACE_WEIGHT + between_ns;
-        self.requests = self.requests - self.requests / PACE_WEIGHT + u64::from(requests);
+        self.between_ns += between_ns;
+        self.requests += u64::from(requests);
+        self.groups += 1;
     }
 
     /// Whether a request takes clearly less time than in the other: by more than a twentieth.
     fn is_better_than(&self, other: &Self) -> bool {
-        let per_request = |between: u64, requests: u64| u128::from(between) * u128::from(requests);
-        per_request(self.between, other.requests) * 20 < per_request(other.between, self.requests) * 19
+        let of_both = |between_ns: u64, requests: u64| u128::from(between_ns) * u128::from(requests);
+        of_both(self.between_ns, other.requests) * 20 < of_both(other.between_ns, self.requests) * 19
     }
 }
 
@@ -152,13 +152,19 @@ impl CommitDelay {
             (State::On { strikes, groups }, Some(between_ns)) => {
                 self.pace_on.note(between_ns, requests);
                 *groups += 1;
-                *strikes = if keeps_together { 0 } else { *strikes + 1 };
-                let is_worse = groups.is_multiple_of(COMPARED_GROUPS) && !self.pace_on.is_better_than(&self.pace_off);
-                if *groups == RENEWED_GROUPS {
+                *strikes = if keeps_together { 0 } else { (*strikes + 1).min(STRIKES_MAX) };
+                let (is_out, is_renewed) = (*strikes == STRIKES_MAX, *groups == RENEWED_GROUPS);
+                if !groups.is_multiple_of(COMPARED_GROUPS) {
+                    if is_out {
+                        self.give_up();
+                    }
+                } else if !self.pace_on.is_better_than(&self.pace_off) {
+                    self.pause_for(self.pause.saturating_mul(4).min(PAUSE_WORSE_MAX));
+                } else {
                     self.pause = PAUSE_FIRST;
-                    self.state = State::Off { groups_left: COMPARED_GROUPS };
-                } else if is_worse || *strikes == STRIKES_MAX {
-                    self.give_up();
+                    if is_renewed {
+                        self.state = State::Off { groups_left: COMPARED_GROUPS };
+                    }
                 }
             }
             (State::Trial, _) => self.give_up(),
@@ -168,8 +174,12 @@ impl CommitDelay {
     }
 
     fn give_up(&mut self) {
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.state = State::Off { groups_left: self.pause };
+        self.pause_for((self.pause * 2).min(PAUSE_MAX.max(self.pause)));
+    }
+
+    fn pause_for(&mut self, groups: u32) {
+        self.pause = groups;
+        self.state = State::Off { groups_left: groups };
     }
 
     /// Takes note of the requests that were bound since the start. To be told whenever there may be more.
@@ -193,7 +203,7 @@ impl CommitDelay {
 
     /// How long senders have to come back.
     fn patience_ns(&self) -> u64 {
-        let soon_ns = (self.write_ns * SOON_QUARTERS / 4).min(self.limit_ns);
+        let soon_ns = (self.write_ns * SOON_WRITES).min(self.limit_ns);
         match self.state {
             State::Off { .. } => 0,
             State::Trial => soon_ns,
@@ -343,7 +353,7 @@ mod tests {
         for first_ns in [300_000, 1_000_000, 5_000_000] {
             let senders = Senders::WaitForAnswers { number: 16, first_ns, step_ns: 5_000 };
             let (with, without) = (run(LIMIT_NS, senders), run(0, senders));
-            assert!(with.delayed * 20 <= with.groups, "{first_ns}: {with:?}");
+            assert!(with.delayed * 10 <= with.groups, "{first_ns}: {with:?}");
             assert!(with.mean_wait_ns * 100 <= without.mean_wait_ns * 105, "{first_ns}: {with:?}, {without:?}");
         }
     }
