@@ -50,8 +50,8 @@ struct Answered {
     requests: u32,
     /// Requests bound since the start, when it ended.
     bound: u64,
-    /// Whether its senders came back; `Some(true)` if they did in time.
-    returned: Option<bool>,
+    /// Whether its senders are back.
+    has_returned: bool,
 }
 
 impl Answered {
@@ -134,14 +134,14 @@ impl CommitDelay {
         let typical = if self.write_ns == 0 { elapsed_ns } else { self.write_ns };
         self.write_ns = (typical * (WRITE_WEIGHT - 1) + elapsed_ns.min(typical * OUTLIER)) / WRITE_WEIGHT;
         let between_ns = self.last.map(|last| now_ns.saturating_sub(last.at_ns).min(self.write_ns * IDLE_WRITES));
-        let came_back = self.last.is_some_and(|last| last.returned == Some(true));
+        let came_back = self.last.is_some_and(|last| last.has_returned);
         let keeps_together = came_back && waiting <= requests / PARTED_PART;
         match (&mut self.state, between_ns) {
             (State::Off { groups_left }, Some(between_ns)) => {
                 self.pace_off.note(between_ns, requests);
                 if *groups_left > 0 {
                     *groups_left -= 1;
-                } else if requests >= waiting.max(2) {
+                } else if requests >= waiting && requests + waiting > 1 {
                     self.state = State::Trial;
                 }
             }
@@ -170,7 +170,7 @@ impl CommitDelay {
             (State::Trial, _) => self.give_up(),
             (_, None) => {}
         }
-        self.last = Some(Answered { at_ns: now_ns, requests, bound, returned: None });
+        self.last = Some(Answered { at_ns: now_ns, requests, bound, has_returned: false });
     }
 
     fn give_up(&mut self) {
@@ -184,12 +184,12 @@ impl CommitDelay {
 
     /// Takes note of the requests that were bound since the start. To be told whenever there may be more.
     pub fn note(&mut self, now_ns: u64, bound: u64) {
-        let Some(mut last) = self.last.filter(|last| last.returned.is_none()) else { return };
+        let Some(mut last) = self.last.filter(|last| !last.has_returned) else { return };
         if bound - last.bound < last.due() {
             return;
         }
         let took_ns = now_ns.saturating_sub(last.at_ns);
-        last.returned = Some(took_ns <= self.patience_ns());
+        last.has_returned = true;
         self.last = Some(last);
         match self.state {
             State::Off { .. } => {}
@@ -213,7 +213,7 @@ impl CommitDelay {
 
     /// Until when the next group waits for more requests, if it does.
     pub fn waits_until_ns(&self, now_ns: u64) -> Option<u64> {
-        let last = self.last.filter(|last| last.returned.is_none())?;
+        let last = self.last.filter(|last| !last.has_returned)?;
         let until_ns = last.at_ns + self.patience_ns();
         (now_ns < until_ns).then_some(until_ns)
     }
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn senders_that_wait_for_answers_are_kept_together() {
         // Goal: they go in one group instead of two, and wait less. Method: few and many of them, with and without the delay.
-        for (number, step_ns) in [(3, 5_000), (4, 5_000), (16, 5_000), (16, 8_000), (64, 1_500)] {
+        for (number, step_ns) in [(2, 5_000), (3, 5_000), (4, 5_000), (16, 5_000), (16, 8_000), (64, 1_500)] {
             let senders = Senders::WaitForAnswers { number, first_ns: 40_000, step_ns };
             let (with, without) = (run(LIMIT_NS, senders), run(0, senders));
             assert_eq!(without.delayed, 0);
