@@ -43,15 +43,13 @@ pub struct Session<'a> {
     pub second_tries: usize,
 }
 
-/// The command line, with the program's name alone: results are handed on.
-fn command_line() -> Vec<String> {
-    let mut words: Vec<String> = std::env::args().collect();
-    if let Some(program) = words.first_mut()
-        && let Some(name) = std::path::Path::new(program.as_str()).file_name()
-    {
-        *program = name.to_string_lossy().into_owned();
-    }
-    words
+/// A command line without the folders of this machine, whose names tell nobody else anything: results are handed on.
+pub fn without_folders(words: impl IntoIterator<Item = String>) -> Vec<String> {
+    let short = |word: String| match std::path::Path::new(&word) {
+        path if path.is_absolute() => path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or(word),
+        _ => word,
+    };
+    words.into_iter().map(short).collect()
 }
 
 /// Leaves of a set what a plan can go on with.
@@ -141,7 +139,7 @@ impl<'a> Session<'a> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             },
-            command: command_line(),
+            command: without_folders(std::env::args()),
             environment_sha256,
             systems: Vec::new(),
             workloads: Vec::new(),
@@ -516,6 +514,14 @@ impl<'a> Session<'a> {
 mod tests {
     use super::*;
     use crate::result::example;
+
+    /// Goal: a published command shows no folder of the machine, and all that it was told. Method: paths and other words.
+    #[test]
+    fn commands_show_no_folders() {
+        let words = ["/a/b/ringmq-bench", "publish", "--out", "/a/set", "--scale", "0.4", "sub/set", "/"];
+        let short = without_folders(words.map(str::to_owned));
+        assert_eq!(short, ["ringmq-bench", "publish", "--out", "set", "--scale", "0.4", "sub/set", "/"]);
+    }
 
     /// Goal: a plan that is resumed takes no unfinished run and no unfinished curve for a whole one. Method: the example, with one curve
     /// cut short.
