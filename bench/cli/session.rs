@@ -43,13 +43,19 @@ pub struct Session<'a> {
     pub second_tries: usize,
 }
 
-/// A command line without the folders of this machine, whose names tell nobody else anything: results are handed on.
+/// A command line without absolute folders, whose names tell nobody else anything: results are handed on.
 pub fn without_folders(words: impl IntoIterator<Item = String>) -> Vec<String> {
-    let short = |word: String| match std::path::Path::new(&word) {
-        path if path.is_absolute() => path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or(word),
-        _ => word,
+    let short = |word: &str| match std::path::Path::new(word) {
+        path if path.is_absolute() => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+        _ => None,
     };
-    words.into_iter().map(short).collect()
+    let shorten = |word: String| match word.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => {
+            short(value).map(|value| format!("{option}={value}")).unwrap_or(word)
+        }
+        _ => short(&word).unwrap_or(word),
+    };
+    words.into_iter().map(shorten).collect()
 }
 
 /// Leaves of a set what a plan can go on with.
@@ -515,12 +521,12 @@ mod tests {
     use super::*;
     use crate::result::example;
 
-    /// Goal: a published command shows no folder of the machine, and all that it was told. Method: paths and other words.
+    /// Goal: a published command shows no absolute folder, and all else that it was told. Method: paths and other words.
     #[test]
     fn commands_show_no_folders() {
-        let words = ["/a/b/ringmq-bench", "publish", "--out", "/a/set", "--scale", "0.4", "sub/set", "/"];
+        let words = ["/a/b/ringmq-bench", "publish", "--out", "/a/set", "--store=/a/b", "--scale=0.4", "sub/set", "/"];
         let short = without_folders(words.map(str::to_owned));
-        assert_eq!(short, ["ringmq-bench", "publish", "--out", "set", "--scale", "0.4", "sub/set", "/"]);
+        assert_eq!(short, ["ringmq-bench", "publish", "--out", "set", "--store=b", "--scale=0.4", "sub/set", "/"]);
     }
 
     /// Goal: a plan that is resumed takes no unfinished run and no unfinished curve for a whole one. Method: the example, with one curve

@@ -10,8 +10,8 @@
 //! and then, less and less often while trials fail, and waiting goes on for as long as it keeps them together and a request takes less
 //! time than it did without. Pure: times come from the caller.
 
-/// Groups between the start and the first trial, and again after waiting has paid. What fails multiplies their number: a trial by two up
-/// to the second figure, and waiting that kept senders together and took more time, by four up to the last.
+/// Groups between the start and the first trial, and again after waiting has paid. What fails multiplies their number: what does not
+/// keep senders together, by two up to the second figure, and what does so without taking clearly less time, by four up to the last.
 const PAUSE_FIRST: u32 = 16;
 const PAUSE_MAX: u32 = 512;
 const PAUSE_WORSE_MAX: u32 = 4_096;

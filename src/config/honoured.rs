@@ -160,7 +160,7 @@ honoured_keys! {
             Kind::Duration { unit: TimeUnit::Microseconds, min: 0, max: 1_000_000 }, "200", Restart;
         /// How long a group of SYNC_FLUSH waits for the senders of the group before it, at most. It waits only while that
         /// is found to pay: where most senders send again as soon as they are answered, one write then carries the
-        /// messages of all, and not of half of them. 0: never.
+        /// messages of all, and not of half of them. Not where SYNC_FLUSH goes through the page cache. 0: never.
         commit_delay_max_us: u64 = "-", Ringmq,
             Kind::Duration { unit: TimeUnit::Microseconds, min: 0, max: 1_000_000 }, "1000", Restart;
     }

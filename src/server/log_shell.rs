@@ -30,7 +30,7 @@ fn nanoseconds(since: Instant) -> u64 {
 /// How far a write has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// Nothing to write, or it waits for one in flight.
+    /// Nothing to write, or it waits for a write in flight or for more requests.
     Nothing,
     /// Written inline: settle now.
     Written,
@@ -196,7 +196,8 @@ impl LogShell {
         let Some(delay) = &mut self.delay else { return false };
         let now_ns = monotonic_ns();
         delay.note(now_ns, writer.requests());
-        let can_wait = self.in_flight.is_none() && writer.has_unwritten();
+        // What is left after a segment is full has no request that the write before did not count: those answered are elsewhere.
+        let can_wait = self.in_flight.is_none() && writer.unwritten_requests() > 0;
         let until_ns = if can_wait { delay.waits_until_ns(now_ns) } else { None };
         if until_ns.is_some() && self.delayed_until_ns.is_none() {
             self.probe.count(Counter::LogDelays);

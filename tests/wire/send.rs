@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::thread;
+use std::time::Instant;
 
 use ringmq::client::message::batch_body;
 use ringmq::client::requests::{self, SendTarget};
@@ -308,4 +309,38 @@ fn large_messages_and_the_fast_port_work() {
     let pulled = client.pull(&broker.queue("large", 0), 0, 32, 0).expect("an answer");
     let bodies: Vec<Vec<u8>> = pulled.messages().map(|message| message.expect("whole").body().to_vec()).collect();
     assert!(bodies == [body], "the body comes back as it was");
+}
+
+#[test]
+fn groups_wait_for_senders_where_that_is_tried() {
+    // Goal: with SYNC_FLUSH a group waits for senders that come back, and never where that is switched off. Method: clients that send
+    // again when they are answered, until a group has waited; then the same number of messages without.
+    let mut sent = 0;
+    for limit_us in [1_000, 0] {
+        let mut store = Store::new();
+        let listen = format!("metrics_listen={}", store.metrics_address());
+        let limit = format!("commit_delay_max_us={limit_us}");
+        let broker = store.start(&["flushDiskType=SYNC_FLUSH", "sync_write_path=direct", &listen, &limit]);
+        broker.topic("T", 4);
+        let delays = || broker.metric(&store, "ringmq_log_commit_delays_total");
+        let deadline = Instant::now() + PATIENCE;
+        let mut rounds = 0;
+        while if limit_us > 0 { delays() == 0 } else { rounds < sent } {
+            assert!(Instant::now() < deadline, "no group has waited in {rounds} rounds");
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let mut client = broker.client();
+                        for _ in 0..100 {
+                            client.send("T", &Message::new("body")).expect("accepted");
+                        }
+                    });
+                }
+            });
+            rounds += 1;
+        }
+        assert!(limit_us > 0 || delays() == 0);
+        sent = rounds;
+        assert_eq!(broker.stop(&[]).code(), Some(0));
+    }
 }

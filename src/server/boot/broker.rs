@@ -292,7 +292,8 @@ fn make_writer(
         segment_bytes,
         path: way.path,
         chooser: way.chooses.then(PathChooser::default),
-        delay: (way.path == SegmentPath::DirectSync).then(|| CommitDelay::new(config.commit_delay_max_us * 1_000)),
+        delay: (way.path == SegmentPath::DirectSync && config.commit_delay_max_us > 0)
+            .then(|| CommitDelay::new(config.commit_delay_max_us * 1_000)),
         zeroes_ahead: way.zeroes_ahead,
         wrote_directly,
         write_back_bytes: config.write_back_bytes,

@@ -109,15 +109,6 @@ impl Parked {
             _ => 0,
         }
     }
-
-    fn connection(&self) -> Option<u64> {
-        match &self.request {
-            ControlRequest::Command { connection, .. }
-            | ControlRequest::CreateTopic { connection, .. }
-            | ControlRequest::CreateGroup { connection, .. } => Some(*connection),
-            _ => None,
-        }
-    }
 }
 
 /// Whether a command ends topics: it cannot be undone, and waits for its turn before anything is done.
@@ -165,9 +156,13 @@ impl ControlThread {
         self.shared.control.parked_bytes.set(self.changes.parked_bytes as u64);
     }
 
-    /// Whether this connection has a request that waits. What it takes back must not be taken back before it was given.
+    /// Whether this connection has a command that waits, and is not carried out just now.
     pub(super) fn has_parked(&self, connection: u64) -> bool {
-        self.changes.parked.iter().any(|parked| parked.connection() == Some(connection))
+        self.changes.gathering.is_none()
+            && self.changes.parked.iter().any(|parked| match &parked.request {
+                ControlRequest::Command { connection: of, .. } => *of == connection,
+                _ => false,
+            })
     }
 
     /// Goes on with a request that was carried out on the tables of `before`: with its answer, or with the writing of what it changed.

@@ -25,6 +25,7 @@ use std::time::Duration;
 use ringmq_protocol::bodies::TopicFilterType;
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
+use ringmq_protocol::flags::RPC_ONEWAY;
 use ringmq_protocol::frame::{Split, split_frame};
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::pull::PullHeader;
@@ -433,10 +434,12 @@ impl ControlThread {
                     self.park(ControlRequest::Command { connection, frame, answers, at_ns }, true, until_ms);
                     return;
                 }
-                // Members who leave while their heartbeat waits would be back after it.
                 if command.code == request::UNREGISTER_CLIENT && self.has_parked(connection) {
+                    // A heartbeat that waits brings its members back when it is carried out: behind it they leave once more.
+                    let mut again = command.clone();
+                    again.flag |= RPC_ONEWAY;
+                    let (frame, answers) = (again.encode(), Charge::default());
                     self.park(ControlRequest::Command { connection, frame, answers, at_ns }, false, until_ms);
-                    return;
                 }
                 if offset_requests::concerns_offsets(command.code) {
                     self.collect_commits(at_ns);

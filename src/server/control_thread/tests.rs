@@ -46,6 +46,8 @@ fn shard(
 ) {
     loop {
         match mailbox.receive() {
+            // A request ends without an answer.
+            Some(ShardMessage::Frame { frame, .. }) if frame.is_empty() => {}
             Some(ShardMessage::Frame { frame, .. }) => {
                 let Ok(Split::Frame { frame, .. }) = split_frame(&frame, MAX_FRAME_BYTES) else { panic!("no frame") };
                 answers.send(Command::decode(frame).expect("an answer")).expect("the test waits");

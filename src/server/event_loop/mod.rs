@@ -716,7 +716,8 @@ impl EventLoop {
         }
         let started = Instant::now();
         let found = self.finds_work(started, timeout, scratch)?;
-        let result = if found { self.ring.wait(Some(Duration::ZERO)) } else { self.rest(timeout, scratch) };
+        let rest = timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
+        let result = if found { self.ring.wait(Some(Duration::ZERO)) } else { self.rest(rest, scratch) };
         self.spin.ended(started.elapsed(), !found);
         result
     }

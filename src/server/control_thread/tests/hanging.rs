@@ -184,23 +184,32 @@ fn requests_that_wait_are_bounded() {
     rig.disk.go_on();
 }
 
-/// Goal: a member that leaves while its heartbeat waits for the disk does not come back. Method: a heartbeat that makes a group, and an
-/// unregistration, on a disk that hangs and then goes on.
+/// Goal: a member that leaves while its heartbeat waits for the disk leaves at once, is told so, and does not come back. Method: a heartbeat
+/// that makes a group, and an unregistration, on a disk that hangs; then it goes on, or time passes.
 #[test]
 fn who_leaves_while_its_heartbeat_waits_stays_away() {
-    let mut rig = Rig::new(false);
-    rig.disk.hang("topics.json");
-    rig.control.request(creation("first", 71));
-    let consumer = r#"{"groupName":"new","subscriptionDataSet":[{"topic":"first","subString":"*"}]}"#;
-    rig.request(34, &[], format!(r#"{{"clientID":"c","consumerDataSet":[{consumer}]}}"#).as_bytes(), 72);
-    rig.request(35, &[("clientID", "c"), ("consumerGroup", "new")], b"", 73);
-    rig.disk.go_on();
-    rig.control.settle();
-    let answered: Vec<_> = (71..=73).map(|_| rig.next_answer()).map(|(opaque, code, _)| (opaque, code)).collect();
-    assert_eq!(answered, [(71, 0), (72, 0), (73, 0)]);
-    assert!(rig.has_group("new"), "the heartbeat was carried out");
-    let (code, remark) = rig.ask(38, &[("consumerGroup", "new")]);
-    assert!(code == response::SYSTEM_ERROR && remark.contains("no consumer"), "{code} {remark}");
+    for goes_on in [true, false] {
+        let mut rig = Rig::new(false);
+        rig.disk.hang("topics.json");
+        rig.control.request(creation("first", 71));
+        let consumer = r#"{"groupName":"new","subscriptionDataSet":[{"topic":"first","subString":"*"}]}"#;
+        rig.request(34, &[], format!(r#"{{"clientID":"c","consumerDataSet":[{consumer}]}}"#).as_bytes(), 72);
+        assert_eq!(rig.ask_meanwhile(35, &[("clientID", "c"), ("consumerGroup", "new")], b"").0, response::SUCCESS);
+        if goes_on {
+            rig.disk.go_on();
+            rig.control.settle();
+        } else {
+            rig.let_time_pass();
+        }
+        let answered: Vec<_> = (71..=72).map(|_| rig.next_answer()).map(|(opaque, code, _)| (opaque, code)).collect();
+        let code = if goes_on { response::SUCCESS } else { response::SYSTEM_ERROR };
+        assert_eq!(answered, [(71, code), (72, code)]);
+        assert_eq!(rig.has_group("new"), goes_on, "the heartbeat was carried out");
+        assert_eq!(rig.shown_parked(), (0, 0));
+        let (code, remark) = rig.ask_meanwhile(38, &[("consumerGroup", "new")], b"");
+        assert!(code == response::SYSTEM_ERROR && remark.contains("no consumer"), "{code} {remark}");
+        rig.disk.go_on();
+    }
 }
 
 /// Goal: as many requests as may wait are carried out one after the other, and not one inside the other, which a stack would not hold.
