@@ -130,7 +130,6 @@ pub fn carry_out(common: &Common, options: &PublishOptions) -> Result<u8, CliErr
         return Ok(code.max(3));
     }
     // An earlier result is judged by the goals of this program. Its runs stay as they were judged when they were made.
-    set.command = super::session::without_folders(std::mem::take(&mut set.command));
     set.note_used_rates();
     set.goals = goals(&set);
     explain(&mut set.goals, &causes);

@@ -314,8 +314,8 @@ fn large_messages_and_the_fast_port_work() {
 #[test]
 fn groups_wait_for_senders_where_that_is_tried() {
     // Goal: with SYNC_FLUSH a group waits for senders that come back, and never where that is switched off. Method: clients that send
-    // again when they are answered, until a group has waited; then the same number of messages without.
-    let mut sent = 0;
+    // again when they are answered, until a group has waited; then as many rounds without.
+    let mut rounds_until_delayed = 0;
     for limit_us in [1_000, 0] {
         let mut store = Store::new();
         let listen = format!("metrics_listen={}", store.metrics_address());
@@ -325,7 +325,7 @@ fn groups_wait_for_senders_where_that_is_tried() {
         let delays = || broker.metric(&store, "ringmq_log_commit_delays_total");
         let deadline = Instant::now() + PATIENCE;
         let mut rounds = 0;
-        while if limit_us > 0 { delays() == 0 } else { rounds < sent } {
+        while if limit_us > 0 { delays() == 0 } else { rounds < rounds_until_delayed } {
             assert!(Instant::now() < deadline, "no group has waited in {rounds} rounds");
             thread::scope(|scope| {
                 for _ in 0..4 {
@@ -340,7 +340,7 @@ fn groups_wait_for_senders_where_that_is_tried() {
             rounds += 1;
         }
         assert!(limit_us > 0 || delays() == 0);
-        sent = rounds;
+        rounds_until_delayed = rounds;
         assert_eq!(broker.stop(&[]).code(), Some(0));
     }
 }

@@ -4,6 +4,9 @@
 use std::fs;
 use std::io;
 use std::ops::{AddAssign, Sub};
+use std::time::Instant;
+
+use crate::broker::PATIENCE;
 
 /// Threads of a process that are stopped until this value is dropped. Only its own thread may drop it.
 pub struct Stopped {
@@ -29,23 +32,46 @@ pub fn threads(process: u32, name: &str) -> Vec<libc::pid_t> {
 }
 
 impl Stopped {
-    /// Stops threads of a child process. All have stopped when this returns.
+    /// Stops threads of a child process, each while it waits for something: anywhere else it may hold what all threads need, such as
+    /// the allocator's lock, and then nobody would go on. All have stopped when this returns.
     ///
     /// # Errors
-    /// The system forbids it.
+    /// The system forbids it, or a thread never waits.
     pub fn new(threads: Vec<libc::pid_t>) -> io::Result<Stopped> {
         let mut stopped = Stopped { threads: Vec::new() };
         for thread in threads {
             trace(libc::PTRACE_SEIZE, thread)?;
             stopped.threads.push(thread);
-            trace(libc::PTRACE_INTERRUPT, thread)?;
-            let mut status = 0;
-            // SAFETY: a valid place for the status.
-            let waited = unsafe { libc::waitpid(thread, &raw mut status, libc::__WALL) };
-            assert!(waited == thread && libc::WIFSTOPPED(status), "thread {thread} stops: {status:#x}");
+            let begun = Instant::now();
+            loop {
+                trace(libc::PTRACE_INTERRUPT, thread)?;
+                let mut status = 0;
+                // SAFETY: a valid place for the status.
+                let waited = unsafe { libc::waitpid(thread, &raw mut status, libc::__WALL) };
+                assert!(waited == thread && libc::WIFSTOPPED(status), "thread {thread} stops: {status:#x}");
+                if waits_for_a_thread(thread)? {
+                    break;
+                }
+                if begun.elapsed() > PATIENCE {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("thread {thread} never waits")));
+                }
+                trace(libc::PTRACE_CONT, thread)?;
+                std::thread::yield_now();
+            }
         }
         Ok(stopped)
     }
+}
+
+/// Whether a stopped thread was waiting for another one, as the standard library does: such a thread holds no lock.
+fn waits_for_a_thread(thread: libc::pid_t) -> io::Result<bool> {
+    // Its number, then its arguments in hexadecimal; -1 outside of system calls.
+    let call = fs::read_to_string(format!("/proc/{thread}/syscall"))?;
+    let mut words = call.split_whitespace();
+    let number = words.next().and_then(|number| number.parse().ok());
+    let operation = words.nth(1).and_then(|word| i32::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+    Ok(number == Some(libc::SYS_futex)
+        && operation.is_some_and(|what| what & libc::FUTEX_CMD_MASK == libc::FUTEX_WAIT_BITSET))
 }
 
 impl Drop for Stopped {

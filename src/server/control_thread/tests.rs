@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use ringmq_protocol::frame::MAX_FRAME_BYTES;
 use ringmq_shards::clock::Clock;
-use ringmq_shards::disk::{Disk, OpenOptions, create_directories_durably, read_file};
+use ringmq_shards::disk::{Disk, OpenOptions, StateFile, create_directories_durably, read_file};
 use ringmq_shards::probe::Registry;
 use ringmq_shards::queue::QueueStoreConfig;
 use ringmq_shards::recovery::queue_offsets::QueueOffsets;
@@ -268,9 +268,12 @@ impl Rig {
         self.has_on_disk("subscriptionGroup.json", group)
     }
 
+    /// Whether the next process would know this name: while a table is replaced it has its backup only.
     fn has_on_disk(&self, file: &str, name: &str) -> bool {
-        let bytes = read_file(&self.disk.kill(), &Path::new("/store/config").join(file)).expect("it can be read");
-        String::from_utf8(bytes.expect("it is there")).expect("text").contains(&format!("\"{name}\""))
+        let file = StateFile::new(Path::new("/store/config").join(file));
+        let decode = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string());
+        let loaded = file.load(&self.disk.kill(), decode).expect("it can be read").expect("it is there");
+        loaded.value.contains(&format!("\"{name}\""))
     }
 
     fn has_group(&mut self, group: &str) -> bool {
