@@ -64,6 +64,11 @@ const QUEUE_SYNC_BYTES: u64 = 512 << 20;
 const FEW_FILES: usize = 512;
 const MANY_FILES_FACTOR: u32 = 30;
 
+/// However long the periods are, the log is synced, queue files are written and the durable point moves after so many bytes of log: a start
+/// after a kill reads what lies behind them, and at full speed a second's worth takes a disk a second. Sooner than
+/// `QUEUE_ROUND_SHARE` allows queue files are not written for it.
+const RECOVERY_BYTES: u64 = 256 << 20;
+
 /// Checkpoint and durable point are at most this old.
 const POINT_PERIOD: Duration = Duration::from_millis(1_000);
 
@@ -157,6 +162,8 @@ pub struct FlushThread {
 struct Schedule {
     next_sync: Instant,
     next_queues: Instant,
+    /// When they may be written for the bytes of log behind the last round.
+    earliest_queues: Instant,
     last_queue_sync: Instant,
     next_point: Instant,
     next_segment: Instant,
@@ -251,6 +258,7 @@ impl FlushThread {
         let mut schedule = Schedule {
             next_sync: now + self.sync_period(),
             next_queues: now + QUEUE_PERIOD,
+            earliest_queues: now,
             last_queue_sync: now,
             next_point: now + POINT_PERIOD,
             next_segment: now,
@@ -346,18 +354,24 @@ impl FlushThread {
         }
         self.use_huge_pages();
         self.sign();
-        if now >= schedule.next_sync {
+        let is_long = |from: u64, to: u64| to.saturating_sub(from) >= RECOVERY_BYTES;
+        // Before the log is synced, which may take a second: what is not in queue files by then a start reads.
+        let is_filling = self.queues.is_filling() && !schedule.troubles.queues.lasts();
+        let turn = if is_filling { QUEUE_TURN_FILLING } else { QUEUE_TURN };
+        let is_far_behind = is_long(schedule.queue_noted, self.view.confirmed())
+            && now >= schedule.earliest_queues
+            && !schedule.troubles.queues.lasts();
+        if (now >= schedule.next_queues || is_filling || is_far_behind) && !self.flush_queues(schedule, Some(turn)) {
+            return false;
+        }
+        self.sign();
+        let is_long_unsynced = schedule.catching_up.is_none() && is_long(self.view.synced(), self.view.confirmed());
+        if now >= schedule.next_sync || is_long_unsynced {
             schedule.next_sync = now + self.sync_period();
             if schedule.catching_up.is_none() && !self.sync_log(schedule) {
                 return false;
             }
             self.recycle_pages(schedule, self.end);
-        }
-        self.sign();
-        let is_filling = self.queues.is_filling() && !schedule.troubles.queues.lasts();
-        let turn = if is_filling { QUEUE_TURN_FILLING } else { QUEUE_TURN };
-        if (now >= schedule.next_queues || is_filling) && !self.flush_queues(schedule, Some(turn)) {
-            return false;
         }
         self.sign();
         let grown = schedule.queue_written.end.0.saturating_sub(schedule.queue_synced);
@@ -371,7 +385,8 @@ impl FlushThread {
             }
         }
         self.sign();
-        if now >= schedule.next_point {
+        let is_point_old = is_long(schedule.pointed, self.view.synced()) && !schedule.troubles.durable_point.lasts();
+        if now >= schedule.next_point || is_point_old {
             schedule.next_point = now + POINT_PERIOD;
             if let Ok(space) = self.disk.space(&self.paths.commit_log) {
                 self.shared.control.disk_available.store(space.available, Ordering::Relaxed);
@@ -542,8 +557,10 @@ impl FlushThread {
         schedule.queue_round += ended - started;
         if self.queues.has_unfinished_round() {
             schedule.next_queues = ended + QUEUE_PAUSE;
+            schedule.earliest_queues = schedule.next_queues;
         } else {
             let round = std::mem::take(&mut schedule.queue_round);
+            schedule.earliest_queues = started + round * QUEUE_ROUND_SHARE;
             schedule.next_queues = started + (round * QUEUE_ROUND_SHARE).clamp(QUEUE_PERIOD, QUEUE_PERIOD_MAX);
         }
         match report {
