@@ -11,7 +11,6 @@ mod tune;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 
@@ -21,9 +20,6 @@ pub use options::{ConsumeOptions, ProduceOptions, StartPosition};
 use crate::config::{self, Service};
 use crate::process::{ExitStatus, complain, logging, signals};
 use crate::server::{Roles, ServeOptions};
-
-/// How long the end of the process waits for the log's target.
-const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the command of this command line, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -81,7 +77,7 @@ fn serve(roles: Roles, arguments: ServerArguments) -> ExitCode {
     });
     let code = crate::serve(ServeOptions { roles, config, salvage });
     drop(awake);
-    logging::flush(LOG_PATIENCE);
+    logging::flush(logging::FLUSH_PATIENCE);
     code
 }
 

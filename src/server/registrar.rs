@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use ringmq_protocol::codes::response;
+use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::exchange::{Exchange, Incoming};
 
@@ -101,8 +101,17 @@ fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>, is_avail
             // The old connection may have been dead for a while: once more on a fresh one.
             result = exchange(&mut connection, address, timeout, &delivery.command);
         }
+        // Who leaves does not try again, and the name server finds out: it may have left as well.
+        let is_leaving = delivery.command.code == request::UNREGISTER_BROKER;
         let is_accepted = match result {
             Ok(answer) if answer.code == response::SUCCESS => true,
+            Err(_) | Ok(_) if is_leaving => {
+                let why = result.map_or_else(|error| error.to_string(), |answer| answer.remark.unwrap_or_default());
+                tracing::info!(address, why, "a name server was not told that the broker leaves");
+                connection = None;
+                report(delivery.done, address, false);
+                continue;
+            }
             Ok(answer) => {
                 let remark = answer.remark.unwrap_or_default();
                 tracing::warn!(address, code = answer.code, remark, "a name server refused the broker");
@@ -298,6 +307,23 @@ mod tests {
         let given_up: Vec<Outcome> = outcomes.try_iter().collect();
         let any_accepted = given_up.iter().any(|outcome| outcome.is_accepted);
         assert!([2, 3].contains(&given_up.len()) && !any_accepted, "{given_up:?}");
+    }
+
+    /// Goal: a name server that is gone when the broker leaves is no trouble, and one that was asked for something else is. Method: both
+    /// requests to a port that nobody listens on.
+    #[test]
+    fn a_farewell_to_nobody_is_no_trouble() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        // One end of a connection keeps the port, and nobody listens on it.
+        let connected = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        let address = connected.local_addr().expect("an address").to_string();
+        let registrar = Registrar::start(address, Duration::from_secs(600)).expect("started");
+        for (code, is_available) in [(request::UNREGISTER_BROKER, true), (request::REGISTER_BROKER, false)] {
+            let (done, outcomes) = channel();
+            registrar.deliver(Delivery { command: Command::request(code), done: Some(done), held: None });
+            assert!(!outcomes.recv().expect("an outcome").is_accepted);
+            assert_eq!(registrar.is_available(), is_available);
+        }
     }
 
     /// A name server on a thread: reads the first request and goes on with its stream.

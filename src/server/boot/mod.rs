@@ -495,6 +495,8 @@ fn announce(config: &Config, roles: Roles) {
         parts.push(format!("store {}", config.data_dir));
     }
     let line = parts.join(", ");
+    // Who waits for this line finds all that the start had to say before it.
+    logging::flush(logging::FLUSH_PATIENCE);
     // Whoever started the broker may have closed the output, or its disk is full: that is no reason not to serve.
     if let Err(error) = writeln!(io::stdout(), "ringmq ready: {line}") {
         tracing::warn!(%error, line, "ready, but that could not be written to the standard output");

@@ -15,7 +15,12 @@ pub fn namesrv_addresses(config: &Config, own: Option<&String>) -> Vec<String> {
 
 impl ControlThread {
     /// Registers these topics, or all, and begins the round that the answer to the request at hand waits for.
+    ///
+    /// Not once the process stops: behind its unregistration that would make it known again.
     pub(super) fn register(&mut self, topics: Option<&[String]>) {
+        if self.stopping.load(Ordering::Acquire) {
+            return;
+        }
         let registered = self.registered.take();
         let Some(broker) = &mut self.broker else { return };
         if broker.registrars.is_empty() {

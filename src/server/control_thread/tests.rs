@@ -724,6 +724,19 @@ fn a_stop_keeps_no_answers() {
     assert_eq!(answered, [Ok(71), Ok(72)]);
 }
 
+/// Goal: a change that comes into force while the process stops does not make the broker known again that has said goodbye. Method: a
+/// registration before and after the word to stop.
+#[test]
+fn who_stops_does_not_register() {
+    let mut rig = Rig::new(false);
+    let _silent = register_with_a_silent_one(&mut rig);
+    rig.control.register(None);
+    assert!(rig.control.round.take().is_some());
+    rig.control.stopping.store(true, Ordering::Release);
+    rig.control.register(None);
+    assert!(rig.control.round.is_none());
+}
+
 #[test]
 fn a_silent_name_server_holds_an_answer_for_a_while() {
     // Goal: a changed topic is answered when name servers have heard of it, and one that is silent holds neither that answer for
