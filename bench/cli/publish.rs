@@ -38,7 +38,7 @@ const EXTRA_TRIES: u32 = 3;
 /// Runs of the rounds that are made once more, if the host spoils them.
 const SECOND_TRIES: usize = 8;
 /// Steps of one search that are made once more for what the host may have done.
-const SECOND_TRIES_OF_A_SEARCH: u32 = 4;
+const SECOND_TRIES_OF_A_SEARCH: u32 = 6;
 /// Bytes of a piece of the reading floor: what a pull of 32 messages of 1 KiB asks of a broker's log.
 const PULL_BYTES: usize = 32 << 10;
 /// Bytes of a piece that is read past the page cache: nobody reads ahead there, and disks want long pieces.

@@ -14,7 +14,7 @@ const PRECISION: f64 = 0.02;
 /// Share of the knee at which a second set of confirming runs is made.
 const SECOND_SHARE: f64 = 0.8;
 
-/// Runs of one step if the conditions held but the run is invalid: then the host may have failed, not the broker.
+/// Runs of one rate if the first says nothing of the broker.
 const TRIES: u32 = 2;
 
 /// How a sweep is done.
@@ -22,8 +22,8 @@ pub struct SweepPlan<'s> {
     pub from: f64,
     pub precision: f64,
     pub confirm: u32,
-    /// How many steps of the whole sweep may be made once more for what the host may have done: a plan that promises its length has a
-    /// bound.
+    /// How many runs of the whole sweep may be made once more for what the host may have done: a plan that promises its length has a
+    /// bound. Beyond it such a rate counts as one that did not hold.
     pub second_tries: u32,
     pub slo: &'s Slo,
 }
@@ -34,6 +34,12 @@ fn verdict(run: &RunRecord, slo: &Slo) -> (bool, String) {
     let held = missed.is_empty() && is_merely_pessimistic(run);
     let reasons: Vec<String> = missed.into_iter().chain(run.validity.invalid.iter().cloned()).collect();
     (held, reasons.join("; "))
+}
+
+/// Whether the broker missed the conditions: a run that meets them but is invalid does not say so, and neither does one that the host
+/// spoiled.
+fn is_missed(run: &RunRecord, slo: &Slo) -> bool {
+    !check_slo(run, slo).is_empty() && !is_spoiled_by_host(run)
 }
 
 /// Sweeps one target and adds the curve to the set.
@@ -102,9 +108,7 @@ fn try_rate(
     for attempt in 1..=TRIES {
         let run = session.run(&Request { workload: &workload, role, target: request.target.clone(), ..*request })?;
         let (held, reason) = verdict(run, slo);
-        // A search ends where the conditions are missed, whoever is to blame; a repeat that the host spoiled says nothing.
-        let says_nothing = role != RunRole::SweepStep && is_spoiled_by_host(run);
-        let is_clear = held || !(says_nothing || check_slo(run, slo).is_empty());
+        let is_clear = held || is_missed(run, slo);
         curve.points.push(CurvePoint { rate_per_s: rate, run: run.id.clone(), held, reason });
         if is_clear || session.is_stopped() {
             return Ok(held);
@@ -166,4 +170,32 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
         session.headroom_at_knee(&workload)
     })();
     session.finish(failure.err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    /// Goal: a step is decided by what the broker did, and made once more where that cannot be told. Method: runs that meet the conditions
+    /// or miss them, each valid, spoiled by the host, and failed by the broker.
+    #[test]
+    fn what_the_host_spoiled_decides_nothing() {
+        let slo = example::result_set().curves[0].slo.clone();
+        let run = |median_ns| example::run("ringmq", 1, RunRole::SweepStep, 80_000.0, median_ns);
+        let spoiled = |mut run: RunRecord| {
+            run.validity.invalid.push("the generator was late".to_owned());
+            run
+        };
+        let lost = |mut run: RunRecord| {
+            run.validity.invalid.push("it lost messages".to_owned());
+            run.integrity.lost += 1;
+            run
+        };
+        let (fast, slow) = (run(50_000), run(900_000));
+        let decided = |run: &RunRecord| (verdict(run, &slo).0, is_missed(run, &slo));
+        assert_eq!([decided(&fast), decided(&slow)], [(true, false), (false, true)]);
+        assert_eq!([decided(&spoiled(fast.clone())), decided(&spoiled(slow.clone()))], [(false, false); 2]);
+        assert!(decided(&lost(slow)).1 && !decided(&lost(fast)).0);
+    }
 }

@@ -65,14 +65,15 @@ mod tests {
     /// and none.
     #[test]
     fn reports_become_facts() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("ringmq");
         let report = r#"{"profile":"latency","totals":"1 ok, 1 drift","host":"x","lines":[
             {"id":"vm.swappiness","device":"","state":"drift","have":"60","want":"1"},
             {"id":"block.scheduler","device":"vda","state":"ok","have":"none","want":"none"}]}"#;
-        std::fs::write(&script, format!("#!/bin/sh\ncat <<'X'\n{report}\nX\nexit 1\n")).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // A file that this process has open for writing cannot be started: neither while another thread's child still has its copy.
+        let (text, write) =
+            (format!("#!/bin/sh\ncat <<'X'\n{report}\nX\nexit 1\n"), r#"printf %s "$1" >"$0" && chmod 755 "$0""#);
+        assert!(Command::new("sh").args(["-c", write]).arg(&script).arg(text).status().unwrap().success());
         let mut facts = Facts { root: Path::new("/"), facts: Vec::new() };
         capture(&mut facts, Some(&script), folder.path());
         let names: Vec<&str> = facts.facts.iter().map(|fact| fact.name.as_str()).collect();

@@ -86,13 +86,15 @@ impl HiccupMeter {
             let mut was_measuring = false;
             while !should_stop.load(Ordering::Relaxed) {
                 sleep_until(grid.next_ns);
-                let is_measuring = should_measure.load(Ordering::Relaxed);
+                // The time first: what passes until the flag is read may be after the end.
+                let now_ns = monotonic_ns();
+                let is_measuring = should_measure.load(Ordering::Acquire);
                 if is_measuring && !was_measuring {
                     grid.restart(monotonic_ns() + GRID_NS);
                 } else if was_measuring && !is_measuring {
                     break;
                 } else {
-                    grid.see(monotonic_ns());
+                    grid.see(now_ns);
                 }
                 was_measuring = is_measuring;
             }
@@ -109,7 +111,7 @@ impl HiccupMeter {
 
     /// Begins or ends booking.
     pub fn measure(&self, is_on: bool) {
-        self.is_measuring.store(is_on, Ordering::Relaxed);
+        self.is_measuring.store(is_on, Ordering::Release);
     }
 
     /// Ends the thread and returns what it booked between the two calls of [`HiccupMeter::measure`].
@@ -166,8 +168,8 @@ mod tests {
     fn meter_thread() {
         let core = super::super::pinning::allowed_cores(0)[0];
         let meter = HiccupMeter::start(core).unwrap();
-        meter.measure(true);
         let began_ns = monotonic_ns();
+        meter.measure(true);
         sleep_until(began_ns + 50 * GRID_NS);
         assert_eq!(meter.core(), core);
         meter.measure(false);

@@ -396,8 +396,10 @@ fn remove_orphans(folder: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_ours = [Peer::RingMq, Peer::Java].iter().any(|peer| name.starts_with(&format!("{}-", peer.name())));
         let lock = File::open(path.join(LOCK_NAME)).ok().filter(|_| is_ours);
-        if lock.is_some_and(|lock| lock.try_lock().is_ok()) {
+        // The lock is held until the folder is gone, so that nobody begins to use it meanwhile.
+        if let Some(lock) = lock.filter(|lock| lock.try_lock().is_ok()) {
             let _ = fs::remove_dir_all(&path);
+            drop(lock);
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -102,8 +101,9 @@ fn script(folder: &Path) -> PathBuf {
          fake_broker --nocapture --test-threads 1\n",
         program.display()
     );
-    std::fs::write(&path, text).expect("it is written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it may be started");
+    // A file that this process has open for writing cannot be started: neither while another thread's child still has its copy.
+    let write = r#"printf %s "$1" >"$0" && chmod 755 "$0""#;
+    assert!(Command::new("sh").args(["-c", write]).arg(&path).arg(text).status().expect("a shell").success());
     path
 }
 
@@ -188,7 +188,9 @@ fn a_broker_that_refuses_is_not_fast() {
         assert_eq!(code, 3, "{workload}: {text}");
         let set = case.result();
         let reasons = &set.runs[0].validity.invalid;
-        assert!(reasons.iter().any(|reason| reason.contains("operations failed")), "{workload}: {reasons:?}");
+        // On a slow machine there may be too few sends for one that is served.
+        let is_told = |reason: &String| reason.contains("operations failed") || reason == "nothing was answered";
+        assert!(reasons.iter().any(is_told), "{workload}: {reasons:?}");
         assert_eq!(set.runs[0].status, RunStatus::Complete);
     }
 }
