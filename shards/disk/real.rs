@@ -286,7 +286,8 @@ mod tests {
     /// state file that is replaced, and one operation of each kind.
     #[test]
     fn each_operation_is_told_of() {
-        let directory = std::env::temp_dir().join(format!("ringmq-real-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("store");
         RealDisk.create_directories(&directory).unwrap();
         let file = StateFile::new(directory.join("state.json"));
         file.persist(&RealDisk, b"{}", |_| true).unwrap();
@@ -307,7 +308,6 @@ mod tests {
         opened.sync_data().unwrap();
         RealDisk.remove_file(&directory.join("other")).unwrap();
         let single = calls.take();
-        std::fs::remove_dir_all(&directory).unwrap();
         assert!(of_file >= 9, "{of_file}");
         assert_eq!(single, 10);
     }

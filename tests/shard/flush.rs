@@ -169,11 +169,11 @@ fn a_full_disk_is_told_of_once() {
     let segments = Arc::clone(&thread.segments);
     let lines = Lines::default();
     let stopping = std::thread::spawn(move || {
-        let mut full = 0;
         while segments.snapshot().segments().len() == before {
-            full += usize::from(matches!(writer.receive(), Some(ShardMessage::Segment(SegmentNews::DiskFull))));
             std::thread::yield_now();
         }
+        let news = std::iter::from_fn(|| writer.receive());
+        let full = news.filter(|news| matches!(news, ShardMessage::Segment(SegmentNews::DiskFull))).count();
         let (done, finished) = channel();
         requests.send(FlushRequest::Stop(done)).expect("it runs");
         (full, finished.recv().expect("it ends"))

@@ -253,12 +253,15 @@ fn connections_that_stall_or_close_give_their_pipes_back() {
     let pipes = || broker.metric(&store, "ringmq_limit_splice_pipes_used");
     let mut stalled = broker.connection();
     let expected = submit_many(&mut stalled, "history", 150);
-    wait_for("a pipe that waits for its peer", || (pipes() > 0).then_some(()));
+    // A pipe that waits for its peer does so for a second, which may be over before anybody looks.
+    let spliced = || broker.metric(&store, "ringmq_pull_spliced_bytes_total");
+    wait_for("pages in pipes", || (spliced() > 0).then_some(()));
     wait_for("its return", || (pipes() == 0).then_some(()));
     read_long(&mut broker.client(), &broker, "history");
+    let before = spliced();
     let mut closed: Vec<Connection> = (0..4).map(|_| broker.connection()).collect();
     closed.iter_mut().for_each(|connection| drop(submit_many(connection, "history", 60)));
-    wait_for("more pipes", || (pipes() > 0).then_some(()));
+    wait_for("more pages in pipes", || (spliced() > before).then_some(()));
     drop(closed);
     take_many(&mut stalled, expected);
     wait_for("empty pipes", || (pipes() == 0).then_some(()));

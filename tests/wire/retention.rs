@@ -88,7 +88,9 @@ fn old_files_go_and_readers_are_told() {
     });
     assert!(minimum < 800, "the file that is being written stays");
     let first = client.pull(&queue, 0, 32, 0).expect("an answer");
-    assert_eq!((first.status, first.next_offset, first.min_offset), (PullStatus::OffsetMoved, minimum, minimum));
+    // Retention may have gone on by another file meanwhile.
+    assert_eq!((first.status, first.next_offset), (PullStatus::OffsetMoved, first.min_offset));
+    assert!((minimum..800).contains(&first.min_offset), "{} after {minimum}", first.min_offset);
     assert!(read_all(&mut client, &queue) > 0);
     let gone = client.pull(&rare, 0, 32, 0).expect("an answer");
     assert_eq!((gone.status, gone.next_offset), (PullStatus::OffsetMoved, 1));

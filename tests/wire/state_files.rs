@@ -163,7 +163,9 @@ fn a_store_of_a_newer_version_is_refused() {
         client.send_to(&broker.queue("T", 0), &Message::new("kept")).expect("stored");
         let own = filled.path().join("ringmq");
         let is_noted = |name: &str| fs::read(own.join(name)).is_ok_and(|bytes| bytes.iter().any(|byte| *byte > b' '));
-        wait_for("a second generation", || is_noted("queue-offsets.bak").then_some(()));
+        // Between the two renames that replace a file it has its backup only.
+        let both = || is_noted("queue-offsets.bak") && is_noted("queue-offsets");
+        wait_for("a second generation", || both().then_some(()));
         drop(client);
         if was_clean {
             assert_eq!(broker.stop(&[]).code(), Some(0));

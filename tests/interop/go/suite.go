@@ -22,7 +22,7 @@ import (
 )
 
 // The client's rebalance period is fixed at 20 s; a scenario may have to wait for it once.
-const scenarioTimeout = 60 * time.Second
+const scenarioTimeout = 180 * time.Second
 
 type scenario struct {
 	name string
@@ -91,7 +91,9 @@ func (s *scope) close() {
 	}
 }
 
+// await fails after four times what it takes on a machine that nothing disturbs.
 func (s *scope) await(what string, timeout time.Duration, condition func() (bool, error)) error {
+	timeout *= 4
 	deadline := time.Now().Add(timeout)
 	for {
 		ok, err := condition()

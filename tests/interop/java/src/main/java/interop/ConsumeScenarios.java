@@ -138,7 +138,7 @@ final class ConsumeScenarios {
         long left = System.nanoTime();
         awaitAssigned(one, topic, 4);
         long millis = (System.nanoTime() - left) / 1_000_000;
-        Check.that(millis < 5_000, "took the queues over after " + millis + " ms");
+        Check.that(millis < 9_000, "took the queues over after " + millis + " ms");
         List<String> sent = scope.fill(topic, 4, 10, "r");
         Check.await("all messages at the remaining member", 10_000, () -> first.bodies.size() >= sent.size());
         sameBodies(sent, first.bodies, "messages of the remaining member");

@@ -19,7 +19,7 @@ import java.util.concurrent.TimeoutException;
  * with 1 if any failed and with 2 if the command line is wrong.
  */
 public final class InteropSuite {
-    private static final long SCENARIO_TIMEOUT_SECONDS = 30;
+    private static final long SCENARIO_TIMEOUT_SECONDS = 120;
 
     /** One scenario; failures are exceptions. */
     interface Scenario {
