@@ -65,8 +65,8 @@ const FEW_FILES: usize = 512;
 const MANY_FILES_FACTOR: u32 = 30;
 
 /// However long the periods are, the log is synced, queue files are written and the durable point moves after so many bytes of log: a start
-/// after a kill reads what lies behind them, and at full speed a second's worth takes a disk a second. Sooner than
-/// `QUEUE_ROUND_SHARE` allows queue files are not written for it.
+/// after a kill reads what lies behind them, and at full speed a second's worth takes a disk a second. Rounds over queue files stay
+/// within `QUEUE_ROUND_SHARE` all the same.
 const RECOVERY_BYTES: u64 = 256 << 20;
 
 /// Checkpoint and durable point are at most this old.
@@ -162,7 +162,7 @@ pub struct FlushThread {
 struct Schedule {
     next_sync: Instant,
     next_queues: Instant,
-    /// When they may be written for the bytes of log behind the last round.
+    /// When queue files may be written for the bytes of log behind the last round, before `next_queues`.
     earliest_queues: Instant,
     last_queue_sync: Instant,
     next_point: Instant,
@@ -356,11 +356,11 @@ impl FlushThread {
         self.sign();
         let is_long = |from: u64, to: u64| to.saturating_sub(from) >= RECOVERY_BYTES;
         // Before the log is synced, which may take a second: what is not in queue files by then a start reads.
-        let is_filling = self.queues.is_filling() && !schedule.troubles.queues.lasts();
+        let is_writable = !schedule.troubles.queues.lasts();
+        let is_filling = is_writable && self.queues.is_filling();
         let turn = if is_filling { QUEUE_TURN_FILLING } else { QUEUE_TURN };
-        let is_far_behind = is_long(schedule.queue_noted, self.view.confirmed())
-            && now >= schedule.earliest_queues
-            && !schedule.troubles.queues.lasts();
+        let may_hurry = is_writable && now >= schedule.earliest_queues;
+        let is_far_behind = may_hurry && is_long(schedule.queue_noted, self.view.confirmed());
         if (now >= schedule.next_queues || is_filling || is_far_behind) && !self.flush_queues(schedule, Some(turn)) {
             return false;
         }

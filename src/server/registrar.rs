@@ -105,8 +105,8 @@ fn run(address: &str, timeout: Duration, receiver: &Receiver<Delivery>, is_avail
         let is_leaving = delivery.command.code == request::UNREGISTER_BROKER;
         let is_accepted = match result {
             Ok(answer) if answer.code == response::SUCCESS => true,
-            Err(_) | Ok(_) if is_leaving => {
-                let why = result.map_or_else(|error| error.to_string(), |answer| answer.remark.unwrap_or_default());
+            other if is_leaving => {
+                let why = other.map_or_else(|error| error.to_string(), |answer| answer.remark.unwrap_or_default());
                 tracing::info!(address, why, "a name server was not told that the broker leaves");
                 connection = None;
                 report(delivery.done, address, false);

@@ -273,8 +273,8 @@ impl Producer {
                 self.note_unknown(sent);
             }
             None => {
-                let is_told = |words: &str| answer.remark.as_ref().is_some_and(|remark| remark.contains(words));
-                let is_slow = answer.code == response::SYSTEM_BUSY && is_told("the broker's disk is slow");
+                let remark = answer.remark.as_deref().unwrap_or_default();
+                let is_slow = answer.code == response::SYSTEM_BUSY && remark.contains("the broker's disk is slow");
                 assert!(stops || is_slow, "code {}: {:?}", answer.code, answer.remark);
                 self.seen.refused.push(sent.name);
             }
