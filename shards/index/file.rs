@@ -1,12 +1,13 @@
 //! One index file: the live one, which is written, and older ones, which are only read.
 //!
 //! The live file keeps its slots in memory (4 B each, 20 MB by default, untouched parts cost nothing) and gathers new
-//! entries (at most `ENTRY_BUFFER`, 160 KiB): putting a key is one random access to memory. That is all the memory the
-//! index uses; older files are read with one small read per chain step.
+//! entries (at most `ENTRY_BUFFER`, 160 KiB): putting a key is one random access to memory. A full file keeps its slots until
+//! they are written. That is all the memory the index uses; older files are read with one small read per chain step.
 //!
 //! Order of writing: entries and changed pages of slots, sync, header, sync; the last three steps may be another thread's
-//! (`sync.rs`). So the header never promises what is not there. Slots may be ahead of the header after a crash; entries below the header's count are right, and the slots are
-//! made anew from them.
+//! (`sync.rs`). So the header never promises what is not there. Pages are written in portions, between which keys are put: the
+//! header is the one of before the first portion. Slots may be ahead of the header after a crash; entries below the header's
+//! count are right, and the slots are made anew from them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,10 +42,12 @@ pub(crate) struct IndexFile {
     live: Option<Live>,
 }
 
-/// What only the newest file has.
+/// What only the newest file has, and full ones until they are written.
 struct Live {
     slots: Vec<u32>,
     dirty_pages: Vec<bool>,
+    /// The page at which the writing of dirty ones goes on.
+    next_page: usize,
     /// Entries that are not written yet: the last ones before `header.next_entry`.
     pending: Vec<u8>,
     /// How many of the last pending entries no slot leads to yet: see [`IndexFile::put`].
@@ -52,7 +55,7 @@ struct Live {
     /// The slots of those entries, each at the entry's number modulo the length.
     waiting_slots: [u32; WAITING_SLOTS],
     /// Whether the header on disk is behind, and nobody is told to write it.
-    dirty: bool,
+    is_behind: bool,
 }
 
 impl Live {
@@ -61,10 +64,11 @@ impl Live {
         Self {
             slots,
             dirty_pages: vec![false; pages],
+            next_page: 0,
             pending: Vec::new(),
             unlinked: 0,
             waiting_slots: [0; WAITING_SLOTS],
-            dirty: false,
+            is_behind: false,
         }
     }
 
@@ -179,7 +183,7 @@ impl IndexFile {
         }
         // What is on disk may differ anywhere.
         live.dirty_pages.fill(true);
-        live.dirty = true;
+        live.is_behind = true;
         Ok(used)
     }
 
@@ -224,7 +228,7 @@ impl IndexFile {
         let entry = IndexEntry { hash, position, seconds, older: 0 };
         live.pending.extend_from_slice(&entry.to_bytes());
         live.unlinked += 1;
-        live.dirty = true;
+        live.is_behind = true;
         if header.next_entry <= 1 {
             (header.begin_position, header.begin_time) = (position, store_time);
         }
@@ -275,21 +279,28 @@ impl IndexFile {
         Ok(())
     }
 
-    /// Writes everything that was put, and gives what has to be synced, if anything.
-    pub(crate) fn write_out(&mut self) -> Result<Option<FileSync>, IndexError> {
+    /// Begins to write what was put: the entries. Gives the header that may say so once [`Self::write_pages`] has come to its
+    /// end, or nothing when nothing is behind.
+    pub(crate) fn begin_write(&mut self) -> Result<Option<Header>, IndexError> {
         self.write_entries()?;
         let Some(live) = &mut self.live else { return Ok(None) };
-        if !live.dirty {
-            return Ok(None);
-        }
-        let mut bytes = Vec::with_capacity(PAGE_SLOTS * PAGES_PER_WRITE * SLOT_BYTES as usize);
-        let mut page = 0;
-        while page < live.dirty_pages.len() {
-            let run = live.dirty_pages[page..].iter().take(PAGES_PER_WRITE).take_while(|&&dirty| dirty).count();
-            if run == 0 {
-                page += 1;
-                continue;
+        live.next_page = 0;
+        Ok(live.is_behind.then_some(self.header))
+    }
+
+    /// Writes pages of slots that changed since they were written last, at most `most` of them. True once all are that had
+    /// changed when the writing began.
+    pub(crate) fn write_pages(&mut self, most: usize) -> Result<bool, IndexError> {
+        let Some(live) = &mut self.live else { return Ok(true) };
+        let mut bytes = Vec::with_capacity(PAGE_SLOTS * PAGES_PER_WRITE.min(most) * SLOT_BYTES as usize);
+        let mut left = most;
+        while let Some(clean) = live.dirty_pages[live.next_page..].iter().position(|&dirty| dirty) {
+            if left == 0 {
+                return Ok(false);
             }
+            let page = live.next_page + clean;
+            let run =
+                live.dirty_pages[page..].iter().take(PAGES_PER_WRITE.min(left)).take_while(|&&dirty| dirty).count();
             let first = page * PAGE_SLOTS;
             let last = (first + run * PAGE_SLOTS).min(live.slots.len());
             bytes.clear();
@@ -297,17 +308,27 @@ impl IndexFile {
             let position = self.geometry.slot_position(0) + first as u64 * SLOT_BYTES;
             self.file.write_all_at(&bytes, position).map_err(IndexError::io("write index file", &self.path))?;
             live.dirty_pages[page..page + run].fill(false);
-            page += run;
+            live.next_page = page + run;
+            left -= run;
         }
-        live.dirty = false;
-        Ok(Some(FileSync { file: Arc::clone(&self.file), path: self.path.clone(), header: self.header.to_bytes() }))
+        Ok(true)
     }
 
-    /// Writes everything out and gives the memory back; the file is read-only from here.
-    pub(crate) fn seal(&mut self) -> Result<Option<FileSync>, IndexError> {
-        let sync = self.write_out()?;
+    /// After the last of [`Self::write_pages`]: what has to be synced so that `header` holds, which [`Self::begin_write`] gave.
+    pub(crate) fn end_write(&mut self, header: &Header) -> Option<FileSync> {
+        let live = self.live.as_mut().filter(|live| live.is_behind)?;
+        live.is_behind = self.header != *header;
+        Some(FileSync { file: Arc::clone(&self.file), path: self.path.clone(), header: header.to_bytes() })
+    }
+
+    /// Whether there is something in memory that only this value has.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Once everything is written: gives the memory back; the file is read-only from here.
+    pub(crate) fn seal(&mut self) {
         self.live = None;
-        Ok(sync)
     }
 
     fn slot(&self, slot: u32) -> Result<i32, IndexError> {

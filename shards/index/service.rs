@@ -93,7 +93,7 @@ pub struct IndexService {
     clock: Arc<dyn Clock>,
     directory: PathBuf,
     geometry: IndexGeometry,
-    /// Oldest first; only the last one may be live.
+    /// Oldest first. Puts go to the last one; full ones in front of it are live until they are written.
     files: Vec<IndexFile>,
     last: Option<Indexed>,
     /// Whether all keys of that record are there. The last record of a full file may have some in a file that is gone.
@@ -101,6 +101,16 @@ pub struct IndexService {
     /// What is written of files that are full, and not synced yet; oldest first.
     sealed: Vec<FileSync>,
     directory_changed: bool,
+    /// A flush that has written a part.
+    flush: Option<Flush>,
+}
+
+/// A flush that was begun.
+struct Flush {
+    /// The last record that was put before.
+    last: Option<Indexed>,
+    /// What is to be true of the newest file: `None` when nothing is behind.
+    newest: Option<Header>,
 }
 
 impl IndexService {
@@ -124,6 +134,7 @@ impl IndexService {
             is_last_whole: true,
             sealed: Vec::new(),
             directory_changed: false,
+            flush: None,
         };
         service.load(last_stop)?;
         Ok(service)
@@ -318,11 +329,11 @@ impl IndexService {
         Ok(())
     }
 
-    /// Seals the newest file, which the next flush syncs, and makes the next one.
+    /// Makes the next file. The one before it is written by the next flush, and one that was begun begins again.
     fn roll(&mut self) -> Result<(), IndexError> {
         let previous = match self.files.last_mut() {
             Some(newest) => {
-                self.sealed.extend(newest.seal()?);
+                newest.link();
                 Some((*newest.header(), newest.name().to_owned()))
             }
             None => {
@@ -335,6 +346,7 @@ impl IndexService {
         let header = previous.as_ref().map(|(header, _)| header);
         let file = IndexFile::create(&*self.disk, &self.directory, name, self.geometry, header)?;
         self.directory_changed = true;
+        self.flush = None;
         self.files.push(file);
         Ok(())
     }
@@ -354,14 +366,53 @@ impl IndexService {
     /// The first half of [`Self::flush`]: writes what was put. The other half, [`IndexSync::complete`], waits for the disk
     /// and may be done elsewhere; begin no other flush until it has ended.
     pub fn begin_flush(&mut self) -> Result<IndexSync, IndexError> {
-        let newest = match self.files.last_mut() {
-            Some(newest) => newest.write_out()?,
-            None => None,
-        };
-        let files = self.sealed.drain(..).chain(newest).collect();
+        self.flush = None;
+        loop {
+            if let Some(sync) = self.flush_portion(usize::MAX)? {
+                return Ok(sync);
+            }
+        }
+    }
+
+    /// A portion of [`Self::begin_flush`], for who has better to do than write 20 MB at once: at most `most_pages` pages of
+    /// slots. Keys may be put in between; the flush is about what was put before its first portion. Gives the other half
+    /// after the last portion; after an error the next one is a first.
+    pub fn flush_portion(&mut self, most_pages: usize) -> Result<Option<IndexSync>, IndexError> {
+        let outcome = self.try_flush_portion(most_pages);
+        if !matches!(outcome, Ok(None)) {
+            self.flush = None;
+        }
+        outcome
+    }
+
+    fn try_flush_portion(&mut self, most_pages: usize) -> Result<Option<IndexSync>, IndexError> {
+        if self.flush.is_none() {
+            // Full ones are in front of the newest.
+            let mut newest = None;
+            for file in self.files.iter_mut().filter(|file| file.is_live()) {
+                newest = file.begin_write()?;
+            }
+            self.flush = Some(Flush { last: self.last, newest });
+        }
+        let Some(flush) = &self.flush else { return Ok(None) };
+        if let Some((newest, full)) = self.files.split_last_mut() {
+            if let Some(file) = full.iter_mut().find(|file| file.is_live()) {
+                if file.write_pages(most_pages)? {
+                    let header = *file.header();
+                    self.sealed.extend(file.end_write(&header));
+                    file.seal();
+                }
+                return Ok(None);
+            }
+            if !newest.write_pages(most_pages)? {
+                return Ok(None);
+            }
+            self.sealed.extend(flush.newest.and_then(|header| newest.end_write(&header)));
+        }
+        let last = flush.last;
         let changed = std::mem::take(&mut self.directory_changed);
         let directory = changed.then(|| (Arc::clone(&self.disk), self.directory.clone()));
-        Ok(IndexSync { files, directory, last: self.last })
+        Ok(Some(IndexSync { files: self.sealed.drain(..).collect(), directory, last }))
     }
 
     /// After a failed sync: what was written is gone from the cache and may not be on the disk, and a second sync would not
@@ -445,7 +496,8 @@ impl IndexService {
             self.remove(&path)?;
             self.files.pop();
         }
-        if let Some(newest) = self.files.last_mut() {
+        self.flush = None;
+        if let Some(newest) = self.files.last_mut().filter(|newest| !newest.is_live()) {
             newest.make_live(false)?;
         }
         self.go_on_from_files();
@@ -457,6 +509,7 @@ impl IndexService {
         while let Some(file) = self.files.pop() {
             self.remove(file.path())?;
         }
+        self.flush = None;
         self.last = None;
         Ok(())
     }

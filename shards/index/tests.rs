@@ -327,6 +327,67 @@ fn keys_put_during_a_sync_are_not_promised_and_not_lost() {
 }
 
 #[test]
+fn a_flush_in_portions_promises_what_was_put_before_it() {
+    // Goal: keys that are put between the portions of a flush, full files too, are neither promised nor lost, and the file says
+    // in the end what memory said. Method: puts and portions of a page in random order, each sync completed; after one that
+    // keys came in between of, a clean stop or a power cut, and a start that trusts the file's slots or makes them anew.
+    const SLOTS: u32 = 5_000;
+    const ENTRIES: u32 = 40;
+    let key = |number: u64| format!("key-{}", number % 90);
+    let put = |service: &mut IndexService, number: u64| {
+        service.put_keys("T", None, key(number).as_bytes(), at(number, 1000 + number)).unwrap();
+    };
+    let mut full_files = 0;
+    for (seed, pattern) in (0..60).flat_map(|seed| CrashPattern::ALL.map(|pattern| (seed, pattern))) {
+        let sim = Arc::new(SimDisk::new());
+        let mut disk: Arc<dyn Disk> = Arc::clone(&sim) as _;
+        disk.create_directories(Path::new(DIRECTORY)).unwrap();
+        disk.sync_directory(Path::new("/")).unwrap();
+        disk.sync_directory(Path::new("/store")).unwrap();
+        let mut service = open(&disk, SLOTS, ENTRIES, LastStop::Clean).unwrap();
+        // What the flush under way is about, and how many files there were.
+        let mut flush = None;
+        let mut random = seed * 7919 + 1;
+        let (end, promised) = (0..)
+            .find_map(|number| {
+                put(&mut service, number);
+                random = random * 48_271 % 2_147_483_647;
+                if random % 4 > 0 {
+                    return None;
+                }
+                if flush.is_some_and(|(_, files)| files != service.file_count()) {
+                    (flush, full_files) = (None, full_files + 1);
+                }
+                let (about, _) = *flush.get_or_insert((service.last(), service.file_count()));
+                let sync = service.flush_portion(1).unwrap()?;
+                assert_eq!(sync.complete().unwrap(), about, "seed {seed}");
+                flush = None;
+                (number > 100 && about != service.last()).then_some((number + 1, about.unwrap()))
+            })
+            .unwrap();
+        let wanted = |residue: u64| (0..end).filter(|number| number % 90 == residue).collect::<Vec<_>>();
+        for residue in 0..90 {
+            assert_eq!(query(&service, &key(residue), 64), wanted(residue), "seed {seed}");
+        }
+        if seed % 2 == 0 {
+            service.flush().unwrap();
+            service = open(&disk, SLOTS, ENTRIES, LastStop::Clean).unwrap();
+            assert_eq!(service.last().unwrap().physical.0, end - 1, "seed {seed}");
+        } else {
+            let checkpoint_ms = promised.store_timestamp.0 as i64;
+            disk = Arc::new(sim.crash(seed, pattern));
+            service = open(&disk, SLOTS, ENTRIES, LastStop::Crash { checkpoint_ms }).unwrap();
+            assert_eq!(service.last(), Some(promised), "seed {seed} {pattern:?}");
+            (0..end).for_each(|number| put(&mut service, number));
+        }
+        for residue in 0..90 {
+            assert_eq!(query(&service, &key(residue), 64), wanted(residue), "seed {seed} {pattern:?}");
+        }
+    }
+    assert!(full_files > 10, "{full_files} files were full before a flush had ended");
+}
+
+#[test]
 fn a_full_disk_only_delays() {
     // Goal: no space while a file is made or written is not final. Method: each kind of call fails once; try again.
     for kind in [OperationKind::Open, OperationKind::SetLength, OperationKind::Write] {

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,8 +35,9 @@ use super::trouble::Trouble;
 use crate::broker::LookUp;
 use crate::broker::store_reader::{Boundary, DiskUsage, QueryAnswer, StoreReader, StoreTotals};
 
-/// How often the index looks for new messages while there are none.
-const INDEX_PERIOD: Duration = Duration::from_millis(100);
+/// How often the index looks for new messages while there are none. At full rate the log ring lasts for about 100 ms, and a
+/// disk that pauses for a moment looks like an end of the load: an index that sleeps as long has lost the ring.
+const INDEX_PERIOD: Duration = Duration::from_millis(40);
 
 /// And while there are: often enough to find them in the log ring, and in small portions.
 const INDEX_BUSY_PERIOD: Duration = Duration::from_millis(10);
@@ -51,6 +53,10 @@ const INDEX_STOP_BYTES: u64 = 128 << 20;
 
 /// Log bytes that the index reads at once; grows for a longer record.
 const INDEX_READ_BYTES: usize = 1 << 20;
+
+/// Pages of index slots (of 4 KiB) that are written before the log is followed again: half a millisecond's work. Writing all
+/// 20 MB at once takes longer than the log ring lasts at full rate.
+const INDEX_FLUSH_PAGES: usize = 64;
 
 /// How often the index is flushed to its file.
 const INDEX_FLUSH_PERIOD: Duration = Duration::from_secs(5);
@@ -465,7 +471,7 @@ impl StoreThread {
     fn follow(&self, syncs: &Sender<IndexSync>, outcomes: &Receiver<SyncOutcome>) {
         let mut buffer = Vec::new();
         let mut flushed = Instant::now();
-        let mut syncing = false;
+        let mut flush = IndexFlush::None;
         let mut pause = INDEX_PERIOD;
         loop {
             self.open_index();
@@ -481,33 +487,38 @@ impl StoreThread {
                     let before = self.indexed.load(Ordering::Relaxed);
                     self.catch_up(&mut buffer, INDEX_ROUND_BYTES);
                     let after = self.indexed.load(Ordering::Relaxed);
-                    // Far behind, it goes on at once: what leaves the ring has to be read from the files.
                     let lag = self.access.view.confirmed().saturating_sub(after);
-                    pause = match after > before {
-                        true if lag >= INDEX_ROUND_BYTES / 2 => Duration::ZERO,
-                        true => INDEX_BUSY_PERIOD,
-                        false => INDEX_PERIOD,
-                    };
+                    pause = index_pause(pause, after > before, lag);
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if let Ok(outcome) = outcomes.try_recv() {
-                syncing = false;
+                flush = IndexFlush::None;
                 self.index_synced(outcome);
             }
-            if flushed.elapsed() >= INDEX_FLUSH_PERIOD && !syncing {
+            if flushed.elapsed() >= INDEX_FLUSH_PERIOD && flush == IndexFlush::None {
                 flushed = Instant::now();
-                syncing = match self.begin_index_flush().map(|sync| syncs.send(sync)) {
-                    Some(Err(SendError(sync))) => {
-                        self.index_synced(sync_now(sync));
-                        false
-                    }
-                    sent => sent.is_some(),
+                flush = IndexFlush::Writing;
+            }
+            if flush == IndexFlush::Writing {
+                pause = pause.min(INDEX_BUSY_PERIOD);
+                flush = match self.write_index(|index| index.flush_portion(INDEX_FLUSH_PAGES)) {
+                    ControlFlow::Continue(()) => IndexFlush::Writing,
+                    ControlFlow::Break(None) => IndexFlush::None,
+                    ControlFlow::Break(Some(sync)) => match syncs.send(sync) {
+                        Ok(()) => IndexFlush::Syncing,
+                        Err(SendError(sync)) => {
+                            self.index_synced(sync_now(sync));
+                            IndexFlush::None
+                        }
+                    },
                 };
             }
         }
         self.catch_up(&mut buffer, INDEX_STOP_BYTES);
-        if syncing && let Ok(outcome) = outcomes.recv() {
+        if flush == IndexFlush::Syncing
+            && let Ok(outcome) = outcomes.recv()
+        {
             self.index_synced(outcome);
         }
     }
@@ -542,22 +553,28 @@ impl StoreThread {
         }
     }
 
-    /// Writes what was put into the index; gives what has to be synced.
-    fn begin_index_flush(&self) -> Option<IndexSync> {
+    /// Writes what was put into the index, or a part of it: whatever `write` does. After the last part, gives what has to be
+    /// synced, if anything could be written.
+    fn write_index(
+        &self,
+        write: impl FnOnce(&mut IndexService) -> Result<Option<IndexSync>, IndexError>,
+    ) -> ControlFlow<Option<IndexSync>> {
         if self.pause.borrow().as_ref().is_some_and(|pause| pause.unsafe_files.is_some()) {
             // What is there cannot be trusted, whatever a sync says.
-            return None;
+            return ControlFlow::Break(None);
         }
         let mut index = self.access.index();
+        let Some(index) = index.as_mut() else { return ControlFlow::Break(None) };
         let mut trouble = self.troubles.borrow_mut();
-        match index.as_mut()?.begin_flush() {
-            Ok(sync) => {
+        match write(index) {
+            Ok(None) => ControlFlow::Continue(()),
+            Ok(Some(sync)) => {
                 trouble.flushing.note(Ok::<_, IndexError>(()));
-                Some(sync)
+                ControlFlow::Break(Some(sync))
             }
             Err(error) => {
                 trouble.flushing.note(Err(error));
-                None
+                ControlFlow::Break(None)
             }
         }
     }
@@ -612,7 +629,7 @@ impl StoreThread {
 
     /// The whole flush, on this thread.
     fn flush_index(&self) {
-        if let Some(sync) = self.begin_index_flush() {
+        if let ControlFlow::Break(Some(sync)) = self.write_index(|index| index.begin_flush().map(Some)) {
             self.index_synced(sync_now(sync));
         }
     }
@@ -705,6 +722,27 @@ enum IndexStop {
     Log(RecordError),
     /// The record there could not be put, for want of room as a rule.
     Index,
+}
+
+/// How long the index rests after a round that came forward or not, and left `lag` bytes, when the rest before was `pause`. Far
+/// behind, it goes on at once: what leaves the ring has to be read from the files.
+fn index_pause(pause: Duration, came_forward: bool, lag: u64) -> Duration {
+    match came_forward {
+        true if lag >= INDEX_ROUND_BYTES / 2 => Duration::ZERO,
+        true => INDEX_BUSY_PERIOD,
+        false => (pause * 2).clamp(INDEX_BUSY_PERIOD, INDEX_PERIOD),
+    }
+}
+
+/// How far a flush of the index has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IndexFlush {
+    /// There is none.
+    None,
+    /// A part is written.
+    Writing,
+    /// Everything is, and another thread waits for the disk.
+    Syncing,
 }
 
 /// Why the index does not go on.

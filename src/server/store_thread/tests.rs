@@ -102,3 +102,19 @@ fn a_query_that_cannot_be_answered_fails() {
     }
     assert_eq!(access.failed_queries.load(Ordering::Relaxed), 3);
 }
+
+#[test]
+fn the_index_rests_for_less_than_the_ring_lasts() {
+    // Goal: a moment without messages is not taken for the end of them, and no rest is so long that a shard at its limit, with
+    // 1 GB/s, fills the smallest part of the ring that readers have. Method: rounds that came forward and rounds that did not.
+    let busy = index_pause(INDEX_PERIOD, true, 0);
+    assert_eq!(busy, INDEX_BUSY_PERIOD);
+    assert_eq!(index_pause(busy, true, INDEX_ROUND_BYTES), Duration::ZERO);
+    let mut pause = Duration::ZERO;
+    for wanted_ms in [10, 20, 40, 40] {
+        pause = index_pause(pause, false, 0);
+        assert_eq!(pause, Duration::from_millis(wanted_ms));
+    }
+    let bytes = 1_000_000_000 * INDEX_PERIOD.as_millis() / 1000;
+    assert!(bytes < u128::from(Layers::default().build().unwrap().log_ring_bytes) * 3 / 4, "{bytes} bytes");
+}
