@@ -119,7 +119,8 @@ impl From<HeaderForm> for SerializeType {
 #[derive(Debug, Args)]
 pub struct TargetOptions {
     /// remoting://HOST:PORT of a running broker; ringmq or java to start one; null for an echo server that
-    /// spins for a moment before it sleeps, null:sleep, null:spin; file, file-fdatasync or file-direct for appends, file-read
+    /// spins for a moment before it sleeps, null:sleep, null:spin; file, file-fdatasync or file-direct for appends, file-read or
+    /// file-read-direct for reading
     #[arg(long, value_name = "TARGET")]
     pub target: String,
     /// When a broker that is started acknowledges; for a running one, what to call it
@@ -190,7 +191,7 @@ pub enum PlanKind {
 #[derive(Debug, Args)]
 pub struct VersusOptions {
     /// Two of: ringmq, java
-    #[arg(num_args = 2, value_name = "BROKER")]
+    #[arg(num_args = 2, required = true, value_name = "BROKER")]
     pub peers: Vec<String>,
     /// How much time it may take
     #[arg(long, value_enum, default_value_t = PlanKind::Quick)]
@@ -452,7 +453,7 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
         }
         _ => Err(CliError::Usage(format!(
             "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, null:sleep, null:spin, file, file-fdatasync, file-direct, \
-             file-read"
+             file-read, file-read-direct"
         ))),
     }
 }

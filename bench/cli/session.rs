@@ -20,6 +20,7 @@ use crate::result::{
     RunStatus, SetKind, SetStatus, SystemRecord, ToolRecord, hlog_name, phases_hlog_name,
 };
 use crate::runner::{Layout, ProgressLine, RunSpec, Target, note, run};
+use crate::text::tell;
 use crate::units;
 use crate::workload::Workload;
 
@@ -498,13 +499,13 @@ impl<'a> Session<'a> {
                 "directory": self.directory.path(), "report": page, "exit_code": code, "error": failure,
                 "result": self.set,
             });
-            println!("{text}");
+            tell(text);
             return Ok(code);
         }
         for line in summary::summary(&self.set) {
-            println!("{line}");
+            tell(line);
         }
-        println!("report  {}", page.display());
+        tell(format_args!("report  {}", page.display()));
         match failure {
             Some(failure) if self.set.runs.is_empty() => Err(failure),
             Some(failure) => {
