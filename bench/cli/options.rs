@@ -41,7 +41,7 @@ pub struct Common {
     /// Folder for the stores of brokers that are started, and for the append floor [default: the system's temporary folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// RingMQ's binary [default: `ringmq` beside this program]
+    /// RingMQ's binary [default: `ringmq` beside this program, which `cargo run` builds first]
     #[arg(long, global = true, value_name = "FILE")]
     pub broker_binary: Option<PathBuf>,
     /// The generator's core [default: the last one]
@@ -345,6 +345,14 @@ impl Common {
     /// RingMQ's binary, if there is one.
     pub fn find_broker(&self) -> Option<PathBuf> {
         crate::peers::find_ringmq(self.broker_binary.as_deref()).ok()
+    }
+
+    /// Makes sure that there is a RingMQ to start, before anything is measured.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be built.
+    pub fn ready_broker(&self) -> Result<(), CliError> {
+        Ok(crate::peers::ready_ringmq(self.broker_binary.as_deref())?)
     }
 
     /// Folder for stores.

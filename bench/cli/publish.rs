@@ -117,6 +117,7 @@ pub fn carry_out(common: &Common, options: &PublishOptions) -> Result<u8, CliErr
         Some(path) => (super::existing(path)?, 0),
         None => {
             let slo = read_slo(&options.slo, &Workload::find("steady-1k-10k")?.0)?;
+            common.ready_broker()?;
             let mut session = Session::begin(common, SetKind::Publish, "publish", true)?;
             let directory = session.directory.clone();
             let failure = measure(&mut session, &Scope::of(options), &slo).err();

@@ -30,15 +30,20 @@ pub fn check_served(workload: &Workload, target: &NamedTarget) -> Result<(), Cli
     Ok(())
 }
 
-/// Refuses a running broker that nobody can connect to, before anything is made for its result.
+/// Refuses a running broker that nobody can connect to, and a RingMQ that is not there to be started, before anything is made for the
+/// result.
 ///
 /// # Errors
-/// Nobody listens there.
-pub fn check_there(target: &NamedTarget) -> Result<(), CliError> {
-    if let NamedTarget::Ready(Target::Broker(address)) = target {
-        connect(*address).map_err(RunError::from)?;
+/// Nobody listens there, or there is no such program.
+pub fn check_there(common: &Common, target: &NamedTarget) -> Result<(), CliError> {
+    match target {
+        NamedTarget::Ready(Target::Broker(address)) => {
+            connect(*address).map_err(RunError::from)?;
+            Ok(())
+        }
+        NamedTarget::Start(Peer::RingMq) => common.ready_broker(),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// How a target that is measured as it is appears in the result.
@@ -127,7 +132,7 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
     check_served(&workload, &target)?;
     let slo = options.slo.as_deref().map(|slo| read_slo(slo, &workload)).transpose()?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
-    check_there(&target)?;
+    check_there(common, &target)?;
     let starts = matches!(target, NamedTarget::Start(_) | NamedTarget::Ready(Target::Null(_)));
     let mut session = Session::begin(common, SetKind::Run, &format!("run-{}", workload.name), starts)?;
     session.set.slo = slo;

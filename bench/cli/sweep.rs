@@ -137,7 +137,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
     check_served(&workload, &target)?;
     let slo = read_slo(&options.slo, &workload)?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
-    check_there(&target)?;
+    check_there(common, &target)?;
     let starts = matches!(target, NamedTarget::Start(_));
     let mut session = Session::begin(common, SetKind::Sweep, &format!("sweep-{}", workload.name), starts)?;
     session.set.slo = Some(slo.clone());

@@ -93,6 +93,10 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     }
     let slo = read_slo(&options.slo, &workload)?;
     let scope = Scope::of(options);
+    if let Some(path) = &options.resume {
+        super::existing(path)?;
+    }
+    common.ready_broker()?;
     let mut session = match &options.resume {
         Some(path) => Session::resume(common, path.clone())?,
         None => Session::begin(common, SetKind::Versus, "versus", true)?,
