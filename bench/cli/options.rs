@@ -123,9 +123,9 @@ pub struct TargetOptions {
     /// file-read-direct for reading
     #[arg(long, value_name = "TARGET")]
     pub target: String,
-    /// When a broker that is started acknowledges; for a running one, what to call it
-    #[arg(long, value_enum, default_value_t = Flush::Async)]
-    pub flush: Flush,
+    /// When a broker that is started acknowledges [default: async]; for a running one, what to call it [default: what it says]
+    #[arg(long, value_enum)]
+    pub flush: Option<Flush>,
     /// Name of the target in the result, instead of its address: results with the same name can be compared
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -138,6 +138,11 @@ pub struct TargetOptions {
 }
 
 impl TargetOptions {
+    /// When a broker that is started acknowledges, and a running one that does not tell is said to.
+    pub fn flush(&self) -> Flush {
+        self.flush.unwrap_or(Flush::Async)
+    }
+
     /// Whether the topics of a run are deleted when it is over.
     pub fn deletes_topics(&self, target: &Target) -> bool {
         matches!(target, Target::Broker(_)) && !self.keep_topics

@@ -8,6 +8,7 @@ use ringmq_protocol::frame::SerializeType;
 
 use super::goals::goals;
 use super::options::Common;
+use super::single::Ready;
 use super::{CliError, signals, summary};
 use crate::clock::{rfc3339, stamp, wall_ms};
 use crate::drivers::null::Behaviour;
@@ -218,13 +219,28 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Adds a floor or a running broker as a system.
+    /// Adds a floor as a system.
     pub fn add_plain_system(&mut self, name: &str, title: &str, durability: Option<Durability>) {
+        self.add_running(name, title, durability, Vec::new());
+    }
+
+    /// Adds what is measured as it is: a floor or a running broker.
+    pub fn add_ready_system(&mut self, ready: &Ready) {
+        self.add_running(&ready.system, &ready.title, ready.durability, ready.configuration.clone());
+    }
+
+    fn add_running(
+        &mut self,
+        name: &str,
+        title: &str,
+        durability: Option<Durability>,
+        configuration: Vec<(String, String)>,
+    ) {
         self.add_system(SystemRecord {
             name: name.to_owned(),
             title: title.to_owned(),
             durability,
-            configuration: Vec::new(),
+            configuration,
             command: Vec::new(),
             runtime: String::new(),
             profile: String::new(),
