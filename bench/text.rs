@@ -1,7 +1,30 @@
-//! Text for terminals that are as wide as most are.
+//! Text for terminals that are as wide as most are, and for pipes that may be closed.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Columns of a line.
 const COLUMNS: usize = 100;
+
+/// Whether standard output could not be written for another reason than that nobody reads it.
+static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line to standard output. Where its reader has gone (`| head`) the rest is for nobody, which ends no command: what is
+/// measured is in its files.
+pub fn tell(line: impl Display) {
+    if let Err(error) = writeln!(std::io::stdout(), "{line}")
+        && error.kind() != ErrorKind::BrokenPipe
+        && !IS_OUTPUT_LOST.swap(true, Ordering::Relaxed)
+    {
+        crate::runner::note(&format!("error: standard output: {error}"));
+    }
+}
+
+/// Whether something that was told is lost although somebody waits for it.
+pub fn is_output_lost() -> bool {
+    IS_OUTPUT_LOST.load(Ordering::Relaxed)
+}
 
 /// `head` and then `text`, broken between words; further lines begin under the column where `text` began, or two columns in if `head` is
 /// long. A word that is longer than a line stays whole.

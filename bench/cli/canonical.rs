@@ -1,5 +1,5 @@
 //! No arguments: one canonical run of less than 90 seconds against a RingMQ that is started for it, beside the floors of
-//! the same minutes.
+//! the same minutes. Building that broker, where cargo has to, is not among them.
 
 use super::options::Common;
 use super::session::{Request, Session};
@@ -28,6 +28,7 @@ fn part(session: &mut Session<'_>, (name, warm_up_s, measure_s): Part) -> Result
 
 /// Carries out the command.
 pub fn carry_out(common: &Common) -> Result<u8, CliError> {
+    common.ready_broker()?;
     let mut session = Session::begin(common, SetKind::Canonical, "canonical", true)?;
     let failure = measure(&mut session).err();
     session.finish(failure)

@@ -5,6 +5,7 @@
 //! any figure, and a knee that its repeats did not bear out is none.
 
 use crate::judge::{KEPT_UP_SHARE, MOST_BUSY_SHARE, confirmed_rate, target_failures};
+use crate::load::recorder::SECOND_NS;
 use crate::report::groups::{self, Figure, Group, GroupKey, groups};
 use crate::report::section::syscalls_at_knee;
 use crate::result::{Curve, Distribution, Durability, EndToEnd, Goal, ResultSet, RunRecord, RunRole, RunStatus};
@@ -34,23 +35,26 @@ pub fn half_load(set: &ResultSet) -> Option<f64> {
     confirmed_rate(set, loose_curve(set, "ringmq", Durability::D1)?).map(super::rounds::half)
 }
 
-/// Messages per second that a group which catches up received while it was behind: the median of the seconds in which it was so
-/// to their end, or the first if it was behind for less than one. `None`: there was no backlog, or nothing came.
+/// Messages per second that a group which catches up received while it was behind and producers went on: the median of the whole
+/// seconds of the measured phase in which it was so to their end, or the first if it was behind for less than one. `None`: there
+/// was no backlog, nothing came, or the phase was shorter than a second.
 fn drained_per_s(run: &RunRecord) -> Option<f64> {
     let batch = u64::from(run.parameters.batch);
     let mut behind = (run.parameters.preload_bytes / run.parameters.message_bytes).checked_sub(1)?;
+    // After the plan nobody produces, and what comes then comes in a part of a second.
+    let whole = run.series.iter().filter(|point| (u64::from(point.second) + 1) * SECOND_NS <= run.measured_ns);
     let mut seconds = Vec::new();
-    for point in &run.series {
+    for point in whole.clone() {
         let produced = point.acknowledged * batch;
         behind = (behind + produced).saturating_sub(point.received);
         // What is under way is not behind.
-        if behind < produced {
+        if behind == 0 || behind < produced {
             break;
         }
         seconds.push(float(point.received));
     }
     seconds.sort_by(f64::total_cmp);
-    let first = run.series.first().map(|point| float(point.received));
+    let first = whole.map(|point| float(point.received)).next();
     groups::median(&seconds).or(first).filter(|rate| *rate > 0.0)
 }
 
@@ -463,25 +467,41 @@ mod tests {
         assert!(!goals[0].is_met());
     }
 
-    /// Goal: a group's rate of catching up is that of the seconds in which it was behind, not of those in which it kept up. Method: a
-    /// backlog of 1,000 messages beside 100 a second, drained in three seconds, in one, and none at all.
+    /// Goal: a group's rate of catching up is that of the whole seconds in which it was behind beside producers, not of those in which
+    /// it kept up, and not of what came after them. Method: a backlog of 1,000 messages beside 100 a second, drained in three seconds,
+    /// in one, and none at all; then figures of a run that ended in the middle of its third second and drained on without producers.
     #[test]
     fn backlogs_are_drained() {
-        let run = |backlog: u64, received: &[u64]| {
+        let run = |backlog: u64, measured_ns: u64, points: &[(u64, u64)]| {
             let mut run = example::run("ringmq", 1, RunRole::Measured, 100.0, 60_000);
             run.parameters.preload_bytes = backlog * run.parameters.message_bytes;
+            run.measured_ns = measured_ns;
             let point = run.series[0].clone();
-            let second = |received| crate::result::SecondPoint { received, acknowledged: 100, ..point.clone() };
-            run.series = received.iter().map(|received| second(*received)).collect();
+            let second = |(second, (acknowledged, received)): (u32, &(u64, u64))| crate::result::SecondPoint {
+                second,
+                received: *received,
+                acknowledged: *acknowledged,
+                ..point.clone()
+            };
+            run.series = (0..).zip(points).map(second).collect();
             drained_per_s(&run)
         };
+        let beside = |backlog, received: &[u64]| {
+            let points: Vec<_> = received.iter().map(|received| (100, *received)).collect();
+            run(backlog, 60 * SECOND_NS, &points)
+        };
         assert_eq!(
-            run(1000, &[400, 420, 480, 100, 100]),
+            beside(1000, &[400, 420, 480, 100, 100]),
             Some(410.0),
             "the third second was not one of draining alone"
         );
-        assert_eq!(run(1000, &[1100, 100]), Some(1100.0));
-        assert_eq!(run(0, &[100, 100]), None);
+        assert_eq!(beside(1000, &[1100, 100]), Some(1100.0));
+        assert_eq!(beside(0, &[100, 100]), None);
+        let cut = [(19_991, 256_672), (20_005, 307_392), (8_004, 275_648), (0, 196_068)];
+        assert_eq!(run(976_562, 2_400_000_000, &cut), Some(282_032.0));
+        assert_eq!(run(976_562, 900_000_000, &cut), None, "no whole second");
+        // Producers that are refused leave the end of the backlog to be seen by itself.
+        assert_eq!(run(1000, 5 * SECOND_NS, &[(0, 500), (0, 400), (0, 100), (0, 0)]), Some(450.0));
     }
 
     /// Goal: what a message costs at half load and on the disk is judged at that load alone, and a busy generator is told at the highest

@@ -27,8 +27,8 @@ use crate::judge::{SLO_GRAMMAR, SloError};
 use crate::peers::PeerError;
 use crate::plan::PlanError;
 use crate::result::{EnvironmentRecord, ResultDirectory, ResultError, ResultSet};
-use crate::runner::RunError;
-use crate::text::wrapped;
+use crate::runner::{RunError, note};
+use crate::text::{is_output_lost, tell, wrapped};
 use crate::workload::{CATALOGUE, Workload, WorkloadError};
 use options::{Arguments, CommandLine};
 
@@ -102,12 +102,14 @@ pub fn main() -> ExitCode {
         }
     };
     match carry_out(&arguments) {
+        // Who waits for output that could not be written has not got it: a full disk, but not a reader that had enough.
+        Ok(code) if is_output_lost() => ExitCode::from(code.max(3)),
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if arguments.common.json {
-                println!("{}", serde_json::json!({ "error": error.to_string(), "exit_code": error.exit_code() }));
+                tell(serde_json::json!({ "error": error.to_string(), "exit_code": error.exit_code() }));
             } else {
-                eprintln!("error: {error}");
+                note(&format!("error: {error}"));
             }
             ExitCode::from(error.exit_code())
         }
@@ -135,33 +137,30 @@ fn carry_out(arguments: &Arguments) -> Result<u8, CliError> {
                 )));
             }
             if common.json {
-                println!("{}", serde_json::json!(comparison));
+                tell(serde_json::json!(comparison));
             } else {
-                print!("{}", crate::compare::table(&comparison));
+                tell(crate::compare::table(&comparison).trim_end());
             }
             Ok(comparison.exit_code())
         }
         Some(CommandLine::Report { directory }) => {
             let page = crate::report::write(&existing(directory)?)?;
             if common.json {
-                println!("{}", serde_json::json!({ "report": page }));
+                tell(serde_json::json!({ "report": page }));
             } else {
-                println!("{}", page.display());
+                tell(page.display());
             }
             Ok(0)
         }
         Some(CommandLine::Env { data }) => {
             let environment = crate::environment::capture(data, common.find_broker().as_deref());
             if common.json {
-                println!("{}", serde_json::json!(environment));
+                tell(serde_json::json!(environment));
             } else {
                 for fact in &environment.facts {
                     let value = fact.value.as_deref().unwrap_or("-");
                     let note = if fact.note.is_empty() { String::new() } else { format!("  ({})", fact.note) };
-                    println!(
-                        "{}",
-                        wrapped(&format!("{:<10} {:<40} ", fact.section, fact.name), &format!("{value}{note}"))
-                    );
+                    tell(wrapped(&format!("{:<10} {:<40} ", fact.section, fact.name), &format!("{value}{note}")));
                 }
             }
             Ok(0)
@@ -208,13 +207,13 @@ fn list(is_json: bool) -> Result<u8, CliError> {
         workloads.push(Workload::parse(name, text)?);
     }
     if is_json {
-        println!("{}", serde_json::json!(workloads));
+        tell(serde_json::json!(workloads));
         return Ok(0);
     }
     for workload in &workloads {
         let lacks = workload.lacks_in_ringmq();
         let note = lacks.map(|lacks| format!(" [RingMQ does not serve {lacks} yet]")).unwrap_or_default();
-        println!("{}", wrapped(&format!("{:<18} ", workload.name), &format!("{}{note}", workload.models)));
+        tell(wrapped(&format!("{:<18} ", workload.name), &format!("{}{note}", workload.models)));
     }
     Ok(0)
 }
@@ -227,26 +226,27 @@ fn is_open(line: &str) -> bool {
 fn explain(name: &str, is_json: bool) -> Result<u8, CliError> {
     let (workload, text) = Workload::find(name)?;
     if is_json {
-        println!("{}", serde_json::json!(workload));
+        tell(serde_json::json!(workload));
         return Ok(0);
     }
-    println!("{}\n", workload.name);
-    println!("{}", wrapped("models: ", &workload.models));
-    println!("{}", wrapped("hides:  ", &workload.hides));
+    tell(format_args!("{}\n", workload.name));
+    tell(wrapped("models: ", &workload.models));
+    tell(wrapped("hides:  ", &workload.hides));
     if let Some(lacks) = workload.lacks_in_ringmq() {
-        println!("note:   RingMQ does not serve {lacks} yet; against RingMQ this workload is refused");
+        tell(format_args!("note:   RingMQ does not serve {lacks} yet; against RingMQ this workload is refused"));
     }
     let cores = pinning::allowed_cores(0);
     let (generator, broker) = pinning::default_layout(&cores);
     let generator = generator.map_or_else(|| "any core".to_owned(), |core| format!("core {core}"));
-    println!("here:   generator on {generator}, brokers that it starts on cores {}\n", pinning::format_cores(&broker));
+    let broker = pinning::format_cores(&broker);
+    tell(format_args!("here:   generator on {generator}, brokers that it starts on cores {broker}\n"));
     // What it models and hides was said, in shorter lines.
     let is_said =
         |line: &&str| ["name = ", "models = ", "hides = "].iter().any(|key| line.starts_with(key)) && !is_open(line);
-    println!("{}\n", text.lines().filter(|line| !is_said(line)).collect::<Vec<_>>().join("\n").trim());
-    println!("{SLO_GRAMMAR}");
+    tell(format_args!("{}\n", text.lines().filter(|line| !is_said(line)).collect::<Vec<_>>().join("\n").trim()));
+    tell(SLO_GRAMMAR);
     if workload.consumers.is_none() {
-        println!("This workload has no consumers: conditions with e2e. are refused.");
+        tell("This workload has no consumers: conditions with e2e. are refused.");
     }
     Ok(0)
 }

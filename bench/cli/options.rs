@@ -41,7 +41,7 @@ pub struct Common {
     /// Folder for the stores of brokers that are started, and for the append floor [default: the system's temporary folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// RingMQ's binary [default: `ringmq` beside this program]
+    /// RingMQ's binary [default: `ringmq` beside this program, which `cargo run` builds first]
     #[arg(long, global = true, value_name = "FILE")]
     pub broker_binary: Option<PathBuf>,
     /// The generator's core [default: the last one]
@@ -119,12 +119,13 @@ impl From<HeaderForm> for SerializeType {
 #[derive(Debug, Args)]
 pub struct TargetOptions {
     /// remoting://HOST:PORT of a running broker; ringmq or java to start one; null for an echo server that
-    /// spins for a moment before it sleeps, null:sleep, null:spin; file, file-fdatasync or file-direct for appends, file-read
+    /// spins for a moment before it sleeps, null:sleep, null:spin; file, file-fdatasync or file-direct for appends, file-read or
+    /// file-read-direct for reading
     #[arg(long, value_name = "TARGET")]
     pub target: String,
-    /// When a broker that is started acknowledges; for a running one, what to call it
-    #[arg(long, value_enum, default_value_t = Flush::Async)]
-    pub flush: Flush,
+    /// When a broker that is started acknowledges [default: async]; for a running one, what to call it [default: what it says]
+    #[arg(long, value_enum)]
+    pub flush: Option<Flush>,
     /// Name of the target in the result, instead of its address: results with the same name can be compared
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -137,6 +138,11 @@ pub struct TargetOptions {
 }
 
 impl TargetOptions {
+    /// When a broker that is started acknowledges, and a running one that does not tell is said to.
+    pub fn flush(&self) -> Flush {
+        self.flush.unwrap_or(Flush::Async)
+    }
+
     /// Whether the topics of a run are deleted when it is over.
     pub fn deletes_topics(&self, target: &Target) -> bool {
         matches!(target, Target::Broker(_)) && !self.keep_topics
@@ -190,7 +196,7 @@ pub enum PlanKind {
 #[derive(Debug, Args)]
 pub struct VersusOptions {
     /// Two of: ringmq, java
-    #[arg(num_args = 2, value_name = "BROKER")]
+    #[arg(num_args = 2, required = true, value_name = "BROKER")]
     pub peers: Vec<String>,
     /// How much time it may take
     #[arg(long, value_enum, default_value_t = PlanKind::Quick)]
@@ -346,6 +352,14 @@ impl Common {
         crate::peers::find_ringmq(self.broker_binary.as_deref()).ok()
     }
 
+    /// Makes sure that there is a RingMQ to start, before anything is measured.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be built.
+    pub fn ready_broker(&self) -> Result<(), CliError> {
+        Ok(crate::peers::ready_ringmq(self.broker_binary.as_deref())?)
+    }
+
     /// Folder for stores.
     pub fn store_folder(&self) -> PathBuf {
         self.store.clone().unwrap_or_else(std::env::temp_dir)
@@ -452,7 +466,7 @@ pub fn parse_target(text: &str, store: &Path) -> Result<NamedTarget, CliError> {
         }
         _ => Err(CliError::Usage(format!(
             "--target {text:?} is none of remoting://HOST:PORT, ringmq, java, null, null:sleep, null:spin, file, file-fdatasync, file-direct, \
-             file-read"
+             file-read, file-read-direct"
         ))),
     }
 }

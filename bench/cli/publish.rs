@@ -23,6 +23,8 @@ use crate::report::section;
 use crate::result::{
     RESULT_SCHEMA, ResultDirectory, ResultError, ResultSet, RunRecord, RunRole, SetKind, SetStatus, Slo, sha256_hex,
 };
+use crate::runner::note;
+use crate::text::tell;
 use crate::workload::Workload;
 
 /// Length of a floor's run and of its warm-up.
@@ -115,6 +117,7 @@ pub fn carry_out(common: &Common, options: &PublishOptions) -> Result<u8, CliErr
         Some(path) => (super::existing(path)?, 0),
         None => {
             let slo = read_slo(&options.slo, &Workload::find("steady-1k-10k")?.0)?;
+            common.ready_broker()?;
             let mut session = Session::begin(common, SetKind::Publish, "publish", true)?;
             let directory = session.directory.clone();
             let failure = measure(&mut session, &Scope::of(options), &slo).err();
@@ -126,7 +129,7 @@ pub fn carry_out(common: &Common, options: &PublishOptions) -> Result<u8, CliErr
         return Err(CliError::Usage(format!("{} is no result of `publish`", from.path().display())));
     }
     if let SetStatus::Partial { reason } = &set.status {
-        eprintln!("not published: the result is partial ({reason})");
+        note(&format!("not published: the result is partial ({reason})"));
         return Ok(code.max(3));
     }
     // An earlier result is judged by the goals of this program. Its runs stay as they were judged when they were made.
@@ -135,17 +138,17 @@ pub fn carry_out(common: &Common, options: &PublishOptions) -> Result<u8, CliErr
     explain(&mut set.goals, &causes);
     set.distances = distances(&set, &causes);
     for row in unused(&set.distances, &set.goals, &causes) {
-        eprintln!("{}: the set has no row {row:?}", options.causes.display());
+        note(&format!("{}: the set has no row {row:?}", options.causes.display()));
     }
     let bytes = copy(&from, &set, &options.into)?;
     write_section(&options.into, &options.readme)?;
     if !common.json {
-        println!(
+        tell(format_args!(
             "published {} ({}) and the section of {}",
             options.into.display(),
             crate::units::bytes(bytes),
             options.readme.display()
-        );
+        ));
     }
     Ok(code)
 }

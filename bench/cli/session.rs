@@ -8,6 +8,7 @@ use ringmq_protocol::frame::SerializeType;
 
 use super::goals::goals;
 use super::options::Common;
+use super::single::Ready;
 use super::{CliError, signals, summary};
 use crate::clock::{rfc3339, stamp, wall_ms};
 use crate::drivers::null::Behaviour;
@@ -20,6 +21,7 @@ use crate::result::{
     RunStatus, SetKind, SetStatus, SystemRecord, ToolRecord, hlog_name, phases_hlog_name,
 };
 use crate::runner::{Layout, ProgressLine, RunSpec, Target, note, run};
+use crate::text::tell;
 use crate::units;
 use crate::workload::Workload;
 
@@ -217,13 +219,28 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Adds a floor or a running broker as a system.
+    /// Adds a floor as a system.
     pub fn add_plain_system(&mut self, name: &str, title: &str, durability: Option<Durability>) {
+        self.add_running(name, title, durability, Vec::new());
+    }
+
+    /// Adds what is measured as it is: a floor or a running broker.
+    pub fn add_ready_system(&mut self, ready: &Ready) {
+        self.add_running(&ready.system, &ready.title, ready.durability, ready.configuration.clone());
+    }
+
+    fn add_running(
+        &mut self,
+        name: &str,
+        title: &str,
+        durability: Option<Durability>,
+        configuration: Vec<(String, String)>,
+    ) {
         self.add_system(SystemRecord {
             name: name.to_owned(),
             title: title.to_owned(),
             durability,
-            configuration: Vec::new(),
+            configuration,
             command: Vec::new(),
             runtime: String::new(),
             profile: String::new(),
@@ -498,13 +515,13 @@ impl<'a> Session<'a> {
                 "directory": self.directory.path(), "report": page, "exit_code": code, "error": failure,
                 "result": self.set,
             });
-            println!("{text}");
+            tell(text);
             return Ok(code);
         }
         for line in summary::summary(&self.set) {
-            println!("{line}");
+            tell(line);
         }
-        println!("report  {}", page.display());
+        tell(format_args!("report  {}", page.display()));
         match failure {
             Some(failure) if self.set.runs.is_empty() => Err(failure),
             Some(failure) => {

@@ -1,18 +1,18 @@
 //! `run`: one workload against one target, once or some times.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::options::{Common, NamedTarget, RunOptions, TargetOptions, parse_address, parse_target, read_slo};
 use super::session::{Request, Session};
 use super::{CliError, floors};
 use crate::drivers::file::AppendMode;
 use crate::drivers::null::Idle;
-use crate::drivers::remoting::connect;
+use crate::drivers::remoting::{configuration, connect, durability};
 use crate::host::pinning;
 use crate::host::process::listener_of;
 use crate::peers::Peer;
 use crate::result::{Durability, RunRole, SetKind};
-use crate::runner::{RunError, Target};
+use crate::runner::{RunError, Target, note};
 use crate::workload::Workload;
 
 /// Refuses what the target cannot do.
@@ -30,15 +30,20 @@ pub fn check_served(workload: &Workload, target: &NamedTarget) -> Result<(), Cli
     Ok(())
 }
 
-/// Refuses a running broker that nobody can connect to, before anything is made for its result.
+/// Refuses a running broker that nobody can connect to, and a RingMQ that is not there to be started, before anything is made for the
+/// result.
 ///
 /// # Errors
-/// Nobody listens there.
-pub fn check_there(target: &NamedTarget) -> Result<(), CliError> {
-    if let NamedTarget::Ready(Target::Broker(address)) = target {
-        connect(*address).map_err(RunError::from)?;
+/// Nobody listens there, or there is no such program.
+pub fn check_there(common: &Common, target: &NamedTarget) -> Result<(), CliError> {
+    match target {
+        NamedTarget::Ready(Target::Broker(address)) => {
+            connect(*address).map_err(RunError::from)?;
+            Ok(())
+        }
+        NamedTarget::Start(Peer::RingMq) => common.ready_broker(),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// How a target that is measured as it is appears in the result.
@@ -47,6 +52,15 @@ pub struct Ready {
     pub title: String,
     pub durability: Option<Durability>,
     pub pid: Option<u32>,
+    /// What it says of its configuration.
+    pub configuration: Vec<(String, String)>,
+}
+
+impl Ready {
+    fn floor(system: &str, title: &str, durability: Option<Durability>) -> Ready {
+        let (system, title) = (system.to_owned(), title.to_owned());
+        Ready { system, title, durability, pid: None, configuration: Vec::new() }
+    }
 }
 
 /// Describes a target and refuses one that shares the generator's core.
@@ -67,18 +81,13 @@ fn is_local(address: IpAddr) -> bool {
 fn describe_unnamed(session: &mut Session<'_>, target: &Target, options: &TargetOptions) -> Result<Ready, CliError> {
     let append = |mode, durability| {
         let (system, title) = floors::names(mode);
-        Ready { system: system.to_owned(), title: title.to_owned(), durability: Some(durability), pid: None }
+        Ready::floor(system, title, Some(durability))
     };
     Ok(match target {
-        Target::Null(behaviour) if behaviour.idle == Idle::Sleep => Ready {
-            system: "null-sleep".to_owned(),
-            title: "echo floor, sleeping".to_owned(),
-            durability: None,
-            pid: None,
-        },
-        Target::Null(_) => {
-            Ready { system: "null".to_owned(), title: "echo floor".to_owned(), durability: None, pid: None }
+        Target::Null(behaviour) if behaviour.idle == Idle::Sleep => {
+            Ready::floor("null-sleep", "echo floor, sleeping", None)
         }
+        Target::Null(_) => Ready::floor("null", "echo floor", None),
         Target::File(_, mode @ AppendMode::PageCache) => append(*mode, Durability::D1),
         Target::File(_, mode @ (AppendMode::Read | AppendMode::ReadDirect)) => {
             Ready { durability: None, ..append(*mode, Durability::D1) }
@@ -109,14 +118,29 @@ fn describe_unnamed(session: &mut Session<'_>, target: &Target, options: &Target
             } else {
                 session.layout.broker.clear();
             }
-            Ready {
-                system: address.to_string(),
-                title: format!("broker at {address}"),
-                durability: Some(options.flush.durability()),
-                pid,
-            }
+            let (durability, assumed, configuration) = class(*address, options);
+            let title = format!("broker at {address}{assumed}");
+            Ready { system: address.to_string(), title, durability: Some(durability), pid, configuration }
         }
     })
+}
+
+/// The class of a running broker: what it is called, or what it says. A broker that does neither is taken for one that has the usual
+/// setting, and the second value, for its title, says so. The third is what it says of its configuration.
+fn class(address: SocketAddr, options: &TargetOptions) -> (Durability, String, Vec<(String, String)>) {
+    let said = configuration(address);
+    let settings = said.as_ref().map(Vec::as_slice).unwrap_or_default();
+    let usual = options.flush().durability();
+    let (class, assumed) = match (options.flush, durability(settings)) {
+        (Some(_), _) => (usual, String::new()),
+        (None, Some(class)) => (class, String::new()),
+        (None, None) => {
+            let why = said.as_ref().err().map_or_else(|| "it names no flushDiskType".to_owned(), ToString::to_string);
+            note(&format!("{} is assumed: {why}; say --flush", usual.name()));
+            (usual, format!(", {} assumed: it does not tell its flushDiskType", usual.name()))
+        }
+    };
+    (class, assumed, said.unwrap_or_default())
 }
 
 /// Carries out the command.
@@ -127,7 +151,7 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
     check_served(&workload, &target)?;
     let slo = options.slo.as_deref().map(|slo| read_slo(slo, &workload)).transpose()?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
-    check_there(&target)?;
+    check_there(common, &target)?;
     let starts = matches!(target, NamedTarget::Start(_) | NamedTarget::Ready(Target::Null(_)));
     let mut session = Session::begin(common, SetKind::Run, &format!("run-{}", workload.name), starts)?;
     session.set.slo = slo;
@@ -141,7 +165,7 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
             match &target {
                 NamedTarget::Start(peer) => {
                     let settings = common.settings(&workload)?;
-                    let flush = options.target.flush;
+                    let flush = options.target.flush();
                     let name = format!("{}-{round}", peer.name());
                     session.with_broker((*peer, flush), settings, &name, |session, broker| {
                         let request = Request::of_broker(broker, *peer, flush, &workload, RunRole::Measured);
@@ -150,7 +174,7 @@ pub fn carry_out(common: &Common, options: &RunOptions) -> Result<u8, CliError> 
                 }
                 NamedTarget::Ready(target) => {
                     let ready = describe(&mut session, target, &options.target)?;
-                    session.add_plain_system(&ready.system, &ready.title, ready.durability);
+                    session.add_ready_system(&ready);
                     let floor = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
                     let role = RunRole::Measured;
                     let broker_pid = ready.pid;

@@ -137,7 +137,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
     check_served(&workload, &target)?;
     let slo = read_slo(&options.slo, &workload)?;
     let metrics = options.target.metrics.as_deref().map(parse_address).transpose()?;
-    check_there(&target)?;
+    check_there(common, &target)?;
     let starts = matches!(target, NamedTarget::Start(_));
     let mut session = Session::begin(common, SetKind::Sweep, &format!("sweep-{}", workload.name), starts)?;
     session.set.slo = Some(slo.clone());
@@ -151,7 +151,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
         match &target {
             NamedTarget::Start(peer) => {
                 let settings = common.settings(&workload)?;
-                let flush = options.target.flush;
+                let flush = options.target.flush();
                 session.with_broker((*peer, flush), settings, peer.name(), |session, broker| {
                     let request = Request::of_broker(broker, *peer, flush, &workload, RunRole::SweepStep);
                     sweep(session, &Request { header, scale, ..request }, &plan)
@@ -159,7 +159,7 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
             }
             NamedTarget::Ready(target) => {
                 let ready = describe(&mut session, target, &options.target)?;
-                session.add_plain_system(&ready.system, &ready.title, ready.durability);
+                session.add_ready_system(&ready);
                 let request = Request::of_floor(&ready.system, target.clone(), &workload, ready.durability);
                 let broker_pid = ready.pid;
                 let deletes_topics = options.target.deletes_topics(target);

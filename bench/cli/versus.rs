@@ -1,15 +1,21 @@
 //! `versus`: two brokers in turn, A B B A, each on a fresh store, under the same load from the same generator.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::options::{Common, HeaderForm, PlanKind, VersusOptions, read_slo};
+use clap::Parser as _;
+
+use super::options::{Arguments, CommandLine, Common, HeaderForm, PlanKind, VersusOptions, read_slo};
 use super::rounds::{Side, counting, in_turn, knee, timed, turn};
 use super::search::round;
 use super::session::Session;
 use super::sweep::SweepPlan;
 use super::{CliError, floors};
+use crate::environment::BROKER_FACT;
+use crate::host::pinning::format_cores;
 use crate::peers::{Flush, Peer};
-use crate::result::{LoopKind, ResultSet, RunRecord, RunRole, SetKind, Slo};
+use crate::result::{LoopKind, ResultDirectory, ResultSet, RunRecord, RunRole, SetKind, Slo, sha256_hex};
+use crate::runner::Layout;
 use crate::workload::Workload;
 
 /// Shares of the slower one's knee in the full plan.
@@ -93,17 +99,22 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
     }
     let slo = read_slo(&options.slo, &workload)?;
     let scope = Scope::of(options);
+    let begun = options.resume.as_deref().map(super::existing).transpose()?;
+    common.ready_broker()?;
+    if let Some(begun) = &begun {
+        // Before anything of it is changed: a set that is refused stays as it is.
+        check_same_plan(&begun.read_result()?, &workload, options.header, &slo, &scope)?;
+        let broker = common.find_broker();
+        check_same_surroundings(begun, common, options, &common.layout(true)?, broker.as_deref())?;
+    }
     let mut session = match &options.resume {
         Some(path) => Session::resume(common, path.clone())?,
         None => Session::begin(common, SetKind::Versus, "versus", true)?,
     };
-    if options.resume.is_some() {
-        check_same_plan(&session.set, &workload, options.header, &slo, &scope)?;
-    }
     session.add_workload(&workload, &definition);
     let settings = common.settings(&workload)?;
     let failure = (|| {
-        measure_floors(&mut session, &workload, options, &scope)?;
+        measure_floors(&mut session, &workload)?;
         for (number, &flush) in (1..).zip(scope.flushes) {
             let side = |peer| Side {
                 peer,
@@ -126,17 +137,9 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
                     knees.insert(peer.name(), knee);
                 }
             }
-            let rates = match options.plan {
-                PlanKind::Quick => options.rates.clone(),
-                PlanKind::Full => match knees.values().copied().reduce(f64::min).filter(|_| knees.len() == peers.len())
-                {
-                    Some(slower) => SHARES.iter().map(|share| round(slower * share)).collect(),
-                    None => options.rates.clone(),
-                },
-            };
-            let mut shapes: Vec<Workload> =
-                rates.iter().map(|_| timed(&workload, scope.measure_s, scope.warm_up_s)).collect();
-            shapes.iter_mut().zip(&rates).for_each(|(shape, rate)| shape.load.rate_per_s = *rate);
+            let slower = knees.values().copied().reduce(f64::min).filter(|_| knees.len() == peers.len());
+            let (shapes, floor_shapes) = shapes(&workload, options, &scope, slower);
+            floors::echo(&mut session, &floor_shapes)?;
             for pair in 1..=scope.pairs {
                 let counted = if pair == scope.pairs { counting(&shapes) } else { Vec::new() };
                 for peer in in_turn(peers, pair) {
@@ -147,6 +150,27 @@ pub fn carry_out(common: &Common, options: &VersusOptions) -> Result<u8, CliErro
         session.headroom_at_knee(&workload)
     })();
     session.finish(failure.err())
+}
+
+/// The load of the pairs, and of the echo floors beside it: each at the same rate. `slower_knee` is that of the slower broker.
+fn shapes(
+    workload: &Workload,
+    options: &VersusOptions,
+    scope: &Scope,
+    slower_knee: Option<f64>,
+) -> (Vec<Workload>, Vec<Workload>) {
+    let rates = match (options.plan, slower_knee) {
+        (PlanKind::Full, Some(knee)) => SHARES.iter().map(|share| round(knee * share)).collect(),
+        _ => options.rates.clone(),
+    };
+    let at = |rate: &f64, measure_s, warm_up_s| {
+        let mut shape = timed(workload, measure_s, warm_up_s);
+        shape.load.rate_per_s = *rate;
+        shape
+    };
+    let measured = rates.iter().map(|rate| at(rate, scope.measure_s, scope.warm_up_s)).collect();
+    let floors = rates.iter().map(|rate| at(rate, FLOOR_SECONDS.min(scope.measure_s), 1.0)).collect();
+    (measured, floors)
 }
 
 /// Refuses to go on with a set under other options: its rounds would be called repeats of each other and be none.
@@ -183,27 +207,56 @@ fn check_same_plan(
     Ok(())
 }
 
-fn measure_floors(
-    session: &mut Session<'_>,
-    workload: &Workload,
+/// Refuses to go on with a set whose brokers were other ones, or were started or prepared in another way: neither shows in the
+/// parameters of its runs.
+fn check_same_surroundings(
+    begun: &ResultDirectory,
+    common: &Common,
     options: &VersusOptions,
-    scope: &Scope,
+    layout: &Layout,
+    broker: Option<&Path>,
 ) -> Result<(), CliError> {
+    let other = |what: &str| Err(CliError::Usage(format!("the plan in this directory was begun with another {what}")));
+    let set = begun.read_result()?;
+    let arguments = Arguments::try_parse_from(&set.command);
+    let Ok(Arguments { common: first, command: Some(CommandLine::Versus(first_options)) }) = arguments else {
+        return other("version of this program, whose options it cannot read");
+    };
+    if first_options.plan != options.plan {
+        return other("--plan");
+    }
+    let conditioning_s = |options| Scope::of(options).conditioning_s;
+    if (conditioning_s(&first_options) - conditioning_s(options)).abs() > 1e-6 {
+        return other("--conditioning");
+    }
+    // Of two settings with one key the later one counts, so their order may matter.
+    if first.broker_settings != common.broker_settings {
+        return other("--broker-set");
+    }
+    if first.java_heap != common.java_heap {
+        return other("--java-heap");
+    }
+    let is_elsewhere = |run: &RunRecord| {
+        run.generator.core != layout.generator || run.generator.broker_cores != format_cores(&layout.broker)
+    };
+    if set.runs.iter().any(is_elsewhere) {
+        return other("--generator-core or --broker-cores, or other cores are allowed now");
+    }
+    let facts = begun.read_environment()?.facts;
+    let noted = facts.iter().find(|fact| fact.section == "build" && fact.name == BROKER_FACT);
+    let now = broker.and_then(|path| std::fs::read(path).ok()).map(|bytes| sha256_hex(&bytes));
+    if now.is_none() || noted.and_then(|fact| fact.value.as_ref()) != now.as_ref() {
+        return other("build of ringmq (its SHA-256 is not the same)");
+    }
+    Ok(())
+}
+
+/// The floors that do not depend on what is found out of the brokers.
+fn measure_floors(session: &mut Session<'_>, workload: &Workload) -> Result<(), CliError> {
     session.headroom(workload, 2.0)?;
-    let shapes: Vec<Workload> = options
-        .rates
-        .iter()
-        .map(|rate| {
-            let mut shape = timed(workload, FLOOR_SECONDS.min(scope.measure_s), 1.0);
-            shape.load.rate_per_s = *rate;
-            shape
-        })
-        .collect();
-    floors::echo(session, &shapes)?;
     let (trip, definition) = Workload::find("rtt-1k")?;
     session.add_workload(&trip, &definition);
-    floors::append(session, &timed(&trip, APPEND_SECONDS, 0.5))?;
-    Ok(())
+    floors::append(session, &timed(&trip, APPEND_SECONDS, 0.5))
 }
 
 #[cfg(test)]
@@ -287,5 +340,68 @@ mod tests {
         refused(check(&set, &workload, HeaderForm::Json, &slo, &longer), "--seconds");
         set.kind = SetKind::Run;
         refused(check(&set, &workload, HeaderForm::Json, &slo, &longer), "command");
+    }
+
+    /// Goal: rows and their floors have the same rates, in the full plan those that follow from the slower knee. Method: both plans, the
+    /// full one also where a broker has no knee.
+    #[test]
+    fn floors_have_the_rates_of_the_rows() {
+        let (workload, _) = Workload::find("steady-1k-10k").unwrap();
+        let rates = |plan, knee| {
+            let options = options(plan);
+            let (measured, floors) = shapes(&workload, &options, &Scope::of(&options), knee);
+            let of = |shapes: &[Workload]| shapes.iter().map(|shape| shape.load.rate_per_s).collect::<Vec<_>>();
+            assert_eq!(of(&measured), of(&floors));
+            assert!(floors.iter().all(|shape| shape.load.measure_s <= FLOOR_SECONDS && shape.name == workload.name));
+            of(&floors)
+        };
+        assert_eq!(rates(PlanKind::Full, Some(40_000.0)), [8000.0, 20_000.0, 32_000.0]);
+        assert_eq!(rates(PlanKind::Full, None), [1000.0, 5000.0]);
+        assert_eq!(rates(PlanKind::Quick, Some(40_000.0)), [1000.0, 5000.0]);
+    }
+
+    /// Goal: a plan goes on only with the brokers, settings and cores that it was begun with. Method: the example as a begun plan, and
+    /// one of these changed at a time, on the command line, in the broker's file, and in the layout.
+    #[test]
+    fn a_plan_is_resumed_where_it_was_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = ResultDirectory::create(folder.path().join("r")).unwrap();
+        let broker = folder.path().join("ringmq");
+        std::fs::write(&broker, "one build").unwrap();
+        let environment = crate::environment::capture(folder.path(), Some(&broker));
+        directory.write_environment(&environment).unwrap();
+        let first = ["versus", "ringmq", "java", "--broker-set", "a=1", "--conditioning", "7"];
+        let words = |arguments: &[&str]| -> Vec<String> {
+            std::iter::once(&"ringmq-bench").chain(arguments).map(|word| (*word).to_owned()).collect()
+        };
+        let mut set = example::result_set();
+        set.command = words(&first);
+        let cores = crate::host::pinning::parse_cores(&set.runs[0].generator.broker_cores).unwrap();
+        let layout = Layout { generator: set.runs[0].generator.core, broker: cores };
+        directory.write_result(&set).unwrap();
+        let check = |arguments: &[&str], layout: &Layout, broker: Option<&Path>| {
+            let arguments = Arguments::try_parse_from(words(arguments)).unwrap();
+            let Some(CommandLine::Versus(options)) = &arguments.command else { panic!("another command") };
+            let checked = check_same_surroundings(&directory, &arguments.common, options, layout, broker);
+            checked.map_err(|error| error.to_string())
+        };
+        let refused = |found: Result<(), String>, what: &str| {
+            assert!(found.as_ref().is_err_and(|text| text.contains(what)), "{what}: {found:?}")
+        };
+        let resumed = [&first[..], &["--resume", "r", "--out", "x"]].concat();
+        assert_eq!(check(&resumed, &layout, Some(&broker)), Ok(()));
+        let without = ["versus", "ringmq", "java", "--conditioning", "7"];
+        refused(check(&without, &layout, Some(&broker)), "--broker-set");
+        refused(check(&[&without[..], &["--broker-set", "a=2"]].concat(), &layout, Some(&broker)), "--broker-set");
+        refused(check(&first[..5], &layout, Some(&broker)), "--conditioning");
+        refused(check(&[&first[..], &["--java-heap", "64"]].concat(), &layout, Some(&broker)), "--java-heap");
+        refused(check(&[&first[..], &["--plan", "full"]].concat(), &layout, Some(&broker)), "--plan");
+        let moved = Layout { generator: Some(77), ..layout.clone() };
+        refused(check(&first, &moved, Some(&broker)), "--generator-core");
+        let moved = Layout { broker: vec![77], ..layout.clone() };
+        refused(check(&first, &moved, Some(&broker)), "--broker-cores");
+        refused(check(&first, &layout, None), "SHA-256");
+        std::fs::write(&broker, "another build").unwrap();
+        refused(check(&first, &layout, Some(&broker)), "SHA-256");
     }
 }

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use super::Facts;
 
+/// Name of the fact that tells which build of RingMQ is measured.
+pub const BROKER_FACT: &str = "SHA-256 of ringmq";
 /// Characters of a program's first line that are kept.
 const LONGEST_LINE: usize = 200;
 
@@ -26,7 +28,7 @@ pub fn capture(facts: &mut Facts<'_>, broker: Option<&Path>) {
     let lock = crate::result::sha256_hex(include_bytes!("../../Cargo.lock"));
     facts.add("build", "SHA-256 of Cargo.lock", Some(lock), when_built);
     add_binary(facts, "SHA-256 of ringmq-bench", std::env::current_exe().ok().as_deref());
-    add_binary(facts, "SHA-256 of ringmq", broker);
+    add_binary(facts, BROKER_FACT, broker);
     add_output(facts, "java", "java", &["--version"]);
 }
 
@@ -76,7 +78,7 @@ mod tests {
         let mut facts = Facts { root: Path::new("/"), facts: Vec::new() };
         capture(&mut facts, Some(&broker));
         let value = |name: &str| facts.facts.iter().find(|fact| fact.name == name).unwrap().clone();
-        assert_eq!(value("SHA-256 of ringmq").value, Some(crate::result::sha256_hex(b"a program")));
+        assert_eq!(value(BROKER_FACT).value, Some(crate::result::sha256_hex(b"a program")));
         assert_eq!(value("commit").note, "when it was built");
         assert!(value("rustc").value.unwrap().starts_with("rustc "));
         assert_eq!(value("SHA-256 of Cargo.lock").value.unwrap().len(), 64);

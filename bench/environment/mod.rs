@@ -11,6 +11,7 @@ mod tuning;
 
 use std::path::Path;
 
+pub use build::BROKER_FACT;
 pub use machine::HALT_POLL_FACT;
 
 use crate::clock::{rfc3339, wall_ms};

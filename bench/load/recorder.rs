@@ -343,25 +343,23 @@ impl Recorder {
     /// A second of warm-up is over. Says whether it was enough: the 99 % of the last five windows together within a tenth
     /// of those of the five before.
     pub fn end_warm_up_window(&mut self) -> bool {
-        let count = self.warm_up_windows.len();
-        std::mem::swap(&mut self.warm_up, &mut self.warm_up_windows[self.warm_up_window_count % count]);
+        // The room is for the log of a whole warm-up; the rule looks at the last windows alone.
+        let room = self.warm_up_windows.len();
+        std::mem::swap(&mut self.warm_up, &mut self.warm_up_windows[self.warm_up_window_count % room]);
         self.warm_up.reset();
         self.warm_up_window_count += 1;
-        if self.warm_up_window_count < count {
-            return false;
-        }
+        let Some(first) = self.warm_up_window_count.checked_sub(2 * STEADY_WINDOWS) else { return false };
         // Together means one histogram: the mean of five percentiles is no percentile.
-        let oldest = self.warm_up_window_count;
         let mut p99_of = |from: usize| {
             let all = &mut self.warm_up_sum;
             all.reset();
             for number in from..from + STEADY_WINDOWS {
                 // All have the same bounds, which is all that could fail.
-                let _ = all.add(&self.warm_up_windows[number % count]);
+                let _ = all.add(&self.warm_up_windows[number % room]);
             }
             if all.is_empty() { 0 } else { all.value_at_quantile(0.99) }
         };
-        is_steady(p99_of(oldest), p99_of(oldest + STEADY_WINDOWS))
+        is_steady(p99_of(first), p99_of(first + STEADY_WINDOWS))
     }
 
     /// When an operation was last answered; 0 if never.
@@ -627,31 +625,46 @@ mod tests {
         assert_eq!((second.received, second.response_max_ns), (2, 0), "nothing was answered");
     }
 
-    /// Goal: warm-up ends when latency stands still, not before ten windows, and five windows are judged as one. Method: falling, then
-    /// level 99 %; an idle recorder; then a slow window whose few answers would weigh a fifth in a mean of percentiles.
+    /// Goal: warm-up ends when latency stands still, not before ten windows, whatever room there is for windows, and five windows are
+    /// judged as one. Method: with the room of a run as it is and with the least, a level 99 %, one that falls, one that is level after
+    /// a slow start, one that jumps after many level windows, the last of them beyond the room; an idle recorder; then a slow window
+    /// whose few answers would weigh a fifth in a mean of percentiles.
     #[test]
     fn steady_state() {
-        let windows = |values: &mut dyn Iterator<Item = u64>| {
-            let mut recorder = Recorder::new(SECOND_NS);
-            let mut steady = values.map(|value| {
-                (0..200).for_each(|_| recorder.answer(0, 0, value));
-                recorder.end_warm_up_window()
+        for room_s in [120, 0] {
+            let recorder = || Recorder::with_warm_up(SECOND_NS, room_s * SECOND_NS);
+            // The numbers of windows, from 1, after which it would end.
+            let ends = |values: &[u64]| {
+                let mut recorder = recorder();
+                let end_one = |value: &u64| {
+                    (0..200).for_each(|_| recorder.answer(0, 0, *value));
+                    recorder.end_warm_up_window()
+                };
+                let steady: Vec<bool> = values.iter().map(end_one).collect();
+                (1..=steady.len()).filter(|number| steady[number - 1]).collect::<Vec<_>>()
+            };
+            let level = |value: u64, windows: usize| vec![value; windows];
+            assert_eq!(ends(&level(5000, 12)), [10, 11, 12], "{room_s}");
+            let slow_start = [level(9 * MS, 5), level(MS, 11)].concat();
+            assert_eq!(ends(&slow_start), [15, 16], "{room_s}");
+            let fall: Vec<u64> = (0..10).map(|step| (2000 - step * 150) * 1000).collect();
+            let falling = ends(&[fall, level(600_000, 10)].concat());
+            assert!(falling[0] > 14 && falling.last() == Some(&20), "{room_s}: {falling:?}");
+            for windows in [20, 118] {
+                let jump = ends(&[level(MS, windows), level(9 * MS, 6)].concat());
+                let wanted: Vec<usize> = (10..=windows).chain([windows + 6]).collect();
+                assert_eq!(jump, wanted, "{room_s}: the last windows decide, not the first");
+            }
+            let mut idle = recorder();
+            assert!((0..20).all(|_| !idle.end_warm_up_window()));
+            let mut uneven = recorder();
+            let steady = (0..10).map(|window| {
+                let (answers, value) = if window == 7 { (2, 900_000) } else { (1000, 5000) };
+                (0..answers).for_each(|_| uneven.answer(0, 0, value));
+                uneven.end_warm_up_window()
             });
-            steady.by_ref().collect::<Vec<bool>>()
-        };
-        assert_eq!(windows(&mut std::iter::repeat_n(5000, 10)), [&[false; 9][..], &[true]].concat());
-        let falling =
-            windows(&mut (0..10).map(|step| (2000 - step * 150) * 1000).chain(std::iter::repeat_n(600_000, 10)));
-        assert!(falling[..14].iter().all(|steady| !steady) && falling[19], "{falling:?}");
-        let mut idle = Recorder::new(SECOND_NS);
-        assert!((0..20).all(|_| !idle.end_warm_up_window()));
-        let mut uneven = Recorder::new(SECOND_NS);
-        let steady = (0..10).map(|window| {
-            let (answers, value) = if window == 7 { (2, 900_000) } else { (1000, 5000) };
-            (0..answers).for_each(|_| uneven.answer(0, 0, value));
-            uneven.end_warm_up_window()
-        });
-        assert!(steady.last().unwrap(), "two slow answers of 4002 are not the 99 %");
+            assert!(steady.last().unwrap(), "two slow answers of 4002 are not the 99 %");
+        }
     }
 
     /// Goal: recording never allocates, whatever comes. Method: count allocations around each kind of record.

@@ -3,6 +3,7 @@
 //! A broker is in a process group of its own, so that Ctrl-C reaches the harness alone, and dies with the harness even if
 //! that is killed.
 
+mod checkout;
 mod java;
 mod ringmq;
 
@@ -19,6 +20,7 @@ use ringmq_protocol::codes::request::GET_MAX_OFFSET;
 use ringmq_protocol::command::Command as Remoting;
 use thiserror::Error;
 
+pub use checkout::ready_ringmq;
 pub use java::JAVA_VERSION;
 pub use ringmq::find_ringmq;
 

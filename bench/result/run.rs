@@ -273,7 +273,7 @@ pub struct HiccupRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorRecord {
-    /// Core it was pinned to.
+    /// The one core that it was bound to, as the kernel says; `None`: it could run on several.
     pub core: Option<u32>,
     /// Cores of the broker, as a list such as `0,2-3`; empty if unknown.
     pub broker_cores: String,

@@ -53,7 +53,7 @@ pub struct SystemRecord {
     pub title: String,
     /// Class of its acknowledgements as configured; `None` if unknown or nothing is kept.
     pub durability: Option<Durability>,
-    /// Configuration as given to it, key and value.
+    /// Configuration as given to it, key and value; of a broker that ran already, what it says of it, as far as that matters.
     pub configuration: Vec<(String, String)>,
     /// Command line it was started with; empty if it ran already.
     pub command: Vec<String>,

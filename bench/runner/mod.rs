@@ -4,6 +4,7 @@
 mod progress;
 mod record;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -119,6 +120,30 @@ pub enum RunError {
     Thread(std::io::Error),
 }
 
+/// Where the generator's thread may run.
+#[derive(Debug, Default)]
+struct GeneratorPlace {
+    /// As the kernel says.
+    cores: Vec<u32>,
+    /// Why it could not be bound to its core.
+    refused: Option<io::Error>,
+}
+
+impl GeneratorPlace {
+    /// The one core that it is bound to.
+    fn core(&self) -> Option<u32> {
+        if let [core] = self.cores[..] { Some(core) } else { None }
+    }
+
+    /// What is wrong with it, where it was to have a core of its own.
+    fn breach(&self, wanted: Option<u32>) -> Option<String> {
+        let wanted = wanted.filter(|core| self.core() != Some(*core))?;
+        let cores = pinning::format_cores(&self.cores);
+        let reason = self.refused.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+        Some(format!("the generator was not bound to core {wanted}{reason}: it ran on cores {cores}"))
+    }
+}
+
 /// What the generator's thread brings back.
 struct Finished {
     books: Books,
@@ -129,6 +154,7 @@ struct Finished {
     steal: Option<((u64, u64), (u64, u64))>,
     hiccups: Vec<(u32, &'static str, hdrhistogram::Histogram<u64>)>,
     syscalls_absent: String,
+    place: GeneratorPlace,
 }
 
 /// Reads counters at both ends of the measured phase.
@@ -239,6 +265,7 @@ pub fn run(
     let samples = metrics.map(MetricsWatch::finish).unwrap_or_default();
     let mut record = record::make(spec, &finished, &samples, plan_sha256, started_ms);
     judge(&mut record, spec.slo);
+    record.validity.invalid.extend(finished.place.breach(spec.layout.generator));
     write_logs(&record, &finished, started_ms, directory)?;
     Ok(record)
 }
@@ -275,10 +302,19 @@ fn generate(
     stop: &AtomicBool,
     progress: &Progress,
 ) -> Result<Finished, RunError> {
-    if let Some(core) = spec.layout.generator {
-        // Without its core the run is still a run; the record shows the lag.
-        let _ = pinning::pin_this_thread(&[core]);
-    }
+    // Without its core the run is still a run, but not a valid one: what the kernel says is in its record.
+    let refused = spec.layout.generator.and_then(|core| pinning::pin_this_thread(&[core]).err());
+    let place = GeneratorPlace { cores: pinning::allowed_cores(0), refused };
+    let finished = generate_here(spec, settings, stop, progress)?;
+    Ok(Finished { place, ..finished })
+}
+
+fn generate_here(
+    spec: &RunSpec<'_>,
+    settings: &mut Settings,
+    stop: &AtomicBool,
+    progress: &Progress,
+) -> Result<Finished, RunError> {
     let began_ns = monotonic_ns();
     match &spec.target {
         Target::Broker(address) => generate_remote(spec, *address, settings, stop, progress, began_ns),
@@ -399,5 +435,53 @@ fn drive<D: Driver>(
         None if spec.counts_syscalls => "the target's process is not known".to_owned(),
         None => String::new(),
     };
-    Ok(Finished { books, outcome, operation, connect_ns, usage, steal, hiccups, syscalls_absent })
+    let place = GeneratorPlace::default();
+    Ok(Finished { books, outcome, operation, connect_ns, usage, steal, hiccups, syscalls_absent, place })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a record names the core that the generator had, and a run without the core that it was to have is invalid. Method: a core
+    /// that may be used, and one that no machine here has.
+    #[test]
+    fn a_generator_without_its_core_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = ResultDirectory::create(folder.path().join("r")).unwrap();
+        let (mut workload, _) = Workload::find("rtt-1k").unwrap();
+        (workload.load.warm_up_min_s, workload.load.warm_up_max_s, workload.load.measure_s) = (0.0, 0.0, 0.05);
+        let allowed = pinning::allowed_cores(0);
+        let record = |core: u32| {
+            let layout = Layout { generator: Some(core), broker: allowed.clone() };
+            let spec = RunSpec {
+                id: format!("on-{core}"),
+                system: "null",
+                target: Target::Null(Behaviour::default()),
+                workload: &workload,
+                durability: None,
+                role: RunRole::Measured,
+                round: 1,
+                header: SerializeType::Json,
+                scale: 1.0,
+                layout: &layout,
+                broker_pid: None,
+                metrics: None,
+                counts_syscalls: false,
+                deletes_topics: false,
+                slo: None,
+            };
+            run(&spec, &directory, &AtomicBool::new(false), &ProgressLine::new(true)).unwrap()
+        };
+        let is_told = |reason: &String| reason.contains("was not bound to core");
+        let good = record(allowed[0]);
+        assert_eq!(good.generator.core, Some(allowed[0]));
+        assert!(!good.validity.invalid.iter().any(is_told), "{:?}", good.validity);
+        let missing = libc::CPU_SETSIZE as u32 - 1;
+        let bad = record(missing);
+        let told = bad.validity.invalid.iter().find(|reason| is_told(reason)).expect("it is told");
+        let cores = pinning::format_cores(&allowed);
+        assert!(told.contains(&missing.to_string()) && told.ends_with(&format!("cores {cores}")), "{told}");
+        assert_eq!(bad.generator.core, if let [core] = allowed[..] { Some(core) } else { None });
+    }
 }

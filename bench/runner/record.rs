@@ -124,7 +124,7 @@ pub(super) fn make(
             .steal
             .map(|(before, after)| ratio(after.1.saturating_sub(before.1), after.0.saturating_sub(before.0))),
         generator: GeneratorRecord {
-            core: spec.layout.generator,
+            core: finished.place.core(),
             broker_cores: format_cores(&spec.layout.broker),
             shares_cores: spec.layout.shares_cores(),
             busy_share: outcome.busy_share,

@@ -9,8 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ringmq_bench::result::{ResultDirectory, ResultSet, RunStatus, SetStatus};
-use ringmq_protocol::codes::request::{DELETE_TOPIC_IN_BROKER, SEND_MESSAGE, SEND_MESSAGE_V2, UPDATE_AND_CREATE_TOPIC};
+use ringmq_bench::result::{Durability, ResultDirectory, ResultSet, RunStatus, SetStatus};
+use ringmq_protocol::codes::request::{
+    DELETE_TOPIC_IN_BROKER, GET_BROKER_CONFIG, SEND_MESSAGE, SEND_MESSAGE_V2, UPDATE_AND_CREATE_TOPIC,
+};
+use ringmq_protocol::codes::response::REQUEST_CODE_NOT_SUPPORTED;
 use ringmq_protocol::command::Command as Remoting;
 use ringmq_protocol::frame::{MAX_FRAME_BYTES, Split, split_frame};
 
@@ -34,17 +37,31 @@ extern "C" fn end_in_order(_: libc::c_int) {
     unsafe { libc::_exit(0) };
 }
 
-/// Topics that the broker has.
-static TOPICS: AtomicU64 = AtomicU64::new(0);
+/// What a broker keeps and says.
+#[derive(Default)]
+struct Broker {
+    sends: AtomicU64,
+    topics: AtomicU64,
+    /// `None`: it does not tell.
+    configuration: Option<&'static str>,
+}
 
-fn serve(mut stream: TcpStream, sends: &AtomicU64) {
+/// Serves each connection in a thread of its own, until the process ends.
+fn listen(listener: &TcpListener, broker: &Arc<Broker>) {
+    for stream in listener.incoming().flatten() {
+        let broker = Arc::clone(broker);
+        std::thread::spawn(move || serve(stream, &broker));
+    }
+}
+
+fn serve(mut stream: TcpStream, broker: &Broker) {
     let (mut received, mut piece) = (Vec::new(), vec![0; 1 << 16]);
     loop {
         while let Ok(Split::Frame { frame, length }) = split_frame(&received, MAX_FRAME_BYTES) {
             let Ok(request) = Remoting::decode(frame) else { return };
             let mut code = 0;
             if [SEND_MESSAGE, SEND_MESSAGE_V2].contains(&request.code) {
-                let count = sends.fetch_add(1, Ordering::Relaxed) + 1;
+                let count = broker.sends.fetch_add(1, Ordering::Relaxed) + 1;
                 if count == 1 {
                     println!("{FIRST_SEND}{}", std::process::id());
                 }
@@ -55,15 +72,20 @@ fn serve(mut stream: TcpStream, sends: &AtomicU64) {
                 code = i32::from(number(SERVES_EACH).is_some_and(|each| !count.is_multiple_of(each)));
             }
             match request.code {
-                UPDATE_AND_CREATE_TOPIC => drop(TOPICS.fetch_add(1, Ordering::Relaxed)),
-                DELETE_TOPIC_IN_BROKER => drop(TOPICS.fetch_sub(1, Ordering::Relaxed)),
+                UPDATE_AND_CREATE_TOPIC => drop(broker.topics.fetch_add(1, Ordering::Relaxed)),
+                DELETE_TOPIC_IN_BROKER => drop(broker.topics.fetch_sub(1, Ordering::Relaxed)),
                 _ => {}
             }
-            let answer = Remoting::response(code, request.opaque)
+            let is_question = request.code == GET_BROKER_CONFIG;
+            if is_question && broker.configuration.is_none() {
+                code = REQUEST_CODE_NOT_SUPPORTED;
+            }
+            let mut answer = Remoting::response(code, request.opaque)
                 .with_ext("msgId", "0")
                 .with_ext("queueId", 0)
                 .with_ext("queueOffset", 0)
                 .with_ext("offset", 0);
+            answer.body = broker.configuration.filter(|_| is_question).map(|text| text.as_bytes().to_vec());
             if stream.write_all(&answer.encode()).is_err() {
                 return;
             }
@@ -85,11 +107,7 @@ fn fake_broker() {
     // SAFETY: the handler only ends the process.
     unsafe { libc::signal(libc::SIGTERM, end_in_order as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
-    let sends = Arc::new(AtomicU64::new(0));
-    for stream in listener.incoming().flatten() {
-        let sends = Arc::clone(&sends);
-        std::thread::spawn(move || serve(stream, &sends));
-    }
+    listen(&listener, &Arc::default());
 }
 
 /// The script that stands in for `ringmq`.
@@ -235,13 +253,9 @@ fn a_running_broker_is_left_as_it_was() {
     // this process counts them.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let target = format!("remoting://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        let sends = Arc::new(AtomicU64::new(0));
-        for stream in listener.incoming().flatten() {
-            let sends = Arc::clone(&sends);
-            std::thread::spawn(move || serve(stream, &sends));
-        }
-    });
+    let broker = Arc::new(Broker::default());
+    let served = Arc::clone(&broker);
+    std::thread::spawn(move || listen(&listener, &served));
     let arguments = [
         "run",
         "topics-1000",
@@ -258,6 +272,44 @@ fn a_running_broker_is_left_as_it_was() {
     for (more, left) in [(&[][..], 0), (&["--keep-topics"], 1000)] {
         let (code, text) = Case::new().run(&[&arguments[..], more].concat(), &[]);
         assert!([0, 3].contains(&code), "{text}");
-        assert_eq!(TOPICS.load(Ordering::Relaxed), left, "{more:?}: {text}");
+        assert_eq!(broker.topics.load(Ordering::Relaxed), left, "{more:?}: {text}");
+    }
+}
+
+#[test]
+fn a_running_broker_is_asked_for_its_class() {
+    // Goal: a running broker has the class that follows from its own configuration, which is kept, unless it is called otherwise; where it
+    // does not tell, the class is said to be assumed. Method: brokers in this process that say one thing each.
+    let pool = "storePathRootDir=/home/x\nflushDiskType=ASYNC_FLUSH\ntransientStorePoolEnable=true\n";
+    for (said, more, class, is_assumed) in [
+        (Some("flushDiskType=SYNC_FLUSH\nbrokerIP1=10.1.2.3\n"), &[][..], Durability::D2, false),
+        (Some("flushDiskType=ASYNC_FLUSH\ntransientStorePoolEnable=false\n"), &[], Durability::D1, false),
+        (Some(pool), &[], Durability::D0, false),
+        (Some("flushDiskType=SYNC_FLUSH\n"), &["--flush", "async"], Durability::D1, false),
+        (Some("brokerName=x\n"), &[], Durability::D1, true),
+        (None, &[], Durability::D1, true),
+        (None, &["--flush", "sync"], Durability::D2, false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = format!("remoting://{}", listener.local_addr().expect("an address"));
+        let broker = Arc::new(Broker { configuration: said, ..Broker::default() });
+        std::thread::spawn(move || listen(&listener, &broker));
+        let case = Case::new();
+        let arguments = ["run", "rtt-1k", "--target", &target, "--seconds", "0.1", "--warm-up", "0", "--no-verify"];
+        let (code, text) = case.run(&[&arguments[..], &["--keep-topics"], more].concat(), &[]);
+        // A busy machine may make it invalid, which is 3.
+        assert!([0, 3].contains(&code), "{text}");
+        let set = case.result();
+        let [system] = &set.systems[..] else { panic!("one system: {:?}", set.systems) };
+        assert_eq!((set.runs[0].durability, system.durability), (Some(class), Some(class)), "{said:?}");
+        assert_eq!(system.title.contains("D1 assumed"), is_assumed, "{}", system.title);
+        assert_eq!(text.contains("D1 is assumed"), is_assumed, "{text}");
+        let wanted: Vec<&str> = said
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| line.contains("flushDiskType") || line.contains("Pool"))
+            .collect();
+        let kept: Vec<String> = system.configuration.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(kept, wanted);
     }
 }

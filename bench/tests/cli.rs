@@ -164,7 +164,10 @@ fn an_interrupt_leaves_a_marked_result() {
 fn wrong_use_is_explained() {
     // Goal: exit code 2 and a sentence that helps. Method: a list of mistakes.
     let folder = tempfile::tempdir().unwrap();
-    let mistakes: [(&[&str], &str); 14] = [
+    let mistakes: [(&[&str], &str); 17] = [
+        (&["versus"], "BROKER"),
+        (&["versus", "ringmq"], "BROKER"),
+        (&["run", "rtt-1k", "--target", "nothing"], "file-read-direct"),
         (&["run", "rtt-1k", "--target", "null", "--scale", "0.5"], "rtt-1k has neither"),
         (&["run", "rtt-2k", "--target", "null"], "there is no workload"),
         (&["run", "rtt-1k", "--target", "nothing"], "none of remoting://HOST:PORT"),
@@ -186,6 +189,63 @@ fn wrong_use_is_explained() {
         assert_eq!(code(&output), 2, "{arguments:?}: {text}");
         assert!(text.contains(part), "{arguments:?}: {text}");
     }
+}
+
+#[test]
+fn readers_may_go() {
+    // Goal: a reader that goes away (`| head`) ends no command with a panic, and a measured run keeps its result and its code; output that
+    // is lost while somebody waits for it is no success. Method: pipes whose readers are gone from the start, for standard output and
+    // error; then a device that is always full.
+    let folder = tempfile::tempdir().unwrap();
+    let without_reader = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let run = [&["run", "rtt-1k", "--target", "null"][..], &SHORT].concat();
+    let run_json = [&run[..], &["--json"]].concat();
+    for (index, arguments) in [
+        &["list"][..],
+        &["list", "--json"],
+        &["explain", "catchup"],
+        &["env"],
+        &["report", "/nowhere"],
+        &["report", "/nowhere", "--json"],
+        &["--help"],
+        &run,
+        &run_json,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = folder.path().join(index.to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+        command.args(arguments).args(["--allow-shared-cores", "--out"]).arg(&out).stdout(without_reader());
+        let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let both = command.stdout(without_reader()).stderr(without_reader());
+        if arguments[0] == "run" {
+            let set = result(&out);
+            assert_eq!((&set.status, &set.runs[0].status), (&SetStatus::Complete, &RunStatus::Complete));
+            assert!(out.join("report.html").is_file());
+            // A busy machine may make it invalid, which is 3.
+            let wanted = if set.runs[0].validity.invalid.is_empty() { 0 } else { 3 };
+            assert_eq!(code(&output), wanted, "{arguments:?}: {said}");
+            std::fs::remove_dir_all(&out).unwrap();
+            assert!([Some(0), Some(3)].contains(&both.status().unwrap().code()), "{arguments:?}");
+            assert_eq!(result(&out).runs[0].status, RunStatus::Complete);
+            continue;
+        }
+        let wanted = if arguments[0] == "report" { 2 } else { 0 };
+        assert_eq!(code(&output), wanted, "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+        assert_eq!(both.status().unwrap().code(), Some(wanted), "{arguments:?}");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut list = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    let output = list.arg("list").stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 3 && said.lines().count() == 1 && said.contains("standard output"), "{said}");
 }
 
 #[test]

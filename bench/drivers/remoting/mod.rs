@@ -4,6 +4,7 @@
 //! group and queue. Request ids: sends from [`FIRST_SEND_ID`] up, made of place and generation; pulls below, the index of
 //! their lane.
 
+mod configuration;
 mod connection;
 mod epoll;
 mod template;
@@ -17,6 +18,7 @@ use ringmq_protocol::frame::{MAX_FRAME_BYTES, SerializeType, Split, split_frame}
 use ringmq_protocol::header::HeaderDecoder;
 use ringmq_protocol::record::{CrcCheck, Records};
 
+pub use configuration::{configuration, durability};
 pub use connection::{Connection, ask, connect};
 pub use epoll::Epoll;
 use template::{BatchTemplate, FIRST_SEND_ID, PullShape, SendShape, SendTemplate, write_pull};
