@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
+use super::groups::{by_class, class_heading};
 use super::tables;
 use crate::judge::slo_text;
 use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetKind, SetStatus};
@@ -84,6 +85,7 @@ fn summary(set: &ResultSet) -> Markup {
     }
 }
 
+/// One list for all classes: each goal is a sentence of its own about one class, and no row is compared with another.
 fn goals(set: &ResultSet) -> Markup {
     html! {
         div.wide { table {
@@ -149,12 +151,13 @@ fn systems(set: &ResultSet) -> Markup {
 
 fn runs(set: &ResultSet) -> Markup {
     html! {
-        details { summary { (set.runs.len()) " runs in the order they were made" }
+        @for (class, runs) in &by_class(&set.runs, |run| run.durability) { details {
+            summary { (class_heading(*class)) ": " (runs.len()) " runs in the order they were made" }
             div.wide { table {
                 thead { tr { th { "run" } th { "started" } th { "arrivals" } th { "achieved/s" } th { "planned" } th { "errors" } th { "connections × depth" } th { "body" } th { "header" } th { "lag p99" } th { "generator busy" } th { "steal" } th { "phases" } } }
-                tbody { @for run in &set.runs { (run_row(run)) } }
+                tbody { @for run in runs { (run_row(run)) } }
             } }
-        }
+        } }
     }
 }
 

@@ -4,13 +4,13 @@
 
 use std::fmt::Write as _;
 
-use super::groups::{Figure, Group, errors_text, groups, key, syscalls};
+use super::groups::{Figure, Group, by_class, class_heading, errors_text, groups, key, syscalls};
 use super::tables::{cause, quantity};
 use crate::environment::HALT_POLL_FACT;
 use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts, is_usable, slo_text};
 use crate::result::{
-    Curve, Distribution, Durability, EnvironmentRecord, Goal, Headroom, LoopKind, ResultSet, RunRecord, RunRole,
-    RunStatus,
+    Curve, Distance, Distribution, Durability, EnvironmentRecord, Goal, Headroom, LoopKind, ResultSet, RunRecord,
+    RunRole, RunStatus,
 };
 use crate::units;
 
@@ -261,19 +261,28 @@ fn knees(text: &mut String, set: &ResultSet) {
     if set.curves.is_empty() {
         return;
     }
-    line(text, "**Highest rates of single messages of 1 KiB**\n");
+    for (class, curves) in by_class(&set.curves, |curve| curve.durability) {
+        rates(text, set, class, &curves);
+    }
+    for line in &set.headroom {
+        let _ = writeln!(text, "The generator does {}.", headroom(line));
+    }
+    text.push('\n');
+}
+
+fn rates(text: &mut String, set: &ResultSet, class: Option<Durability>, curves: &[&Curve]) {
+    let _ = writeln!(text, "**Highest rates of single messages of 1 KiB, {}**\n", class_heading(class));
     line(
         text,
-        "| class | system | held | what was to hold | confirmed | generator there | held with a quarter of its core free | system calls \
-         per message there |",
+        "| system | held | what was to hold | confirmed | generator there | held with a quarter of its core free | system calls per \
+         message there |",
     );
-    line(text, "|---|---|---|---|---|---|---|---|");
-    for curve in &set.curves {
+    line(text, "|---|---|---|---|---|---|---|");
+    for curve in curves {
         let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)));
         let _ = writeln!(
             text,
-            "| {} | {} | {knee} | {} | {} | {} | {} | {} |",
-            curve.durability.map_or("–", Durability::name),
+            "| {} | {knee} | {} | {} | {} | {} | {} |",
             super::plots::title(set, &curve.system),
             slo_text(&curve.slo),
             confirmation(set, curve),
@@ -282,10 +291,7 @@ fn knees(text: &mut String, set: &ResultSet) {
             syscalls_at_knee(set, curve).map_or_else(|| "–".to_owned(), units::significant),
         );
     }
-    for line in &set.headroom {
-        let _ = write!(text, "\nThe generator does {}.", headroom(line));
-    }
-    text.push_str("\n\n");
+    text.push('\n');
 }
 
 /// System calls per message at the highest rate that held.
@@ -314,17 +320,28 @@ fn uncounted(text: &mut String, set: &ResultSet, groups: &[Group<'_>]) {
     }
 }
 
-/// Distances that are shown.
+/// Distances that are shown of each class.
 const MOST_DISTANCES: usize = 3;
 
 fn distances(text: &mut String, set: &ResultSet) {
     if set.distances.is_empty() {
         return;
     }
-    line(text, "**The three largest distances to the floor**\n");
+    for (class, distances) in by_class(&set.distances, |distance| distance.class()) {
+        largest(text, class, &distances);
+    }
+    line(
+        text,
+        "Of each load its worst figure of p50 and p99; a floor is made once or twice, so the host's noise is in its p99 too. All loads \
+         are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
+    );
+}
+
+fn largest(text: &mut String, class: Option<Durability>, distances: &[&Distance]) {
+    let _ = writeln!(text, "**The three largest distances to the floor, {}**\n", class_heading(class));
     line(text, "| load, class, figure | goal | wanted | measured | floor | distance | known cause |");
     line(text, "|---|---|---|---|---|---|---|");
-    for distance in set.distances.iter().take(MOST_DISTANCES) {
+    for distance in distances.iter().take(MOST_DISTANCES) {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} ({}) | {} | {} |",
@@ -338,11 +355,7 @@ fn distances(text: &mut String, set: &ResultSet) {
             cause(distance),
         );
     }
-    line(
-        text,
-        "\nOf each load its worst figure of p50 and p99; a floor is made once or twice, so the host's noise is in its p99 too. All loads \
-         are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
-    );
+    text.push('\n');
 }
 
 /// What the generator can do, and how many times that is what was needed of it.
@@ -365,6 +378,7 @@ pub fn confirmation(set: &ResultSet, curve: &Curve) -> String {
     if parts.is_empty() { "no".to_owned() } else { format!("no: {parts}") }
 }
 
+/// One list for all classes: each goal is a sentence of its own about one class, and no row is compared with another.
 fn goals(text: &mut String, goals: &[Goal]) {
     if goals.is_empty() {
         return;
@@ -558,6 +572,48 @@ mod tests {
         set.goals[0].failure = "3 of 3 runs failed: it reached 80.0 % of the target rate".to_owned();
         let text = super::text(Some((&set, &example::environment())));
         assert!(text.contains("**missed**: 3 of 3 runs failed"), "{text}");
+    }
+
+    /// Goal: no table holds rows of two classes, and the heading over each names its own. Method: the example in D1 and D2; the markdown
+    /// tables of the section and those of the page.
+    #[test]
+    fn classes_never_share_a_table() {
+        let mut set = example::result_set();
+        let (rows, mut curves) = (set.distances.clone(), set.curves.clone());
+        set.distances.extend(rows.iter().cloned().map(|row| Distance { row: row.row.replace("D1", "D2"), ..row }));
+        curves
+            .iter_mut()
+            .for_each(|curve| (curve.durability, curve.knee_rate_per_s) = (Some(Durability::D2), Some(7_770.0)));
+        set.curves.extend(curves);
+        let runs = set.runs.clone().into_iter().filter(|run| run.durability.is_some()).map(|mut run| {
+            (run.durability, run.id) = (Some(Durability::D2), run.id.replace("D1", "D2"));
+            run
+        });
+        set.runs.extend(runs.collect::<Vec<_>>());
+        let text = text(Some((&set, &example::environment())));
+        for (heading, wanted) in [
+            ("**Highest rates of single messages of 1 KiB, D1: ", "80,000/s"),
+            ("**Highest rates of single messages of 1 KiB, D2: ", "7,770/s"),
+            ("**The three largest distances to the floor, D1: ", "steady-1k-10k at 10,000/s, D1, p99"),
+            ("**The three largest distances to the floor, D2: ", "steady-1k-10k at 10,000/s, D2, p99"),
+        ] {
+            let (_, rest) = text.split_once(heading).unwrap_or_else(|| panic!("{heading}: {text}"));
+            let rows: Vec<&str> = rest.lines().skip(2).take_while(|line| line.starts_with('|')).skip(2).collect();
+            assert!(!rows.is_empty() && rows.iter().any(|row| row.contains(wanted)), "{heading} {rows:?}");
+            let other = if wanted.contains("D1") { "D2" } else { "D1" };
+            assert!(!rows.iter().any(|row| row.contains(other)), "{heading} {rows:?}");
+            assert!(!rows.iter().any(|row| row.contains("7,770/s") != (wanted == "7,770/s")), "{heading} {rows:?}");
+        }
+        let page = crate::report::page_text(&set, &example::environment());
+        let tables: Vec<&str> =
+            page.split("<table>").skip(1).map(|rest| rest.split("</table>").next().unwrap()).collect();
+        for table in &tables {
+            assert!(!(table.contains("D1") && table.contains("D2")), "{table}");
+        }
+        // Figures, costs, distances, rates, versus.
+        for class in ["D1: ", "D2: "] {
+            assert!(tables.iter().filter(|table| table.contains(&format!("<caption>{class}"))).count() >= 3, "{page}");
+        }
     }
 
     /// Goal: what was not judged is named with its class, also where the same goal was judged in another. Method: goals in D1 alone, then
