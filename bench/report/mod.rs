@@ -4,9 +4,11 @@
 
 mod axis;
 mod chart;
+mod conditions;
 pub mod groups;
 mod page;
 mod plots;
+mod rates;
 pub mod section;
 mod tables;
 

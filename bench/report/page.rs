@@ -3,7 +3,8 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
-use super::groups::{by_class, class_heading};
+use super::conditions;
+use super::groups::{by_class, class_heading, groups};
 use super::tables;
 use crate::judge::slo_text;
 use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetKind, SetStatus};
@@ -30,7 +31,9 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 @if !set.goals.is_empty() { h2 { "Goals" } (goals(set)) }
                 @if !set.distances.is_empty() { h2 { "The largest distances to the floor" } (tables::distances(set)) }
                 h2 { "Figures" }
-                p { "Response time counts from the moment an operation was meant to start, not from when it could. Classes of durability are never mixed in a table." }
+                p { "Response time counts from the moment an operation was meant to start, not from when it could. Classes of durability are never mixed in a table. " em { (conditions::SHAPE_TITLE) } " is the size of a message's body, the connections that send, and the most requests that each has under way; " em { (conditions::NOISE_TITLE) } " counts the runs in which a core was noisy, and those with a plan in which the generator's lag p99 was above 20 µs and a tenth of the median response." }
+                p { (conditions::lengths_and_steps(set, &groups(set))) }
+                @for heap in set.systems.iter().filter_map(conditions::heap) { p { (heap) } }
                 (tables::classes(set))
                 (tables::curves(set))
                 (tables::versus(set))
@@ -41,7 +44,7 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 h2 { "Generator" }
                 (headroom(set))
                 h2 { "Workloads" }
-                (workloads(set))
+                (workloads(set, environment))
                 h2 { "Systems" }
                 (systems(set))
                 h2 { "Repeat it" }
@@ -112,17 +115,18 @@ fn headroom(set: &ResultSet) -> Markup {
     html! {
         @if set.headroom.is_empty() { p { "Its limit was not measured in this set." } }
         @else { ul { @for line in &set.headroom { li {
-            (line.workload) ": " (super::section::headroom(line))
+            (line.workload) ": " (super::rates::headroom(line))
         } } } }
     }
 }
 
-fn workloads(set: &ResultSet) -> Markup {
+fn workloads(set: &ResultSet, environment: &EnvironmentRecord) -> Markup {
     html! {
         @for workload in &set.workloads {
             h3 { (workload.name) }
             p { "Models: " (workload.models) }
             p { "Hides: " (workload.hides) }
+            @for remark in conditions::backlog_remarks(set, environment, Some(&workload.name)) { p.warning { (remark) "." } }
             details { summary { "definition" } pre { (workload.definition) } }
         }
     }
@@ -154,7 +158,7 @@ fn runs(set: &ResultSet) -> Markup {
         @for (class, runs) in &by_class(&set.runs, |run| run.durability) { details {
             summary { (class_heading(*class)) ": " (runs.len()) " runs in the order they were made" }
             div.wide { table {
-                thead { tr { th { "run" } th { "started" } th { "arrivals" } th { "achieved/s" } th { "planned" } th { "errors" } th { "connections × depth" } th { "body" } th { "header" } th { "lag p99" } th { "generator busy" } th { "steal" } th { "phases" } } }
+                thead { tr { th { "run" } th { "started" } th { "arrivals" } th { "achieved/s" } th { "planned" } th { "errors" } th { "connections × depth" } th { "body" } th { "beside it" } th { "header" } th { "lag p99" } th { "generator busy" } th { "steal" } th { "phases" } } }
                 tbody { @for run in runs { (run_row(run)) } }
             } }
         } }
@@ -187,6 +191,7 @@ fn run_row(run: &RunRecord) -> Markup {
         td { (first.map_or(0, |operation| operation.errors)) @if !kinds.is_empty() { br; small { (kinds.join("; ")) } } }
         td { (run.parameters.connections) " × " (run.parameters.depth) }
         td { (units::bytes(run.parameters.message_bytes as f64)) @if run.parameters.batch > 1 { " × " (run.parameters.batch) } }
+        td { @let beside = conditions::beside(&run.parameters); @if beside.is_empty() { "–" } @else { (beside) } }
         td { (run.parameters.header) }
         td { (first.map_or_else(|| "–".to_owned(), |operation| units::nanoseconds(operation.lag.p99_ns))) }
         td { (units::percent(run.generator.busy_share)) }

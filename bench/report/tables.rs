@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::conditions::{NOISE_TITLE, SHAPE_TITLE, label, noise, shape_of};
 use super::groups::{Figure, Group, by_class, class_heading, complaints, errors_text, groups, syscalls};
 use super::plots::{class_name, title};
 use crate::compare::{self, Comparison, Verdict};
@@ -42,7 +43,7 @@ pub fn classes(set: &ResultSet) -> Markup {
             div.wide { table {
                 caption { (class_name(class)) ": response times, median over repeats, smallest and largest below" }
                 thead { tr {
-                    th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" } th { "errors, all runs" } th { "p50" } th { "p99" }
+                    th { "workload" } th { "system" } th { (SHAPE_TITLE) } th { "runs" } th { (NOISE_TITLE) } th { "target/s" } th { "messages/s" } th { "errors, all runs" } th { "p50" } th { "p99" }
                     th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" } th { "end to end p50" } th { "end to end p99" }
                     th { "core hiccups p99.9, longest" } th { "generator's schedule error p99" }
                 } }
@@ -77,9 +78,11 @@ fn latency_row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup 
     let against_echo = p50.zip(echo).map(|(ours, floor)| units::ratio(ours.median / floor.median));
     html! {
         tr {
-            th scope="row" { (group.key.workload) }
+            th scope="row" { (label(group)) }
             td { (title(set, &group.key.system)) }
+            td { (shape_of(group)) }
             td { @if usable < group.runs.len() { (group.counting_text()) } @else { (usable) } }
+            td { (noise(group)) }
             (target_cell(group))
             (cell(group.figure(|run| Some(run.messages_per_s)), units::count))
             @let errors = errors_text(&group.runs);
@@ -121,7 +124,7 @@ fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
     });
     html! {
         tr {
-            th scope="row" { (group.key.workload) }
+            th scope="row" { (label(group)) }
             td { (title(set, &group.key.system)) }
             (target_cell(group))
             (duration_cell(group.figure(|run| run.cost.cpu_ns_per_message)))
@@ -223,7 +226,7 @@ pub fn curves(set: &ResultSet) -> Markup {
                         th scope="row" { (curve.workload) }
                         td { (title(set, &curve.system)) }
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
-                        td.prose { (super::section::confirmation(set, curve)) }
+                        td.prose { (super::rates::confirmation(set, curve)) }
                         td.prose { (busy_at_knee(set, curve)) }
                         td.prose { (slo_text(&curve.slo)) }
                         td.prose { (reason) }
