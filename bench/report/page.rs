@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
+use super::command;
 use super::conditions;
 use super::groups::{by_class, class_heading, groups};
 use super::tables;
@@ -48,7 +49,8 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 h2 { "Systems" }
                 (systems(set))
                 h2 { "Repeat it" }
-                pre { (set.command.join(" ")) }
+                p { "In the source tree, after " code { "cargo build --release -p ringmq -p ringmq-bench" } ":" }
+                pre { (command::lines(&set.command, &set.tool.profile)) }
                 p { "Program: ringmq-bench " (set.tool.version) ", " (set.tool.profile) " build. Files beside this page: " code { "result.json" } ", " code { "env.json" } ", " (logs(set)) " (HdrHistogram interval logs), with warm-up and drain in " code { ".phases.hlog" } " where they are kept, " code { "SHA256SUMS" } "." }
                 h2 { "Runs" }
                 (runs(set))

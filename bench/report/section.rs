@@ -103,7 +103,7 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
          **Bold** is where RingMQ's median is worse than RocketMQ's; in [brackets] stand figures of which no run counts, for the reason \
          named below. Everything else is in [the report](bench/results/report.html) \
          and the files beside it; the harness is explained in [bench/README.md](bench/README.md).\n\n",
-        set.command.join(" "),
+        super::command::line(&set.command, &set.tool.profile),
         fact("cpu", "model"),
         fact("kernel", "release"),
         fact("cpu", "virtual machine"),
