@@ -99,7 +99,8 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
          moment at which an operation was meant to start; closed loops say what they hide in their names: `rtt` is one caller, \
          `saturate-CxD` C connections with D requests under way. *{SHAPE_TITLE}* is the size of a message's body, the connections that \
          send, and the most requests that each of them has under way. *{NOISE_TITLE}* counts, among the runs of a row that count, those in \
-         which a core was noisy, and of loads with a plan those in which the generator was late (both are explained below the tables). *Echo* is the same load against a server that only answers. \
+         which a core was noisy, and of loads with a plan those in which the generator was late (both are explained below \
+         the tables). *Echo* is the same load against a server that only answers. \
          **Bold** is where RingMQ's median is worse than RocketMQ's; in [brackets] stand figures of which no run counts, for the reason \
          named below. Everything else is in [the report](bench/results/report.html) \
          and the files beside it; the harness is explained in [bench/README.md](bench/README.md).\n\n",
