@@ -68,6 +68,16 @@ pub fn bytes(value: f64) -> String {
     }
 }
 
+/// Bytes in the decimal units, for what is set in them: backlogs and memories.
+pub fn decimal_bytes(value: f64) -> String {
+    match value {
+        value if value >= 1e9 => format!("{} GB", significant(value / 1e9)),
+        value if value >= 1e6 => format!("{} MB", significant(value / 1e6)),
+        value if value >= 1e3 => format!("{} kB", significant(value / 1e3)),
+        value => format!("{value:.0} B"),
+    }
+}
+
 /// A ratio such as `1.27×`.
 pub fn ratio(value: f64) -> String {
     significant(value) + "×"

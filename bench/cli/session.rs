@@ -1,7 +1,7 @@
 //! A result set while it grows. It is on disk after each run, marked as partial until the command has come to its end.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringmq_protocol::frame::SerializeType;
@@ -43,21 +43,6 @@ pub struct Session<'a> {
     pub layout: Layout,
     /// How many runs that the host spoiled may be made once more.
     pub second_tries: usize,
-}
-
-/// A command line with the program's name alone, and without absolute folders, whose names tell nobody else anything: results are
-/// handed on.
-fn without_folders(words: impl IntoIterator<Item = String>) -> Vec<String> {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let short = |word: &str| Some(Path::new(word)).filter(|path| path.is_absolute()).and_then(name);
-    let shorten = |(place, word): (usize, String)| match word.split_once('=') {
-        _ if place == 0 => name(Path::new(&word)).unwrap_or(word),
-        Some((option, value)) if option.starts_with("--") => {
-            short(value).map(|value| format!("{option}={value}")).unwrap_or(word)
-        }
-        _ => short(&word).unwrap_or(word),
-    };
-    words.into_iter().enumerate().map(shorten).collect()
 }
 
 /// Leaves of a set what a plan can go on with.
@@ -147,7 +132,7 @@ impl<'a> Session<'a> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             },
-            command: without_folders(std::env::args()),
+            command: crate::report::command::without_folders(std::env::args()),
             environment_sha256,
             systems: Vec::new(),
             workloads: Vec::new(),
@@ -537,17 +522,6 @@ impl<'a> Session<'a> {
 mod tests {
     use super::*;
     use crate::result::example;
-
-    /// Goal: a command in a result shows no folder of the program and no absolute one, and all else that it was told. Method: paths and
-    /// other words.
-    #[test]
-    fn commands_show_no_folders() {
-        for program in ["/a/b/ringmq-bench", "target/release/ringmq-bench"] {
-            let words = [program, "publish", "--out", "/a/set", "--store=/a/b", "--scale=0.4", "sub/set", "/"];
-            let short = without_folders(words.map(str::to_owned));
-            assert_eq!(short, ["ringmq-bench", "publish", "--out", "set", "--store=b", "--scale=0.4", "sub/set", "/"]);
-        }
-    }
 
     /// Goal: a plan that is resumed takes no unfinished run and no unfinished curve for a whole one. Method: the example, with one curve
     /// cut short.

@@ -175,6 +175,8 @@ pub struct Row {
     pub candidate_runs: usize,
     /// The judgement.
     pub verdict: Verdict,
+    /// Whether the ratio of medians is worse than the threshold allows, whatever the interval says.
+    pub is_beyond_threshold: bool,
 }
 
 impl Row {
@@ -222,6 +224,11 @@ impl Comparison {
     /// Whether any figure is a regression, or is missing because the candidate failed.
     pub fn has_regression(&self) -> bool {
         !self.failures.is_empty() || self.rows.iter().any(|row| row.verdict == Verdict::Regression)
+    }
+
+    /// Figures that are worse than their thresholds allow, but whose intervals contain 1: more runs would decide.
+    pub fn beyond_and_undecided(&self) -> usize {
+        self.rows.iter().filter(|row| row.is_beyond_threshold && row.verdict == Verdict::Undecided).count()
     }
 
     /// Whether there is nothing to say: no row, and nothing that the candidate did wrong.
@@ -558,10 +565,11 @@ fn row(cell: &Cell, metric: Metric, old: &[f64], new: &[f64], thresholds: Thresh
     } else {
         (low > 1.0, high < 1.0, ratio - 1.0)
     };
-    let verdict = match thresholds.of(metric) {
-        Some(threshold) if is_worse && loss > threshold => Verdict::Regression,
-        _ if is_worse => Verdict::Worse,
-        _ if is_better => Verdict::Better,
+    let is_beyond_threshold = thresholds.of(metric).is_some_and(|threshold| loss > threshold);
+    let verdict = match (is_worse, is_better) {
+        (true, _) if is_beyond_threshold => Verdict::Regression,
+        (true, _) => Verdict::Worse,
+        (_, true) => Verdict::Better,
         _ => Verdict::Undecided,
     };
     Some(Row {
@@ -578,5 +586,6 @@ fn row(cell: &Cell, metric: Metric, old: &[f64], new: &[f64], thresholds: Thresh
         baseline_runs: old.len(),
         candidate_runs: new.len(),
         verdict,
+        is_beyond_threshold,
     })
 }

@@ -1,35 +1,25 @@
-//! A comparison as a table for terminals.
+//! A comparison as tables for terminals, one per durability class.
 
-use super::{Comparison, Verdict};
-use crate::report::class_name;
+use super::{Comparison, Row, Verdict};
+use crate::report::groups::{by_class, class_heading};
 use crate::text::wrapped;
 use crate::units;
 
 /// Column widths follow their contents; columns are two blanks apart.
-pub fn table(comparison: &Comparison) -> String {
-    let mut lines: Vec<[String; 9]> = vec![
-        [
-            "class",
-            "workload",
-            "rate/s",
-            "figure",
-            &comparison.baseline,
-            &comparison.candidate,
-            "ratio",
-            "interval",
-            "verdict",
-        ]
-        .map(str::to_owned),
+fn of_class(comparison: &Comparison, rows: &[&Row]) -> String {
+    let mut lines: Vec<[String; 8]> = vec![
+        ["workload", "rate/s", "figure", &comparison.baseline, &comparison.candidate, "ratio", "interval", "verdict"]
+            .map(str::to_owned),
     ];
-    for row in &comparison.rows {
+    for row in rows {
         let verdict = match row.verdict {
             Verdict::Better => "better",
+            Verdict::Undecided if row.is_beyond_threshold => "undecided, beyond the threshold",
             Verdict::Undecided => "undecided",
             Verdict::Worse => "worse",
             Verdict::Regression => "REGRESSION",
         };
         lines.push([
-            class_name(row.durability),
             row.workload.clone(),
             row.rate_text(),
             row.metric.title().to_owned(),
@@ -41,12 +31,43 @@ pub fn table(comparison: &Comparison) -> String {
         ]);
     }
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..9).map(width).collect();
+    let widths: Vec<usize> = (0..8).map(width).collect();
     let mut text = String::new();
     for line in &lines {
         let cells: Vec<String> =
             line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width)).collect();
         text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// How many figures have which verdict.
+fn verdicts(comparison: &Comparison) -> String {
+    let count = |verdict| comparison.rows.iter().filter(|row| row.verdict == verdict).count();
+    let beyond = comparison.beyond_and_undecided();
+    let note = if beyond > 0 {
+        format!(" ({beyond} of them beyond the threshold, but with 1 in the interval: more runs would decide)")
+    } else {
+        String::new()
+    };
+    format!(
+        "{} better, {} worse, {} regressions, {} undecided{note}",
+        count(Verdict::Better),
+        count(Verdict::Worse),
+        count(Verdict::Regression),
+        count(Verdict::Undecided),
+    )
+}
+
+/// One table per class, then what else is to be said.
+pub fn table(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    for (class, rows) in by_class(&comparison.rows, |row| row.durability) {
+        text.push_str(&format!("{}\n{}\n", class_heading(class), of_class(comparison, &rows)));
+    }
+    if !comparison.rows.is_empty() {
+        text.push_str(&wrapped("", &verdicts(comparison)));
         text.push('\n');
     }
     if let Some(fewest) = comparison.rows.iter().map(|row| row.baseline_runs.min(row.candidate_runs)).min() {
@@ -83,6 +104,33 @@ mod tests {
         let text = table(&inside(&set)[0]);
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words.contains("0 of 60000 operations of java and 3 of 60000 of ringmq failed"), "{text}");
+    }
+
+    /// Goal: classes do not meet in a table, and a figure beyond its threshold that is not decided is counted. Method: the example's
+    /// systems in two classes, in one of them with p99 that are worse on the whole and overlap.
+    #[test]
+    fn one_table_per_class() {
+        let mut set = example::result_set();
+        let in_d2 =
+            set.runs.iter().filter(|run| run.role == crate::result::RunRole::Measured).cloned().map(|mut run| {
+                run.durability = Some(crate::result::Durability::D2);
+                run.operations[0].response.p99_ns = match (run.system.as_str(), run.round) {
+                    ("ringmq", 1) => 700_000,
+                    ("ringmq", _) => 1_500_000,
+                    _ => 1_000_000,
+                };
+                run
+            });
+        let in_d2: Vec<_> = in_d2.collect();
+        set.runs.extend(in_d2);
+        let comparison = inside(&set).remove(0);
+        assert!(comparison.beyond_and_undecided() == 1 && !comparison.has_regression(), "{comparison:?}");
+        let text = table(&comparison);
+        let (first, second) = text.split_once("\nD2: ").unwrap();
+        assert!(first.starts_with("D1: acknowledged messages survive kill -9"), "{text}");
+        assert_eq!([first, second].map(|part| part.matches("steady-1k-10k  10,000  p99 ").count()), [1, 1], "{text}");
+        assert!(second.contains("undecided, beyond the threshold") && !first.contains("beyond"), "{text}");
+        assert!(second.contains("(1 of them beyond the threshold"), "{text}");
     }
 
     /// Goal: the table is the committed one. Method: the example set's systems against each other.

@@ -36,7 +36,7 @@ pub(super) fn launch(options: &PeerOptions<'_>, folder: &Path) -> Result<Launch,
         .arg("--version")
         .output()
         .map_err(super::system(format!("start {}", program.display())))?;
-    let version = String::from_utf8_lossy(&version.stdout).trim().replace("ringmq", "RingMQ");
+    let (title, runtime) = told(&String::from_utf8_lossy(&version.stdout));
     let (port, name_server, metrics) = (free_port()?, free_port()?, free_port()?);
     let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, metrics));
     let mut configuration = vec![
@@ -62,7 +62,29 @@ pub(super) fn launch(options: &PeerOptions<'_>, folder: &Path) -> Result<Launch,
         configuration,
         port,
         metrics: Some(metrics),
-        title: version,
-        runtime: String::new(),
+        title,
+        runtime,
     })
+}
+
+/// What `ringmq --version` tells: name and number for titles, and from what it was built, which says which broker a result is of.
+fn told(version: &str) -> (String, String) {
+    let version = version.trim();
+    let (title, build) = version.split_once(" (").unwrap_or((version, ""));
+    (title.replace("ringmq", "RingMQ"), build.strip_suffix(')').unwrap_or(build).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: titles stay short, and the build is recorded whole. Method: versions with and without one.
+    #[test]
+    fn versions_are_taken_apart() {
+        let pair = |title: &str, build: &str| (title.to_owned(), build.to_owned());
+        let line = "ringmq 0.1.0 (commit 0123456789ab-dirty, release build, rustc 1.95.0 (59807616e 2026-04-14))\n";
+        let build = "commit 0123456789ab-dirty, release build, rustc 1.95.0 (59807616e 2026-04-14)";
+        assert_eq!(told(line), pair("RingMQ 0.1.0", build));
+        assert_eq!(told("ringmq 0\n"), pair("RingMQ 0", ""));
+    }
 }

@@ -3,6 +3,8 @@
 //! Invariants: a group has one durability class; invalid and unfinished runs are counted and named but are in no figure;
 //! a figure is a median over runs with its smallest and largest value, never the best run.
 
+use std::collections::BTreeMap;
+
 use crate::judge::{is_usable, target_failures};
 use crate::result::{Durability, OperationRecord, ResultSet, RunRecord, RunRole, RunStatus};
 use crate::units::{count, percent};
@@ -59,6 +61,23 @@ pub fn median(sorted: &[f64]) -> Option<f64> {
     } else {
         sorted.get(middle).copied()
     }
+}
+
+/// Items by class, what keeps nothing first and the strongest promise last; within a class as they came. Tables have one class each.
+pub fn by_class<T>(
+    items: impl IntoIterator<Item = T>,
+    class: impl Fn(&T) -> Option<Durability>,
+) -> BTreeMap<Option<Durability>, Vec<T>> {
+    let mut classes: BTreeMap<Option<Durability>, Vec<T>> = BTreeMap::new();
+    for item in items {
+        classes.entry(class(&item)).or_default().push(item);
+    }
+    classes
+}
+
+/// The heading of a table of one class.
+pub fn class_heading(class: Option<Durability>) -> String {
+    class.map_or_else(|| "keeps nothing".to_owned(), |class| format!("{}: {}", class.name(), class.promise()))
 }
 
 /// What is wrong with a run, one sentence each; empty if nothing is.

@@ -4,9 +4,12 @@
 
 mod axis;
 mod chart;
+pub mod command;
+mod conditions;
 pub mod groups;
 mod page;
 mod plots;
+mod rates;
 pub mod section;
 mod tables;
 
@@ -66,7 +69,7 @@ mod tests {
             "2 messages lost",
             "Example CPU &lt;2 cores&gt;",
             "ringmq-bench: versus",
-            "ringmq-bench versus ringmq java",
+            "<pre>./target/release/ringmq-bench versus ringmq java</pre>",
             "no cpufreq (VM)",
             "Apache RocketMQ 5.3.3",
             "survive kill -9",

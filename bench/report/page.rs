@@ -3,6 +3,9 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Chart};
+use super::command;
+use super::conditions;
+use super::groups::{by_class, class_heading, groups};
 use super::tables;
 use crate::judge::slo_text;
 use crate::result::{EnvironmentRecord, ResultSet, RunRecord, SetKind, SetStatus};
@@ -29,7 +32,9 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 @if !set.goals.is_empty() { h2 { "Goals" } (goals(set)) }
                 @if !set.distances.is_empty() { h2 { "The largest distances to the floor" } (tables::distances(set)) }
                 h2 { "Figures" }
-                p { "Response time counts from the moment an operation was meant to start, not from when it could. Classes of durability are never mixed in a table." }
+                p { "Response time counts from the moment an operation was meant to start, not from when it could. Classes of durability are never mixed in a table. " em { (conditions::SHAPE_TITLE) } " is the size of a message's body, the connections that send, and the most requests that each has under way; " em { (conditions::NOISE_TITLE) } " counts the runs in which a core was noisy, and those with a plan in which the generator's lag p99 was above 20 µs and a tenth of the median response." }
+                p { (conditions::lengths_and_steps(set, &groups(set))) }
+                @for heap in set.systems.iter().filter_map(conditions::heap) { p { (heap) } }
                 (tables::classes(set))
                 (tables::curves(set))
                 (tables::versus(set))
@@ -40,11 +45,12 @@ pub fn page(set: &ResultSet, environment: &EnvironmentRecord, charts: &[Chart]) 
                 h2 { "Generator" }
                 (headroom(set))
                 h2 { "Workloads" }
-                (workloads(set))
+                (workloads(set, environment))
                 h2 { "Systems" }
                 (systems(set))
                 h2 { "Repeat it" }
-                pre { (set.command.join(" ")) }
+                p { "In the source tree, after " code { "cargo build --release -p ringmq -p ringmq-bench" } ":" }
+                pre { (command::lines(&set.command, &set.tool.profile)) }
                 p { "Program: ringmq-bench " (set.tool.version) ", " (set.tool.profile) " build. Files beside this page: " code { "result.json" } ", " code { "env.json" } ", " (logs(set)) " (HdrHistogram interval logs), with warm-up and drain in " code { ".phases.hlog" } " where they are kept, " code { "SHA256SUMS" } "." }
                 h2 { "Runs" }
                 (runs(set))
@@ -84,6 +90,7 @@ fn summary(set: &ResultSet) -> Markup {
     }
 }
 
+/// One list for all classes: each goal is a sentence of its own about one class, and no row is compared with another.
 fn goals(set: &ResultSet) -> Markup {
     html! {
         div.wide { table {
@@ -110,17 +117,18 @@ fn headroom(set: &ResultSet) -> Markup {
     html! {
         @if set.headroom.is_empty() { p { "Its limit was not measured in this set." } }
         @else { ul { @for line in &set.headroom { li {
-            (line.workload) ": " (super::section::headroom(line))
+            (line.workload) ": " (super::rates::headroom(line))
         } } } }
     }
 }
 
-fn workloads(set: &ResultSet) -> Markup {
+fn workloads(set: &ResultSet, environment: &EnvironmentRecord) -> Markup {
     html! {
         @for workload in &set.workloads {
             h3 { (workload.name) }
             p { "Models: " (workload.models) }
             p { "Hides: " (workload.hides) }
+            @for remark in conditions::backlog_remarks(set, environment, Some(&workload.name)) { p.warning { (remark) "." } }
             details { summary { "definition" } pre { (workload.definition) } }
         }
     }
@@ -149,12 +157,13 @@ fn systems(set: &ResultSet) -> Markup {
 
 fn runs(set: &ResultSet) -> Markup {
     html! {
-        details { summary { (set.runs.len()) " runs in the order they were made" }
+        @for (class, runs) in &by_class(&set.runs, |run| run.durability) { details {
+            summary { (class_heading(*class)) ": " (runs.len()) " runs in the order they were made" }
             div.wide { table {
-                thead { tr { th { "run" } th { "started" } th { "arrivals" } th { "achieved/s" } th { "planned" } th { "errors" } th { "connections × depth" } th { "body" } th { "header" } th { "lag p99" } th { "generator busy" } th { "steal" } th { "phases" } } }
-                tbody { @for run in &set.runs { (run_row(run)) } }
+                thead { tr { th { "run" } th { "started" } th { "arrivals" } th { "achieved/s" } th { "planned" } th { "errors" } th { "connections × depth" } th { "body" } th { "beside it" } th { "header" } th { "lag p99" } th { "generator busy" } th { "steal" } th { "phases" } } }
+                tbody { @for run in runs { (run_row(run)) } }
             } }
-        }
+        } }
     }
 }
 
@@ -184,6 +193,7 @@ fn run_row(run: &RunRecord) -> Markup {
         td { (first.map_or(0, |operation| operation.errors)) @if !kinds.is_empty() { br; small { (kinds.join("; ")) } } }
         td { (run.parameters.connections) " × " (run.parameters.depth) }
         td { (units::bytes(run.parameters.message_bytes as f64)) @if run.parameters.batch > 1 { " × " (run.parameters.batch) } }
+        td { @let beside = conditions::beside(&run.parameters); @if beside.is_empty() { "–" } @else { (beside) } }
         td { (run.parameters.header) }
         td { (first.map_or_else(|| "–".to_owned(), |operation| units::nanoseconds(operation.lag.p99_ns))) }
         td { (units::percent(run.generator.busy_share)) }

@@ -4,13 +4,15 @@
 
 use std::fmt::Write as _;
 
-use super::groups::{Figure, Group, errors_text, groups, key, syscalls};
+use super::conditions::{NOISE_TITLE, SHAPE_TITLE, backlog_remarks, heap, label, lengths_and_steps, noise, shape_of};
+use super::groups::{Figure, Group, by_class, class_heading, errors_text, groups, syscalls};
+use super::rates::knees;
+pub use super::rates::syscalls_at_knee;
 use super::tables::{cause, quantity};
 use crate::environment::HALT_POLL_FACT;
-use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, confirmed_rate, doubts, is_usable, slo_text};
+use crate::judge::{DEFAULT_NOISE_NS, breaks_strict_lag, check_slo, is_usable};
 use crate::result::{
-    Curve, Distribution, Durability, EnvironmentRecord, Goal, Headroom, LoopKind, ResultSet, RunRecord, RunRole,
-    RunStatus,
+    Distance, Distribution, Durability, EnvironmentRecord, Goal, LoopKind, ResultSet, RunRecord, RunRole, RunStatus,
 };
 use crate::units;
 
@@ -44,12 +46,15 @@ pub fn text(published: Option<(&ResultSet, &EnvironmentRecord)>) -> String {
         );
     };
     let mut text = String::from("\n");
-    introduce(&mut text, set, environment);
     let groups = groups(set);
+    introduce(&mut text, set, environment, &groups);
     let mut classes: Vec<Durability> = groups.iter().filter_map(|group| group.key.durability).collect();
     classes.dedup();
     for class in classes {
         table(&mut text, set, &groups, class);
+    }
+    for remark in backlog_remarks(set, environment, None) {
+        let _ = writeln!(text, "{remark}.\n");
     }
     uncounted(&mut text, set, &groups);
     knees(&mut text, set);
@@ -59,12 +64,12 @@ pub fn text(published: Option<(&ResultSet, &EnvironmentRecord)>) -> String {
     text
 }
 
-fn line(text: &mut String, line: &str) {
+pub(super) fn line(text: &mut String, line: &str) {
     text.push_str(line);
     text.push('\n');
 }
 
-fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord) {
+fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord, groups: &[Group<'_>]) {
     let fact = |section: &str, name: &str| {
         let found = environment.facts.iter().find(|fact| fact.section == section && fact.name == name);
         found.and_then(|fact| fact.value.clone()).unwrap_or_else(|| "unknown".to_owned())
@@ -81,10 +86,7 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
             if note.is_empty() { system.title.clone() } else { format!("{} ({note})", system.title) }
         })
         .collect();
-    let measured: Vec<&RunRecord> = set.runs.iter().filter(|run| run.role == RunRole::Measured).collect();
-    let rounds = measured.iter().map(|run| run.round).max().unwrap_or(0);
-    let seconds = Figure::of(measured.iter().map(|run| run.parameters.measure_s)).map_or(0.0, |figure| figure.median);
-    let cores = measured.first().map(|run| {
+    let cores = set.runs.iter().find(|run| run.role == RunRole::Measured).map(|run| {
         let generator = run.generator.core.map_or_else(|| "any".to_owned(), |core| core.to_string());
         format!("brokers on core {}, the generator on core {generator}", run.generator.broker_cores)
     });
@@ -92,21 +94,25 @@ fn introduce(text: &mut String, set: &ResultSet, environment: &EnvironmentRecord
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "Measured {day} by `{}` on {}, Linux {}, virtual machine: {} ({HALT_POLL_FACT}: {}); {}. {}, each turn on a fresh store, in turn, {rounds} rounds \
-         of {} s per row. A cell is the median over rounds, then the smallest and the largest. Response times count from the \
+        "Measured {day} by `{}` on {}, Linux {}, virtual machine: {} ({HALT_POLL_FACT}: {}); {}. {}, each turn on a fresh store, in turn.\n\n\
+         {} {}\n\nA cell is the median over rounds, then the smallest and the largest. Response times count from the \
          moment at which an operation was meant to start; closed loops say what they hide in their names: `rtt` is one caller, \
-         `saturate-CxD` C connections with D requests under way. *Echo* is the same load against a server that only answers. \
+         `saturate-CxD` C connections with D requests under way. *{SHAPE_TITLE}* is the size of a message's body, the connections that \
+         send, and the most requests that each of them has under way. *{NOISE_TITLE}* counts, among the runs of a row that count, those in \
+         which a core was noisy, and of loads with a plan those in which the generator was late (both are explained below \
+         the tables). *Echo* is the same load against a server that only answers. \
          **Bold** is where RingMQ's median is worse than RocketMQ's; in [brackets] stand figures of which no run counts, for the reason \
          named below. Everything else is in [the report](bench/results/report.html) \
          and the files beside it; the harness is explained in [bench/README.md](bench/README.md).\n\n",
-        set.command.join(" "),
+        super::command::line(&set.command, &set.tool.profile),
         fact("cpu", "model"),
         fact("kernel", "release"),
         fact("cpu", "virtual machine"),
         fact("cpu", HALT_POLL_FACT),
         cores.unwrap_or_default(),
         titles.join("; "),
-        units::significant(seconds),
+        lengths_and_steps(set, groups),
+        set.systems.iter().filter_map(heap).collect::<Vec<_>>().join(" "),
     );
 }
 
@@ -173,10 +179,12 @@ fn table(text: &mut String, set: &ResultSet, groups: &[Group<'_>], class: Durabi
     let _ = writeln!(text, "**{}: {}**\n", class.name(), class.promise());
     line(
         text,
-        "| workload | rate/s | system | messages/s | errors | p50 | p99 | p99.9 | CPU per message | system calls per message | memory | \
-         runs that count |",
+        &format!(
+            "| workload | {SHAPE_TITLE} | rate/s | system | messages/s | errors | p50 | p99 | p99.9 | CPU per message | system calls per \
+             message | memory | {NOISE_TITLE} | runs that count |"
+        ),
     );
-    line(text, "|---|---|---|---|---|---|---|---|---|---|---|---|");
+    line(text, "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for peers in rows.chunk_by(|left, right| is_same_load(left, right)) {
         for group in peers {
             broker_row(text, set, peers, group);
@@ -184,7 +192,7 @@ fn table(text: &mut String, set: &ResultSet, groups: &[Group<'_>], class: Durabi
         let first = peers[0];
         for floor in groups.iter().filter(|floor| is_floor(floor) && floor.key.durability.is_none()) {
             if is_same_load(floor, first) {
-                floor_row(text, set, floor, &first.key.workload);
+                floor_row(text, set, floor, &label(floor));
             }
         }
     }
@@ -223,22 +231,27 @@ fn broker_row(text: &mut String, set: &ResultSet, peers: &[&Group<'_>], group: &
     let (target, title) = (target(group), super::plots::title(set, &group.key.system));
     let _ = writeln!(
         text,
-        "| {} | {target} | {title} | {} | {} | {} | {} | {} | {} | {counts} |",
-        group.key.workload,
+        "| {} | {} | {target} | {title} | {} | {} | {} | {} | {} | {} | {} | {counts} |",
+        label(group),
+        shape_of(group),
         cell(group, rate(group), units::count, is_closed && worse(&rate, true)),
         errors_text(&group.runs),
         times.join(" | "),
         cell(group, cpu(group), units::duration, worse(&cpu, false)),
         cell(group, calls(group), units::significant, worse(&calls, false)),
         cell(group, memory(group), units::bytes, worse(&memory, false)),
+        noise(group),
     );
     if receipt(group, QUANTILES[0]).is_some() {
         let times = QUANTILES.map(|quantile| {
             let of = |group: &Group<'_>| receipt(group, quantile);
             cell(group, of(group), units::duration, worse(&of, false))
         });
-        let _ =
-            writeln!(text, "| … send to receipt | {target} | {title} | | | {} | | | | {counts} |", times.join(" | "));
+        let _ = writeln!(
+            text,
+            "| … send to receipt | | {target} | {title} | | | {} | | | | | {counts} |",
+            times.join(" | ")
+        );
     }
 }
 
@@ -247,59 +260,16 @@ fn floor_row(text: &mut String, set: &ResultSet, floor: &Group<'_>, name: &str) 
     let rate = cell(floor, figure(floor, |run| Some(run.messages_per_s)), units::count, false);
     let _ = writeln!(
         text,
-        "| *{name}* | {} | *{}* | {rate} | {} | {} | | | | {} of {} |",
+        "| *{name}* | {} | {} | *{}* | {rate} | {} | {} | | | | {} | {} of {} |",
+        shape_of(floor),
         target(floor),
         super::plots::title(set, &floor.key.system),
         errors_text(&floor.runs),
         times.join(" | "),
+        noise(floor),
         floor.usable().count(),
         floor.runs.len()
     );
-}
-
-fn knees(text: &mut String, set: &ResultSet) {
-    if set.curves.is_empty() {
-        return;
-    }
-    line(text, "**Highest rates of single messages of 1 KiB**\n");
-    line(
-        text,
-        "| class | system | held | what was to hold | confirmed | generator there | held with a quarter of its core free | system calls \
-         per message there |",
-    );
-    line(text, "|---|---|---|---|---|---|---|---|");
-    for curve in &set.curves {
-        let knee = curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| format!("{}/s", units::count(rate)));
-        let _ = writeln!(
-            text,
-            "| {} | {} | {knee} | {} | {} | {} | {} | {} |",
-            curve.durability.map_or("–", Durability::name),
-            super::plots::title(set, &curve.system),
-            slo_text(&curve.slo),
-            confirmation(set, curve),
-            super::tables::share_at_knee(set, curve),
-            super::tables::unhurried(set, curve),
-            syscalls_at_knee(set, curve).map_or_else(|| "–".to_owned(), units::significant),
-        );
-    }
-    for line in &set.headroom {
-        let _ = write!(text, "\nThe generator does {}.", headroom(line));
-    }
-    text.push_str("\n\n");
-}
-
-/// System calls per message at the highest rate that held.
-pub fn syscalls_at_knee(set: &ResultSet, curve: &Curve) -> Option<f64> {
-    let knee = curve.knee_rate_per_s?;
-    let is_there = |run: &&RunRecord| {
-        run.role == RunRole::Counting
-            && run.system == curve.system
-            && run.workload == curve.workload
-            && run.durability == curve.durability
-            && run.parameters.target_rate_per_s.is_some_and(|rate| (rate - knee).abs() <= knee * 1e-6)
-    };
-    let run = set.runs.iter().find(is_there)?;
-    syscalls(set, &key(run), &[]).ok().map(|figure| figure.median)
 }
 
 /// Says why there are loads without a figure for system calls.
@@ -314,17 +284,28 @@ fn uncounted(text: &mut String, set: &ResultSet, groups: &[Group<'_>]) {
     }
 }
 
-/// Distances that are shown.
+/// Distances that are shown of each class.
 const MOST_DISTANCES: usize = 3;
 
 fn distances(text: &mut String, set: &ResultSet) {
     if set.distances.is_empty() {
         return;
     }
-    line(text, "**The three largest distances to the floor**\n");
+    for (class, distances) in by_class(&set.distances, |distance| distance.class()) {
+        largest(text, class, &distances);
+    }
+    line(
+        text,
+        "Of each load its worst figure of p50 and p99; a floor is made once or twice, so the host's noise is in its p99 too. All loads \
+         are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
+    );
+}
+
+fn largest(text: &mut String, class: Option<Durability>, distances: &[&Distance]) {
+    let _ = writeln!(text, "**The three largest distances to the floor, {}**\n", class_heading(class));
     line(text, "| load, class, figure | goal | wanted | measured | floor | distance | known cause |");
     line(text, "|---|---|---|---|---|---|---|");
-    for distance in set.distances.iter().take(MOST_DISTANCES) {
+    for distance in distances.iter().take(MOST_DISTANCES) {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} ({}) | {} | {} |",
@@ -338,33 +319,10 @@ fn distances(text: &mut String, set: &ResultSet) {
             cause(distance),
         );
     }
-    line(
-        text,
-        "\nOf each load its worst figure of p50 and p99; a floor is made once or twice, so the host's noise is in its p99 too. All loads \
-         are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
-    );
+    text.push('\n');
 }
 
-/// What the generator can do, and how many times that is what was needed of it.
-pub fn headroom(headroom: &Headroom) -> String {
-    let limit = format!("{}/s against the echo", units::count(headroom.null_rate_per_s));
-    let uses: Vec<String> = headroom
-        .uses()
-        .map(|(name, rate, factor)| format!("{} {name} ({}/s)", units::ratio(factor), units::count(rate)))
-        .collect();
-    if uses.is_empty() { limit } else { format!("{limit}: {}", uses.join(", ")) }
-}
-
-/// Whether the repeats bore a knee out; if not, what they missed and which rate they did bear out.
-pub fn confirmation(set: &ResultSet, curve: &Curve) -> String {
-    if curve.confirmed {
-        return "yes".to_owned();
-    }
-    let confirmed = confirmed_rate(set, curve).map(|rate| format!("{}/s is", units::count(rate)));
-    let parts = doubts(set, curve).into_iter().chain(confirmed).collect::<Vec<_>>().join("; ");
-    if parts.is_empty() { "no".to_owned() } else { format!("no: {parts}") }
-}
-
+/// One list for all classes: each goal is a sentence of its own about one class, and no row is compared with another.
 fn goals(text: &mut String, goals: &[Goal]) {
     if goals.is_empty() {
         return;
@@ -437,6 +395,9 @@ const JUDGED_PARTS: [(&str, &str); 19] = [
 const NEVER_JUDGED: &str =
     "P12 (how long a start with a log of 10 GB takes: each broker here starts on an empty store)";
 
+/// Below this, at p99, the schedule error of a generator that spins is expected to be.
+const EXPECTED_SCHEDULE_ERROR_NS: f64 = 5_000.0;
+
 /// Runs that do not count, by their reason.
 fn losses(text: &mut String, set: &ResultSet) {
     let counts = |run: &&RunRecord| match run.role {
@@ -468,15 +429,18 @@ fn losses(text: &mut String, set: &ResultSet) {
     );
     let is_open = |run: &&RunRecord| run.parameters.loop_kind == LoopKind::Open && is_usable(run);
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds are below 2^53")]
-    let errors = set.runs.iter().filter(counts).filter(is_open).map(|run| run.generator.own_lag.p99_ns as f64);
-    if let Some(errors) = Figure::of(errors) {
+    let errors = || set.runs.iter().filter(counts).filter(is_open).map(|run| run.generator.own_lag.p99_ns as f64);
+    if let Some(figure) = Figure::of(errors()) {
         let _ = writeln!(
             text,
             "The generator's schedule error (from the planned moment to the one at which it turned to the operation) was {} at p99 \
-             in the median of the {} runs with a plan that count, {} in the worst.",
-            units::duration(errors.median),
-            errors.runs,
-            units::duration(errors.high),
+             in the median of the {} runs with a plan that count, {} in the worst. A generator that spins is expected to stay below {}: \
+             {} of these runs do.",
+            units::duration(figure.median),
+            figure.runs,
+            units::duration(figure.high),
+            units::duration(EXPECTED_SCHEDULE_ERROR_NS),
+            errors().filter(|error| *error < EXPECTED_SCHEDULE_ERROR_NS).count(),
         );
     }
     for run in &bad {
@@ -510,10 +474,12 @@ mod tests {
             "**missed**",
             ": the disk, as a trace of it shows.",
             "2 messages lost",
-            "| 3 of 4 (1 failed by itself) |",
+            "| 0; 0 | 3 of 4 (1 failed by itself) |",
             "not available where there is a –: they were not counted.",
             "| steady-1k-10k at 10,000/s, D1, p99 | P3 | 500 µs | 410 µs | 100 µs (echo and append) | 4.10× | not yet explained |",
-            "schedule error",
+            "1.22 µs in the worst. A generator that spins is expected to stay below 5.00 µs: 8 of these runs do.",
+            "| steady-1k-10k | 1 KiB × 4 × 256 | 10,000 | RingMQ 0.1.0 |",
+            "Runs are 10.0 s after 10.0 s of warm-up",
         ] {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }
@@ -558,6 +524,48 @@ mod tests {
         set.goals[0].failure = "3 of 3 runs failed: it reached 80.0 % of the target rate".to_owned();
         let text = super::text(Some((&set, &example::environment())));
         assert!(text.contains("**missed**: 3 of 3 runs failed"), "{text}");
+    }
+
+    /// Goal: no table holds rows of two classes, and the heading over each names its own. Method: the example in D1 and D2; the markdown
+    /// tables of the section and those of the page.
+    #[test]
+    fn classes_never_share_a_table() {
+        let mut set = example::result_set();
+        let (rows, mut curves) = (set.distances.clone(), set.curves.clone());
+        set.distances.extend(rows.iter().cloned().map(|row| Distance { row: row.row.replace("D1", "D2"), ..row }));
+        curves
+            .iter_mut()
+            .for_each(|curve| (curve.durability, curve.knee_rate_per_s) = (Some(Durability::D2), Some(7_770.0)));
+        set.curves.extend(curves);
+        let runs = set.runs.clone().into_iter().filter(|run| run.durability.is_some()).map(|mut run| {
+            (run.durability, run.id) = (Some(Durability::D2), run.id.replace("D1", "D2"));
+            run
+        });
+        set.runs.extend(runs.collect::<Vec<_>>());
+        let text = text(Some((&set, &example::environment())));
+        for (heading, wanted) in [
+            ("**Highest rates of single messages of 1 KiB, D1: ", "80,000/s"),
+            ("**Highest rates of single messages of 1 KiB, D2: ", "7,770/s"),
+            ("**The three largest distances to the floor, D1: ", "steady-1k-10k at 10,000/s, D1, p99"),
+            ("**The three largest distances to the floor, D2: ", "steady-1k-10k at 10,000/s, D2, p99"),
+        ] {
+            let (_, rest) = text.split_once(heading).unwrap_or_else(|| panic!("{heading}: {text}"));
+            let rows: Vec<&str> = rest.lines().skip(2).take_while(|line| line.starts_with('|')).skip(2).collect();
+            assert!(!rows.is_empty() && rows.iter().any(|row| row.contains(wanted)), "{heading} {rows:?}");
+            let other = if wanted.contains("D1") { "D2" } else { "D1" };
+            assert!(!rows.iter().any(|row| row.contains(other)), "{heading} {rows:?}");
+            assert!(!rows.iter().any(|row| row.contains("7,770/s") != (wanted == "7,770/s")), "{heading} {rows:?}");
+        }
+        let page = crate::report::page_text(&set, &example::environment());
+        let tables: Vec<&str> =
+            page.split("<table>").skip(1).map(|rest| rest.split("</table>").next().unwrap()).collect();
+        for table in &tables {
+            assert!(!(table.contains("D1") && table.contains("D2")), "{table}");
+        }
+        // Figures, costs, distances, rates, versus.
+        for class in ["D1: ", "D2: "] {
+            assert!(tables.iter().filter(|table| table.contains(&format!("<caption>{class}"))).count() >= 3, "{page}");
+        }
     }
 
     /// Goal: what was not judged is named with its class, also where the same goal was judged in another. Method: goals in D1 alone, then

@@ -2,7 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::groups::{Figure, Group, complaints, errors_text, groups, syscalls};
+use super::conditions::{NOISE_TITLE, SHAPE_TITLE, label, noise, shape_of};
+use super::groups::{Figure, Group, by_class, class_heading, complaints, errors_text, groups, syscalls};
 use super::plots::{class_name, title};
 use crate::compare::{self, Comparison, Verdict};
 use crate::judge::{KEPT_UP_SHARE, MOST_BUSY_SHARE, is_usable, slo_text};
@@ -42,7 +43,7 @@ pub fn classes(set: &ResultSet) -> Markup {
             div.wide { table {
                 caption { (class_name(class)) ": response times, median over repeats, smallest and largest below" }
                 thead { tr {
-                    th { "workload" } th { "system" } th { "runs" } th { "target/s" } th { "messages/s" } th { "errors, all runs" } th { "p50" } th { "p99" }
+                    th { "workload" } th { "system" } th { (SHAPE_TITLE) } th { "runs" } th { (NOISE_TITLE) } th { "target/s" } th { "messages/s" } th { "errors, all runs" } th { "p50" } th { "p99" }
                     th { "p99.9" } th { "p99.99" } th { "longest" } th { "p50 / echo" } th { "end to end p50" } th { "end to end p99" }
                     th { "core hiccups p99.9, longest" } th { "generator's schedule error p99" }
                 } }
@@ -77,9 +78,11 @@ fn latency_row(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Markup 
     let against_echo = p50.zip(echo).map(|(ours, floor)| units::ratio(ours.median / floor.median));
     html! {
         tr {
-            th scope="row" { (group.key.workload) }
+            th scope="row" { (label(group)) }
             td { (title(set, &group.key.system)) }
+            td { (shape_of(group)) }
             td { @if usable < group.runs.len() { (group.counting_text()) } @else { (usable) } }
+            td { (noise(group)) }
             (target_cell(group))
             (cell(group.figure(|run| Some(run.messages_per_s)), units::count))
             @let errors = errors_text(&group.runs);
@@ -121,7 +124,7 @@ fn cost_row(set: &ResultSet, group: &Group<'_>) -> Markup {
     });
     html! {
         tr {
-            th scope="row" { (group.key.workload) }
+            th scope="row" { (label(group)) }
             td { (title(set, &group.key.system)) }
             (target_cell(group))
             (duration_cell(group.figure(|run| run.cost.cpu_ns_per_message)))
@@ -178,13 +181,14 @@ fn figures_of(run: &RunRecord) -> String {
     )
 }
 
-/// Distances to the floors.
+/// Distances to the floors, one table per class.
 pub fn distances(set: &ResultSet) -> Markup {
+    let classes = by_class(&set.distances, |distance| distance.class());
     html! {
-        div.wide { table {
-            caption { "One row per load and class, its worst figure of p50 and p99; the largest first" }
+        @for (class, distances) in &classes { div.wide { table {
+            caption { (class_heading(*class)) ": one row per load, its worst figure of p50 and p99; the largest first" }
             thead { tr { th { "load, class, figure" } th { "goal" } th { "wanted" } th { "measured" } th { "floor" } th { "distance" } th { "known cause" } } }
-            tbody { @for distance in &set.distances { tr {
+            tbody { @for distance in distances { tr {
                 th.prose scope="row" { (distance.row) }
                 td { (if distance.goal.is_empty() { "–" } else { distance.goal.as_str() }) }
                 td { (distance.wanted.map_or_else(|| "–".to_owned(), |wanted| quantity(wanted, &distance.unit))) }
@@ -193,7 +197,7 @@ pub fn distances(set: &ResultSet) -> Markup {
                 td { (units::ratio(distance.ratio)) }
                 td.prose { (cause(distance)) }
             } } }
-        } }
+        } } }
     }
 }
 
@@ -208,27 +212,27 @@ pub fn cause(distance: &Distance) -> &str {
     if distance.cause.is_empty() { "not yet explained" } else { &distance.cause }
 }
 
-/// Curves in figures.
+/// Curves in figures, one table per class.
 pub fn curves(set: &ResultSet) -> Markup {
     html! {
         @if !set.curves.is_empty() {
             h3 { "Highest rates" }
-            div.wide { table {
-                thead { tr { th { "workload" } th { "class" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "generator there" } th { "SLO" } th { "why not more" } } }
-                tbody { @for curve in &set.curves {
+            @for (class, curves) in &by_class(&set.curves, |curve| curve.durability) { div.wide { table {
+                caption { (class_heading(*class)) }
+                thead { tr { th { "workload" } th { "system" } th { "highest rate that held" } th { "confirmed" } th { "generator there" } th { "SLO" } th { "why not more" } } }
+                tbody { @for curve in curves {
                     @let reason = why_not_more(curve);
                     tr {
                         th scope="row" { (curve.workload) }
-                        td { (class_name(curve.durability)) }
                         td { (title(set, &curve.system)) }
                         td { (curve.knee_rate_per_s.map_or_else(|| "none".to_owned(), |rate| units::count(rate) + "/s")) }
-                        td.prose { (super::section::confirmation(set, curve)) }
+                        td.prose { (super::rates::confirmation(set, curve)) }
                         td.prose { (busy_at_knee(set, curve)) }
                         td.prose { (slo_text(&curve.slo)) }
                         td.prose { (reason) }
                     }
                 } }
-            } }
+            } } }
         }
     }
 }
@@ -287,13 +291,12 @@ pub fn versus(set: &ResultSet) -> Markup {
             @for violation in violations { p.warning { "Integrity: " (violation) } }
             @for error in errors { p { "Errors: " (error) } }
             @if rows.is_empty() { p { "Not compared: " (skipped.join("; ")) } }
-            @else { div.wide { table {
+            @for (class, rows) in &by_class(rows, |row| row.durability) { div.wide { table {
                 @let fewest = rows.iter().map(|row| row.baseline_runs.min(row.candidate_runs)).min().unwrap_or(0);
-                caption { "Ratio of medians with its bootstrap interval, which is made for 95 % and holds the true ratio in " (compare::hold(fewest)) " of cases with so few runs; below 1 is better for times and costs, above 1 for rates" }
-                thead { tr { th { "class" } th { "workload" } th { "rate/s" } th { "figure" } th { (title(set, baseline)) } th { (title(set, candidate)) } th { "ratio" } th { "interval" } th { "runs" } } }
+                caption { (class_heading(*class)) ". Ratio of medians with its bootstrap interval, which is made for 95 % and holds the true ratio in " (compare::hold(fewest)) " of cases with so few runs; below 1 is better for times and costs, above 1 for rates" }
+                thead { tr { th { "workload" } th { "rate/s" } th { "figure" } th { (title(set, baseline)) } th { (title(set, candidate)) } th { "ratio" } th { "interval" } th { "runs" } } }
                 tbody { @for row in rows {
                     tr {
-                        td { (class_name(row.durability)) }
                         th scope="row" { (row.workload) }
                         td { (row.rate_text()) }
                         td { (row.metric.title()) }

@@ -31,6 +31,12 @@ impl Durability {
         }
     }
 
+    /// The class of this name.
+    pub fn find(name: &str) -> Option<Durability> {
+        let all = [Durability::D0, Durability::D1, Durability::D2, Durability::D3, Durability::D4];
+        all.into_iter().find(|class| class.name() == name)
+    }
+
     /// The promise in one line, for the first line of a table.
     pub fn promise(self) -> &'static str {
         match self {

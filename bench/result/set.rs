@@ -260,6 +260,13 @@ pub struct Distance {
     pub cause: String,
 }
 
+impl Distance {
+    /// The class of its row: the part before the figure.
+    pub fn class(&self) -> Option<Durability> {
+        self.row.rsplit(", ").nth(1).and_then(Durability::find)
+    }
+}
+
 /// `result.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -116,6 +116,14 @@ mod tests {
             assert_eq!(code(line), usage, "{line}");
         }
         assert_eq!(code("ringmq --version"), ExitCode::SUCCESS);
+        // The program's name comes before it; whoever reads the number finds it second, as ever.
+        let (number, build) = options::VERSION.split_once(" (").expect("from what it was built");
+        assert_eq!(number, env!("CARGO_PKG_VERSION"));
+        let parts: Vec<&str> = build.strip_suffix(')').expect("an end").splitn(3, ", ").collect();
+        let commit = parts[0].strip_prefix("commit ").expect("a commit").trim_end_matches("-dirty");
+        assert!(commit == "unknown" || commit.len() == 12, "{build}");
+        assert!(parts[1].ends_with(" build") && parts[2].starts_with("rustc 1."), "{build}");
+        assert!(!options::VERSION.contains('\n'));
         assert_eq!(code("ringmq config show --set brokerPermission=4"), ExitCode::SUCCESS);
     }
 }

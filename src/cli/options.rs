@@ -10,9 +10,12 @@ use crate::broker::names::{NameError, check_group};
 use crate::config::{Service, Sources};
 use crate::process::exit_codes;
 
+/// The version, and in parentheses from what it was built: commit, profile, compiler.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RINGMQ_BUILD"), ")");
+
 /// A message broker that speaks Apache RocketMQ's remoting protocol.
 #[derive(Debug, Parser)]
-#[command(name = "ringmq", version, about, after_help = exit_codes::help())]
+#[command(name = "ringmq", version = VERSION, about, after_help = exit_codes::help())]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct CommandLine {
     /// What to do.
