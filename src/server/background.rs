@@ -33,6 +33,15 @@ pub fn step_back(niceness: i32) {
     }
 }
 
+/// Lets others who want the calling thread's processor go first, if their share is due; returns at once when there is nobody. Among
+/// threads that have been at work for a while Linux changes at a tick of its clock only, which comes every 4 ms or so: a
+/// background thread in the middle of something long would keep a shard waiting until then, and afterwards the shard that thread.
+/// A shard calls this several times in a millisecond, and so does who has long work, so that they take turns: what has to be
+/// done in the background costs many requests a little instead of a few of them milliseconds.
+pub fn give_way() {
+    std::thread::yield_now();
+}
+
 /// Lets the calling thread run as soon as there is something for it: Linux, from 6.12 on, lets a thread whose turns are shorter go
 /// before the one that runs. Without it that one, although it stands back, keeps the processor until its own turn is over, which
 /// is up to three milliseconds. Earlier kernels take no notice; a refusal is harmless.

@@ -30,6 +30,7 @@ use ringmq_shards::recovery::{CatchUp, CatchUpError, StorePaths};
 use ringmq_shards::runtime::{CountedReceiver, MailboxSender};
 use ringmq_shards::types::{PhysicalOffset, StoreTimestamp};
 
+use super::background;
 use super::event_loop::Lifecycle;
 use super::messages::{SegmentNews, ShardMessage};
 use super::shared::Shared;
@@ -550,7 +551,10 @@ impl FlushThread {
         let (end, store_timestamp) = self.view.shown();
         let shown = Shown { end: PhysicalOffset(end), store_timestamp: StoreTimestamp(store_timestamp) };
         let report = match turn {
-            Some(turn) => self.queues.flush_some(shown, &|| started.elapsed() < turn),
+            Some(turn) => self.queues.flush_some(shown, &|| {
+                background::give_way();
+                started.elapsed() < turn
+            }),
             None => self.queues.flush_all(shown),
         };
         let ended = Instant::now();

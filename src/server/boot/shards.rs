@@ -86,6 +86,7 @@ pub(super) fn start_shards(wiring: &Wiring, start: ShardStart) -> Result<Vec<Sha
                 clock,
                 lifecycle,
                 spin: SpinWindow::new(spin_limit),
+                gave_way_ns: 0,
                 idle_connection_ms,
             };
             event_loop.run().await;

@@ -25,6 +25,7 @@ use ringmq_shards::probe::Counter;
 use ringmq_shards::queue::Queue;
 use ringmq_shards::runtime::{Completion, CountedSender, Mailbox, MailboxSender, Ring, Token, WakeHandle, socket};
 
+use super::background;
 use super::connection::{Listener, connection_slot};
 use super::core::ShardCore;
 use super::flush_thread::FlushRequest;
@@ -71,6 +72,9 @@ const REFUSAL_WARNING_MS: u64 = 10_000;
 
 /// How soon connections are accepted again after that failed: the cause, such as too many open files, may last.
 const ACCEPT_RETRY_MS: u64 = 100;
+
+/// How often a busy shard lets others have their share of its processor. It costs a system call.
+const GIVE_WAY_PERIOD_NS: u64 = 200_000;
 
 /// Looks of a spinning shard between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 8;
@@ -138,6 +142,8 @@ pub struct EventLoop {
     pub lifecycle: Arc<Lifecycle>,
     /// How long to look for work before sleeping.
     pub spin: SpinWindow,
+    /// When others were last let go first.
+    pub gave_way_ns: u64,
     /// `serverChannelMaxIdleTimeSeconds`, milliseconds.
     pub idle_connection_ms: u64,
 }
@@ -243,6 +249,10 @@ impl EventLoop {
             // What those are told who waited for a log that has failed.
             self.ring.submit()?;
             return Ok(false);
+        }
+        if end_ns.saturating_sub(self.gave_way_ns) >= GIVE_WAY_PERIOD_NS {
+            background::give_way();
+            self.gave_way_ns = end_ns;
         }
         self.sleep(scratch, end_ns)?;
         Ok(true)
