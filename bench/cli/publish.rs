@@ -61,6 +61,10 @@ struct Scope {
     has_extras: bool,
 }
 
+/// How long a Java broker works before it is measured, however short the runs are: its compiler needs more than a minute of load until
+/// the rate does not rise any more.
+const JAVA_CONDITIONING_S: f64 = 75.0;
+
 impl Scope {
     fn of(options: &PublishOptions) -> Scope {
         let scope = if options.quick {
@@ -71,7 +75,7 @@ impl Scope {
                 warm_up_s: 1.0,
                 step_s: 3.0,
                 step_warm_up_s: 1.0,
-                conditioning_s: 12.0,
+                conditioning_s: JAVA_CONDITIONING_S,
                 has_extras: false,
             }
         } else {
@@ -82,7 +86,7 @@ impl Scope {
                 warm_up_s: 1.5,
                 step_s: 5.0,
                 step_warm_up_s: 1.0,
-                conditioning_s: 30.0,
+                conditioning_s: JAVA_CONDITIONING_S,
                 has_extras: true,
             }
         };
@@ -91,7 +95,6 @@ impl Scope {
             warm_up_s: scope.warm_up_s * options.scale,
             step_s: scope.step_s * options.scale,
             step_warm_up_s: scope.step_warm_up_s * options.scale,
-            conditioning_s: scope.conditioning_s * options.scale,
             ..scope
         }
     }
@@ -399,11 +402,11 @@ mod tests {
     use super::*;
     use crate::result::example;
 
-    /// Goal: the plan stays within its promises of 31, 27 and 10 minutes. Method: adds up its parts, with what starting, stopping and
+    /// Goal: the plan stays within its promises of 37, 34 and 15 minutes. Method: adds up its parts, with what starting, stopping and
     /// reading back take on a machine of two cores.
     #[test]
     fn is_bounded() {
-        for (is_quick, scale, limit_s) in [(false, 1.0, 1860.0), (false, 0.8, 1620.0), (true, 1.0, 600.0)] {
+        for (is_quick, scale, limit_s) in [(false, 1.0, 2220.0), (false, 0.8, 2040.0), (true, 1.0, 900.0)] {
             let options = PublishOptions {
                 quick: is_quick,
                 scale,

@@ -55,7 +55,7 @@ impl Scope {
                 precision: 0.10,
                 confirm: 1,
                 second_tries: 4,
-                conditioning_s: 40.0,
+                conditioning_s: 55.0,
             },
             PlanKind::Full => Scope {
                 flushes: &[Flush::Async, Flush::Sync],
