@@ -229,7 +229,7 @@ pub struct VersusOptions {
 
 #[derive(Debug, Args)]
 pub struct PublishOptions {
-    /// Below 10 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
+    /// Below 15 minutes: ASYNC_FLUSH and the comparison only, in shorter runs
     #[arg(long)]
     pub quick: bool,
     /// Factor for the length of all runs
