@@ -27,10 +27,17 @@ impl Notes {
         }
         let asked = |words: &[&'static str]| output("git", &[words, &["--"], sources].concat());
         let known = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+        let is_changed = asked(&["status", "--porcelain", "--untracked-files=no"]).map(|text| !text.is_empty());
+        // What is committed afterwards does not change the sources.
+        if is_changed == Some(true)
+            && let Some(log) = output("git", &["rev-parse", "--git-path", "logs/HEAD"])
+        {
+            println!("cargo:rerun-if-changed={log}");
+        }
         let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
         Notes {
             commit: known(asked(&["log", "-1", "--format=%h", "--abbrev=12"])),
-            is_changed: asked(&["status", "--porcelain", "--untracked-files=no"]).map(|text| !text.is_empty()),
+            is_changed,
             compiler: known(output(&compiler, &["--version"])),
         }
     }
