@@ -356,6 +356,7 @@ fn generate_remote(
         run_id,
         connections: load.connections,
         depth: load.depth,
+        fills_connections: load.loop_kind == LoopKind::Closed,
         body_bytes: load.message_bytes,
         batch: load.batch,
         topics: load.topics,

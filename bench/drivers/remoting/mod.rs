@@ -65,6 +65,10 @@ pub struct RemotingShape {
     pub connections: u32,
     /// Requests under way per connection.
     pub depth: u32,
+    /// Whether a connection fills all of its free places before the next one has its turn, as a caller does that goes on when it
+    /// is answered: several answers that came together are followed by as many requests in one write. Otherwise connections
+    /// take turns for each request, as independent senders do.
+    pub fills_connections: bool,
     /// Body bytes of a message.
     pub body_bytes: usize,
     /// Messages per request.
@@ -538,7 +542,8 @@ impl Driver for Remoting {
             *place = Place { intended_ns, actual_ns, first, generation: place.generation, is_used: true };
             self.oldest_ns = self.oldest_ns.min(actual_ns);
             self.in_flight += 1;
-            self.turn = producer + 1;
+            let has_more = self.shape.fills_connections && !self.free[producer].is_empty();
+            self.turn = producer + usize::from(!has_more);
             return Ok(true);
         }
         Ok(false)
@@ -619,6 +624,62 @@ impl Drop for Remoting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drivers::null::{Behaviour, NullServer};
+    use crate::load::ledger::{Ledger, LedgerShape};
+    use crate::load::recorder::{Recorder, SECOND_NS};
+
+    /// Goal: a closed loop fills one connection after the other, so that its requests share writes; open loops take turns.
+    /// Method: three connections with four places each; which places are free after each start.
+    #[test]
+    fn connections_are_filled_or_take_turns() {
+        let server = NullServer::start(None, Behaviour::default()).unwrap();
+        for (fills_connections, expected) in
+            [(true, [[3, 4, 4], [0, 4, 4], [0, 1, 4]]), (false, [[3, 4, 4], [2, 3, 3], [1, 2, 2]])]
+        {
+            let mut driver = Remoting::open(RemotingShape {
+                address: server.address(),
+                header: SerializeType::RocketMq,
+                run_id: 1,
+                connections: 3,
+                depth: 4,
+                fills_connections,
+                body_bytes: 64,
+                batch: 1,
+                topics: 1,
+                queues: 1,
+                consumer_groups: 0,
+                pull_batch: 32,
+                hold_ms: 0,
+                pull_pause_ns: 0,
+                wanted_every: 1,
+                idle_connections: 0,
+            })
+            .unwrap();
+            let shape = LedgerShape {
+                run_id: 1,
+                producers: 3,
+                queues: 1,
+                groups: 1,
+                capacity: 16,
+                body_bytes: 64,
+                wanted_every: 1,
+                batch: 1,
+            };
+            let mut books = Books { recorder: Recorder::new(SECOND_NS), ledger: Ledger::new(shape) };
+            let mut started = 0;
+            for (until, expected) in [1, 4, 7].into_iter().zip(expected) {
+                while started < until {
+                    assert!(driver.start(monotonic_ns(), &mut books).unwrap());
+                    started += 1;
+                }
+                assert_eq!(driver.free.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{until} started");
+            }
+            while driver.start(monotonic_ns(), &mut books).unwrap() {
+                started += 1;
+            }
+            assert_eq!(started, 12, "all places are used");
+        }
+    }
 
     /// Goal: an id names one place and generation, has ten digits, and stays in range. Method: corners of small and large
     /// tables.
