@@ -2,7 +2,7 @@
 //!
 //! Invariants: a distance is a ratio of figures of one set, medians over the runs that count; a load without a floor has no distance;
 //! of each load its worst figure is taken, and of the highest rates of a class the one that is farthest behind, so that one cause does
-//! not fill the table.
+//! not fill the table; a closed loop with several requests under way is judged by its rate, of which its latency is a consequence.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::CliError;
 use super::goals::{CATCHUP_WITHOUT_BACKLOG, WITHOUT_IDLE_CONNECTIONS};
 use crate::judge::{confirmed_rate, slo_text};
 use crate::report::groups::{Group, groups};
-use crate::result::{Curve, Distance, Distribution, Durability, Goal, ResultSet, RunRole};
+use crate::result::{Curve, Distance, Distribution, Durability, Goal, LoopKind, ResultSet, RunRole};
 use crate::units;
 
 /// What is known of one distance, or of one goal that is missed.
@@ -93,13 +93,14 @@ fn is_of(cause: &Cause, row: &str) -> bool {
 
 /// Goals by what they judge: id and part of the rule, then workload (with its rate where it has goals at one rate alone), class and figure. Those that judge against the other broker are
 /// no goals of a distance to the floor.
-const GOALS: [(&str, &str, &str, Durability, &str); 10] = [
+const GOALS: [(&str, &str, &str, Durability, &str); 11] = [
     ("P1", "rtt-1k in D1: p50", "rtt-1k", Durability::D1, "p50"),
     ("P1", "rtt-1k in D1: p99", "rtt-1k", Durability::D1, "p99"),
     ("P2", "rtt-1k in D2: p50", "rtt-1k", Durability::D2, "p50"),
     ("P3", "10,000/s in D1: p99 at", "steady-1k-10k at 10,000/s", Durability::D1, "p99"),
     ("P4", "50,000/s in D2", "steady-1k-50k at 50,000/s", Durability::D2, "p99"),
     ("P5", "messages of 1 KiB, D1", "steady-1k-50k", Durability::D1, "highest rate"),
+    ("P6", "batches of 32", "saturate-batch-32", Durability::D1, "rate"),
     ("P7", "receipt, D1: p50", "end-to-end", Durability::D1, "receipt p50"),
     ("P7", "receipt, D1: p99", "end-to-end", Durability::D1, "receipt p99"),
     ("P8", "producers beside", "catchup", Durability::D1, "p99"),
@@ -171,6 +172,9 @@ fn load_name(group: &Group<'_>) -> String {
 
 /// The worst figure of one load.
 fn of_load(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Option<Distance> {
+    if is_saturating(group) {
+        return of_rate(set, all, group);
+    }
     let class = group.key.durability?;
     let load = load_name(group);
     let figures = QUANTILES.into_iter().flat_map(|(name, quantile)| {
@@ -193,6 +197,38 @@ fn of_load(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Option<Dist
         floor_is: floor_is.to_owned(),
         unit: "µs".to_owned(),
         ratio: measured_ns / floor_ns,
+        cause: String::new(),
+    })
+}
+
+/// Whether senders wait for nothing but their answers, several at a time: a response then takes as long as the rate says (Little's law),
+/// wherever the requests wait, and with the echo most of them wait in the generator.
+fn is_saturating(group: &Group<'_>) -> bool {
+    group.runs.first().is_some_and(|run| {
+        let load = &run.parameters;
+        load.loop_kind == LoopKind::Closed && u64::from(load.connections) * u64::from(load.depth) > 1
+    })
+}
+
+/// The rate of a saturating load, against that of the echo.
+fn of_rate(set: &ResultSet, all: &[Group<'_>], group: &Group<'_>) -> Option<Distance> {
+    let class = group.key.durability?;
+    let rate = |group: &Group<'_>| Some(group.figure(|run| Some(run.messages_per_s))?.median);
+    let is_echo = |floor: &&Group<'_>| {
+        let is_floor = floor.runs.iter().all(|run| run.role == RunRole::Floor);
+        is_floor && floor.key.system == "null" && floor.key.workload == group.key.workload
+    };
+    let (measured, floor) = (rate(group)?, all.iter().find(is_echo).and_then(rate)?);
+    let goal = goal_of(&set.goals, &group.key.workload, class, "rate");
+    Some(Distance {
+        row: format!("{}, {}, rate", load_name(group), class.name()),
+        goal: goal.map(|goal| goal.id.clone()).unwrap_or_default(),
+        wanted: goal.map(|goal| goal.wanted),
+        measured,
+        floor,
+        floor_is: "messages of the echo".to_owned(),
+        unit: "/s".to_owned(),
+        ratio: floor / measured,
         cause: String::new(),
     })
 }
@@ -321,6 +357,30 @@ mod tests {
         let found = distances(&set, &[]);
         let catchup = found.iter().find(|distance| distance.row.starts_with("catchup at")).unwrap();
         assert!(catchup.ratio < 10.0 && !catchup.row.contains("receipt"), "{catchup:?}");
+    }
+
+    /// Goal: a closed loop with several requests under way is judged by its messages per second, one with a single request by its latency.
+    /// Method: the same runs with one place and with two; the rate of the echo is four times as high.
+    #[test]
+    fn saturating_loads_are_judged_by_their_rate() {
+        let rows = |depth| {
+            let mut set = example::result_set();
+            let mut broker = example::run("ringmq", 1, RunRole::Measured, 1.0, 900_000);
+            let mut echo = example::run("null", 1, RunRole::Floor, 1.0, 30_000);
+            (broker.messages_per_s, echo.messages_per_s) = (50_000.0, 200_000.0);
+            for run in [&mut broker, &mut echo] {
+                "saturate-16x1".clone_into(&mut run.workload);
+                let load = &mut run.parameters;
+                (load.loop_kind, load.target_rate_per_s) = (LoopKind::Closed, None);
+                (load.connections, load.depth) = (1, depth);
+            }
+            set.runs.extend([broker, echo]);
+            let found = distances(&set, &[]).into_iter().filter(|distance| distance.row.starts_with("saturate"));
+            found.map(|distance| (distance.row, distance.unit, distance.ratio)).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(2), [("saturate-16x1, D1, rate".to_owned(), "/s".to_owned(), 4.0)]);
+        let alone = rows(1);
+        assert!(alone.len() == 1 && alone[0].1 == "µs" && alone[0].2 > 10.0, "{alone:?}");
     }
 
     /// Goal: a distance names the goal that judges its figure, the hardest of several, and no goal of another rate, class or figure. Method:

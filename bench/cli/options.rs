@@ -264,7 +264,7 @@ pub enum CommandLine {
     /// Compare two brokers that are started in turn on fresh stores
     #[command(after_help = SLO_GRAMMAR)]
     Versus(VersusOptions),
-    /// Measure RingMQ beside Apache RocketMQ and the floors (below 37 minutes), keep the result in the source tree, and write
+    /// Measure RingMQ beside Apache RocketMQ and the floors (below 40 minutes), keep the result in the source tree, and write
     /// the README's section on performance from it
     #[command(after_help = SLO_GRAMMAR)]
     Publish(PublishOptions),

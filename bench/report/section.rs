@@ -41,7 +41,7 @@ pub fn find(page: &str) -> Option<&str> {
 pub fn text(published: Option<(&ResultSet, &EnvironmentRecord)>) -> String {
     let Some((set, environment)) = published else {
         return format!(
-            "\nNo result set is published yet. `{COMMAND}` measures one beside Apache RocketMQ (below 37 minutes on an idle \
+            "\nNo result set is published yet. `{COMMAND}` measures one beside Apache RocketMQ (below 40 minutes on an idle \
              machine; needs JDK 17 and Maven), puts it into `bench/results/` and writes this section from it.\n\n"
         );
     };
@@ -296,8 +296,8 @@ fn distances(text: &mut String, set: &ResultSet) {
     }
     line(
         text,
-        "Of each load its worst figure of p50 and p99; a floor is made once or twice, so the host's noise is in its p99 too. All loads \
-         are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
+        "Of each load its worst figure of p50 and p99, of a closed loop with several requests under way its rate; a floor is made once \
+         or twice, so the host's noise is in its p99 too. All loads are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
     );
 }
 

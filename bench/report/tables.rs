@@ -186,7 +186,7 @@ pub fn distances(set: &ResultSet) -> Markup {
     let classes = by_class(&set.distances, |distance| distance.class());
     html! {
         @for (class, distances) in &classes { div.wide { table {
-            caption { (class_heading(*class)) ": one row per load, its worst figure of p50 and p99; the largest first" }
+            caption { (class_heading(*class)) ": one row per load, its worst figure of p50 and p99, of a closed loop with several requests under way its rate; the largest first" }
             thead { tr { th { "load, class, figure" } th { "goal" } th { "wanted" } th { "measured" } th { "floor" } th { "distance" } th { "known cause" } } }
             tbody { @for distance in distances { tr {
                 th.prose scope="row" { (distance.row) }
