@@ -32,8 +32,8 @@ use crate::plan::{Arrivals, Plan, PlanError};
 use crate::result::{Durability, LoopKind, ResultDirectory, ResultError, RunRecord, RunRole, Slo};
 use crate::workload::{Operation, Workload, WorkloadError};
 
-/// Operations per second for which a closed loop's books have room.
-const CLOSED_LOOP_ROOM_PER_S: f64 = 1_000_000.0;
+/// Messages per second for which a closed loop's books have room: twice what the echo takes in batches. It takes two bits of each.
+const CLOSED_LOOP_ROOM_PER_S: f64 = 6_000_000.0;
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -230,7 +230,7 @@ fn capacity(spec: &RunSpec<'_>, settings: &Settings) -> u64 {
             let rate_per_s = plan.times_ns.len() as u64 as f64 / load.measure_s;
             plan.times_ns.len() as u64 + (rate_per_s.max(load.rate_per_s) * warm_up_s * 1.1) as u64
         }
-        Schedule::Closed => (CLOSED_LOOP_ROOM_PER_S * (warm_up_s + load.measure_s)) as u64,
+        Schedule::Closed => (CLOSED_LOOP_ROOM_PER_S / f64::from(load.batch) * (warm_up_s + load.measure_s)) as u64,
     };
     let in_flight = u64::from(load.connections) * u64::from(load.depth);
     (settings.preload_messages.next_multiple_of(batch)) + (operations + in_flight + 4096) * batch
