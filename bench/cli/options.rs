@@ -179,7 +179,7 @@ pub struct SweepOptions {
     /// First rate
     #[arg(long, default_value_t = 1000.0, value_name = "N")]
     pub from: f64,
-    /// Confirming runs at the knee, and as many at 80 % of it
+    /// Confirming runs at the knee, and as many at 80 % of it; where those do not hold, at 64, 51 and 41 % until some do
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub confirm: u32,
 }
@@ -264,7 +264,7 @@ pub enum CommandLine {
     /// Compare two brokers that are started in turn on fresh stores
     #[command(after_help = SLO_GRAMMAR)]
     Versus(VersusOptions),
-    /// Measure RingMQ beside Apache RocketMQ and the floors (below 40 minutes), keep the result in the source tree, and write
+    /// Measure RingMQ beside Apache RocketMQ and the floors (below 42 minutes), keep the result in the source tree, and write
     /// the README's section on performance from it
     #[command(after_help = SLO_GRAMMAR)]
     Publish(PublishOptions),

@@ -39,8 +39,8 @@ const BACKLOG_SCALE: f64 = 0.02;
 const EXTRA_TRIES: u32 = 3;
 /// Runs of the rounds that are made once more, if the host spoils them.
 const SECOND_TRIES: usize = 8;
-/// Steps of one search that are made once more for what the host may have done.
-const SECOND_TRIES_OF_A_SEARCH: u32 = 6;
+/// Steps of one search that are made once more for what the host may have done, or at lower rates.
+const SECOND_TRIES_OF_A_SEARCH: u32 = 8;
 /// Bytes of a piece of the reading floor: what a pull of 32 messages of 1 KiB asks of a broker's log.
 const PULL_BYTES: usize = 32 << 10;
 /// Bytes of a piece that is read past the page cache: nobody reads ahead there, and disks want long pieces.
@@ -410,11 +410,11 @@ mod tests {
     use super::*;
     use crate::result::example;
 
-    /// Goal: the plan stays within its promises of 40, 36 and 15 minutes. Method: adds up its parts, with what starting, stopping and
+    /// Goal: the plan stays within its promises of 42, 38 and 15 minutes. Method: adds up its parts, with what starting, stopping and
     /// reading back take on a machine of two cores.
     #[test]
     fn is_bounded() {
-        for (is_quick, scale, limit_s) in [(false, 1.0, 2400.0), (false, 0.8, 2160.0), (true, 1.0, 900.0)] {
+        for (is_quick, scale, limit_s) in [(false, 1.0, 2520.0), (false, 0.8, 2280.0), (true, 1.0, 900.0)] {
             let options = PublishOptions {
                 quick: is_quick,
                 scale,
@@ -439,7 +439,7 @@ mod tests {
             // Each row and the knee once more for each broker, to count system calls.
             let turns = turns + 2.0 * (shapes + 1.0) * (COUNTING_S.0 + COUNTING_S.1 + 0.3);
             // Steps up to 300,000/s and to 10,000/s, halving, confirming.
-            let knees = 10.0 * fast_step_s + (7.0 + 7.0) * step_s + restart_s + scope.conditioning_s + 4.0;
+            let knees = 12.0 * fast_step_s + (7.0 + 7.0) * step_s + restart_s + scope.conditioning_s + 4.0;
             // One in two is made twice.
             let floors = 1.5 * 16.0 * (FLOOR_S.0 + FLOOR_S.1);
             let alone = f64::from(KNEE_HEADROOM_TRIES) * (KNEE_HEADROOM_S.0 + KNEE_HEADROOM_S.1);

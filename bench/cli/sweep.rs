@@ -11,8 +11,10 @@ use crate::workload::Workload;
 
 /// Gap at which a search ends.
 const PRECISION: f64 = 0.02;
-/// Share of the knee at which a second set of confirming runs is made.
+/// Share of the knee at which a second set of confirming runs is made; where that does not hold, the same share of it, and so on.
 const SECOND_SHARE: f64 = 0.8;
+/// How many rates below the second are asked for one that holds: the last is 41 % of the knee.
+const LOWER_RATES: usize = 3;
 
 /// Runs of one rate if the first says nothing of the broker.
 const TRIES: u32 = 2;
@@ -22,8 +24,9 @@ pub struct SweepPlan<'s> {
     pub from: f64,
     pub precision: f64,
     pub confirm: u32,
-    /// How many runs of the whole sweep may be made once more for what the host may have done: a plan that promises its length has a
-    /// bound. Beyond it such a rate counts as one that did not hold.
+    /// How many runs of the whole sweep may be made once more for what the host may have done, or at lower rates for what the second
+    /// share of the knee did not bear out: a plan that promises its length has a bound. Beyond it such a rate counts as one that did
+    /// not hold.
     pub second_tries: u32,
     pub slo: &'s Slo,
 }
@@ -83,16 +86,39 @@ fn search(
         curve.knee_rate_per_s = search.knee();
     }
     let Some(knee) = curve.knee_rate_per_s else { return Ok(()) };
-    let mut all_held = true;
-    for (share, role) in [(1.0, RunRole::ConfirmFull), (SECOND_SHARE, RunRole::ConfirmEighty)] {
+    if plan.confirm == 0 {
+        return Ok(());
+    }
+    let mut confirms = |role, rate, second_tries: &mut u32| -> Result<bool, CliError> {
+        let mut all_held = true;
         for _ in 0..plan.confirm {
             if !session.is_stopped() {
-                all_held &= try_rate(session, request, (role, round(knee * share)), &mut second_tries, curve)?;
+                all_held &= try_rate(session, request, (role, rate), second_tries, curve)?;
+            }
+        }
+        Ok(all_held || session.is_stopped())
+    };
+    let is_knee_held = confirms(RunRole::ConfirmFull, round(knee), &mut second_tries)?;
+    let is_second_held = confirms(RunRole::ConfirmEighty, round(knee * SECOND_SHARE), &mut second_tries)?;
+    if !is_second_held {
+        for rate in lower_rates(knee) {
+            let Some(left) = second_tries.checked_sub(plan.confirm) else { break };
+            second_tries = left;
+            if confirms(RunRole::ConfirmEighty, rate, &mut second_tries)? {
+                break;
             }
         }
     }
-    curve.confirmed = all_held && plan.confirm > 0;
+    curve.confirmed = is_knee_held && is_second_held;
     Ok(())
+}
+
+/// The rates below the second share of a knee, from the highest on.
+fn lower_rates(knee: f64) -> impl Iterator<Item = f64> {
+    std::iter::successors(Some(knee * SECOND_SHARE), |rate| Some(rate * SECOND_SHARE))
+        .skip(1)
+        .take(LOWER_RATES)
+        .map(round)
 }
 
 fn try_rate(
@@ -176,6 +202,12 @@ pub fn carry_out(common: &Common, options: &SweepOptions) -> Result<u8, CliError
 mod tests {
     use super::*;
     use crate::result::example;
+
+    /// Goal: what a knee does not bear out is looked for below it, and not for ever. Method: the rates below a knee.
+    #[test]
+    fn lower_rates_end() {
+        assert_eq!(lower_rates(286_000.0).collect::<Vec<_>>(), [183_000.0, 146_000.0, 117_000.0]);
+    }
 
     /// Goal: a step is decided by what the broker did, and made once more where that cannot be told. Method: runs that meet the conditions
     /// or miss them, each valid, spoiled by the host, and failed by the broker.

@@ -15,10 +15,9 @@ pub fn is_spoiled_by_host(run: &RunRecord) -> bool {
     !is_usable(run) && target_failures(run).is_empty()
 }
 
-/// Whether all of them held. A run that met the conditions but is invalid, or that the host spoiled, may be made up for by the one made
+/// Whether all of these runs of one rate held. A run that met the conditions but is invalid, or that the host spoiled, may be made up for by the one made
 /// in its place.
-fn held(set: &ResultSet, curve: &Curve, role: RunRole) -> bool {
-    let points = confirming(set, curve, role);
+fn held(curve: &Curve, points: &[(&CurvePoint, &RunRecord)]) -> bool {
     let mut rest = points.iter();
     while let Some((point, run)) = rest.next() {
         let is_made_up_for = || {
@@ -32,15 +31,17 @@ fn held(set: &ResultSet, curve: &Curve, role: RunRole) -> bool {
     !points.is_empty()
 }
 
-/// The highest rate that held when it was repeated: the knee if it is confirmed, else the lower rate of the second set of
-/// confirming runs if all of those held, else none.
+/// The highest rate that held when it was repeated: the knee if it is confirmed, else the highest of the lower rates of which all
+/// confirming runs held, else none.
 pub fn confirmed_rate(set: &ResultSet, curve: &Curve) -> Option<f64> {
     if curve.confirmed {
         return curve.knee_rate_per_s;
     }
-    let role = RunRole::ConfirmEighty;
-    let rate = confirming(set, curve, role).first().map(|(point, _)| point.rate_per_s);
-    rate.filter(|_| held(set, curve, role))
+    let mut lower = confirming(set, curve, RunRole::ConfirmEighty);
+    // Stable: runs of one rate stay in the order in which they were made.
+    lower.sort_by(|(left, _), (right, _)| right.rate_per_s.total_cmp(&left.rate_per_s));
+    let rates = lower.chunk_by(|(left, _), (right, _)| left.rate_per_s.total_cmp(&right.rate_per_s).is_eq());
+    rates.filter(|runs| held(curve, runs)).find_map(|runs| Some(runs.first()?.0.rate_per_s))
 }
 
 /// Why confirming runs did not hold, with their rates; empty if all did.
@@ -89,7 +90,10 @@ mod tests {
         assert_eq!(add(RunRole::ConfirmEighty, 64_000.0, 50_000, false, 3).0, None, "only the host spoiled it, so far");
         assert_eq!(add(RunRole::ConfirmEighty, 64_000.0, 50_000, true, 4).0, Some(64_000.0), "it was made up for");
         assert_eq!(add(RunRole::ConfirmEighty, 64_000.0, 900_000, false, 5).0, None, "one of them failed");
+        assert_eq!(add(RunRole::ConfirmEighty, 51_200.0, 900_000, false, 6).0, None, "the next lower one failed too");
+        assert_eq!(add(RunRole::ConfirmEighty, 41_000.0, 50_000, true, 7).0, Some(41_000.0), "the one below held");
         assert!(is_refuted(&set, &set.curves[0]));
+        set.curves[0].points.retain(|point| point.rate_per_s > 60_000.0);
         // The host spoiled the two that missed the conditions; what was made in place of the last one held.
         let is_slow = |run: &&mut RunRecord| !check_slo(run, &set.curves[0].slo).is_empty();
         let is_repeat = |run: &&mut RunRecord| matches!(run.role, RunRole::ConfirmFull | RunRole::ConfirmEighty);

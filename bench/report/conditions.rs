@@ -160,7 +160,7 @@ pub fn lengths_and_steps(set: &ResultSet, groups: &[Group<'_>]) -> String {
             )
         });
         sentences.push(format!(
-            "Steps of a search for a highest rate are {lengths}{}; then the highest rate that held and 80 % of it are run again.",
+            "Steps of a search for a highest rate are {lengths}{}; then the highest rate that held and 80 % of it are run again, and where those 80 % do not hold, 64, 51 and 41 % until one does.",
             gap.unwrap_or_default(),
         ));
     }

@@ -41,7 +41,7 @@ pub fn find(page: &str) -> Option<&str> {
 pub fn text(published: Option<(&ResultSet, &EnvironmentRecord)>) -> String {
     let Some((set, environment)) = published else {
         return format!(
-            "\nNo result set is published yet. `{COMMAND}` measures one beside Apache RocketMQ (below 40 minutes on an idle \
+            "\nNo result set is published yet. `{COMMAND}` measures one beside Apache RocketMQ (below 42 minutes on an idle \
              machine; needs JDK 17 and Maven), puts it into `bench/results/` and writes this section from it.\n\n"
         );
     };

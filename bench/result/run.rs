@@ -61,7 +61,7 @@ pub enum RunRole {
     SweepStep,
     /// Confirms the knee at 100 %.
     ConfirmFull,
-    /// Confirms the knee at 80 %.
+    /// Confirms the knee at 80 %, and where that does not hold, lower rates by the same factor until one does.
     ConfirmEighty,
     /// Shows what the generator can do (`null`, as fast as it goes).
     Headroom,
