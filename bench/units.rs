@@ -1,6 +1,6 @@
-//! Numbers for people: durations, rates, sizes and ratios, always with three significant digits and their unit.
+//! Numbers for people: durations, rates, sizes and ratios, with significant digits and their unit.
 
-/// Three significant digits, no exponent.
+/// Three significant digits, two below 0.1 and four decimals at most, no exponent.
 pub fn significant(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -10,8 +10,12 @@ pub fn significant(value: f64) -> String {
         format!("{value:.0}")
     } else if magnitude >= 10.0 {
         format!("{value:.1}")
-    } else {
+    } else if magnitude >= 0.1 || magnitude == 0.0 {
         format!("{value:.2}")
+    } else if magnitude >= 0.01 {
+        format!("{value:.3}")
+    } else {
+        format!("{value:.4}")
     }
 }
 
@@ -106,5 +110,6 @@ mod tests {
         assert_eq!(bytes(67_108_864.0), "64.0 MiB");
         assert_eq!(ratio(1.2749), "1.27×");
         assert_eq!(significant(f64::NAN), "–");
+        assert_eq!([0.0, 0.5, 0.0153, 0.00345].map(significant), ["0.00", "0.50", "0.015", "0.0034"]);
     }
 }

@@ -607,7 +607,7 @@ mod tests {
         let broker = row(&set, "RingMQ 0.1.0");
         assert!(broker.contains("| 60 of 60,000 (0.10 %); most: 2 SYSTEM_BUSY |"), "{broker}");
         assert!(
-            row(&set, "*echo floor*").contains("| 2 of 20,000 (0.01 %); most: timeout |"),
+            row(&set, "*echo floor*").contains("| 2 of 20,000 (0.010 %); most: timeout |"),
             "{}",
             row(&set, "*echo floor*")
         );

@@ -195,7 +195,7 @@ pub fn distances(set: &ResultSet) -> Markup {
                 td { (quantity(distance.measured, &distance.unit)) }
                 td { (quantity(distance.floor, &distance.unit)) br; small { (distance.floor_is) } }
                 td { (units::ratio(distance.ratio)) }
-                td.prose { (cause(distance)) }
+                td.prose.cause { (cause(distance)) }
             } } }
         } } }
     }
