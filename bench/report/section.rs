@@ -296,8 +296,9 @@ fn distances(text: &mut String, set: &ResultSet) {
     }
     line(
         text,
-        "Of each load its worst figure of p50 and p99, of a closed loop with several requests under way its rate; a floor is made once \
-         or twice, so the host's noise is in its p99 too. All loads are in the report. Causes are from [bench/causes.toml](bench/causes.toml).\n",
+        "Of each load its worst figure of p50 and p99, of a closed loop with several requests under way its rate; a floor is made \
+         once or twice, so the host's noise is in its p99 too. All loads are in the report. Causes are from \
+         [bench/causes.toml](bench/causes.toml).\n",
     );
 }
 
